@@ -1,0 +1,160 @@
+"""Post-norm transformer layers in the manner of DETR: self-attention, cross-attention to a memory, feed-forward.
+
+Why own layers: TranSTR ranks frames by the cross-attention map itself, so the layer must hand out the map, its energies
+before the softmax, or neither (then fused attention is used). Positions are added to queries and keys, never to values.
+
+Source: TranSTR (arXiv 2307.12058) section 3; submodule names follow the published checkpoints so that they load.
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+Weights = Literal["prob", "dropped", "energy"]
+
+
+def sine_positions(mask: Tensor, dim: int) -> Tensor:
+    """Sinusoidal positions that count valid entries only, scaled so that a sequence always spans 2 pi.
+
+    Args:
+        mask: (B, L) bool, True where valid.
+        dim: width of the encoding, even.
+
+    Returns:
+        (B, L, dim) float32, sine and cosine interleaved.
+
+    Example:
+        >>> sine_positions(torch.tensor([[True, True, False]]), 4).shape
+        torch.Size([1, 3, 4])
+    """
+    steps = mask.float().cumsum(1)  # (B, L)
+    steps = steps / (steps[:, -1:] + 1e-6) * (2 * math.pi)
+    channel = torch.arange(dim, device=mask.device, dtype=torch.float32)
+    angles = steps.unsqueeze(-1) / 10000 ** (2 * (channel // 2) / dim)  # (B, L, dim)
+    return torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), dim=-1).flatten(-2)
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention that returns a head-averaged map only when one is asked for.
+
+    Args:
+        dim: model width, a multiple of `heads`.
+        heads: number of heads.
+        dropout: dropout on the attention map in training.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.q_lin, self.k_lin, self.v_lin, self.out_lin = (nn.Linear(dim, dim) for _ in range(4))
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, weights: Weights | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend from query (B, Q, D) to key and value (B, S, D) where mask (B, S) is True.
+
+        Returns:
+            The mixed values (B, Q, D), and the map (B, Q, S) averaged over heads: "prob" after the softmax, "dropped" also
+            after dropout (the published ranking), "energy" before the softmax; None when no weights are asked for.
+        """
+        q, k, v = (
+            linear(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, Q or S, D/H)
+            for linear, x in ((self.q_lin, query), (self.k_lin, key), (self.v_lin, value))
+        )
+        bias = None if mask is None else mask[:, None, None, :]
+        p = self.dropout if self.training else 0.0
+        ranking = None
+        if weights is None:
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=p)
+        else:
+            energy = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)  # (B, H, Q, S)
+            prob = (energy if bias is None else energy.masked_fill(~bias, -math.inf)).softmax(-1)
+            dropped = F.dropout(prob, p)
+            ranking = {"prob": prob, "dropped": dropped, "energy": energy}[weights].mean(1)  # (B, Q, S)
+            mixed = dropped @ v
+        return self.out_lin(mixed.transpose(1, 2).flatten(-2)), ranking
+
+
+class TransformerLayer(GradientCheckpointingLayer):
+    """One post-norm layer; with `cross=True` a decoder layer, which also attends to a memory.
+
+    The two halves are callable apart: `attend_self` does not know the question, so its result can be shared by all
+    questions of a video.
+    """
+
+    def __init__(self, dim: int, heads: int, feedforward: int, dropout: float, cross: bool):
+        super().__init__()
+        self.self_attn = MultiHeadAttention(dim, heads, dropout)
+        if cross:
+            self.multihead_attn = MultiHeadAttention(dim, heads, dropout)
+            self.norm3 = nn.LayerNorm(dim)
+        self.linear1, self.linear2 = nn.Linear(dim, feedforward), nn.Linear(feedforward, dim)
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def attend_self(self, x: Tensor, pos: Tensor | None, mask: Tensor | None) -> Tensor:
+        """The question-independent half: (B, Q, D) to (B, Q, D)."""
+        placed = x if pos is None else x + pos
+        return self.norm1(x + self.dropout(self.self_attn(placed, placed, x, mask)[0]))
+
+    def forward(
+        self,
+        x: Tensor,
+        pos: Tensor | None = None,
+        mask: Tensor | None = None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        weights: Weights | None = None,
+        self_attended: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run the layer; `self_attended=True` says that `x` already went through `attend_self`."""
+        x = x if self_attended else self.attend_self(x, pos, mask)
+        ranking, last = None, self.norm2
+        if memory is not None:
+            query = x if pos is None else x + pos
+            update, ranking = self.multihead_attn(query, memory, memory, memory_mask, weights)
+            x, last = self.norm2(x + self.dropout(update)), self.norm3
+        update = self.linear2(self.dropout(self.linear1(x).relu()))
+        return last(x + self.dropout(update)), ranking
+
+
+class TransformerStack(nn.Module):
+    """Layers and a final norm; the map is that of the last layer.
+
+    Args:
+        layers: number of layers.
+        dim, heads, feedforward, dropout: as in `TransformerLayer`.
+        cross: decoder layers, which attend to a memory.
+
+    Example:
+        >>> stack = TransformerStack(1, 8, 2, 16, 0.0, cross=True)
+        >>> y, ranking = stack(torch.randn(2, 5, 8), memory=torch.randn(2, 3, 8), weights="prob")
+        >>> y.shape, ranking.shape
+        (torch.Size([2, 5, 8]), torch.Size([2, 5, 3]))
+    """
+
+    def __init__(self, layers: int, dim: int, heads: int, feedforward: int, dropout: float, cross: bool):
+        super().__init__()
+        self.layers = nn.ModuleList(TransformerLayer(dim, heads, feedforward, dropout, cross) for _ in range(layers))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(
+        self,
+        x: Tensor,
+        pos: Tensor | None = None,
+        mask: Tensor | None = None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        weights: Weights | None = None,
+        self_attended: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Update x (B, Q, D); see `TransformerLayer.forward`."""
+        ranking = None
+        for depth, layer in enumerate(self.layers):
+            asked = weights if depth == len(self.layers) - 1 else None
+            x, ranking = layer(x, pos, mask, memory, memory_mask, asked, self_attended and depth == 0)
+        return self.norm(x), ranking

@@ -1,0 +1,5 @@
+"""Everything between a model and the Hub."""
+
+from hf_causal_video.hub.conversion import convert_official_checkpoint
+
+__all__ = ["convert_official_checkpoint"]

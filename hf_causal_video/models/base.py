@@ -1,0 +1,82 @@
+"""What all VideoQA models of the package share: construction, the text side, and the checks on what is fed in."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+
+from hf_causal_video.backbones.text import build_text_encoder, encode_in_buckets
+from hf_causal_video.errors import CausalVideoError
+
+
+class CausalVideoPreTrainedModel(PreTrainedModel):
+    """Base of the methods: a nested Hugging Face text encoder and own modules, built from the config alone."""
+
+    main_input_name = "frame_features"
+    base_model_prefix = ""
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # the loss is a batch mean; the Trainer must not rescale it
+    _supports_sdpa = True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Own modules keep torch's initialisation; the nested text encoder keeps its own rule."""
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+
+    @classmethod
+    def from_text_pretrained(cls, name: str, config: Any | None = None, **fields: Any) -> Self:
+        """Build a model whose text encoder starts from pretrained weights.
+
+        Args:
+            name: Hub id or folder of a text encoder.
+            config: a config of this class, whose `text_config` is replaced; otherwise made from `fields`.
+            fields: fields of the config.
+        """
+        encoder = AutoModel.from_pretrained(name)
+        config = cls.config_class(**fields) if config is None else config
+        config.text_config = encoder.config
+        model = cls(config)
+        missing = model.text_encoder.load_state_dict(encoder.state_dict(), strict=False).missing_keys
+        if missing:
+            raise CausalVideoError(f"text encoder {name}", found=f"no weights for {missing[:3]}", expected="every weight",
+                                   fix="name an encoder of the same architecture")  # fmt: skip
+        return model
+
+    def _build_text_encoder(self) -> None:
+        self.text_encoder = build_text_encoder(self.config.text_config)
+        if self.config.freeze_text_encoder:
+            self.text_encoder.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch modes; a frozen text encoder stays in evaluation mode, so its dropout is off."""
+        super().train(mode)
+        if self.config.freeze_text_encoder:
+            self.text_encoder.eval()
+        return self
+
+    def encode_text(self, groups: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """Encode groups of (ids, mask), each (rows, L), to (rows, L, D_text); see `encode_in_buckets`."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_text_encoder):
+            return encode_in_buckets(self.text_encoder, groups, self.config.text_length_buckets)
+
+
+def check_width(name: str, tensor: Tensor, dims: int, width: int, fix: str) -> None:
+    """Refuse a feature tensor of another rank or width, one with an empty axis, and one with NaN or infinity."""
+    if tensor.dim() != dims or tensor.shape[-1] != width:
+        raise CausalVideoError(name, found=f"shape {tuple(tensor.shape)}", expected=f"{dims} axes, the last of width {width}",
+                               fix=fix)  # fmt: skip
+    if 0 in tensor.shape:
+        raise CausalVideoError(name, found=f"shape {tuple(tensor.shape)}", expected="no empty axis",
+                               fix="drop clips without frames or objects before batching")  # fmt: skip
+    if not torch.compiler.is_compiling() and not tensor.isfinite().all():
+        bad = (~tensor.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+        raise CausalVideoError(name, found=f"NaN or infinity in rows {bad}", expected="finite numbers",
+                               fix="extract the features of these clips again")  # fmt: skip
+
+
+def check_labels(labels: Tensor, answers: int) -> None:
+    """Refuse labels outside the answers, which would index another answer or crash far from here."""
+    if not torch.compiler.is_compiling() and ((labels < 0) | (labels >= answers)).any():
+        raise CausalVideoError("labels", found=labels.tolist(), expected=f"indices 0..{answers - 1}",
+                               fix="drop questions without a known answer from training")  # fmt: skip

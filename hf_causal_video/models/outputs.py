@@ -1,0 +1,79 @@
+"""What every VideoQA method returns: the answer, the loss term by term, and the evidence as tensors and as plain values."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+
+@dataclass
+class VideoQAOutput(ModelOutput):
+    """Output of a VideoQA model; B samples, A answers, T frames, N objects, K kept frames, M kept objects.
+
+    Args:
+        loss: () weighted sum of `losses`, where labels were given.
+        losses: each loss term by name, unweighted.
+        logits: (B, A) answer scores.
+        frame_scores: (B, T) how much the method wants each frame for this question; -inf at padding.
+        kept_frames: (B, K) frame index of every kept slot; slots may repeat a frame.
+        object_scores: (B, K, N) the same for the objects of each kept frame.
+        kept_objects: (B, K, M) object index of every kept slot.
+    """
+
+    loss: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
+    logits: Tensor | None = None
+    frame_scores: Tensor | None = None
+    kept_frames: Tensor | None = None
+    object_scores: Tensor | None = None
+    kept_objects: Tensor | None = None
+
+
+@dataclass
+class EvidenceFrame:
+    """One kept frame: its zero-based index among the frames given, its time in seconds, and its score."""
+
+    index: int
+    time_s: float
+    score: float
+
+
+@dataclass
+class EvidenceObject:
+    """One kept object: frame and object index, time in seconds, box xyxy in [0, 1] (None if no boxes were given), score."""
+
+    frame_index: int
+    time_s: float
+    object_index: int
+    box: tuple[float, float, float, float] | None
+    score: float
+
+
+@dataclass
+class Evidence:
+    """An answer with what it rests on.
+
+    Args:
+        answer: the answer in words.
+        answer_index: its index among the choices or in the answer vocabulary.
+        score: its probability.
+        scores: the probability of each choice, or of the best five words of a vocabulary.
+        choices: the words that `scores` belong to.
+        spans: [start_s, end_s] in seconds, best first.
+        frames: kept frames in temporal order.
+        objects: kept objects in temporal order.
+    """
+
+    answer: str
+    answer_index: int
+    score: float
+    scores: list[float]
+    choices: list[str]
+    spans: list[tuple[float, float]] = field(default_factory=list)
+    frames: list[EvidenceFrame] = field(default_factory=list)
+    objects: list[EvidenceObject] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, ready for JSON."""
+        return asdict(self)
