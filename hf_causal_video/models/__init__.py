@@ -1,0 +1,25 @@
+"""One folder a method; importing this package teaches the Auto classes of transformers to load them."""
+
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+from hf_causal_video.models.outputs import Evidence, EvidenceFrame, EvidenceObject, VideoQAOutput
+from hf_causal_video.models.processing_video_qa import VideoQAInputs, VideoQAProcessor
+from hf_causal_video.models.transtr import TranSTRConfig, TranSTRForVideoQuestionAnswering
+
+__all__ = [
+    "Evidence",
+    "EvidenceFrame",
+    "EvidenceObject",
+    "TranSTRConfig",
+    "TranSTRForVideoQuestionAnswering",
+    "VideoQAInputs",
+    "VideoQAOutput",
+    "VideoQAProcessor",
+]
+
+METHODS = {"transtr": (TranSTRConfig, TranSTRForVideoQuestionAnswering, VideoQAProcessor)}
+
+for _name, (_config, _model, _processor) in METHODS.items():
+    AutoConfig.register(_name, _config)
+    AutoModel.register(_config, _model)
+    AutoProcessor.register(_config, _processor)

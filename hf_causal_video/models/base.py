@@ -3,11 +3,14 @@
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from hf_causal_video.backbones.text import build_text_encoder, encode_in_buckets
 from hf_causal_video.errors import CausalVideoError
+
+IGNORED_LABEL = -100
 
 
 class CausalVideoPreTrainedModel(PreTrainedModel):
@@ -75,8 +78,15 @@ def check_width(name: str, tensor: Tensor, dims: int, width: int, fix: str) -> N
                                fix="extract the features of these clips again")  # fmt: skip
 
 
-def check_labels(labels: Tensor, answers: int) -> None:
-    """Refuse labels outside the answers, which would index another answer or crash far from here."""
-    if not torch.compiler.is_compiling() and ((labels < 0) | (labels >= answers)).any():
-        raise CausalVideoError("labels", found=labels.tolist(), expected=f"indices 0..{answers - 1}",
-                               fix="drop questions without a known answer from training")  # fmt: skip
+def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy over the questions whose answer is known; a label of -100 is an unknown answer.
+
+    Raises:
+        CausalVideoError: a label outside the answers, which would index another answer or crash far from here.
+    """
+    known = labels != IGNORED_LABEL
+    if not torch.compiler.is_compiling() and (known & ((labels < 0) | (labels >= logits.shape[-1]))).any():
+        raise CausalVideoError("labels", found=labels.tolist(), expected=f"indices 0..{logits.shape[-1] - 1}, or -100",
+                               fix="check the answer column against the choices or the vocabulary")  # fmt: skip
+    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED_LABEL, reduction="sum")
+    return total / known.sum().clamp(min=1)

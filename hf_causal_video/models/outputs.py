@@ -19,6 +19,7 @@ class VideoQAOutput(ModelOutput):
         kept_frames: (B, K) frame index of every kept slot; slots may repeat a frame.
         object_scores: (B, K, N) the same for the objects of each kept frame.
         kept_objects: (B, K, M) object index of every kept slot.
+        kept_boxes: (B, K, M, 4) their boxes, where boxes were given.
     """
 
     loss: Tensor | None = None
@@ -28,6 +29,7 @@ class VideoQAOutput(ModelOutput):
     kept_frames: Tensor | None = None
     object_scores: Tensor | None = None
     kept_objects: Tensor | None = None
+    kept_boxes: Tensor | None = None
 
 
 @dataclass

@@ -1,11 +1,6 @@
 """TranSTR, the spatio-temporal rationaliser."""
 
-from transformers import AutoConfig, AutoModel
-
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
 from hf_causal_video.models.transtr.modeling_transtr import TranSTRForVideoQuestionAnswering
 
 __all__ = ["TranSTRConfig", "TranSTRForVideoQuestionAnswering"]
-
-AutoConfig.register("transtr", TranSTRConfig)
-AutoModel.register(TranSTRConfig, TranSTRForVideoQuestionAnswering)

@@ -73,7 +73,7 @@ class TranSTRConfig(PreTrainedConfig):
 
     model_type = "transtr"
     sub_configs_defaults = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
-    keys_to_ignore_at_inference = ["losses", "frame_scores", "kept_frames", "object_scores", "kept_objects"]
+    keys_to_ignore_at_inference = ["losses", "frame_scores", "kept_frames", "object_scores", "kept_objects", "kept_boxes"]
 
     text_config: dict | PreTrainedConfig | None = None
     hidden_size: int = 768

@@ -9,13 +9,12 @@ right there is a switch in the config, and the preset `official-<dataset>` turns
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_causal_video.backbones.transformer import TransformerStack, sine_positions
 from hf_causal_video.causal.topk import perturbed_topk, topk_indices
 from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.models.base import CausalVideoPreTrainedModel, check_labels, check_width
+from hf_causal_video.models.base import CausalVideoPreTrainedModel, answer_loss, check_width
 from hf_causal_video.models.outputs import VideoQAOutput
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
 
@@ -136,7 +135,7 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         )
         kept = _take(frames, selector, kept_frames)  # (B, K, D)
 
-        object_scores = kept_objects = None
+        object_scores = kept_objects = kept_boxes = None
         if self.config.num_objects_kept:  # Spatial rationalisation (eq. 6-7), then fusion of the two grains (eq. 8).
             objects, present = self._embed_objects(
                 object_features, object_boxes, object_mask, rows, selector, kept_frames, len(frame_features)
@@ -159,6 +158,8 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
                                        fix="lower the detector's threshold, or drop the clip")  # fmt: skip
             kept = self.fo_decoder(kept, memory=chosen.flatten(1, 2), memory_mask=chosen_mask)[0]
             object_scores, kept_objects = (x.unflatten(0, (-1, slots)) for x in (object_scores, kept_objects))
+            if object_boxes is not None:
+                kept_boxes = object_boxes[rows[:, None, None], kept_frames[..., None], kept_objects]  # (B, K, M, 4)
 
         # Reasoning (eq. 9-10): kept frames and question as one sequence, read by the answers.
         memory_mask = torch.cat([question_mask.new_ones(kept.shape[:2]), question_mask], 1)  # (B, K+L)
@@ -172,10 +173,11 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
 
         loss = losses = None
         if labels is not None:
-            check_labels(labels, logits.shape[-1])
-            losses = {"answer": F.cross_entropy(logits.float(), labels)}
+            losses = {"answer": answer_loss(logits, labels)}
             loss = losses["answer"]
-        return VideoQAOutput(loss, losses, logits, frame_scores, kept_frames, object_scores, kept_objects)
+        return VideoQAOutput(
+            loss, losses, logits, frame_scores, kept_frames, object_scores, kept_objects, kept_boxes
+        )
 
     @property
     def _weights(self) -> str | None:

@@ -1,0 +1,212 @@
+"""From scores or kept frames to spans of time in seconds: the three rules that the package uses, each written once.
+
+Why: a model that keeps frames claims that the answer lies there; only seconds let that claim be checked against an
+annotation, drawn under a clip, or cut out of it.
+
+Every rule rests on the slice of time that a frame owns (`frame_slices`): frames at 1, 3, 5, 7 s own 0-2, 2-4, 4-6, 6-8 s.
+
+Source: window growth and Gaussian fit after the post-hoc and the learned grounding of NExT-GQA (arXiv 2309.01327).
+"""
+
+import torch
+from torch import Tensor
+
+from hf_causal_video.causal.slices import batch_of_times, check_same_shape, frame_slices
+from hf_causal_video.errors import CausalVideoError
+
+Span = tuple[float, float, float]  # start_s, end_s, score
+
+
+def kept_frames_to_spans(
+    kept: Tensor,
+    timestamps: Tensor,
+    scores: Tensor | None = None,
+    frame_mask: Tensor | None = None,
+    duration_s: float | Tensor | None = None,
+) -> list[list[Span]]:
+    """Kept frames as spans: each kept frame gives its slice, and slices of neighbouring kept frames merge.
+
+    With frames at 1, 3, 5, 7, 9 s and 1, 2, 4 kept, the slices are 2-4, 4-6 and 8-10 s, so the spans are 2-6 and 8-10 s.
+
+    Args:
+        kept: (B, T) bool, or (B, K) int indices of frames, where an index may repeat.
+        timestamps: (B, T), or (T,) for all rows.
+        scores: (B, T) frame scores; a span's score is the mean over its frames, or 1.0 without scores.
+        frame_mask: (B, T) true for real frames.
+        duration_s: as in `frame_slices`.
+
+    Returns:
+        For each row its spans (start_s, end_s, score) in order of time.
+
+    Raises:
+        CausalVideoError: as `frame_slices`; an index that is no real frame; scores that are no numbers.
+
+    Example:
+        >>> kept_frames_to_spans(torch.tensor([[1, 2, 4]]), torch.tensor([1.0, 3.0, 5.0, 7.0, 9.0]))
+        [[(2.0, 6.0, 1.0), (8.0, 10.0, 1.0)]]
+    """
+    timestamps = batch_of_times(timestamps, kept.shape[0])
+    frame_mask = torch.ones_like(timestamps, dtype=torch.bool) if frame_mask is None else frame_mask.bool()
+    slices = frame_slices(timestamps, frame_mask, duration_s).tolist()
+    chosen = kept if kept.dtype == torch.bool else _index_mask(kept, timestamps.shape[1])
+    check_same_shape(chosen, timestamps, "kept")
+    if (chosen & ~frame_mask).any():
+        row, frame = (chosen & ~frame_mask).nonzero()[0].tolist()
+        raise CausalVideoError(
+            "a kept frame is padding", found=f"frame {frame} of row {row}", expected="real frames only",
+            fix="keep no more frames than the clip has",
+        )  # fmt: skip
+    weights = torch.ones_like(timestamps) if scores is None else _finite_scores(scores, frame_mask)
+    check_same_shape(weights, timestamps, "scores")
+    return [_runs(*row) for row in zip(chosen.tolist(), slices, weights.tolist(), strict=True)]
+
+
+def grow_window(
+    scores: Tensor,
+    timestamps: Tensor,
+    fraction: float = 0.5,
+    frame_mask: Tensor | None = None,
+    duration_s: float | Tensor | None = None,
+) -> list[Span]:
+    """One span a row: from the frame of the highest score outwards, while the score stays at or above a part of it.
+
+    With scores 1, 6, 8, 5, 7 at 1, 3, 5, 7, 9 s and `fraction` 0.7 the bound is 5.6: the peak at 5 s takes in 3 s but not
+    7 s, and what lies beyond is out of reach. The span is 2-6 s, its score the mean 7.
+
+    Args:
+        scores: (B, T), not negative, such as attention or probabilities.
+        timestamps: (B, T), or (T,) for all rows.
+        fraction: in (0, 1]; 1 keeps the peak and its equals.
+        frame_mask: (B, T) true for real frames.
+        duration_s: as in `frame_slices`.
+
+    Returns:
+        For each row (start_s, end_s, mean score).
+
+    Raises:
+        CausalVideoError: as `frame_slices`; scores below 0 or all 0; a fraction outside (0, 1].
+
+    Example:
+        >>> grow_window(torch.tensor([[1.0, 6.0, 8.0, 5.0, 7.0]]), torch.tensor([1.0, 3.0, 5.0, 7.0, 9.0]), fraction=0.7)
+        [(2.0, 6.0, 7.0)]
+    """
+    if not 0 < fraction <= 1:
+        raise CausalVideoError(
+            "a window cannot grow", found=f"fraction {fraction}", expected="0 < fraction <= 1", fix="try 0.5"
+        )
+    weights, slices, mask = _weighted(scores, timestamps, frame_mask, duration_s)
+    peak, start = weights.max(dim=1)  # (B,), (B,)
+    high = (weights >= fraction * peak[:, None]) & mask  # (B, T)
+    # A frame belongs to the window when no frame between it and the peak is low: their counts of low frames agree.
+    low_before = (~high).cumsum(1)  # (B, T) low frames up to and with this one
+    reached = high & (low_before == low_before.gather(1, start[:, None]))
+    return [_runs(*row)[0] for row in zip(reached.tolist(), slices.tolist(), weights.tolist(), strict=True)]
+
+
+def fit_gaussian(
+    scores: Tensor,
+    timestamps: Tensor,
+    gamma: float = 1.0,
+    frame_mask: Tensor | None = None,
+    duration_s: float | Tensor | None = None,
+) -> list[Span]:
+    """One span a row: the weighted mean time plus and minus `gamma` weighted standard deviations.
+
+    With scores 1, 2, 1 at 2, 4, 6 s the mean is 4 and the deviation sqrt(2) s; `gamma` 1 gives 2.59-5.41 s. The span is cut
+    to the slices of the clip, and always holds the slice of the frame nearest to the mean, so that it is never empty.
+
+    Args:
+        scores: (B, T), not negative.
+        timestamps: (B, T), or (T,) for all rows.
+        gamma: half width in deviations, positive.
+        frame_mask: (B, T) true for real frames.
+        duration_s: as in `frame_slices`.
+
+    Returns:
+        For each row (start_s, end_s, share of the total score on frames inside).
+
+    Raises:
+        CausalVideoError: as `grow_window`; a gamma that is not positive.
+
+    Example:
+        >>> [(start, end, share)] = fit_gaussian(torch.tensor([[1.0, 2.0, 1.0]]), torch.tensor([2.0, 4.0, 6.0]))
+        >>> round(start, 2), round(end, 2), share
+        (2.59, 5.41, 0.5)
+    """
+    if not gamma > 0:
+        raise CausalVideoError("a span needs a width", found=f"gamma {gamma}", expected="above 0", fix="try 1.0")
+    weights, slices, mask = _weighted(scores, timestamps, frame_mask, duration_s)
+    times = batch_of_times(timestamps, weights.shape[0]).double().masked_fill(~mask, 0.0)  # (B, T)
+    share = weights / weights.sum(1, keepdim=True)  # (B, T)
+    mean = (share * times).sum(1, keepdim=True)  # (B, 1)
+    deviation = (share * (times - mean).square()).sum(1, keepdim=True).sqrt()  # (B, 1)
+    nearest = (times - mean).abs().masked_fill(~mask, float("inf")).argmin(1)  # (B,)
+    floor = slices[torch.arange(len(slices)), nearest]  # (B, 2)
+    first, last = slices[:, 0, :1], slices[..., 1].amax(1, keepdim=True)  # (B, 1)
+    start = torch.minimum((mean - gamma * deviation).maximum(first), floor[:, :1])
+    end = torch.maximum((mean + gamma * deviation).minimum(last), floor[:, 1:])
+    inside = (share * ((times >= start) & (times <= end))).sum(1)  # (B,)
+    return [tuple(row) for row in torch.stack([start[:, 0], end[:, 0], inside], dim=1).tolist()]  # type: ignore[misc]
+
+
+def best_span(spans: list[Span]) -> Span:
+    """The span of the highest score; among equals the longest, then the earliest.
+
+    Example:
+        >>> best_span([(0.0, 2.0, 1.0), (5.0, 9.0, 1.0)])
+        (5.0, 9.0, 1.0)
+    """
+    if not spans:
+        raise CausalVideoError("no span to choose from", found="0 spans", expected="at least 1", fix="keep a frame")
+    return max(spans, key=lambda span: (span[2], span[1] - span[0], -span[0]))
+
+
+def _runs(chosen: list[bool], slices: list[list[float]], weights: list[float]) -> list[Span]:
+    """Merge runs of neighbouring chosen frames into (start, end, mean weight)."""
+    spans: list[Span] = []
+    begin = None
+    for index, take in enumerate([*chosen, False]):
+        if take and begin is None:
+            begin = index
+        elif not take and begin is not None:
+            spans.append((slices[begin][0], slices[index - 1][1], sum(weights[begin:index]) / (index - begin)))
+            begin = None
+    return spans
+
+
+def _weighted(
+    scores: Tensor, timestamps: Tensor, frame_mask: Tensor | None, duration_s: float | Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    timestamps = batch_of_times(timestamps, scores.shape[0])
+    check_same_shape(scores, timestamps, "scores")
+    mask = torch.ones_like(timestamps, dtype=torch.bool) if frame_mask is None else frame_mask.bool()
+    slices = frame_slices(timestamps, mask, duration_s)
+    weights = _finite_scores(scores, mask)
+    if (weights < 0).any() or (weights.sum(1) == 0).any():
+        raise CausalVideoError(
+            "scores do not weigh frames", found=f"smallest {weights.min().item():g}, smallest row sum "
+            f"{weights.sum(1).min().item():g}", expected="no negative score, and one above 0 in each row",
+            fix="pass probabilities or attention, such as scores.softmax(-1)",
+        )  # fmt: skip
+    return weights, slices, mask
+
+
+def _finite_scores(scores: Tensor, mask: Tensor) -> Tensor:
+    check_same_shape(scores, mask, "scores")
+    weights = scores.detach().double().masked_fill(~mask, 0.0)
+    if not weights.isfinite().all():
+        raise CausalVideoError(
+            "frame scores are no numbers", found="NaN or infinity", expected="finite scores",
+            fix="check the features for NaN, and mask padded frames with frame_mask",
+        )  # fmt: skip
+    return weights
+
+
+def _index_mask(kept: Tensor, frames: int) -> Tensor:
+    if kept.dtype.is_floating_point or kept.numel() == 0 or kept.min() < 0 or kept.max() >= frames:
+        shown = "none" if kept.numel() == 0 else f"{kept.dtype} from {kept.min().item()} to {kept.max().item()}"
+        raise CausalVideoError(
+            "kept frames are no frame indices", found=shown, expected=f"ints from 0 to {frames - 1}",
+            fix="pass output.kept_frames with the timestamps of the same frames, or a bool mask",
+        )  # fmt: skip
+    return torch.zeros(kept.shape[0], frames, dtype=torch.bool, device=kept.device).scatter(1, kept.long(), True)

@@ -1,0 +1,93 @@
+"""Questions joined with the features of their videos, read lazily by video id.
+
+One feature row serves all questions of a video (about nine in NExT-QA), and no split is ever loaded whole: an
+item reads its own video when it is asked for.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.features.store import FeatureStore
+
+
+class VideoQADataset(torch.utils.data.Dataset):
+    """A map-style dataset whose items are a question row and the tensors of its video.
+
+    Features keep the stored precision (float16). Train with `remove_unused_columns=False`: the collator needs
+    every key.
+
+    Args:
+        questions: question rows, as `questions_dataset` or a reader makes them.
+        store: features by video id, such as `FeatureStore.open(folder)`.
+        num_frames: keep at most this many frames of each video, at the centres of equal stretches; all frames
+            if None.
+
+    Raises:
+        CausalVideoError: videos without features (named at construction), a num_frames below 1, a video of
+            zero frames.
+
+    Example:
+        >>> from hf_causal_video.data import WorldConfig, generate_world
+        >>> world = generate_world(WorldConfig.grounding(), "train", num_clips=4)
+        >>> VideoQADataset(world.questions, world.features, num_frames=8)[0]["frame_features"].shape
+        torch.Size([8, 64])
+    """
+
+    def __init__(self, questions: Dataset, store: FeatureStore, num_frames: int | None = None):
+        if num_frames is not None and num_frames < 1:
+            raise CausalVideoError(
+                "no frames asked for", found=num_frames, expected="1 or more, or None", fix="raise num_frames"
+            )
+        video_ids = list(dict.fromkeys(questions["video_id"]))
+        if missing := [video_id for video_id in video_ids if video_id not in store]:
+            raise CausalVideoError(
+                "questions about videos without features",
+                found=f"{len(missing)} of {len(video_ids)} videos missing: {_some(missing)}",
+                expected="features for every video that is asked about",
+                fix="extract these videos (hf-causal-video extract resumes), or filter their questions out",
+            )
+        self.questions, self.store, self.num_frames = questions, store, num_frames
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = dict(self.questions[int(index)])
+        video = self.store[row["video_id"]]
+        total = video.frame_features.shape[0]
+        if total == 0:
+            raise CausalVideoError(
+                f"video {row['video_id']!r} has no frames",
+                found="0 feature rows",
+                expected="1 or more",
+                fix="extract it again; the report of failed files says why it was empty",
+            )
+        frames = slice(None)
+        if self.num_frames is not None and self.num_frames < total:
+            frames = uniform_frames(total, self.num_frames)
+        row["timestamps_s"] = video.timestamps_s[frames]  # (T,)
+        row["frame_features"] = video.frame_features[frames]  # (T, C)
+        if video.object_features is not None:
+            row["object_features"] = video.object_features[frames]  # (T, N, C)
+            row["object_boxes"] = video.object_boxes[frames]  # (T, N, 4)
+            row["object_mask"] = video.object_mask[frames]  # (T, N)
+        return row
+
+
+def uniform_frames(total: int, count: int) -> torch.Tensor:
+    """Return the frame indices at the centres of `count` equal stretches of `total` frames, in time order.
+
+    Example:
+        >>> uniform_frames(16, 4).tolist()
+        [2, 6, 10, 14]
+    """
+    return ((2 * torch.arange(count) + 1) * total) // (2 * count)
+
+
+def _some(names: Sequence[str], limit: int = 8) -> str:
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(repr, names[:limit])) + rest

@@ -1,0 +1,219 @@
+"""The confounded world: short clips whose causes are known, because we wrote them.
+
+Some objects of a clip act, each in its own window of frames; one question asks about one of them. So the
+causal frames and the causal object are facts, not annotations. The environment of the clip agrees with the
+answer too often (`rho`), but only where nobody acts: a model that leans on it does well until the split
+*ood*, where the environment is always wrong.
+
+This file draws what happens in a clip and asks the question. `world_features.py` turns the same clips into
+feature vectors, `render.py` into real video files; both carry the same truth.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from datasets import Dataset, Features, List, Value
+
+from hf_causal_video.data.rows import questions_dataset
+from hf_causal_video.data.world_config import (
+    ACTIONS,
+    ANSWERS,
+    CLASSES,
+    KINDS,
+    NUM_VALUES,
+    SPLITS,
+    WorldConfig,
+)
+from hf_causal_video.errors import CausalVideoError
+
+TRUTH_FEATURES = Features(
+    {
+        "causal_frames": List(Value("bool")),
+        "causal_object": Value("int32"),
+        "environment": Value("int32"),
+        "environment_answer": Value("int32"),
+        "environment_agrees": Value("bool"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class WorldClips:
+    """What happens in every clip of a split: the truth from which features, videos and questions are made.
+
+    Shapes: n clips, T frames, N objects. Objects that never act have action -1 and the window [0, 0).
+    """
+
+    config: WorldConfig
+    split: str
+    seed: int
+    classes: np.ndarray  # (n, N)
+    colours: np.ndarray  # (n, N)
+    actions: np.ndarray  # (n, N)
+    windows: np.ndarray  # (n, N, 2) first frame, and the frame after the last
+    kinds: np.ndarray  # (n,) index into KINDS
+    causal_object: np.ndarray  # (n,)
+    answer: np.ndarray  # (n,) index among the 8 values of the asked kind
+    environment: np.ndarray  # (n,)
+    choices: np.ndarray | None  # (n, A) indices among the 8 values, or None for open-ended answers
+
+    def __len__(self) -> int:
+        return len(self.answer)
+
+    @property
+    def video_ids(self) -> list[str]:
+        """One id per clip, different between splits and seeds."""
+        return [f"world-{self.split}-s{self.seed}-{number:05d}" for number in range(len(self))]
+
+    @cached_property
+    def acting(self) -> np.ndarray:
+        """Who acts when, (n, T, N)."""
+        frames = np.arange(self.config.sizes(self.split)[0])[None, :, None]
+        return (frames >= self.windows[:, None, :, 0]) & (frames < self.windows[:, None, :, 1])
+
+    @property
+    def causal_frames(self) -> np.ndarray:
+        """The frames in which the asked object acts, (n, T)."""
+        return self.acting[np.arange(len(self)), :, self.causal_object]
+
+
+def draw_clips(config: WorldConfig, split: str, num_clips: int, seed: int = 0) -> WorldClips:
+    """Draw what happens in the clips of a split, and what is asked.
+
+    Args:
+        config: the world.
+        split: one of `SPLITS`; they differ in their clips, in size (long, crowded, both) and in the
+            environment (ood).
+        num_clips: n, one question each.
+        seed: with the split it fixes the clips.
+
+    Raises:
+        CausalVideoError: an unknown split, or fewer than 1 clip.
+
+    Example:
+        >>> draw_clips(WorldConfig.grounding(), "long", num_clips=3).causal_frames.shape
+        (3, 64)
+    """
+    num_frames, num_objects = config.sizes(split)
+    if num_clips < 1:
+        raise CausalVideoError(
+            "no clips", found=num_clips, expected="1 or more", fix="raise the number of clips"
+        )
+    rng = np.random.default_rng([seed, SPLITS.index(split), 0])
+    clip, actors = np.arange(num_clips), config.num_actors
+    slots = _permutations(rng, num_clips, num_objects)[:, :actors]  # where the actors stand, (n, M)
+
+    def with_actors(actor_values: np.ndarray, others: np.ndarray) -> np.ndarray:
+        others[clip[:, None], slots] = actor_values
+        return others
+
+    class_order = _permutations(rng, num_clips, NUM_VALUES)
+    if config.unique_actors and actors < NUM_VALUES:
+        bystanders = rng.integers(actors, NUM_VALUES, (num_clips, num_objects))
+    else:
+        bystanders = rng.integers(0, NUM_VALUES, (num_clips, num_objects))
+    classes = with_actors(class_order[:, :actors], np.take_along_axis(class_order, bystanders, axis=1))
+    colours = with_actors(
+        _permutations(rng, num_clips, NUM_VALUES)[:, :actors],
+        rng.integers(0, NUM_VALUES, (num_clips, num_objects)),
+    )
+    actions = with_actors(
+        _permutations(rng, num_clips, NUM_VALUES)[:, :actors], np.full((num_clips, num_objects), -1)
+    )
+    windows = np.zeros((num_clips, num_objects, 2), dtype=np.int64)
+    windows[clip[:, None], slots] = _windows(rng, config, num_clips, num_frames)
+    kinds = rng.permutation(np.resize([KINDS.index(kind) for kind in config.question_kinds], num_clips))
+    causal_object = slots[clip, rng.integers(0, actors, num_clips)]
+    answer = np.stack([actions, classes, colours])[kinds, clip, causal_object]  # in the order of KINDS
+    if split == "ood":
+        environment = (answer + rng.integers(1, NUM_VALUES, num_clips)) % NUM_VALUES
+    else:
+        agrees = rng.random(num_clips) < config.rho
+        environment = np.where(agrees, answer, rng.integers(0, NUM_VALUES, num_clips))
+    return WorldClips(
+        config,
+        split,
+        seed,
+        classes,
+        colours,
+        actions,
+        windows,
+        kinds,
+        causal_object,
+        answer,
+        environment,
+        choices=None if config.num_choices is None else _choices(rng, answer, config.num_choices),
+    )
+
+
+def world_questions(clips: WorldClips) -> Dataset:
+    """Ask one question per clip: question rows with the truth beside them.
+
+    Spans are the causal frames in seconds at one frame a second: frame i is the second [i, i + 1). The
+    columns of `TRUTH_FEATURES` follow: causal_frames (T flags), causal_object, environment,
+    environment_answer (the answer that the environment suggests, -1 where it is not among the choices),
+    environment_agrees.
+
+    Example:
+        >>> world_questions(draw_clips(WorldConfig.rendered(), "iid", num_clips=2)).num_rows
+        2
+    """
+    templates = ("what is the {0} doing", "who is {1}", "what colour is the one that is {1}")
+    rows = []
+    for i, video_id in enumerate(clips.video_ids):
+        kind, asked, environment = clips.kinds[i], clips.causal_object[i], int(clips.environment[i])
+        words = ANSWERS[NUM_VALUES * kind : NUM_VALUES * (kind + 1)]
+        if clips.choices is None:
+            offered, answer, suggested = (
+                [],
+                NUM_VALUES * kind + clips.answer[i],
+                NUM_VALUES * kind + environment,
+            )
+        else:
+            offered = clips.choices[i].tolist()
+            answer = offered.index(clips.answer[i])
+            suggested = offered.index(environment) if environment in offered else -1
+        rows.append(
+            {
+                "question_id": f"{video_id}_0",
+                "video_id": video_id,
+                "question": templates[kind].format(
+                    CLASSES[clips.classes[i, asked]], ACTIONS[clips.actions[i, asked]]
+                ),
+                "choices": [words[value] for value in offered],
+                "answer": answer,
+                "answer_text": words[clips.answer[i]],
+                "question_type": KINDS[kind],
+                "spans": [clips.windows[i, asked].astype(float).tolist()],
+                "duration_s": float(clips.config.sizes(clips.split)[0]),
+                "causal_frames": clips.causal_frames[i].tolist(),
+                "causal_object": asked,
+                "environment": environment,
+                "environment_answer": suggested,
+                "environment_agrees": environment == clips.answer[i],
+            }
+        )
+    return questions_dataset(rows, extra=TRUTH_FEATURES)
+
+
+def _permutations(rng: np.random.Generator, rows: int, size: int) -> np.ndarray:
+    return np.argsort(rng.random((rows, size)), axis=1)
+
+
+def _windows(rng: np.random.Generator, config: WorldConfig, num_clips: int, num_frames: int) -> np.ndarray:
+    """Place one window per actor: lengths first, then the idle frames at random between them. (n, M, 2)"""
+    size = (num_clips, config.num_actors)
+    lengths = rng.integers(config.min_window, config.max_window + 1, size)
+    idle = num_frames - lengths.sum(axis=1, keepdims=True)
+    before = np.sort(rng.integers(0, idle + 1, size), axis=1)  # idle frames before each window
+    starts = before + np.cumsum(lengths, axis=1) - lengths
+    return np.stack([starts, starts + lengths], axis=-1)
+
+
+def _choices(rng: np.random.Generator, answer: np.ndarray, count: int) -> np.ndarray:
+    """Offer the answer and count - 1 other values of its kind, all equally likely, in random order. (n, A)"""
+    order = rng.random((len(answer), NUM_VALUES))
+    order[np.arange(len(answer)), answer] = -1
+    offered = np.argsort(order, axis=1)[:, :count]
+    return np.take_along_axis(offered, _permutations(rng, len(answer), count), axis=1)

@@ -1,0 +1,73 @@
+"""Causal-VidQA: accuracy of six questions a video, where a prediction counts only together with its reason.
+
+Why: a right guess about the future or a counterfactual with a wrong reason is no understanding, so the headline number
+takes prediction (p, pr) and counterfactual (c, cr) as pairs.
+
+Source: Li et al. 2022 (arXiv 2205.14895); `All` is the mean of d, e and the two pair accuracies over the videos.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.evaluation.answers import VIDEO_NAMES, count_correct, first_of, pair_answers, percent
+
+TYPES = ("d", "e", "p", "pr", "c", "cr")
+SCORED = ("d", "e", "par", "car")
+
+
+def causalvidqa_accuracy(
+    predictions: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
+    annotations: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
+    *,
+    num_choices: int = 5,
+) -> dict[str, Any]:
+    """Accuracy of Causal-VidQA in percent, by type, by pair, and overall.
+
+    Args:
+        predictions: as in `nextqa_accuracy`; a key is `<video>_<type>`.
+        annotations: rows with `video_id`, `type` (d, e, p, pr, c, cr) and `answer`, or question rows. Every video must
+            have all six.
+        num_choices: choices of a question whose row does not list them.
+
+    Returns:
+        `d`, `e`, `p`, `pr`, `c`, `cr`, `par` (p and pr both right), `car` (c and cr both right), `All`, and `counts`:
+        `{name: {"correct", "total"}}` for each of them.
+
+    Raises:
+        CausalVideoError: a key unknown, missing or repeated, an answer that is no choice, or a video without all six types.
+
+    Source: Li et al. 2022, Causal-VidQA.
+
+    Example:
+        >>> rows = [{"video_id": "v", "type": kind, "answer": 0} for kind in ("d", "e", "p", "pr", "c", "cr")]
+        >>> wrong_reason = {"v_d": 0, "v_e": 0, "v_p": 0, "v_pr": 3, "v_c": 0, "v_cr": 0}
+        >>> result = causalvidqa_accuracy(wrong_reason, rows)
+        >>> result["p"], result["par"], result["All"]
+        (100.0, 0.0, 75.0)
+    """
+    videos: dict[str, dict[str, bool]] = {}
+    for pair in pair_answers(predictions, annotations, num_choices=num_choices, suffix="type"):
+        right = videos.setdefault(str(first_of(pair.row, VIDEO_NAMES, "video")), {})
+        if pair.question_type not in TYPES or pair.question_type in right:
+            raise CausalVideoError(
+                f"question {pair.key} does not fit the six types of a video",
+                found=f"type {pair.question_type!r}" + (" twice" if pair.question_type in right else ""),
+                expected=f"each of {list(TYPES)} once a video",
+                fix="check the column type, or drop the duplicate row",
+            )
+        right[pair.question_type] = pair.correct
+    for video, right in videos.items():
+        if len(right) != len(TYPES):
+            raise CausalVideoError(
+                f"video {video} lacks questions, so its pairs cannot be scored",
+                found=f"types {sorted(right)}",
+                expected=f"all of {sorted(TYPES)}",
+                fix="pass all six questions of each video",
+            )
+    counts = {kind: count_correct(right[kind] for right in videos.values()) for kind in TYPES}
+    counts["par"] = count_correct(right["p"] and right["pr"] for right in videos.values())
+    counts["car"] = count_correct(right["c"] and right["cr"] for right in videos.values())
+    # All = (d + e + par + car) / (4 x videos)
+    counts["All"] = {name: sum(counts[kind][name] for kind in SCORED) for name in ("correct", "total")}
+    return {kind: percent(count) for kind, count in counts.items()} | {"counts": counts}

@@ -1,0 +1,88 @@
+"""Open-ended VideoQA: exact-match accuracy over an answer vocabulary, overall and by the first word of the question.
+
+Why: MSVD-QA and MSRVTT-QA ask one-word questions; "what" and "who" make nine tenths of them and hide the rest. An answer
+outside the training vocabulary can never be given, and counts as wrong rather than leaving the denominator.
+
+Source: Xu et al. 2017 (MSVD-QA, MSRVTT-QA); IGV, EIGV and TranSTR report it as plain top-1.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.evaluation.answers import by_key, check_keys, count_correct, first_of, percent, whole_number
+
+FIRST_WORDS = ("what", "who", "how", "when", "where")
+
+
+def open_ended_accuracy(
+    predictions: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
+    annotations: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
+    *,
+    vocabulary: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Exact-match top-1 accuracy in percent, overall and by first word.
+
+    Args:
+        predictions: `{key: int}`, `{key: {"prediction": int}}` or rows with `question_id` and `prediction`; an index into
+            the vocabulary, or one past its end (the class for everything else), which is always wrong.
+        annotations: rows with `question` and `answer`, an index (-1: outside the vocabulary) or, with `vocabulary`, a text.
+        vocabulary: the answers in the order of the indices; needed where annotations hold texts.
+
+    Returns:
+        `Acc`, `what`, `who`, `how`, `when`, `where`, `other` (None where never asked), and `counts`, where
+        `out_of_vocabulary` is the number of questions whose answer the vocabulary does not hold.
+
+    Raises:
+        CausalVideoError: a key unknown, missing or repeated, a text answer without a vocabulary, or an index outside it.
+
+    Example:
+        >>> rows = [{"question_id": "1", "question": "who runs", "answer": "dog"},
+        ...         {"question_id": "2", "question": "who sits", "answer": "aardvark"}]
+        >>> result = open_ended_accuracy({"1": 0, "2": 2}, rows, vocabulary=["dog", "cat"])
+        >>> result["Acc"], result["who"], result["what"], result["counts"]["out_of_vocabulary"]
+        (50.0, 50.0, None, 1)
+    """
+    annotated, predicted = by_key(annotations, "answer"), by_key(predictions, "prediction")
+    if not annotated:
+        raise CausalVideoError("no questions", found="0 annotations", expected="at least 1", fix="check the split")
+    check_keys(predicted, annotated, "predictions")
+    index = None if vocabulary is None else {word: position for position, word in enumerate(vocabulary)}
+    outcomes: dict[str, list[bool]] = {word: [] for word in (*FIRST_WORDS, "other")}
+    outside = 0
+    for key, row in annotated.items():
+        answer = _answer_index(key, first_of(row, ("answer",), "answer"), index)
+        prediction = whole_number(predicted[key].get("prediction"), key, "prediction")
+        _check_range(key, "prediction", prediction, 0, None if index is None else len(index))
+        _check_range(key, "answer", answer, -1, None if index is None else len(index) - 1)
+        word = (str(first_of(row, ("question",), "question")).split() or [""])[0].lower()
+        outside += answer < 0
+        outcomes[word if word in outcomes else "other"].append(answer >= 0 and prediction == answer)
+    counts: dict[str, Any] = {word: count_correct(answers) for word, answers in outcomes.items()}
+    result: dict[str, Any] = {word: percent(count) for word, count in counts.items()}
+    counts["all"] = count_correct(one for answers in outcomes.values() for one in answers)
+    counts["out_of_vocabulary"] = outside
+    return {"Acc": percent(counts["all"]), **result, "counts": counts}
+
+
+def _answer_index(key: str, answer: Any, index: Mapping[str, int] | None) -> int:
+    if not isinstance(answer, str):
+        return whole_number(answer, key, "answer")
+    if index is None:
+        raise CausalVideoError(
+            f"the answer of question {key} is a text",
+            found=repr(answer),
+            expected="an index, or the vocabulary that the predictions index",
+            fix="pass vocabulary=[...] in the order of the answer head",
+        )
+    return index.get(answer, -1)
+
+
+def _check_range(key: str, what: str, value: int, low: int, high: int | None) -> None:
+    if value < low or (high is not None and value > high):
+        raise CausalVideoError(
+            f"the {what} of question {key} is outside the vocabulary",
+            found=value,
+            expected=f"{low} to {'the size of the vocabulary' if high is None else high}",
+            fix="pass the vocabulary that the model was trained with",
+        )

@@ -1,0 +1,107 @@
+"""Intervals in time: how they are read, and how two of them overlap.
+
+Why: IoU asks whether a predicted span is the annotated one; IoP asks only whether it stays inside, which is the fair
+question when a short look is enough to answer. Source: Xiao et al. 2024, NExT-GQA.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.evaluation.answers import by_key, whole_number
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """The true spans of one question in seconds, (spans, 2); the video's length (0.0 unknown) and answer (None unknown)."""
+
+    spans: np.ndarray
+    duration_s: float
+    answer: int | None
+
+
+def span_overlap(annotated: Any, predicted: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Intersection over union and over prediction, pair by pair; negative where two intervals are disjoint.
+
+    Args:
+        annotated: (..., 2) start and end of the true spans.
+        predicted: (..., 2) start and end of the predicted spans, in the same unit. A span of zero length has IoU 0, and
+            IoP 1 where it lies inside the annotated span (ends included), else 0.
+
+    Returns:
+        IoU (...) and IoP (...), float64.
+
+    Example:
+        >>> iou, iop = span_overlap([[2.0, 6.0], [0.0, 1.0]], [[4.0, 8.0], [0.5, 0.5]])
+        >>> iou.round(3).tolist(), iop.tolist()
+        ([0.333, 0.0], [0.5, 1.0])
+    """
+    annotated, predicted = np.asarray(annotated, np.float64), np.asarray(predicted, np.float64)
+    inner = np.minimum(annotated[..., 1], predicted[..., 1]) - np.maximum(annotated[..., 0], predicted[..., 0])
+    union = np.maximum(annotated[..., 1], predicted[..., 1]) - np.minimum(annotated[..., 0], predicted[..., 0])
+    length = predicted[..., 1] - predicted[..., 0]
+    point = length == 0
+    iou = np.where(point, 0.0, inner / np.where(union > 0, union, 1.0))
+    iop = np.where(point, (inner >= 0).astype(np.float64), inner / np.where(point, 1.0, length))
+    return iou, iop
+
+
+def read_span(key: str, row: Mapping[str, Any]) -> list[float]:
+    """The one span [start, end] of a prediction row, from `span`, a single entry of `spans`, or `start_s` and `end_s`."""
+    value = row.get("span")
+    if value is None and row.get("spans") is not None:
+        value = row["spans"][0] if len(row["spans"]) == 1 else row["spans"]
+    if value is None and row.get("start_s") is not None:
+        value = [row["start_s"], row.get("end_s")]
+    return _interval(key, value, "predicted")
+
+
+def read_grounding(annotations: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> dict[str, Annotated]:
+    """True spans by question key, from the published NExT-GQA file or from question rows with `spans`.
+
+    Example:
+        >>> sorted(read_grounding({"v": {"duration": 9, "location": {"0": [[1, 2]], "1": [[3, 4]]}}}))
+        ['v_0', 'v_1']
+    """
+    gold: dict[str, Annotated] = {}
+    if isinstance(annotations, Mapping) and all(isinstance(x, Mapping) and "location" in x for x in annotations.values()):
+        for video, entry in annotations.items():
+            duration = float(entry.get("duration", 0.0))
+            for qid, spans in entry["location"].items():
+                gold[f"{video}_{qid}"] = _annotated(f"{video}_{qid}", spans, duration, None)
+    else:
+        for key, row in by_key(annotations, "spans").items():
+            spans = row.get("spans")
+            if spans is not None and len(spans):
+                answer = None if row.get("answer") in (None, -1) else whole_number(row["answer"], key, "answer")
+                gold[key] = _annotated(key, spans, float(row.get("duration_s") or row.get("duration") or 0.0), answer)
+    if not gold:
+        raise CausalVideoError(
+            "no annotated spans",
+            found="0 questions with spans",
+            expected="at least 1",
+            fix="pass the content of gsub_<split>.json, or question rows with spans",
+        )
+    return gold
+
+
+def _annotated(key: str, spans: Sequence[Any], duration_s: float, answer: int | None) -> Annotated:
+    return Annotated(np.array([_interval(key, span, "annotated") for span in spans]).reshape(-1, 2), duration_s, answer)
+
+
+def _interval(key: str, value: Any, what: str) -> list[float]:
+    try:
+        start, end = (float(number) for number in value)
+    except (TypeError, ValueError):
+        start, end = np.nan, np.nan
+    if not (np.isfinite(start) and np.isfinite(end) and start <= end):
+        raise CausalVideoError(
+            f"the {what} span of {key} is no interval",
+            found=str(value)[:80],
+            expected="[start, end], two finite numbers, start <= end",
+            fix="pass one span a question (best_span of hf_causal_video.causal.spans picks it)",
+        )
+    return [start, end]

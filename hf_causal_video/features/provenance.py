@@ -1,0 +1,127 @@
+"""Where a feature set comes from: the identity card without which no feature file is accepted.
+
+Why: the most frequent question put to the authors of the original code is which backbone, layer and frames the
+features were made of. Here the answer travels with the arrays, and a model that was trained on other features
+refuses them instead of quietly losing accuracy.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.version import __version__
+
+PROVENANCE_FILE = "provenance.json"
+OBJECT_FIELDS = ("object_model", "object_revision", "object_layer", "object_dim", "num_objects")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Say how every row of a feature set was made.
+
+    Args:
+        frame_model: Hub id or folder of the backbone, as the user gave it.
+        frame_revision: commit of the Hub repository, or `sha256-...` over the files of a local folder.
+        frame_layer: which output of the backbone was kept ("pooled", "cls", "mean", ...).
+        frame_dim: channels C of a frame feature.
+        object_model, object_revision, object_layer, object_dim: the same for object regions; None without objects.
+        num_objects: regions N a frame, zero-padded; 0 without objects.
+        sampling: the instants that were looked at, such as "uniform-16" or "fps-1".
+        package_version: our version.
+        created_with: anything else that decides a number (arithmetic, decoder, threshold, library versions).
+
+    Raises:
+        CausalVideoError: a field that identifies the features is empty or contradicts another.
+
+    Example:
+        >>> card = Provenance("org/vit", "main", "pooled", 768, sampling="uniform-16")
+        >>> Provenance.from_dict(card.to_dict()) == card
+        True
+    """
+
+    frame_model: str
+    frame_revision: str
+    frame_layer: str
+    frame_dim: int
+    object_model: str | None = None
+    object_revision: str | None = None
+    object_layer: str | None = None
+    object_dim: int | None = None
+    num_objects: int = 0
+    sampling: str = ""
+    package_version: str = __version__
+    created_with: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        empty = [n for n in ("frame_model", "frame_revision", "frame_layer", "sampling") if not getattr(self, n)]
+        if not isinstance(self.frame_dim, int) or self.frame_dim < 1:
+            empty.append("frame_dim")
+        if self.has_objects:
+            empty += [n for n in OBJECT_FIELDS if not getattr(self, n)]
+        if empty:
+            raise CausalVideoError(
+                "incomplete provenance", found=f"nothing in {', '.join(empty)}",
+                expected="backbone, revision, layer, width and sampling of the features",
+                fix="fill these fields; ask whoever made the features, or extract them again",
+            )
+
+    @property
+    def has_objects(self) -> bool:
+        """True if the rows carry object regions."""
+        return any(getattr(self, name) for name in OBJECT_FIELDS)
+
+    def to_dict(self) -> dict:
+        """Give plain JSON data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict) -> Provenance:
+        """Rebuild from `to_dict`; unknown or missing keys are refused by name."""
+        names = {f.name for f in fields(cls)}
+        unknown, missing = sorted(set(data) - names), sorted({"frame_model", "frame_revision"} - set(data))
+        if unknown or missing or "frame_layer" not in data or "frame_dim" not in data:
+            raise CausalVideoError(
+                "provenance does not have the expected fields", found=f"unknown {unknown}, keys {sorted(data)}",
+                expected=f"the fields {sorted(names)}", fix="read the feature set with the version that wrote it",
+            )
+        return cls(**data)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Provenance:
+        """Read `provenance.json` of a feature set; a set without it is refused."""
+        file = Path(folder) / PROVENANCE_FILE
+        if not file.is_file():
+            raise CausalVideoError(
+                f"the feature set {folder} has no provenance", found=f"no {PROVENANCE_FILE}",
+                expected="a card that names backbone, layer and sampling",
+                fix="extract with `hf-causal-video extract`, or write the card if you know how the features were made",
+            )
+        try:
+            return cls.from_dict(json.loads(file.read_text(encoding="utf-8")))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise CausalVideoError(
+                f"{file} cannot be read", found=str(error), expected="JSON", fix="restore or extract again"
+            ) from error
+
+    def differences(self, expected: dict) -> dict[str, tuple]:
+        """Compare the backbones: `{field: (here, expected)}`, empty if the features come from the same networks.
+
+        The revision decides where both sides have one (a folder may be renamed), else the name does. Sampling is
+        not compared: a model takes any number of frames.
+
+        Args:
+            expected: fields of another provenance; fields that are absent or empty are not compared.
+        """
+        found = {}
+        for kind in ("frame", "object"):
+            if kind == "object" and not (expected.get("object_model") or expected.get("object_revision")):
+                continue
+            identity = "revision" if expected.get(f"{kind}_revision") and getattr(self, f"{kind}_revision") else "model"
+            for name in (f"{kind}_{identity}", f"{kind}_layer", f"{kind}_dim"):
+                here, there = getattr(self, name), expected.get(name)
+                if there is not None and here != there:
+                    found[name] = (here, there)
+        return found

@@ -1,0 +1,207 @@
+"""What a training run is told: three dataclasses whose fields are the flags and the keys of a recipe.
+
+A published number is only as good as its recipe, so whatever can change a number stands here, once, with its
+meaning.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+from transformers.trainer_utils import SchedulerType
+
+from hf_causal_video.errors import CausalVideoError
+
+OWN_SCHEDULES = ("multistep", "one_cycle")
+SCHEDULES = (*OWN_SCHEDULES, *(schedule.value for schedule in SchedulerType if schedule.value != "greedy"))
+# What must hold for a run to be what it says it is: `name: (value, why)`.
+FIXED = {
+    "remove_unused_columns": (False, "the collator needs every column"),
+    "logging_nan_inf_filter": (False, "a loss that is not finite stops the run"),
+    "restore_callback_states_from_checkpoint": (True, "early stopping counts on after --resume"),
+    "label_smoothing_factor": (0.0, "the model computes its own loss"),
+    "save_only_model": (False, "a run could not be resumed"),
+    "push_to_hub": (False, "publish the finished run with `hf-causal-video push`"),
+}
+
+
+def _told(default: Any, help: str, **metadata: Any) -> Any:
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclass
+class ModelArguments:
+    """Which network is trained, and from where it starts."""
+
+    _argument_group_name = "model"
+
+    method: str = _told("transtr", "Method to train: the name of a folder under hf_causal_video/models.")
+    preset: str = _told(
+        "clean", "Named settings of the method: 'clean' (ours) or 'official-<dataset>' (as published)."
+    )
+    model_name_or_path: str | None = _told(
+        None, "Continue from this checkpoint (folder or Hub id); the preset and text_model are then not used."
+    )
+    text_model: str | None = _told(
+        None,
+        "Text encoder to start from (folder or Hub id, such as microsoft/deberta-base). None: a new small one with a "
+        "word vocabulary made of the training questions; its sizes go to config_overrides.text_config.",
+    )
+    config_overrides: dict[str, Any] | str | None = _told(
+        None, "Fields of the method's config that replace the preset's: a mapping in YAML, JSON text as a flag."
+    )
+    freeze_text_encoder: bool = _told(False, "Do not train the text encoder.")
+    lora_rank: int = _told(
+        0, "Rank of LoRA adapters on the text encoder's query and value; 0 trains the encoder itself. Needs peft."
+    )
+    lora_alpha: float = _told(16.0, "Scale of LoRA: the update is multiplied by lora_alpha / lora_rank.")
+
+    def __post_init__(self):
+        self.config_overrides = _mapping("config_overrides", self.config_overrides)
+        if self.lora_rank < 0:
+            raise CausalVideoError(
+                "lora_rank is negative", found=self.lora_rank, expected="0 or more", fix="use 0 to turn LoRA off"
+            )
+        if self.lora_rank and self.freeze_text_encoder:
+            raise CausalVideoError(
+                "the text encoder cannot be both frozen and adapted",
+                found=f"freeze_text_encoder=True and lora_rank={self.lora_rank}",
+                expected="one of them",
+                fix="drop freeze_text_encoder: LoRA already freezes the encoder's own weights",
+            )
+        if self.model_name_or_path and self.text_model:
+            raise CausalVideoError(
+                "two places to start from",
+                found=f"model_name_or_path={self.model_name_or_path!r} and text_model={self.text_model!r}",
+                expected="one of them",
+                fix="a checkpoint brings its own text encoder: drop text_model",
+            )
+
+
+@dataclass
+class DataArguments:
+    """Which questions, which features, and how much of them."""
+
+    _argument_group_name = "data"
+
+    dataset: dict[str, str] | str | None = _told(
+        "world",
+        "'world' (the confounded world, made on the spot), a folder or Hub id with a 'questions' config, or a "
+        "mapping from split to NExT-QA csv file: '{\"train\": \"train.csv\", \"validation\": \"val.csv\"}'.",
+    )
+    features: dict[str, str] | str | None = _told(
+        None, "Feature set (folder or Hub id) of all splits, or a mapping from split to feature set."
+    )
+    train_split: str = _told("train", "Split to learn from.")
+    validation_split: str = _told("validation", "Split that chooses the checkpoint and stops early.")
+    test_splits: list[str] = field(
+        default_factory=list, metadata={"help": "Splits measured once, at the end, with the chosen checkpoint."}
+    )
+    num_frames: int | None = _told(None, "Frames of each clip to take, evenly spaced. None: all stored frames.")
+    max_question_length: int | None = _told(None, "Cut questions to this many tokens. None: no cut.")
+    max_choice_length: int | None = _told(None, "Cut candidate answers to this many tokens. None: no cut.")
+    world: dict[str, Any] | str | None = _told(
+        None, "Options of the confounded world where dataset is 'world' (see training/datasets.py)."
+    )
+
+    def __post_init__(self):
+        for name in ("dataset", "features"):
+            if str(getattr(self, name)).startswith("{"):
+                setattr(self, name, _mapping(name, getattr(self, name)))
+        self.world = _mapping("world", self.world)
+        if self.dataset != "world" and not self.features:
+            raise CausalVideoError(
+                "no features", found=self.features, expected="a feature set", fix="add --features FOLDER_OR_HUB_ID"
+            )
+        if self.features and self.dataset == "world" or self.world and self.dataset != "world":
+            raise CausalVideoError(
+                "options that contradict each other",
+                found=f"dataset={self.dataset!r}, features={self.features!r}, world={self.world!r}",
+                expected="features with a dataset of videos, world with dataset 'world'",
+                fix="remove the one that does not belong",
+            )
+        splits = [self.train_split, self.validation_split, *self.test_splits]
+        if len(set(splits)) < len(splits):
+            raise CausalVideoError(
+                "a split has two roles",
+                found=f"train {splits[0]!r}, validation {splits[1]!r}, test {splits[2:]}",
+                expected="different splits: what chooses a checkpoint is never reported as its test",
+                fix="name every split once",
+            )
+
+
+@dataclass
+class CausalVideoTrainingArguments(TrainingArguments):
+    """The Trainer's arguments with our defaults: every epoch ends in validation, the best checkpoint is kept."""
+
+    _argument_group_name = "training"
+
+    eval_strategy: str = _told("epoch", "When to validate.", choices=["epoch", "steps"])
+    save_strategy: str = _told("epoch", "When to save a checkpoint.", choices=["epoch", "steps", "best"])
+    save_total_limit: int | None = _told(2, "Checkpoints to keep: the best and the newest.")
+    logging_steps: float = _told(50, "Log every so many steps (below 1: this share of all steps).")
+    load_best_model_at_end: bool = _told(True, "Measure and save the checkpoint that validated best.")
+    metric_for_best_model: str | None = _told("accuracy", "Validation metric that chooses the checkpoint.")
+    remove_unused_columns: bool = _told(False, f"Fixed: {FIXED['remove_unused_columns'][1]}.")
+    logging_nan_inf_filter: bool = _told(False, f"Fixed: {FIXED['logging_nan_inf_filter'][1]}.")
+    restore_callback_states_from_checkpoint: bool = _told(
+        True, f"Fixed: {FIXED['restore_callback_states_from_checkpoint'][1]}."
+    )
+    lr_scheduler_type: str = _told(
+        "linear",
+        "Schedule of all learning rates; options in lr_scheduler_kwargs: reduce_lr_on_plateau {factor, patience} of "
+        "the validation metric, multistep {milestones in epochs, gamma}, one_cycle {pct_start, div_factor, ...}.",
+        choices=list(SCHEDULES),
+    )
+    text_encoder_learning_rate: float | None = _told(
+        None, "Learning rate of the text encoder. None: learning_rate."
+    )
+    decay_biases_and_norms: bool = _told(
+        False, "Apply weight_decay to biases and normalisation too (as published), not to matrices only."
+    )
+    early_stopping_patience: int | None = _told(
+        None, "Stop after this many validations without a better one. None: never."
+    )
+    resume: bool = _told(False, "Go on from the newest complete checkpoint in output_dir.")
+
+    def __post_init__(self):
+        for name, (value, why) in FIXED.items():
+            if getattr(self, name) != value:
+                raise CausalVideoError(
+                    f"{name} cannot be changed", found=getattr(self, name), expected=value, fix=f"leave it: {why}"
+                )
+        if self.output_dir is None:
+            raise CausalVideoError(
+                "no output_dir", found=None, expected="a folder", fix="add --output_dir outputs/NAME"
+            )
+        schedule = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
+        if schedule not in SCHEDULES:
+            raise CausalVideoError(
+                "unknown schedule", found=schedule, expected=" | ".join(SCHEDULES), fix="choose one of them"
+            )
+        self.lr_scheduler_type = "constant" if schedule in OWN_SCHEDULES else schedule
+        if self.bf16 and not torch.accelerator.is_available():
+            self.use_cpu = True  # the parent refuses bf16 on a CPU that was not asked for by name
+        super().__post_init__()
+        self.lr_scheduler_type = schedule
+        self.label_names = ["labels"]
+        self.data_seed = self.seed if self.data_seed is None else self.data_seed
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    """A mapping as a recipe (dict) or the command line (JSON text) states it; None is an empty one."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            pass
+    if value is None or isinstance(value, dict):
+        return value or {}
+    raise CausalVideoError(
+        f"{name} is not a mapping",
+        found=repr(value),
+        expected="key: value pairs",
+        fix=f"write {name}: {{key: value}} in the recipe, or --{name} '{{\"key\": value}}'",
+    )

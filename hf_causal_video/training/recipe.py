@@ -1,0 +1,195 @@
+"""From a recipe and the command line to arguments, and back to a recipe that repeats the run.
+
+`--config recipe.yaml` sets defaults, flags override them, and a key that nobody reads is an error rather than a
+silent nothing. `--config` also takes the name of a recipe that ships with the package (`transtr_world`, ...).
+"""
+
+import difflib
+import sys
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+from transformers.hf_argparser import string_to_bool
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.training.arguments import CausalVideoTrainingArguments, DataArguments, ModelArguments
+
+Arguments = tuple[ModelArguments, DataArguments, CausalVideoTrainingArguments]
+MAPPINGS = {"config_overrides", "dataset", "features", "world", *TrainingArguments._VALID_DICT_FIELDS}
+# Written even where they are the default, so that a later default cannot change a repeated run.
+ALWAYS_WRITTEN = (
+    "learning_rate", "text_encoder_learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "weight_decay", "decay_biases_and_norms",
+    "max_grad_norm", "seed", "metric_for_best_model",
+)  # fmt: skip
+# Of one machine or one sitting; none of them changes a number.
+NEVER_WRITTEN = {
+    "output_dir", "resume", "use_cpu", "local_rank", "disable_tqdm", "log_level", "log_level_replica", "report_to",
+    "run_name", "logging_steps", "logging_first_step", "logging_strategy", "save_total_limit", "hub_token",
+    "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "ddp_backend",
+}  # fmt: skip
+EXAMPLES = """\
+examples:
+  the confounded world, no downloads, minutes on a CPU:
+    python -m hf_causal_video.training --config transtr_world --output_dir outputs/world
+  the published NExT-QA setting with your features and one number changed:
+    accelerate launch scripts/train.py --config transtr_nextqa --learning_rate 2e-5 \\
+        --features org/nextqa-features --output_dir outputs/nextqa
+  go on after a kill, to the same numbers as if nothing had happened:
+    accelerate launch scripts/train.py --config transtr_nextqa --output_dir outputs/nextqa --resume
+  repeat a finished run:
+    accelerate launch scripts/train.py --config outputs/nextqa/recipe.yaml --output_dir outputs/again
+"""
+
+
+class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+    """Defaults behind each help text, and the examples as they are written."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML in which a key that stands twice is an error; plain YAML keeps the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := sorted({str(key) for key in keys if keys.count(key) > 1}):
+            raise CausalVideoError(
+                "a key stands twice in a recipe", found=", ".join(twice), expected="each key once", fix="remove one"
+            )
+        return super().construct_mapping(node, deep)
+
+
+class ConfigParser(HfArgumentParser):
+    """The command line of a training run, under which a YAML recipe gives the defaults.
+
+    Example:
+        >>> argv = ["--config", "transtr_world", "--output_dir", "outputs/world", "--learning_rate", "1e-3"]
+        >>> model, data, training = ConfigParser().parse(argv)
+        >>> data.dataset, training.learning_rate
+        ('world', 0.001)
+    """
+
+    def __init__(self):
+        super().__init__(
+            (ModelArguments, DataArguments, CausalVideoTrainingArguments),
+            usage="%(prog)s --config RECIPE --output_dir FOLDER [--argument value ...]",
+            description="Train a causal video question answering model. Flags override the recipe.",
+            epilog=EXAMPLES,
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+        )
+        self.add_argument("--config", help="A recipe: YAML file of the arguments below, or a packaged recipe's name.")
+
+    def parse(self, argv: Sequence[str] | None = None) -> Arguments:
+        """Read the flags, and below them the recipe that `--config` names.
+
+        Args:
+            argv: arguments without the program's name; None takes the command line.
+
+        Raises:
+            CausalVideoError: an unknown flag or key, a value of the wrong kind, a recipe that cannot be read.
+        """
+        first = ArgumentParser(add_help=False, allow_abbrev=False)
+        first.add_argument("--config", action="append", default=[])
+        configs, flags = first.parse_known_args(sys.argv[1:] if argv is None else list(argv))
+        if len(configs.config) > 1:
+            raise CausalVideoError(
+                "two recipes", found=configs.config, expected="one --config", fix="merge them into one file"
+            )
+        for name in configs.config:
+            self._set_defaults(name, read_recipe(name))
+        *parsed, _, unknown = self.parse_args_into_dataclasses(
+            flags, return_remaining_strings=True, look_for_args_file=False
+        )
+        if unknown:
+            raise self._unknown("unknown flags", [flag.removeprefix("--") for flag in unknown])
+        return tuple(parsed)
+
+    def _set_defaults(self, name: str, values: dict[str, Any]) -> None:
+        known = {action.dest: action for action in reversed(self._actions) if action.dest not in ("help", "config")}
+        if unknown := [str(key) for key in values if key not in known]:
+            raise self._unknown(f"unknown keys in recipe {name}", unknown)
+        for key, value in values.items():
+            action = known[key]
+            if not _fits(key, value, action):
+                raise CausalVideoError(
+                    f"a wrong kind of value for {key} in recipe {name}",
+                    found=repr(value),
+                    expected=f"what --{key} takes",
+                    fix="see --help",
+                )
+            # argparse converts a default only if it is text: so 1e-3, which is text in YAML, becomes a number too
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            action.default, action.required = (str(value) if number else value), False
+
+    def _unknown(self, what: str, names: list[str]) -> CausalVideoError:
+        known = [action.dest for action in self._actions]
+        near = {match for name in names for match in difflib.get_close_matches(name, known, n=1)}
+        return CausalVideoError(
+            what,
+            found=", ".join(names),
+            expected="arguments of --help",
+            fix=f"did you mean {', '.join(sorted(near))}?" if near else "see --help for all arguments",
+        )
+
+
+def _fits(key: str, value: Any, action: Any) -> bool:
+    if value is None:
+        return action.default is None
+    if isinstance(value, dict):
+        return key in MAPPINGS
+    if isinstance(value, list):
+        return action.nargs == "+" and all(isinstance(entry, str | int | float) for entry in value)
+    return isinstance(value, bool) == (action.type is string_to_bool) and action.nargs != "+"
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """Read a recipe by file name, or by the name of one that ships with the package.
+
+    Args:
+        name: path of a YAML file, or a packaged recipe without its ending.
+
+    Raises:
+        CausalVideoError: there is no such recipe, or it is not a YAML mapping.
+
+    Example:
+        >>> read_recipe("transtr_world")["dataset"]
+        'world'
+    """
+    packaged = Path(str(files("hf_causal_video.training"))) / "recipes"
+    path = Path(name) if Path(name).is_file() else packaged / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in packaged.glob("*.yaml")))
+        raise CausalVideoError(
+            "no such recipe", found=name, expected=f"a YAML file, or one of {known}", fix="check the path"
+        )
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CausalVideoError(
+            f"recipe {path} cannot be read", found=str(error), expected="YAML", fix="mend the line it names"
+        ) from error
+    if not isinstance(values, dict):
+        raise CausalVideoError(
+            f"recipe {path} cannot be read", found=type(values).__name__, expected="key: value lines", fix="see --help"
+        )
+    return values
+
+
+def resolved_recipe(model: ModelArguments, data: DataArguments, training: CausalVideoTrainingArguments) -> dict[str, Any]:
+    """Return the arguments of a run as a recipe that repeats it: every number, nothing of the machine.
+
+    Example:
+        >>> model, data, training = ConfigParser().parse(["--config", "transtr_world", "--output_dir", "out"])
+        >>> resolved_recipe(model, data, training)["learning_rate"]
+        0.002
+    """
+    mine = training.to_dict()
+    usual = CausalVideoTrainingArguments(output_dir=training.output_dir, use_cpu=training.use_cpu).to_dict()
+    kept = {key: value for key, value in mine.items() if key in ALWAYS_WRITTEN or value != usual[key]}
+    return {**asdict(model), **asdict(data), **{k: v for k, v in kept.items() if k not in NEVER_WRITTEN}}

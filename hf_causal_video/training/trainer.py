@@ -1,0 +1,178 @@
+"""The Trainer for causal video models: parameter groups, every loss term in the log, validation that only chooses.
+
+What differs from `transformers.Trainer`: the text encoder may learn at its own rate; a loss that is not finite stops the
+run and names the questions; checkpoints whose weights do not fit are an error; evaluation gathers answers and nothing else.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import EarlyStoppingCallback, EvalPrediction, Trainer
+from transformers.trainer_pt_utils import nested_gather
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.training.arguments import CausalVideoTrainingArguments
+from hf_causal_video.training.callbacks import BestCheckpoint, IndependentNoise, SigmaAnnealing, bare_model
+from hf_causal_video.training.schedules import build_schedule
+
+
+class NamedBatches:
+    """A collator that keeps the question ids of its batch under `question_ids`, for errors that name them."""
+
+    def __init__(self, collator: Callable[[Sequence[dict[str, Any]]], Any]):
+        self.collator = collator
+
+    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return {**self.collator(items), "question_ids": [item["question_id"] for item in items]}
+
+
+def answer_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Accuracy in percent and mean cross-entropy of answers.
+
+    An unknown answer (a negative label: outside an open-ended vocabulary) counts as wrong, and has no cross-entropy.
+
+    Args:
+        prediction: logits (n, A) and labels (n,).
+
+    Example:
+        >>> scores = np.array([[2.0, 0.0], [0.0, 2.0], [0.0, 2.0], [2.0, 0.0]])
+        >>> answer_metrics(EvalPrediction(scores, np.array([0, 1, 0, -100])))["accuracy"]
+        50.0
+    """
+    logits, labels = torch.as_tensor(prediction.predictions).float(), torch.as_tensor(prediction.label_ids)
+    known = labels >= 0
+    accuracy = 100.0 * (logits.argmax(-1) == labels).double().mean().item()
+    if not known.any():
+        return {"accuracy": accuracy}
+    return {"accuracy": accuracy, "loss": nn.functional.cross_entropy(logits[known], labels[known].long()).item()}
+
+
+class CausalVideoTrainer(Trainer):
+    """Train a method of this package; `accuracy` on the validation split chooses the checkpoint.
+
+    Args:
+        model: a model that returns `VideoQAOutput`, or its peft wrapper.
+        args: the run's arguments.
+        data_collator: `VideoQACollator`, or anything that makes model inputs and labels of dataset items.
+        train_dataset: items with `question_id`.
+        eval_dataset: the validation split.
+        kwargs: passed on to `Trainer`.
+
+    Raises:
+        CausalVideoError: in training, a loss that is not finite; on loading, weights that do not fit the model.
+    """
+
+    args: CausalVideoTrainingArguments
+
+    def __init__(self, *, args: CausalVideoTrainingArguments, data_collator: Callable[..., Any], **kwargs: Any):
+        callbacks = [*kwargs.pop("callbacks", ()), SigmaAnnealing(), IndependentNoise(), BestCheckpoint()]
+        if args.early_stopping_patience is not None:
+            callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
+        kwargs = {"compute_metrics": answer_metrics, "callbacks": callbacks, **kwargs}
+        super().__init__(args=args, data_collator=NamedBatches(data_collator), **kwargs)
+        self._term_sums: dict[str, Tensor] = {}
+        self._term_batches = 0
+        self._last_ids: list[str] = []
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Build the optimizer over four groups: text encoder or rest, with or without weight decay."""
+        if self.optimizer is None:
+            network = self.model if model is None else model
+            decaying = set(self.get_decay_parameter_names(network))
+            groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+            for name, parameter in network.named_parameters():
+                if parameter.requires_grad:
+                    decays = self.args.decay_biases_and_norms or name in decaying
+                    groups.setdefault(("text_encoder" in name.split("."), not decays), []).append(parameter)
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, network)
+            rate = self.args.learning_rate
+            text_rate = rate if self.args.text_encoder_learning_rate is None else self.args.text_encoder_learning_rate
+            # sorted: the rest comes first, so the rate that the Trainer logs is `learning_rate`
+            self.optimizer = optimizer_class(
+                [
+                    {
+                        "params": groups[text, free],
+                        "lr": text_rate if text else rate,
+                        "weight_decay": 0.0 if free else self.args.weight_decay,
+                    }
+                    for text, free in sorted(groups)
+                ],
+                **options,
+            )
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Build the schedule that the arguments name."""
+        if self.lr_scheduler is None:
+            batches = math.ceil(len(self.train_dataset) / (self.args.train_batch_size * self.args.world_size))
+            steps_per_epoch = max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
+            optimizer = self.optimizer if optimizer is None else optimizer
+            self.lr_scheduler = build_schedule(self.args, optimizer, num_training_steps, steps_per_epoch)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Return the model's loss, after noting its terms and refusing one that is not finite."""
+        ids = inputs.pop("question_ids", [])
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if not torch.isfinite(loss).all():
+            terms = {name: term.detach().mean().item() for name, term in (outputs.get("losses") or {}).items()}
+            raise CausalVideoError(
+                f"the loss is not finite at step {self.state.global_step}",
+                found=f"loss {loss.detach().mean().item()}, terms {terms}, in the batch of questions {ids}",
+                expected="a finite loss",
+                fix="check features and labels of these questions; if they are sound, the step before (questions "
+                f"{self._last_ids}) broke the weights: lower learning_rate, or set max_grad_norm",
+            )
+        self._last_ids = ids
+        for name, term in (outputs.get("losses") or {}).items():
+            self._term_sums[name] = self._term_sums.get(name, 0.0) + term.detach().float().mean()
+        self._term_batches += 1
+        return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[None, Tensor | None, Tensor | None]:
+        """Answer a batch: logits (B, A) and labels (B,); the loss follows from them in `answer_metrics`."""
+        inputs = self._prepare_inputs(inputs)
+        labels, _ = inputs.pop("labels"), inputs.pop("question_ids", None)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = model(**inputs).logits
+        return None, logits.detach(), labels
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the loss terms, averaged over processes and over the batches since the last log."""
+        if "loss" in logs and self._term_batches:
+            for name, total in sorted(self._term_sums.items()):
+                mean = nested_gather(total / self._term_batches, self.args.parallel_mode).mean()
+                logs[f"loss_{name}"] = mean.item()
+            self._term_sums, self._term_batches = {}, 0
+            sigma = getattr(bare_model(self.model), "topk_sigma", None)
+            if sigma is not None:
+                logs["topk_sigma"] = sigma
+        super().log(logs, start_time)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """A checkpoint that lacks weights, or has too many, is an error here and not a warning."""
+        missing = set(load_result.missing_keys) - set(getattr(self.model, "all_tied_weights_keys", None) or ())
+        if missing or load_result.unexpected_keys:
+            raise CausalVideoError(
+                "the checkpoint does not fit the model",
+                found=f"missing {sorted(missing)}, unexpected {sorted(load_result.unexpected_keys)}",
+                expected="the same weights",
+                fix="resume with the recipe that the run was started with",
+            )
