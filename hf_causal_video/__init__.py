@@ -17,6 +17,7 @@ from hf_causal_video.models import (
     VideoQAOutput,
     VideoQAProcessor,
 )
+from hf_causal_video.pipelines import VideoQuestionAnsweringPipeline
 from hf_causal_video.version import __version__
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "TranSTRForVideoQuestionAnswering",
     "VideoQAOutput",
     "VideoQAProcessor",
+    "VideoQuestionAnsweringPipeline",
     "__version__",
     "convert_official_checkpoint",
 ]

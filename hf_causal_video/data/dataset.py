@@ -66,15 +66,15 @@ class VideoQADataset(torch.utils.data.Dataset):
                 expected="1 or more",
                 fix="extract it again; the report of failed files says why it was empty",
             )
-        frames = slice(None)
+        frames: slice | torch.Tensor = slice(None)
         if self.num_frames is not None and self.num_frames < total:
             frames = uniform_frames(total, self.num_frames)
         row["timestamps_s"] = video.timestamps_s[frames]  # (T,)
         row["frame_features"] = video.frame_features[frames]  # (T, C)
-        if video.object_features is not None:
-            row["object_features"] = video.object_features[frames]  # (T, N, C)
-            row["object_boxes"] = video.object_boxes[frames]  # (T, N, 4)
-            row["object_mask"] = video.object_mask[frames]  # (T, N)
+        for name in ("object_features", "object_boxes", "object_mask"):
+            tensor = getattr(video, name)  # (T, N, C), (T, N, 4), (T, N); all None without objects
+            if tensor is not None:
+                row[name] = tensor[frames]
         return row
 
 

@@ -52,9 +52,8 @@ def shape_sprite(
     draw, r = ImageDraw.Draw(mask), radius * OVERSAMPLING * percent / 100
     _draw_shape(draw, CLASSES[kind], half, r)
     mask = mask.rotate(angle) if angle else mask
-    rim = mask.filter(ImageFilter.MaxFilter(2 * OVERSAMPLING + 1))
     rgb = tuple(value // 2 for value in RGB[colour]) if dim else RGB[colour]
-    return _paint([(rim, OUTLINE), (mask, rgb)])
+    return _paint(mask, rgb)
 
 
 @lru_cache(maxsize=1024)
@@ -68,7 +67,7 @@ def mark_sprite(action: int, radius: int) -> Image.Image:
     half = math.ceil(REACH * radius) * OVERSAMPLING
     mask = Image.new("L", (2 * half, 2 * half), 0)
     _draw_mark(ImageDraw.Draw(mask), ACTIONS[action], half, radius * OVERSAMPLING)
-    return _paint([(mask.filter(ImageFilter.MaxFilter(2 * OVERSAMPLING + 1)), OUTLINE), (mask, MARK)])
+    return _paint(mask, MARK)
 
 
 def backdrop(environment: int, size: int, shift: tuple[int, int] = (0, 0)) -> Image.Image:
@@ -102,11 +101,13 @@ def backdrop(environment: int, size: int, shift: tuple[int, int] = (0, 0)) -> Im
     return Image.fromarray(pixels.astype(np.uint8))
 
 
-def _paint(layers: list[tuple[Image.Image, tuple[int, ...]]]) -> Image.Image:
-    image = Image.new("RGBA", layers[0][0].size, (*layers[0][1], 0))
-    for mask, rgb in layers:
-        image.paste(Image.new("RGBA", mask.size, (*rgb, 255)), mask=mask)
-    return image.reduce(OVERSAMPLING)
+def _paint(mask: Image.Image, rgb: tuple[int, ...]) -> Image.Image:
+    """Reduce the mask and paint it in one colour with a dark rim of one pixel."""
+    mask = mask.reduce(OVERSAMPLING)
+    image = Image.new("RGBA", mask.size, (*OUTLINE, 0))
+    image.paste(Image.new("RGBA", mask.size, (*OUTLINE, 255)), mask=mask.filter(ImageFilter.MaxFilter(3)))
+    image.paste(Image.new("RGBA", mask.size, (*rgb, 255)), mask=mask)
+    return image
 
 
 def _star(centre: float, radii: tuple[float, float], points: int) -> list[tuple[float, float]]:

@@ -114,7 +114,7 @@ def _checked_row(row: Mapping[str, Any], number: int, extra: set[str]) -> dict[s
     checked["choices"] = list(checked["choices"])
     _check_answer(checked, name)
     checked["spans"] = [_checked_span(span, name) for span in checked["spans"]]
-    if not isinstance(checked["duration_s"], Real) or not 0 <= checked["duration_s"] < math.inf:
+    if not isinstance(checked["duration_s"], Real) or not 0 <= float(checked["duration_s"]) < math.inf:
         _fail(
             f"{name}: duration_s is no length",
             checked["duration_s"],

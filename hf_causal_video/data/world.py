@@ -9,8 +9,10 @@ This file draws what happens in a clip and asks the question. `world_features.py
 feature vectors, `render.py` into real video files; both carry the same truth.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, List, Value
@@ -61,7 +63,7 @@ class WorldClips:
     def __len__(self) -> int:
         return len(self.answer)
 
-    @property
+    @cached_property
     def video_ids(self) -> list[str]:
         """One id per clip, different between splits and seeds."""
         return [f"world-{self.split}-s{self.seed}-{number:05d}" for number in range(len(self))]
@@ -71,6 +73,11 @@ class WorldClips:
         """Who acts when, (n, T, N)."""
         frames = np.arange(self.config.sizes(self.split)[0])[None, :, None]
         return (frames >= self.windows[:, None, :, 0]) & (frames < self.windows[:, None, :, 1])
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """What can be asked about each object, in the order of KINDS: action, class, colour. (3, n, N)"""
+        return np.stack([self.actions, self.classes, self.colours])
 
     @property
     def causal_frames(self) -> np.ndarray:
@@ -148,7 +155,7 @@ def draw_clips(config: WorldConfig, split: str, num_clips: int, seed: int = 0) -
 
 
 def world_questions(clips: WorldClips) -> Dataset:
-    """Ask one question per clip: question rows with the truth beside them.
+    """Ask about the clips: question rows with the truth beside them.
 
     Spans are the causal frames in seconds at one frame a second: frame i is the second [i, i + 1). The
     columns of `TRUTH_FEATURES` follow: causal_frames (T flags), causal_object, environment,
@@ -159,42 +166,64 @@ def world_questions(clips: WorldClips) -> Dataset:
         >>> world_questions(draw_clips(WorldConfig.rendered(), "iid", num_clips=2)).num_rows
         2
     """
-    templates = ("what is the {0} doing", "who is {1}", "what colour is the one that is {1}")
-    rows = []
-    for i, video_id in enumerate(clips.video_ids):
-        kind, asked, environment = clips.kinds[i], clips.causal_object[i], int(clips.environment[i])
-        words = ANSWERS[NUM_VALUES * kind : NUM_VALUES * (kind + 1)]
-        if clips.choices is None:
-            offered, answer, suggested = (
-                [],
-                NUM_VALUES * kind + clips.answer[i],
-                NUM_VALUES * kind + environment,
-            )
-        else:
-            offered = clips.choices[i].tolist()
-            answer = offered.index(clips.answer[i])
-            suggested = offered.index(environment) if environment in offered else -1
-        rows.append(
-            {
-                "question_id": f"{video_id}_0",
-                "video_id": video_id,
-                "question": templates[kind].format(
-                    CLASSES[clips.classes[i, asked]], ACTIONS[clips.actions[i, asked]]
-                ),
-                "choices": [words[value] for value in offered],
-                "answer": answer,
-                "answer_text": words[clips.answer[i]],
-                "question_type": KINDS[kind],
-                "spans": [clips.windows[i, asked].astype(float).tolist()],
-                "duration_s": float(clips.config.sizes(clips.split)[0]),
-                "causal_frames": clips.causal_frames[i].tolist(),
-                "causal_object": asked,
-                "environment": environment,
-                "environment_answer": suggested,
-                "environment_agrees": environment == clips.answer[i],
-            }
-        )
+    rows = [
+        _question(clips, *asked)
+        for asked in (_all_questions(clips) if clips.config.ask_all else _one_question(clips))
+    ]
     return questions_dataset(rows, extra=TRUTH_FEATURES)
+
+
+def _one_question(clips: WorldClips) -> Iterator[tuple[int, int, int, int, list[int]]]:
+    """Yield the question of each clip: clip, number, kind, object, values offered."""
+    for i in range(len(clips)):
+        offered = [] if clips.choices is None else clips.choices[i].tolist()
+        yield i, 0, int(clips.kinds[i]), int(clips.causal_object[i]), offered
+
+
+def _all_questions(clips: WorldClips) -> Iterator[tuple[int, int, int, int, list[int]]]:
+    """Yield every kind of question about every actor of each clip, in the same form."""
+    rng = np.random.default_rng([clips.seed, SPLITS.index(clips.split), 3])
+    kinds = [KINDS.index(kind) for kind in clips.config.question_kinds]
+    for i in range(len(clips)):
+        number = 0
+        for asked in np.flatnonzero(clips.actions[i] >= 0).tolist():
+            for kind in kinds:
+                answer = clips.values[kind, i, asked]
+                if clips.split == "ood" and answer == clips.environment[i]:
+                    continue
+                count = clips.config.num_choices
+                offered = [] if count is None else _choices(rng, answer[None], count)[0].tolist()
+                yield i, number, kind, asked, offered
+                number += 1
+
+
+def _question(
+    clips: WorldClips, i: int, number: int, kind: int, asked: int, offered: list[int]
+) -> dict[str, Any]:
+    templates = ("what is the {0} doing", "who is {1}", "what colour is the one that is {1}")
+    video_id, words = clips.video_ids[i], ANSWERS[NUM_VALUES * kind : NUM_VALUES * (kind + 1)]
+    answer, environment = int(clips.values[kind, i, asked]), int(clips.environment[i])
+    positions = {value: place for place, value in enumerate(offered)}
+    if not offered:
+        positions = {value: NUM_VALUES * kind + value for value in range(NUM_VALUES)}
+    return {
+        "question_id": f"{video_id}_{number}",
+        "video_id": video_id,
+        "question": templates[kind].format(
+            CLASSES[clips.classes[i, asked]], ACTIONS[clips.actions[i, asked]]
+        ),
+        "choices": [words[value] for value in offered],
+        "answer": positions[answer],
+        "answer_text": words[answer],
+        "question_type": KINDS[kind],
+        "spans": [clips.windows[i, asked].astype(float).tolist()],
+        "duration_s": float(clips.config.sizes(clips.split)[0]),
+        "causal_frames": clips.acting[i, :, asked].tolist(),
+        "causal_object": asked,
+        "environment": environment,
+        "environment_answer": positions.get(environment, -1),
+        "environment_agrees": environment == answer,
+    }
 
 
 def _permutations(rng: np.random.Generator, rows: int, size: int) -> np.ndarray:

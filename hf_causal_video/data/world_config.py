@@ -28,6 +28,8 @@ class WorldConfig:
         rho: probability that the environment is set to the answer (it is drawn uniformly otherwise).
         question_kinds: what is asked for, in equal shares: "action", "class", "colour".
         num_choices: candidates of the asked kind; None for open-ended answers, indices into `ANSWERS`.
+        ask_all: ask every kind about every actor; if not, one question a clip. The environment keeps to that
+            one question, and in the split ood the questions that it happens to answer are left out.
         unique_actors: no bystander shares its class with an actor, so that a class names one object.
         feature_dim: length of every feature and vocabulary vector.
         background_scale: strength of the environment in frames where nobody acts.
@@ -54,6 +56,7 @@ class WorldConfig:
     rho: float = 0.7
     question_kinds: tuple[str, ...] = KINDS
     num_choices: int | None = None
+    ask_all: bool = False
     unique_actors: bool = False
     feature_dim: int = 64
     background_scale: float = 0.6

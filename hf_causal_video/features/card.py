@@ -22,7 +22,9 @@ def feature_card(folder: str | Path, provenance: Provenance) -> str:
         rows[split] = rows.get(split, 0) + pq.read_metadata(path).num_rows
     files = "".join(f"  - split: {split}\n    path: features/{split}-*.parquet\n" for split in rows)
     config = f"configs:\n- config_name: features\n  default: true\n  data_files:\n{files}" if rows else ""
-    table = "\n".join(f"| {name} | {value} |" for name, value in provenance.to_dict().items() if value not in (None, {}))
+    table = "\n".join(
+        f"| {name} | {value} |" for name, value in provenance.to_dict().items() if value not in (None, {})
+    )
     counts = ", ".join(f"{split} {count}" for split, count in rows.items()) or "none yet"
     objects = (
         "| object_features | float16 (T, N, C) |\n| object_boxes | float32 (T, N, 4), xyxy in [0, 1] |\n"

@@ -109,23 +109,34 @@ def sample_instants(sampling: str | Sequence[float], duration_s: float) -> np.nd
                 return seconds
     except (ValueError, TypeError):
         pass
-    raise CausalVideoError("unknown sampling", found=repr(sampling),
-                           expected='"uniform-16", "fps-1", "seconds-0.5,2" or increasing seconds from 0',
-                           fix="use one of these forms")
+    raise CausalVideoError(
+        "unknown sampling",
+        found=repr(sampling),
+        expected='"uniform-16", "fps-1", "seconds-0.5,2" or increasing seconds from 0',
+        fix="use one of these forms",
+    )
 
 
 def _open(path: Path):
     try:
         import av
     except ImportError as error:
-        raise CausalVideoError("videos cannot be decoded", found="no PyAV", expected="the package av",
-                               fix='pip install "hf-causal-video[video]"') from error
+        raise CausalVideoError(
+            "videos cannot be decoded",
+            found="no PyAV",
+            expected="the package av",
+            fix='pip install "hf-causal-video[video]"',
+        ) from error
     try:
         return av.open(str(path), metadata_errors="ignore")
     except (av.error.FFmpegError, OSError) as error:
         reason = "an empty file" if path.is_file() and path.stat().st_size == 0 else error.strerror or error
-        raise CausalVideoError(f"{path.name} is not a video", found=reason, expected="a file that FFmpeg opens",
-                               fix="check the path, or fetch the file again: it may be cut off or damaged") from error
+        raise CausalVideoError(
+            f"{path.name} is not a video",
+            found=reason,
+            expected="a file that FFmpeg opens",
+            fix="check the path, or fetch the file again: it may be cut off or damaged",
+        ) from error
 
 
 def _picture(container, path: Path):
@@ -134,8 +145,9 @@ def _picture(container, path: Path):
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams or streams[0].codec_context is None:
         kinds = sorted({s.type for s in container.streams}) or "no streams"
-        raise CausalVideoError(f"{path.name} has no picture", found=kinds, expected="a video stream",
-                               fix="leave this file out")
+        raise CausalVideoError(
+            f"{path.name} has no picture", found=kinds, expected="a video stream", fix="leave this file out"
+        )
     return streams[0]
 
 
@@ -168,18 +180,22 @@ def _read_clock(container, path: Path) -> _Clock:
     rate = float(stream.average_rate or stream.guessed_rate or stream.base_rate or 0)
     pts = np.unique(np.array(shown, dtype=np.int64)) if has_ticks else np.arange(count)
     if not len(pts) or (not has_ticks and not rate):
-        raise CausalVideoError(f"{path.name} has no frames", found=f"{count} pictures, rate {rate}",
-                               expected="at least one picture with a time", fix="leave this file out")
+        raise CausalVideoError(
+            f"{path.name} has no frames",
+            found=f"{count} pictures, rate {rate}",
+            expected="at least one picture with a time",
+            fix="leave this file out",
+        )
     if not has_ticks:
-        end = max(count / rate, 0.0)
-        return _Clock(pts, pts / rate, np.empty(0), end, max(end, _declared(stream, container, 0.0, every_end) or 0))
+        declared = _declared(stream, container, 0.0, every_end) or 0.0
+        return _Clock(pts, pts / rate, np.empty(0), count / rate, max(count / rate, declared))
     start = float(pts[0] * stream.time_base)
     times = pts * float(stream.time_base) - start
     step = float(np.median(np.diff(times))) if len(times) > 1 else 1 / (rate or 25.0)
-    end = max(max(ends) - start, times[-1]) if max(ends) - start > times[-1] else times[-1] + step
+    end = max(ends) - start if max(ends) - start > times[-1] else times[-1] + step
     declared = _declared(stream, container, start, every_end)
-    is_cut = declared is not None and declared > end + max(2 * step, 0.1)
-    return _Clock(pts, times, np.unique(np.array(keys, dtype=np.int64)), end, declared if is_cut else end)
+    duration = declared if declared is not None and declared > end + max(2 * step, 0.1) else end
+    return _Clock(pts, times, np.unique(np.array(keys, dtype=np.int64)), end, duration)
 
 
 def _declared(stream, container, start: float, every_end: float) -> float | None:
@@ -201,11 +217,11 @@ def _decode_exactly(path: Path, clock: _Clock, shown: np.ndarray) -> list[np.nda
     frames = []
     with _open(path) as container:
         stream = _picture(container, path)
-        position, decoder = None, None
+        position, decoder = -np.inf, iter(())
         for target in clock.pts[shown].tolist():
             key = int(clock.keys[max(np.searchsorted(clock.keys, target, side="right") - 1, 0)])
             try:
-                if position is None or key > position:
+                if key > position:
                     container.seek(key, stream=stream)
                     decoder = container.decode(stream)
                 frame = next((f for f in decoder if f.pts is not None and f.pts >= target), None)
@@ -256,5 +272,6 @@ def _too_few(path: Path, decodable: int, asked: int, clock: _Clock) -> CausalVid
         f"{path.name} does not hold the frames asked for",
         found=f"{decodable} different decodable frames ({len(clock.pts)} in the file"
         f"{missing if clock.duration_s > clock.end_s else ''})",
-        expected=f"{asked} different frames", fix="ask for fewer frames, or fetch the file again if it is cut off",
+        expected=f"{asked} different frames",
+        fix="ask for fewer frames, or fetch the file again if it is cut off",
     )

@@ -63,7 +63,8 @@ class Provenance:
             empty += [n for n in OBJECT_FIELDS if not getattr(self, n)]
         if empty:
             raise CausalVideoError(
-                "incomplete provenance", found=f"nothing in {', '.join(empty)}",
+                "incomplete provenance",
+                found=f"nothing in {', '.join(empty)}",
                 expected="backbone, revision, layer, width and sampling of the features",
                 fix="fill these fields; ask whoever made the features, or extract them again",
             )
@@ -81,11 +82,13 @@ class Provenance:
     def from_dict(cls, data: dict) -> Provenance:
         """Rebuild from `to_dict`; unknown or missing keys are refused by name."""
         names = {f.name for f in fields(cls)}
-        unknown, missing = sorted(set(data) - names), sorted({"frame_model", "frame_revision"} - set(data))
-        if unknown or missing or "frame_layer" not in data or "frame_dim" not in data:
+        missing = {"frame_model", "frame_revision", "frame_layer", "frame_dim", "sampling"} - set(data)
+        if missing or set(data) - names:
             raise CausalVideoError(
-                "provenance does not have the expected fields", found=f"unknown {unknown}, keys {sorted(data)}",
-                expected=f"the fields {sorted(names)}", fix="read the feature set with the version that wrote it",
+                "provenance does not have the expected fields",
+                found=f"missing {sorted(missing)}, unknown {sorted(set(data) - names)}",
+                expected=f"the fields {sorted(names)}",
+                fix="read the feature set with the version that wrote it",
             )
         return cls(**data)
 
@@ -95,7 +98,8 @@ class Provenance:
         file = Path(folder) / PROVENANCE_FILE
         if not file.is_file():
             raise CausalVideoError(
-                f"the feature set {folder} has no provenance", found=f"no {PROVENANCE_FILE}",
+                f"the feature set {folder} has no provenance",
+                found=f"no {PROVENANCE_FILE}",
                 expected="a card that names backbone, layer and sampling",
                 fix="extract with `hf-causal-video extract`, or write the card if you know how the features were made",
             )
@@ -119,7 +123,8 @@ class Provenance:
         for kind in ("frame", "object"):
             if kind == "object" and not (expected.get("object_model") or expected.get("object_revision")):
                 continue
-            identity = "revision" if expected.get(f"{kind}_revision") and getattr(self, f"{kind}_revision") else "model"
+            has_both = expected.get(f"{kind}_revision") and getattr(self, f"{kind}_revision")
+            identity = "revision" if has_both else "model"
             for name in (f"{kind}_{identity}", f"{kind}_layer", f"{kind}_dim"):
                 here, there = getattr(self, name), expected.get(name)
                 if there is not None and here != there:

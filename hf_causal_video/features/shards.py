@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.features.provenance import Provenance
 
 # column -> (dtype, axes); the first axis T is free, the others are fixed by the provenance
 COLUMNS = {
@@ -31,21 +32,46 @@ COLUMNS = {
 IDS_KEY = b"hf_causal_video.video_ids"
 
 
-def make_schema(frame_dim: int, num_objects: int, object_dim: int | None) -> pa.Schema:
-    """Give the Arrow schema of a feature row with the types of `datasets` inside, so that `load_dataset` knows them."""
+def make_schema(provenance: Provenance) -> pa.Schema:
+    """Give the Arrow schema of a feature row, with the types of `datasets` inside for `load_dataset`."""
     from datasets import Array2D, Array3D, Features, List, Value
 
     columns = {
         "video_id": Value("string"),
         "timestamps_s": List(Value("float32")),
-        "frame_features": Array2D((None, frame_dim), "float16"),
+        "frame_features": Array2D((None, provenance.frame_dim), "float16"),
     }
-    if num_objects:
-        columns["object_features"] = Array3D((None, num_objects, object_dim), "float16")
+    if provenance.has_objects:
+        num_objects = provenance.num_objects
+        columns["object_features"] = Array3D((None, num_objects, provenance.object_dim), "float16")
         columns["object_boxes"] = Array3D((None, num_objects, 4), "float32")
         columns["object_scores"] = Array2D((None, num_objects), "float32")
         columns["object_labels"] = Array2D((None, num_objects), "int32")
     return Features(columns).arrow_schema
+
+
+def row_shapes(provenance: Provenance, frames: int) -> dict[str, tuple[int, ...]]:
+    """Give the shape that each column of a row must have.
+
+    Args:
+        provenance: of the set.
+        frames: T of the row.
+    """
+    sizes = {"T": frames, "N": provenance.num_objects, "4": 4}
+    shapes = {}
+    for name, (_, axes) in COLUMNS.items():
+        if provenance.has_objects or not name.startswith("object_"):
+            width = provenance.object_dim if name == "object_features" else provenance.frame_dim
+            shapes[name] = tuple({**sizes, "C": width or 0}[axis] for axis in axes)
+    return shapes
+
+
+def is_finite(array: np.ndarray) -> bool:
+    """Tell whether every number is finite, fast for half precision."""
+    if array.dtype != np.float16:
+        return bool(np.isfinite(array).all())
+    # half-precision NaN and infinity have all exponent bits set: two integer maxima, five times faster than isfinite
+    return bool(array.view(np.int16).max() < 0x7C00 and array.view(np.uint16).max() < 0xFC00)
 
 
 class ShardWriter:
@@ -60,13 +86,18 @@ class ShardWriter:
         self.path, self.schema, self.video_ids = path, schema, []
         self.temporary = path.with_name(f".{path.name}.tmp")
         self._writer = pq.ParquetWriter(
-            self.temporary, schema, compression="none", use_dictionary=False, write_statistics=False,
+            self.temporary,
+            schema,
+            compression="none",
+            use_dictionary=False,
+            write_statistics=False,
             data_page_size=1 << 30,
         )
 
     def add(self, video_id: str, arrays: dict[str, np.ndarray]) -> None:
         """Append one video as a row group."""
-        columns = [pa.array([video_id]) if f.name == "video_id" else _nest(arrays[f.name], f.type) for f in self.schema]
+        columns = [pa.array([video_id])]
+        columns += [_nest(arrays[column.name], column.type) for column in self.schema if column.name != "video_id"]
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self.schema), row_group_size=1)
         self.video_ids.append(video_id)
 
@@ -170,7 +201,9 @@ class Shard:
 
     def _damaged(self, why: object) -> CausalVideoError:
         return CausalVideoError(
-            f"the feature shard {self.path} cannot be read", found=why, expected="a complete Parquet file",
+            f"the feature shard {self.path} cannot be read",
+            found=why,
+            expected="a complete Parquet file",
             fix="delete this file and run the extraction again (it resumes), or download it again",
         )
 

@@ -225,7 +225,7 @@ def _as_list(name: str, value: Tensor | Sequence[Tensor], dims: int, count: int)
         items = [value] * count if value.dim() == dims else list(value)
     else:
         items = [torch.as_tensor(item) for item in value]
-        if items and all(item.dim() == dims - 1 for item in items):  # a plain list of numbers or rows
+        if dims == 1 and items and all(item.dim() == 0 for item in items):  # a plain list of numbers
             items = [torch.stack(items)] * count
     shapes = [tuple(item.shape) for item in items]
     if len(items) != count or any(item.dim() != dims or 0 in item.shape for item in items) or len({s[1:] for s in shapes}) != 1:

@@ -49,6 +49,11 @@ class ModelArguments:
         "Text encoder to start from (folder or Hub id, such as microsoft/deberta-base). None: a new small one with a "
         "word vocabulary made of the training questions; its sizes go to config_overrides.text_config.",
     )
+    choice_template: str | None = _told(
+        None,
+        "How question and choice become one text: 'pair', 'choice' or 'official' (see VideoQAProcessor). None: "
+        "'official' in the official presets, else 'pair'.",
+    )
     config_overrides: dict[str, Any] | str | None = _told(
         None, "Fields of the method's config that replace the preset's: a mapping in YAML, JSON text as a flag."
     )
@@ -79,6 +84,12 @@ class ModelArguments:
                 fix="a checkpoint brings its own text encoder: drop text_model",
             )
 
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """`config_overrides` as the mapping that it is after parsing."""
+        assert isinstance(self.config_overrides, dict)
+        return self.config_overrides
+
 
 @dataclass
 class DataArguments:
@@ -87,7 +98,7 @@ class DataArguments:
     _argument_group_name = "data"
 
     dataset: dict[str, str] | str | None = _told(
-        "world",
+        None,
         "'world' (the confounded world, made on the spot), a folder or Hub id with a 'questions' config, or a "
         "mapping from split to NExT-QA csv file: '{\"train\": \"train.csv\", \"validation\": \"val.csv\"}'.",
     )
@@ -100,8 +111,9 @@ class DataArguments:
         default_factory=list, metadata={"help": "Splits measured once, at the end, with the chosen checkpoint."}
     )
     num_frames: int | None = _told(None, "Frames of each clip to take, evenly spaced. None: all stored frames.")
-    max_question_length: int | None = _told(None, "Cut questions to this many tokens. None: no cut.")
-    max_choice_length: int | None = _told(None, "Cut candidate answers to this many tokens. None: no cut.")
+    max_length: int | None = _told(
+        None, "Longest text in tokens, question and choice together; a longer one is an error. None: the processor's."
+    )
     world: dict[str, Any] | str | None = _told(
         None, "Options of the confounded world where dataset is 'world' (see training/datasets.py)."
     )
@@ -111,6 +123,13 @@ class DataArguments:
             if str(getattr(self, name)).startswith("{"):
                 setattr(self, name, _mapping(name, getattr(self, name)))
         self.world = _mapping("world", self.world)
+        if not self.dataset:
+            raise CausalVideoError(
+                "no dataset",
+                found=self.dataset,
+                expected="'world', a folder, a Hub id, or csv files by split",
+                fix="add --dataset NAME",
+            )
         if self.dataset != "world" and not self.features:
             raise CausalVideoError(
                 "no features", found=self.features, expected="a feature set", fix="add --features FOLDER_OR_HUB_ID"
@@ -130,6 +149,12 @@ class DataArguments:
                 expected="different splits: what chooses a checkpoint is never reported as its test",
                 fix="name every split once",
             )
+
+    @property
+    def world_options(self) -> dict[str, Any]:
+        """`world` as the mapping that it is after parsing."""
+        assert isinstance(self.world, dict)
+        return self.world
 
 
 @dataclass
@@ -164,6 +189,7 @@ class CausalVideoTrainingArguments(TrainingArguments):
     early_stopping_patience: int | None = _told(
         None, "Stop after this many validations without a better one. None: never."
     )
+    dataloader_pin_memory: bool = _told(torch.accelerator.is_available(), "Copy batches through pinned memory.")
     resume: bool = _told(False, "Go on from the newest complete checkpoint in output_dir.")
 
     def __post_init__(self):

@@ -1,4 +1,4 @@
-"""What happens between the steps of a run: annealed exploration, independent noise, the best checkpoint kept in sight."""
+"""What happens between the steps of a run: annealed exploration, independent noise, the best checkpoint in sight."""
 
 import os
 from typing import Any
@@ -19,8 +19,8 @@ class SigmaAnnealing(TrainerCallback):
     """Lower the noise of the differentiable top-K from `topk_sigma` to `topk_sigma_final`, linearly over all steps.
 
     Why: noise that is wide against the scores makes a selector explore, narrow noise makes training resemble the hard
-    choice at test time. The value is a function of the step alone, so a resumed run sees the same one. Models whose config
-    has no `topk_sigma_final`, or None there, are left alone.
+    choice at test time. The value is a function of the step alone, so a resumed run sees the same one. Models whose
+    config has no `topk_sigma_final`, or None there, are left alone.
     """
 
     def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
@@ -35,13 +35,13 @@ class SigmaAnnealing(TrainerCallback):
 class IndependentNoise(TrainerCallback):
     """Give every process its own dropout and selection noise.
 
-    Why: all processes are seeded alike so that they start from the same weights and draw the same order of samples; left
-    so, the noise of sample i on one process would equal that of sample i on every other. The first process keeps its
-    generator, so a run of one process is not touched. A resumed run restores each process's own state afterwards.
+    Why: all processes are seeded alike so that they start from the same weights and draw the same order of samples;
+    left so, sample i would meet the same noise on every process. The first process keeps its generator, so a run of
+    one process is not touched. A resumed run restores each process's own state afterwards.
     """
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Seed all processes but the first anew."""
+        """Seed every process but the first anew."""
         if args.process_index:
             torch.manual_seed(args.seed + args.process_index)
 

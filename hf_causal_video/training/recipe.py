@@ -75,8 +75,9 @@ class ConfigParser(HfArgumentParser):
     """
 
     def __init__(self):
+        types: Any = (ModelArguments, DataArguments, CausalVideoTrainingArguments)
         super().__init__(
-            (ModelArguments, DataArguments, CausalVideoTrainingArguments),
+            types,
             usage="%(prog)s --config RECIPE --output_dir FOLDER [--argument value ...]",
             description="Train a causal video question answering model. Flags override the recipe.",
             epilog=EXAMPLES,
@@ -103,12 +104,12 @@ class ConfigParser(HfArgumentParser):
             )
         for name in configs.config:
             self._set_defaults(name, read_recipe(name))
-        *parsed, _, unknown = self.parse_args_into_dataclasses(
-            flags, return_remaining_strings=True, look_for_args_file=False
-        )
+        parsed: Any = self.parse_args_into_dataclasses(flags, return_remaining_strings=True, look_for_args_file=False)
+        *arguments, _, unknown = parsed
         if unknown:
             raise self._unknown("unknown flags", [flag.removeprefix("--") for flag in unknown])
-        return tuple(parsed)
+        model, data, training = arguments
+        return model, data, training
 
     def _set_defaults(self, name: str, values: dict[str, Any]) -> None:
         known = {action.dest: action for action in reversed(self._actions) if action.dest not in ("help", "config")}
@@ -181,7 +182,9 @@ def read_recipe(name: str) -> dict[str, Any]:
     return values
 
 
-def resolved_recipe(model: ModelArguments, data: DataArguments, training: CausalVideoTrainingArguments) -> dict[str, Any]:
+def resolved_recipe(
+    model: ModelArguments, data: DataArguments, training: CausalVideoTrainingArguments
+) -> dict[str, Any]:
     """Return the arguments of a run as a recipe that repeats it: every number, nothing of the machine.
 
     Example:

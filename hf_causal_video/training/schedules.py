@@ -40,7 +40,9 @@ def build_schedule(
         >>> build_schedule(arguments, optimizer, num_steps=4, steps_per_epoch=2).lr_lambdas[0](2)
         0.1
     """
-    name, options = arguments.lr_scheduler_type, dict(arguments.lr_scheduler_kwargs or {})
+    name, given = arguments.lr_scheduler_type, arguments.lr_scheduler_kwargs or {}
+    assert isinstance(given, dict)  # the parent class read it, if it was text
+    options: dict[str, Any] = dict(given)
     warmup = arguments.get_warmup_steps(num_steps)
     if name in ("multistep", "one_cycle", "reduce_lr_on_plateau", "constant") and warmup:
         raise CausalVideoError(

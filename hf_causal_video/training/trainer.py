@@ -1,14 +1,13 @@
 """The Trainer for causal video models: parameter groups, every loss term in the log, validation that only chooses.
 
-What differs from `transformers.Trainer`: the text encoder may learn at its own rate; a loss that is not finite stops the
-run and names the questions; checkpoints whose weights do not fit are an error; evaluation gathers answers and nothing else.
+What differs from `transformers.Trainer`: the text encoder may learn at its own rate; a loss that is not finite stops
+the run and names the questions; checkpoints whose weights do not fit are an error; evaluation gathers answers only.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer
@@ -39,8 +38,8 @@ def answer_metrics(prediction: EvalPrediction) -> dict[str, float]:
         prediction: logits (n, A) and labels (n,).
 
     Example:
-        >>> scores = np.array([[2.0, 0.0], [0.0, 2.0], [0.0, 2.0], [2.0, 0.0]])
-        >>> answer_metrics(EvalPrediction(scores, np.array([0, 1, 0, -100])))["accuracy"]
+        >>> scores = torch.tensor([[2.0, 0.0], [0.0, 2.0], [0.0, 2.0], [2.0, 0.0]]).numpy()
+        >>> answer_metrics(EvalPrediction(scores, torch.tensor([0, 1, 0, -100]).numpy()))["accuracy"]
         50.0
     """
     logits, labels = torch.as_tensor(prediction.predictions).float(), torch.as_tensor(prediction.label_ids)
@@ -81,7 +80,7 @@ class CausalVideoTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Build the optimizer over four groups: text encoder or rest, with or without weight decay."""
         if self.optimizer is None:
-            network = self.model if model is None else model
+            network: Any = self.model if model is None else model
             decaying = set(self.get_decay_parameter_names(network))
             groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
             for name, parameter in network.named_parameters():
@@ -108,10 +107,12 @@ class CausalVideoTrainer(Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """Build the schedule that the arguments name."""
         if self.lr_scheduler is None:
-            batches = math.ceil(len(self.train_dataset) / (self.args.train_batch_size * self.args.world_size))
+            dataset: Any = self.train_dataset
+            batches = math.ceil(len(dataset) / (self.args.train_batch_size * self.args.world_size))
             steps_per_epoch = max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
-            optimizer = self.optimizer if optimizer is None else optimizer
-            self.lr_scheduler = build_schedule(self.args, optimizer, num_training_steps, steps_per_epoch)
+            over = self.optimizer if optimizer is None else optimizer
+            assert over is not None
+            self.lr_scheduler = build_schedule(self.args, over, num_training_steps, steps_per_epoch)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 

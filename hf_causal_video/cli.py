@@ -1,0 +1,103 @@
+"""`hf-causal-video`: the package from the shell, one verb for each thing a user does."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.version import __version__
+
+ANSWER_EXAMPLES = """examples:
+  hf-causal-video answer outputs/transtr clip.mp4 "why did the boy run" --choices "to play" "to hide" "he was late"
+  hf-causal-video answer org/transtr-msvdqa clip.mp4 "what is a man doing" --html out.html --png out.png
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; a bad input ends with its message and exit code 2, never with a stack of our own frames."""
+    parser = argparse.ArgumentParser(
+        prog="hf-causal-video",
+        description="Video question answering that shows the frames and objects it used.",
+        epilog="Each verb has its own --help with examples. Training: accelerate launch scripts/train.py --help",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, (summary, add, run) in _verbs().items():
+        verb = verbs.add_parser(name, help=summary, description=summary)
+        add(verb)
+        verb.set_defaults(run=run)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except CausalVideoError as error:
+        print(f"hf-causal-video {args.verb}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _verbs() -> dict:
+    from hf_causal_video.features import extract
+    from hf_causal_video.training import evaluate
+
+    return {
+        "extract": ("Turn a folder of videos into a feature set.", extract.add_arguments, extract.run),
+        "evaluate": ("Measure a checkpoint on a benchmark.", evaluate.add_arguments, evaluate.run),
+        "answer": ("Ask a checkpoint about one clip.", _add_answer, _answer),
+    }
+
+
+def _add_answer(parser: argparse.ArgumentParser) -> None:
+    parser.epilog, parser.formatter_class = ANSWER_EXAMPLES, argparse.RawDescriptionHelpFormatter
+    parser.add_argument("checkpoint", help="folder or Hub id of a trained model")
+    parser.add_argument("video", help="a video file")
+    parser.add_argument("question")
+    parser.add_argument("--choices", nargs="+", help="the choices of a multiple-choice model")
+    parser.add_argument("--html", type=Path, help="write a self-contained page with the clip's evidence")
+    parser.add_argument("--png", type=Path, help="write a picture strip with the clip's evidence")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+
+
+def _answer(args: argparse.Namespace) -> None:
+    import hf_causal_video.pipelines as pipelines
+
+    if not Path(args.video).is_file():
+        raise CausalVideoError("clip", found=f"no file {args.video}", expected="a video file", fix="check the path")
+    qa = pipelines.load_pipeline(args.checkpoint, device=args.device)
+    result = qa(args.video, question=args.question, choices=args.choices, return_frames=True, prove=True)
+    evidence = result["evidence"]
+    if args.json:
+        scores = {name: result[name] for name in ("scores_only", "scores_without")}
+        print(json.dumps({"question": args.question, **evidence.to_dict(), **scores}, indent=2))
+    else:
+        _print_answer(result)
+    if args.html or args.png:
+        from hf_causal_video.evidence import EvidenceCase, save_strip
+
+        case = EvidenceCase(
+            args.question, evidence, result["frames"], result["times_s"].tolist(), title=Path(args.video).name,
+            scores_without=result["scores_without"], scores_only=result["scores_only"],
+        )
+        for path, write in ((args.png, save_strip), (args.html, _write_page)):
+            if path:
+                write(case, path)
+                print(f"written: {path}", file=sys.stderr)
+
+
+def _write_page(case, path: Path) -> None:
+    from hf_causal_video.evidence import write_report
+
+    write_report(path, [case])
+
+
+def _print_answer(result: dict) -> None:
+    evidence = result["evidence"]
+    print(f"{evidence.answer}  ({evidence.score:.0%})")
+    print("because of", ", ".join(f"{start:.1f}-{end:.1f} s" for start, end in evidence.spans) or "no frame times")
+    columns = [("", evidence.scores), ("evidence only", result["scores_only"]), ("without it", result["scores_without"])]
+    columns = [(title, scores) for title, scores in columns if scores is not None]
+    print("  " + "".join(f"{title:>15}" for title, _ in columns))
+    for row, choice in enumerate(evidence.choices):
+        print("  " + "".join(f"{scores[row]:>15.1%}" for _, scores in columns) + f"  {choice}")

@@ -1,0 +1,69 @@
+"""Did the evidence matter? Ask again with nothing but the kept frames, and again with everything but them.
+
+Why: a model can point anywhere. If its answer survives the removal of the frames it points at, and falls without them,
+the frames were not decoration: sufficiency and necessity in the sense of the thesis, section 1.2.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.models.outputs import VideoQAOutput
+
+
+def evidence_masks(output: VideoQAOutput, frame_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Frame masks that leave only the evidence, and all but the evidence.
+
+    Args:
+        output: of a model that keeps frames.
+        frame_mask: (B, T) True at real frames.
+
+    Returns:
+        Two (B, T) bool masks.
+
+    Example:
+        >>> output = VideoQAOutput(kept_frames=torch.tensor([[0, 2]]))
+        >>> [mask.int().tolist() for mask in evidence_masks(output, torch.tensor([[True, True, True, False]]))]
+        [[[1, 0, 1, 0]], [[0, 1, 0, 0]]]
+    """
+    if output.kept_frames is None:
+        raise CausalVideoError(
+            "evidence", found="an output without kept_frames", expected="a model that chooses frames",
+            fix="ask a model that keeps frames, or for its evidence",
+        )
+    kept = torch.zeros_like(frame_mask, dtype=torch.bool).scatter(1, output.kept_frames, True)
+    return kept & frame_mask, ~kept & frame_mask
+
+
+@torch.inference_mode()
+def scores_of_evidence(
+    model: nn.Module, inputs: Mapping[str, Tensor], output: VideoQAOutput
+) -> tuple[Tensor | None, Tensor | None]:
+    """Answer probabilities from the evidence alone and from all the rest.
+
+    Args:
+        model: the model in evaluation mode.
+        inputs: what `output` was computed from; with `video_index` where questions share a clip.
+        output: its output.
+
+    Returns:
+        Two (B, A) tensors of probabilities. One is None where the model cannot run on so few frames: a selection of K
+        frames cannot be made from fewer than K that are left.
+    """
+    rows = inputs.get("video_index", torch.arange(len(output.logits), device=output.logits.device))
+    shape = inputs["frame_features"].shape[:2]
+    whole = inputs.get("frame_mask", torch.ones(shape, dtype=torch.bool, device=output.logits.device))[rows]
+    clips = {name: inputs[name][rows] for name in inputs if name.startswith(("frame_", "object_"))}
+    rest = {name: value for name, value in inputs.items() if name not in clips and name not in ("video_index", "labels")}
+    only, without = (
+        model(**rest, **{**clips, "frame_mask": mask}).logits.float().softmax(-1) if _enough(model, mask) else None
+        for mask in evidence_masks(output, whole)
+    )
+    return only, without
+
+
+def _enough(model: nn.Module, mask: Tensor) -> bool:
+    """Whether as many frames are left as the model keeps; a model that keeps no fixed number runs on one."""
+    return int(mask.sum(1).min()) >= getattr(model.config, "num_frames_kept", 1)

@@ -1,0 +1,167 @@
+"""From a folder of videos to a feature set, in Python and from the shell."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.features.build import ExtractionReport, build_feature_set
+from hf_causal_video.features.extractor import VideoFeatureExtractor
+from hf_causal_video.features.frames import LAYERS, FrameEncoder
+from hf_causal_video.features.objects import ObjectEncoder
+
+__all__ = ["ExtractionReport", "VideoFeatureExtractor", "add_arguments", "extract_folder", "find_videos", "run"]
+
+VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".gif", ".mpg", ".mpeg", ".ts", ".flv", ".wmv")
+
+
+def extract_folder(
+    videos: str | Path | Iterable[str | Path],
+    output: str | Path,
+    frame_model: str,
+    object_model: str | None = None,
+    sampling: str = "uniform-16",
+    num_objects: int = 20,
+    *,
+    frame_layer: str = "pooled",
+    frame_revision: str | None = None,
+    object_revision: str | None = None,
+    object_threshold: float = 0.0,
+    split: str = "train",
+    rows_per_shard: int = 32,
+    batch_size: int = 16,
+    device: str = "cpu",
+    dtype: str = "float32",
+    progress: bool = True,
+) -> ExtractionReport:
+    """Extract a feature set from videos; run it again after a kill and it goes on.
+
+    Args:
+        videos: a folder (searched in depth) or a list of files; the name without ending is the video id.
+        output: folder of the feature set.
+        frame_model, frame_layer, frame_revision: see `FrameEncoder`.
+        object_model, num_objects, object_threshold, object_revision: see `ObjectEncoder`; None for frames only.
+        sampling: see `decode_video`; frames and objects come from the same instants.
+        split: name of the split.
+        rows_per_shard: videos a shard; a kill loses at most this many.
+        batch_size: frames a forward pass.
+        device, dtype: where and how to compute.
+        progress: show a bar.
+
+    Returns:
+        what was written, kept and failed; clips that failed are also in `failed.json` with the reason.
+
+    Raises:
+        CausalVideoError: no videos, two files of one name, a network that cannot be loaded, or an output folder that
+            was made in another way. A clip that cannot be read never raises.
+    """
+    files = find_videos(videos)
+    objects = None
+    if object_model is not None:
+        objects = ObjectEncoder(
+            object_model, num_objects, object_threshold, object_revision, device, dtype, batch_size
+        )
+    frames = FrameEncoder(frame_model, frame_layer, frame_revision, device, dtype, batch_size)
+    extractor = VideoFeatureExtractor(frames, objects, sampling)
+    return build_feature_set(
+        files,
+        lambda name, file: replace(extractor(file)[0], video_id=name),
+        output,
+        extractor.provenance,
+        split=split,
+        rows_per_shard=rows_per_shard,
+        progress=progress,
+    )
+
+
+def find_videos(videos: str | Path | Iterable[str | Path]) -> dict[str, Path]:
+    """List video files by id, sorted, so that a resumed run goes the same way.
+
+    Raises:
+        CausalVideoError: no such folder or file, no videos in it, or one id for two files.
+    """
+    if isinstance(videos, str | os.PathLike):
+        root = Path(videos)
+        files = [f for f in root.rglob("*") if f.suffix.lower() in VIDEO_ENDINGS] if root.is_dir() else [root]
+    else:
+        files = [Path(file) for file in videos]
+    absent = [str(file) for file in files if not file.is_file()]
+    if absent or not files:
+        raise CausalVideoError(
+            "no videos to extract",
+            found=absent[:3] or f"nothing in {videos}",
+            expected=f"files ending in {' '.join(VIDEO_ENDINGS)}",
+            fix="check the path",
+        )
+    found: dict[str, Path] = {}
+    for file in sorted(files, key=lambda f: (f.stem, str(f))):
+        if file.stem in found:
+            raise CausalVideoError(
+                f"video id {file.stem!r} is there twice",
+                found=f"{found[file.stem]} and {file}",
+                expected="one file for each name",
+                fix="rename or leave out one of them",
+            )
+        found[file.stem] = file
+    return found
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `hf-causal-video extract`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = (
+        "Turn a folder of videos into a feature set: one row a video, with networks, layers and instants on record.\n"
+        "Run the same command again after an interruption and it goes on where it stopped."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  hf-causal-video extract videos/ --frame-model google/siglip2-base-patch16-224 --output features/\n"
+        "  hf-causal-video extract videos/ --frame-model facebook/dinov2-base --object-model PekingU/rtdetr_r50vd \\\n"
+        "      --sampling uniform-16 --num-objects 20 --device cuda --dtype bfloat16 --output features/\n"
+        "  hf-causal-video extract a.mp4 b.mkv --frame-model ./my-vit --frame-layer cls --sampling fps-1 --output out/\n\n"
+        "Clips that cannot be read are listed with the reason in OUTPUT/failed.json; they never stop the run.\n"
+        'Read the result with FeatureStore.open(OUTPUT), or datasets.load_dataset(OUTPUT, "features").'
+    )
+    add = parser.add_argument
+    add("videos", nargs="+", help="a folder, searched in depth, or video files; a file's name is its video id")
+    add("--frame-model", required=True, metavar="ID", help="vision backbone: Hub id or local folder")
+    add("--output", required=True, metavar="DIR", help="folder of the feature set")
+    add("--frame-layer", default="pooled", choices=LAYERS, help="which output to keep (default: %(default)s)")
+    add("--frame-revision", metavar="REV", help="branch, tag or commit of the backbone")
+    add("--object-model", metavar="ID", help="detector for object regions: Hub id or local folder (default: none)")
+    add("--object-revision", metavar="REV", help="branch, tag or commit of the detector")
+    add("--object-threshold", type=float, default=0.0, help="leave out regions that score less (default: %(default)s)")
+    add("--num-objects", type=int, default=20, help="regions a frame, best first (default: %(default)s)")
+    add("--sampling", default="uniform-16", help="uniform-N, fps-R or seconds-a,b,c (default: %(default)s)")
+    add("--split", default="train", help="name of the split (default: %(default)s)")
+    add(
+        "--rows-per-shard",
+        type=int,
+        default=32,
+        help="videos a file; a kill loses at most these (default: %(default)s)",
+    )
+    add("--batch-size", type=int, default=16, help="frames a forward pass (default: %(default)s)")
+    add("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
+    add("--dtype", default="float32", choices=("float32", "bfloat16"), help="arithmetic (default: %(default)s)")
+    add("--no-progress", dest="progress", action="store_false", help="no bar")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run `hf-causal-video extract`; a run that could read no video at all is an error."""
+    options = {key: value for key, value in vars(args).items() if key in (extract_folder.__kwdefaults__ or {})}
+    videos = args.videos[0] if len(args.videos) == 1 else args.videos
+    report = extract_folder(
+        videos, args.output, args.frame_model, args.object_model, args.sampling, args.num_objects, **options
+    )
+    print(report)
+    if not report.written and not report.kept:
+        raise CausalVideoError(
+            "no video could be read",
+            found=f"{len(report.failed)} failed",
+            expected="at least one feature row",
+            fix=f"see {Path(args.output) / 'failed.json'}",
+        )

@@ -1,0 +1,159 @@
+"""From `ModelArguments` to a model and its processor: a checkpoint, a pretrained text encoder, or a new small one."""
+
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_causal_video.data import ANSWERS, VideoQADataset, tiny_text_config, world_tokenizer
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.models import METHODS, VideoQAProcessor
+from hf_causal_video.training.arguments import DataArguments, ModelArguments
+
+
+def build_model(
+    arguments: ModelArguments, data: DataArguments, train: VideoQADataset
+) -> tuple[PreTrainedModel, VideoQAProcessor]:
+    """Build what is trained, fitted to the widths of the features and to the answers of the training split.
+
+    Args:
+        arguments: method, preset, and where to start from.
+        data: where the questions come from, and the longest text.
+        train: the training split; its features decide widths, its questions the vocabulary of answers.
+
+    Raises:
+        CausalVideoError: an unknown method, or features or answers that the config or checkpoint does not fit.
+    """
+    if arguments.method not in METHODS:
+        raise CausalVideoError(
+            "unknown method", found=arguments.method, expected=", ".join(METHODS), fix="choose one of them"
+        )
+    if arguments.model_name_or_path:
+        model, processor = _from_checkpoint(arguments, train)
+    else:
+        model, processor = _from_preset(arguments, data, train)
+    if data.max_length is not None:
+        processor.max_length = data.max_length
+    _check_answers(model.config, train)
+    return model, processor
+
+
+def _from_checkpoint(arguments: ModelArguments, train: VideoQADataset) -> tuple[PreTrainedModel, VideoQAProcessor]:
+    name, (_, model_class, processor_class) = str(arguments.model_name_or_path), METHODS[arguments.method]
+    fields: dict[str, Any] = {**arguments.overrides, "freeze_text_encoder": arguments.freeze_text_encoder}
+    loaded: Any = model_class.from_pretrained(name, **fields, output_loading_info=True)
+    model, report = loaded
+    if wrong := [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]:
+        raise CausalVideoError(
+            f"the checkpoint {name} does not fit the config",
+            found=f"weights missing, unknown or of another shape: {wrong[:8]}",
+            expected="the same network", fix="remove the config_overrides that change the network",
+        )  # fmt: skip
+    if model.config.feature_provenance is not None and hasattr(train.store, "check"):
+        train.store.check(model.config.feature_provenance)
+    processor: Any = processor_class.from_pretrained(name)
+    if arguments.choice_template is not None:
+        processor.choice_template = arguments.choice_template
+    return model, processor
+
+
+def _from_preset(
+    arguments: ModelArguments, data: DataArguments, train: VideoQADataset
+) -> tuple[PreTrainedModel, VideoQAProcessor]:
+    config_class, model_class, processor_class = METHODS[arguments.method]
+    provenance, vocabulary = train.store.provenance, answer_vocabulary(data, train)
+    fields: dict[str, Any] = {
+        "frame_feature_dim": provenance.frame_dim,
+        "feature_provenance": provenance.to_dict(),
+        "freeze_text_encoder": arguments.freeze_text_encoder,
+        **arguments.overrides,
+    }
+    if provenance.has_objects:
+        fields.setdefault("object_feature_dim", provenance.object_dim)
+    official = arguments.preset.startswith("official")
+    if vocabulary is not None and not official:  # the official heads have the size of the published vocabulary
+        fields.setdefault("num_answers", max(len(vocabulary), max(train.questions["answer"]) + 1))
+    tokenizer: Any
+    if arguments.text_model:
+        tokenizer = AutoTokenizer.from_pretrained(arguments.text_model)
+        config = config_class.preset(arguments.preset, **fields)
+        model = model_class.from_text_pretrained(arguments.text_model, config)
+    else:
+        tokenizer = world_tokenizer() if data.dataset == "world" else word_tokenizer(train)
+        fields["text_config"] = _small_text_config(len(tokenizer), fields.get("text_config") or {})
+        model = model_class(config_class.preset(arguments.preset, **fields))
+    template: Any = arguments.choice_template or ("official" if official else "pair")
+    return model, processor_class(tokenizer, answer_vocabulary=vocabulary, choice_template=template)
+
+
+def answer_vocabulary(data: DataArguments, train: VideoQADataset) -> list[str] | None:
+    """Return the answers of open-ended questions in the order of their indices; None for multiple choice.
+
+    The last index may stand for many texts: the class of every answer outside the vocabulary, which has no word.
+
+    Raises:
+        CausalVideoError: some questions have choices and some have none, or an index has no text or several.
+
+    Example:
+        >>> from hf_causal_video.training.datasets import load_split
+        >>> data = DataArguments(dataset="world", world={"train_clips": 8})
+        >>> len(answer_vocabulary(data, load_split(data, "train")))
+        24
+    """
+    questions = train.questions
+    open_ended = {not choices for choices in questions["choices"]}
+    if len(open_ended) != 1:
+        raise CausalVideoError(
+            "two kinds of questions in one split", found="questions with choices and questions without",
+            expected="one kind", fix="split the questions into two datasets",
+        )  # fmt: skip
+    if False in open_ended:
+        return None
+    if data.dataset == "world":
+        return list(ANSWERS)
+    texts: dict[int, set[str]] = {}
+    for index, text in zip(questions["answer"], questions["answer_text"], strict=True):
+        texts.setdefault(index, set()).add(text)
+    last = max(texts)
+    if len(texts[last]) > 1:
+        del texts[last]
+    for index, words in texts.items():
+        if len(words) > 1 or "" in words:
+            raise CausalVideoError(
+                f"answer {index} of the open-ended questions", found=f"texts {sorted(words)[:4]}",
+                expected="one text for every index but the last", fix="fill answer_text, one text an answer index",
+            )  # fmt: skip
+    return [texts.get(index, {f"<answer {index}>"}).copy().pop() for index in range(max(texts) + 1)]
+
+
+def word_tokenizer(train: VideoQADataset) -> PreTrainedTokenizerBase:
+    """Return a tokenizer over the words of the training questions and choices; nothing is downloaded."""
+    choices = {choice for given in train.questions["choices"] for choice in given}
+    texts = [*train.questions["question"], *sorted(choices)]
+    return world_tokenizer().train_new_from_iterator([texts], vocab_size=30_000)
+
+
+def _small_text_config(vocab_size: int, given: dict[str, Any]) -> dict[str, Any]:
+    if given.get("model_type", "bert") == "bert":
+        given = {**tiny_text_config(vocab_size).to_dict(), **given}
+    return {**given, "vocab_size": vocab_size, "pad_token_id": 0}
+
+
+def _check_answers(config: Any, train: VideoQADataset) -> None:
+    answers = train.questions["answer"]
+    limit = config.num_answers
+    unknown = sum(answer < 0 for answer in answers)
+    if unknown or limit is not None and max(answers) >= limit:
+        raise CausalVideoError(
+            "answers that cannot be learned",
+            found=f"{unknown} questions without a known answer, largest index {max(answers)}",
+            expected=f"an index for every training question{'' if limit is None else f', below num_answers={limit}'}",
+            fix="drop questions without an answer from the training split"
+            + ("" if limit is None else ", or raise config_overrides.num_answers"),
+        )
+    if (limit is None) != bool(train.questions[0]["choices"]):
+        raise CausalVideoError(
+            "a head of the wrong kind",
+            found=f"num_answers={limit}, {'no ' if limit is None else ''}choices in the questions",
+            expected="num_answers with open-ended questions, choices without",
+            fix="choose a preset or checkpoint of the dataset's kind",
+        )

@@ -1,0 +1,123 @@
+"""Where a run stands on disk: a fresh folder, a run to go on with, or one that is finished.
+
+Why: a kill may fall into the writing of a checkpoint. The Trainer would resume from the half-written folder; here only
+a complete one counts, and a run never goes on under another recipe than it began with.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate import PartialState
+
+from hf_causal_video.errors import CausalVideoError
+
+RECIPE_FILE, METRICS_FILE, STATE_FILE = "recipe.yaml", "metrics.json", "trainer_state.json"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
+
+
+def write_atomically(path: str | Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the new one, and never half of it."""
+    temporary = Path(f"{path}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def claim_output_dir(folder: str | Path, recipe: dict[str, Any], resume: bool) -> Path | None:
+    """Make the folder of a run its own, and say from which checkpoint to go on.
+
+    Args:
+        folder: `output_dir`; all processes call this together, the first one writes.
+        recipe: the resolved arguments of this run.
+        resume: go on with what is there.
+
+    Returns:
+        The newest complete checkpoint, or None to start at the beginning.
+
+    Raises:
+        CausalVideoError: the folder is not empty and `resume` was not given, or the run there had another recipe.
+    """
+    folder, state = Path(folder), PartialState()
+    there = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    if there and not resume:
+        raise CausalVideoError(
+            f"output_dir {folder} is not empty", found=", ".join(there[:6]), expected="a new or empty folder",
+            fix="choose another --output_dir, or add --resume to go on with the run that is there",
+        )  # fmt: skip
+    if RECIPE_FILE in there:
+        _check_recipe(yaml.safe_load((folder / RECIPE_FILE).read_text(encoding="utf-8")), recipe, folder)
+    elif there:
+        raise CausalVideoError(
+            f"no run to resume in {folder}", found=", ".join(there[:6]), expected=RECIPE_FILE,
+            fix="choose another folder",
+        )
+    found = checkpoints(folder)
+    newest = next((path for path in reversed(found) if is_complete(path, state.num_processes)), None)
+    state.wait_for_everyone()  # nobody writes before everybody has looked
+    if state.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in found:
+            if newest is None or found.index(path) > found.index(newest):
+                shutil.rmtree(path)  # half-written: a kill fell into it, and it will be written again
+        if RECIPE_FILE not in there:
+            write_atomically(folder / RECIPE_FILE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    state.wait_for_everyone()
+    return newest
+
+
+def checkpoints(folder: str | Path) -> list[Path]:
+    """Return the checkpoints of a folder, oldest first."""
+    named = [(re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in Path(folder).glob("checkpoint-*")]
+    return [path for _, path in sorted((int(match[1]), path) for match, path in named if match)]
+
+
+def is_complete(checkpoint: Path, num_processes: int) -> bool:
+    """Tell whether the Trainer finished writing a checkpoint; its state comes last.
+
+    Args:
+        checkpoint: folder.
+        num_processes: of the run; each keeps its own random state.
+
+    Raises:
+        CausalVideoError: the checkpoint is of another number of processes.
+    """
+    files = {entry.name for entry in checkpoint.iterdir()}
+    random = {name for name in files if name.startswith("rng_state")}
+    names = {"rng_state.pth"} if num_processes == 1 else {f"rng_state_{rank}.pth" for rank in range(num_processes)}
+    if random - names:
+        before = 1 if "rng_state.pth" in random else len(random)
+        raise CausalVideoError(
+            f"{checkpoint} is of another number of processes",
+            found=f"{num_processes} now", expected=f"{before} as before",
+            fix="launch as many processes as the run was started with: their number changes the batches",
+        )  # fmt: skip
+    try:
+        json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return files.issuperset([*names, "optimizer.pt", "scheduler.pt"]) and not files.isdisjoint(WEIGHTS)
+
+
+def stopped_early(checkpoint: Path) -> bool:
+    """Tell whether a run had used up its patience at a checkpoint, so that nothing is left to train."""
+    state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    stopping = state["stateful_callbacks"].get("EarlyStoppingCallback")
+    return stopping is not None and (
+        stopping["attributes"]["early_stopping_patience_counter"] >= stopping["args"]["early_stopping_patience"]
+    )
+
+
+def _check_recipe(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    now = yaml.safe_load(yaml.safe_dump(now))
+    differs = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    if differs:
+        raise CausalVideoError(
+            f"the run in {folder} was started with another recipe",
+            found=", ".join(f"{key} {now.get(key)!r}" for key in differs),
+            expected=", ".join(f"{key} {before.get(key)!r}" for key in differs),
+            fix=f"resume with --config {folder / RECIPE_FILE}, or choose another --output_dir",
+        )

@@ -1,0 +1,110 @@
+"""From `DataArguments` to the splits of a run: questions joined with their features.
+
+Three sources: the confounded world (made on the spot, the truth is known), a dataset of question rows (folder or Hub
+id with a `questions` config), and NExT-QA's own csv files.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, load_dataset
+
+from hf_causal_video.data import (
+    QUESTION_FEATURES,
+    SPLITS,
+    VideoQADataset,
+    WorldConfig,
+    generate_world,
+    questions_dataset,
+    read_nextqa,
+)
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.features.store import FeatureStore
+from hf_causal_video.training.arguments import DataArguments
+
+WORLD_DEFAULTS = {"study": "selection", "train_clips": 4000, "eval_clips": 1000, "seed": 0}
+STUDIES = ("selection", "grounding", "rendered")
+
+
+def load_split(arguments: DataArguments, split: str) -> VideoQADataset:
+    """Load the questions of a split and join them with features, which are read when an item is asked for.
+
+    Args:
+        arguments: of the run.
+        split: a name in the dataset. World splits: train, validation, iid, ood, long, crowded, both.
+
+    Raises:
+        CausalVideoError: no such dataset, split or feature set, unknown world options, or videos without features.
+
+    Example:
+        >>> arguments = DataArguments(dataset="world", world={"study": "selection", "eval_clips": 10})
+        >>> len(load_split(arguments, "iid"))
+        10
+    """
+    if arguments.dataset == "world":
+        return _world_split(arguments, split)
+    if isinstance(arguments.dataset, dict):
+        questions = read_nextqa(_of_split(arguments.dataset, split, "dataset"))
+    else:
+        questions = _question_split(str(arguments.dataset), split)
+    features = arguments.features
+    path = _of_split(features, split, "features") if isinstance(features, dict) else str(features)
+    return VideoQADataset(questions, FeatureStore.open(path), arguments.num_frames)
+
+
+def load_splits(arguments: DataArguments, split_names: list[str]) -> dict[str, VideoQADataset]:
+    """Load several splits, which must have been made by the same backbones.
+
+    Raises:
+        CausalVideoError: as `load_split`, or features of two backbones.
+    """
+    splits = {name: load_split(arguments, name) for name in split_names}
+    first = splits[split_names[0]].store
+    for split in splits.values():
+        if isinstance(split.store, FeatureStore):
+            split.store.check(first.provenance)
+    return splits
+
+
+def _world_split(arguments: DataArguments, split: str) -> VideoQADataset:
+    options: dict[str, Any] = {**WORLD_DEFAULTS, **arguments.world_options}
+    study, seed = options.pop("study"), options.pop("seed")
+    clips = {"train": options.pop("train_clips")}.get(split, options.pop("eval_clips"))
+    if study not in STUDIES or (unknown := sorted(set(options) - set(WorldConfig.__dataclass_fields__))):
+        raise CausalVideoError(
+            "no such world",
+            found=f"study {study!r}" if study not in STUDIES else f"unknown options {unknown}",
+            expected=f"study ({', '.join(STUDIES)}), train_clips, eval_clips, seed, or a field of WorldConfig: "
+            f"{', '.join(WorldConfig.__dataclass_fields__)}",
+            fix="mend the world options",
+        )
+    if split not in SPLITS:
+        raise CausalVideoError("no such split of the world", found=split, expected=", ".join(SPLITS), fix="name one")
+    world = generate_world(getattr(WorldConfig, study)(**options), split, clips, seed)
+    return VideoQADataset(world.questions, world.features, arguments.num_frames)
+
+
+def _question_split(name: str, split: str) -> Dataset:
+    try:
+        rows = load_dataset(name, "questions", split=split)
+    except (ValueError, FileNotFoundError, KeyError, ConnectionError) as error:
+        raise CausalVideoError(
+            f"no questions for split {split!r} of {name}",
+            found=str(error).splitlines()[0],
+            expected="a folder or Hub id with a 'questions' config that has this split",
+            fix="check the name; write one with questions_dataset(rows).push_to_hub(..., config_name='questions')",
+        ) from error
+    return questions_dataset(rows.select_columns([name for name in rows.column_names if name in QUESTION_FEATURES]))
+
+
+def _of_split(mapping: dict[str, str], split: str, what: str) -> str:
+    if split not in mapping:
+        raise CausalVideoError(
+            f"no {what} for split {split!r}", found=", ".join(mapping), expected=split, fix=f"add it to {what}"
+        )
+    path = str(mapping[split])
+    if what == "dataset" and not Path(path).is_file():
+        raise CausalVideoError(
+            f"no file for split {split!r}", found=path, expected="a NExT-QA csv", fix="check the path"
+        )
+    return path

@@ -1,0 +1,151 @@
+"""Measure a checkpoint: a table for people, JSON for programs, one line a question for whoever wants to know why."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModel, AutoProcessor
+
+from hf_causal_video.data import VideoQACollator, VideoQADataset, read_nextgqa, read_nextqa
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.evaluation import multiple_choice_accuracy, nextgqa_metrics, nextqa_accuracy, open_ended_accuracy
+from hf_causal_video.features.store import FeatureStore
+from hf_causal_video.training.arguments import DataArguments
+from hf_causal_video.training.datasets import load_split
+from hf_causal_video.training.predict import predict
+
+EXAMPLES = """examples:
+  # NExT-QA, from the official csv and a feature set made by `hf-causal-video extract`
+  hf-causal-video evaluate outputs/transtr --dataset nextqa --questions test.csv --features features/
+  # NExT-GQA: is the answer right, and right for the right seconds?
+  hf-causal-video evaluate outputs/transtr --dataset nextgqa --questions test.csv --spans gsub_test.json --features features/
+  # a dataset of question rows on the Hub or in a folder
+  hf-causal-video evaluate outputs/transtr --dataset org/my-questions --split test --features org/my-features
+  # the confounded world, whose causes are known
+  hf-causal-video evaluate outputs/transtr --dataset world --split ood
+"""
+
+
+def evaluate_checkpoint(
+    checkpoint: str | Path,
+    dataset: str,
+    split: str = "test",
+    questions: str | Path | None = None,
+    spans: str | Path | None = None,
+    features: str | Path | None = None,
+    output: str | Path | None = None,
+    num_frames: int | None = None,
+    world: dict[str, Any] | None = None,
+    span_rule: str = "kept",
+    batch_size: int = 32,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Answer every question of a split and score the answers, and the seconds they rest on where those are known.
+
+    Args:
+        checkpoint: folder or Hub id of a trained model with its processor.
+        dataset: "nextqa", "nextgqa", "world", or a folder or Hub id with a `questions` config.
+        split: split of the dataset; for csv files only a name in the report.
+        questions: csv or csv.gz of "nextqa" and "nextgqa".
+        spans: the gsub json of "nextgqa".
+        features: feature set, folder or Hub id; refused if another backbone made it than the checkpoint was trained on.
+        output: folder for `metrics.json` and `predictions.jsonl`; nothing is written without it.
+        num_frames: take this many frames of each clip, evenly spaced; None takes all.
+        world: options of the confounded world.
+        span_rule: how kept frames become seconds, see `VideoQAProcessor.post_process_evidence`.
+        batch_size: questions at once.
+        progress: show a bar.
+
+    Returns:
+        {"metrics": {...}, "questions": n, ...}, as written to `metrics.json`.
+
+    Raises:
+        CausalVideoError: missing files, features of another backbone, or questions without features.
+    """
+    model, processor = AutoModel.from_pretrained(str(checkpoint)), AutoProcessor.from_pretrained(str(checkpoint))
+    data = _load(dataset, split, questions, spans, features, num_frames, world)
+    data.store.check(model.config.feature_provenance)
+    rows = predict(
+        model.eval(), data, VideoQACollator(processor, with_labels=False), batch_size=batch_size, progress=progress,
+        span_rule=span_rule,
+    )
+    report = {
+        "checkpoint": str(checkpoint), "dataset": dataset, "split": split, "questions": len(rows),
+        "span_rule": span_rule, "mark": "measured here", "metrics": score(rows, data.questions, dataset),
+    }
+    if output is not None:
+        folder = Path(output)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / "predictions.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        _write(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def score(rows: list[dict[str, Any]], questions: Any, dataset: str) -> dict[str, float]:
+    """Metrics of a benchmark from per-question predictions and question rows, in percent."""
+    chosen = {row["question_id"]: row["prediction"] for row in rows}
+    annotations = list(questions)
+    if dataset == "nextqa":
+        metrics = nextqa_accuracy(chosen, annotations)
+    elif dataset == "nextgqa":
+        best = {row["question_id"]: {"span": row["spans"][0], "prediction": row["prediction"]} for row in rows}
+        metrics = {**nextqa_accuracy(chosen, annotations), **nextgqa_metrics(best, annotations)}
+    elif annotations and annotations[0]["choices"]:
+        metrics = multiple_choice_accuracy(chosen, annotations)
+    else:
+        metrics = open_ended_accuracy(chosen, annotations)
+    return {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `hf-causal-video evaluate`."""
+    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
+    parser.add_argument("checkpoint", help="folder or Hub id of a trained model")
+    parser.add_argument("--dataset", required=True, help="nextqa, nextgqa, world, or a folder or Hub id of question rows")
+    parser.add_argument("--split", default="test", help="split of the dataset (default: test)")
+    parser.add_argument("--questions", help="csv or csv.gz of nextqa and nextgqa")
+    parser.add_argument("--spans", help="gsub json of nextgqa")
+    parser.add_argument("--features", help="feature set, folder or Hub id")
+    parser.add_argument("--output", help="folder for metrics.json and predictions.jsonl (default: the checkpoint's "
+                        "evaluation/<dataset>-<split>, or evaluation/ here for a Hub id)")
+    parser.add_argument("--num-frames", type=int, help="frames of each clip to take, evenly spaced (default: all)")
+    parser.add_argument("--span-rule", choices=["kept", "window", "gaussian"], default="kept",
+                        help="how kept frames become seconds (default: kept)")
+    parser.add_argument("--batch-size", type=int, default=32)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Body of `hf-causal-video evaluate`."""
+    base = Path(args.checkpoint) if Path(args.checkpoint).is_dir() else Path()
+    name = Path(args.dataset).name
+    output = Path(args.output) if args.output else base / "evaluation" / f"{name}-{args.split}"
+    report = evaluate_checkpoint(
+        args.checkpoint, args.dataset, args.split, args.questions, args.spans, args.features, output, args.num_frames,
+        span_rule=args.span_rule, batch_size=args.batch_size,
+    )
+    print(f"{args.checkpoint} on {args.dataset}, {args.split}: {report['questions']} questions, measured here")
+    for metric, value in report["metrics"].items():
+        print(f"  {metric:<12} {value:8.2f}")
+    print(f"written: {output / 'metrics.json'}, {output / 'predictions.jsonl'}")
+
+
+def _load(dataset, split, questions, spans, features, num_frames, world) -> VideoQADataset:
+    if dataset not in ("nextqa", "nextgqa"):
+        arguments = DataArguments(dataset=dataset, features=features and str(features), num_frames=num_frames, world=world)
+        return load_split(arguments, split)
+    missing = [name for name, value in (("questions", questions), ("features", features), ("spans", spans))
+               if value is None and not (name == "spans" and dataset == "nextqa")]
+    if missing:
+        raise CausalVideoError(f"evaluating on {dataset}", found=f"no {' and no '.join(missing)}",
+                               expected="the official files and a feature set",
+                               fix="add " + " ".join(f"--{name} FILE" for name in missing))
+    rows = read_nextqa(questions) if dataset == "nextqa" else read_nextgqa(questions, spans)
+    return VideoQADataset(rows, FeatureStore.open(features), num_frames)
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,65 @@
+"""LoRA on the nested text encoder; everything of the method itself is trained in full and saved with the adapters.
+
+Why: the text encoder holds most of the weights and is the part that was trained before. Source: Hu et al. 2022,
+arXiv 2106.09685.
+"""
+
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from hf_causal_video.errors import CausalVideoError
+
+# The query and value projections; encoders that fuse them with the key are adapted as a whole.
+TARGETS = {
+    "deberta": "in_proj",
+    "deberta-v2": "query_proj|value_proj",
+    "distilbert": "q_lin|v_lin",
+    "modernbert": "Wqkv",
+    "mpnet": "q|v",
+}
+USUAL_TARGETS = "query|value"  # bert, roberta, xlm-roberta, albert, electra
+
+
+def add_lora(model: PreTrainedModel, rank: int, alpha: float) -> Any:
+    """Wrap a model so that adapters on its text encoder and all its own modules are trained.
+
+    Args:
+        model: a method of this package.
+        rank: of the adapters.
+        alpha: the update is multiplied by alpha / rank.
+
+    Raises:
+        CausalVideoError: no query and value projection found, or a parameter that would be trained or frozen wrongly.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    targets = TARGETS.get(model.config.text_config.model_type, USUAL_TARGETS)
+    own = [name for name, module in model.named_children() if name != "text_encoder" and any(module.parameters())]
+    config = LoraConfig(r=rank, target_modules=rf"text_encoder\..*\.({targets})", modules_to_save=own)
+    config.lora_alpha = alpha  # type: ignore[assignment]  # peft annotates a whole number and divides by the rank
+    try:
+        wrapped = get_peft_model(model, config)
+    except ValueError as error:
+        raise CausalVideoError(
+            "no projection to adapt", found=f"text encoder {model.config.text_config.model_type!r} ({error})",
+            expected=f"modules named {targets}", fix="train without LoRA (lora_rank 0), or with another text encoder",
+        ) from error  # fmt: skip
+    _check_trained(wrapped)
+    return wrapped
+
+
+def _check_trained(wrapped: Any) -> None:
+    """peft matches modules by the ends of their names; make sure that it met exactly the ones that were meant."""
+    wrong = []
+    for name, parameter in wrapped.named_parameters():
+        in_text, is_copy = ".text_encoder." in name, ".original_module." in name
+        should = "lora_" in name if in_text else not is_copy
+        if parameter.requires_grad != should:
+            wrong.append(name)
+    if wrong:
+        raise CausalVideoError(
+            "LoRA would train the wrong weights", found=wrong[:5],
+            expected="adapters in the text encoder, and all of the method's own modules",
+            fix="report this model and encoder",
+        )  # fmt: skip

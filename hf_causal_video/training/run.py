@@ -1,0 +1,212 @@
+"""One training run from the command line to its artefacts: train, choose on validation, measure once, write it down.
+
+    python -m hf_causal_video.training --config transtr_world --output_dir outputs/world
+
+What is measured is the model as it was saved: it is read back from `output_dir` before it answers. Of several
+processes each answers its share, and the first one writes.
+"""
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch.utils.data import Subset
+from transformers import PreTrainedModel, set_seed
+from transformers.trainer_callback import TrainerState
+from transformers.utils.logging import disable_progress_bar
+
+from hf_causal_video.data import VideoQACollator, VideoQADataset
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.training.arguments import CausalVideoTrainingArguments, DataArguments, ModelArguments
+from hf_causal_video.training.build import build_model
+from hf_causal_video.training.callbacks import bare_model
+from hf_causal_video.training.checkpoints import (
+    METRICS_FILE,
+    RECIPE_FILE,
+    STATE_FILE,
+    claim_output_dir,
+    stopped_early,
+    write_atomically,
+)
+from hf_causal_video.training.datasets import load_splits
+from hf_causal_video.training.lora import add_lora
+from hf_causal_video.training.measure import measure
+from hf_causal_video.training.predict import predict
+from hf_causal_video.training.recipe import ConfigParser, resolved_recipe
+from hf_causal_video.training.trainer import CausalVideoTrainer
+from hf_causal_video.version import __version__
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run a recipe.
+
+    Args:
+        argv: arguments without the program's name; None takes the command line. `--help` explains them.
+
+    Returns:
+        What `metrics.json` holds: `validation`, `test` (by split), `best`, `training`.
+
+    Raises:
+        CausalVideoError: arguments, data or a folder that the run cannot work with.
+    """
+    model_arguments, data_arguments, arguments = ConfigParser().parse(argv)
+    folder = Path(str(arguments.output_dir))
+    recipe = resolved_recipe(model_arguments, data_arguments, arguments)
+    checkpoint = claim_output_dir(folder, recipe, arguments.resume)
+    if (folder / METRICS_FILE).is_file():
+        print(f"the run in {folder} is finished; its numbers are in {folder / METRICS_FILE}")
+        return json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+
+    started = time.perf_counter()
+    set_seed(arguments.seed)
+    chosen = [data_arguments.train_split, data_arguments.validation_split]
+    splits = load_splits(data_arguments, [*chosen, *data_arguments.test_splits])
+    model, processor = build_model(model_arguments, data_arguments, splits[chosen[0]])
+    if model_arguments.lora_rank:
+        model = add_lora(model, model_arguments.lora_rank, model_arguments.lora_alpha)
+    collator = VideoQACollator(processor)
+    trainer = CausalVideoTrainer(
+        model=model, args=arguments, data_collator=collator,
+        train_dataset=splits[chosen[0]], eval_dataset=splits[chosen[1]],
+    )  # fmt: skip
+    if checkpoint is not None and stopped_early(checkpoint):  # killed after training, before its numbers were written
+        _take_best(trainer, checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+    saved = _save(trainer, processor, folder)
+    metrics: dict[str, Any] = {"test": {}}
+    for name in splits:
+        if name == data_arguments.train_split:
+            continue
+        records = _answer(saved, splits[name], collator, arguments)
+        if trainer.is_world_process_zero():
+            lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+            write_atomically(folder / "predictions" / f"{name}.jsonl", lines)
+            numbers = measure(records, splits[name].questions)
+            if name == data_arguments.validation_split:
+                metrics["validation"] = numbers
+            else:
+                metrics["test"][name] = numbers
+    state = trainer.state
+    metrics["best"] = {"step": state.best_global_step, "metric": arguments.metric_for_best_model}
+    metrics["best"]["value"] = state.best_metric
+    metrics["training"] = {
+        "steps": state.global_step,
+        "epochs": state.epoch,
+        "processes": arguments.world_size,
+        "wall_time_s": round(time.perf_counter() - started, 1),
+        "resumed_from": None if checkpoint is None else checkpoint.name,
+    }
+    if trainer.is_world_process_zero():
+        card = _card_data(metrics, model_arguments, data_arguments, arguments, saved)
+        write_atomically(folder / "card_data.json", json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+        history = "".join(json.dumps(entry) + "\n" for entry in state.log_history)
+        write_atomically(folder / "training_log.jsonl", history)
+        write_atomically(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")  # last: now all is there
+        _print_summary(metrics, data_arguments, folder)
+    PartialState().wait_for_everyone()
+    return metrics
+
+
+def command() -> None:
+    """The entry point of `python -m hf_causal_video.training` and `scripts/train.py`: errors in one line."""
+    disable_progress_bar()  # of reading and writing weights; training and answering keep theirs
+    try:
+        main()
+    except CausalVideoError as error:
+        sys.exit(f"error: {error}")
+    finally:
+        PartialState().destroy_process_group()
+
+
+def _take_best(trainer: CausalVideoTrainer, checkpoint: Path) -> None:
+    trainer.state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
+    trainer.state.best_model_checkpoint = str(checkpoint.parent / f"checkpoint-{trainer.state.best_global_step}")
+    trainer._load_best_model()
+
+
+def _save(trainer: CausalVideoTrainer, processor: Any, folder: Path) -> PreTrainedModel:
+    """Save the chosen model with its processor, adapters merged into it, and read it back as a user would."""
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    wrapped = model is not bare_model(model)
+    if wrapped and trainer.is_world_process_zero():
+        model.save_pretrained(folder / "adapter")
+    model_class = type(bare_model(model))
+    if trainer.is_world_process_zero():
+        (model.merge_and_unload() if wrapped else model).save_pretrained(folder)
+        processor.save_pretrained(folder)
+        (folder / "predictions").mkdir(exist_ok=True)
+    PartialState().wait_for_everyone()
+    saved = model_class.from_pretrained(folder)
+    saved.to(trainer.args.device)  # type: ignore[arg-type]
+    return saved
+
+
+def _answer(
+    model: PreTrainedModel,
+    dataset: VideoQADataset,
+    collator: VideoQACollator,
+    arguments: CausalVideoTrainingArguments,
+) -> list[dict[str, Any]]:
+    """Answer a split, each process its share, and bring the records back into the order of the questions."""
+    share = Subset(dataset, range(arguments.process_index, len(dataset), arguments.world_size))
+    show = arguments.process_index == 0 and not arguments.disable_tqdm
+    records = gather_object(predict(model, share, collator, arguments.per_device_eval_batch_size, show))
+    by_id = {record["question_id"]: record for record in records}
+    return [by_id[question_id] for question_id in dataset.questions["question_id"]]
+
+
+def _card_data(
+    metrics: dict[str, Any],
+    model_arguments: ModelArguments,
+    data_arguments: DataArguments,
+    arguments: CausalVideoTrainingArguments,
+    model: PreTrainedModel,
+) -> dict[str, Any]:
+    """What a model card says about this run; every number carries its mark."""
+    measured = [(data_arguments.validation_split, "validation", metrics["validation"])]
+    measured += [(name, "test", numbers) for name, numbers in metrics["test"].items()]
+    packages = ("torch", "transformers", "accelerate", "datasets", "peft", "numpy")
+    return {
+        "method": model_arguments.method,
+        "preset": model_arguments.preset,
+        "text_encoder": model_arguments.text_model or f"new {model.config.text_config.model_type}",
+        "dataset": data_arguments.dataset,
+        "features": model.config.feature_provenance,
+        "parameters": model.num_parameters(),
+        "metrics": [
+            {"split": split, "role": role, "name": name, "value": value, "unit": "percent", "mark": "measured here"}
+            for split, role, numbers in measured
+            for name, value in numbers.items()
+            if isinstance(value, float)
+        ],
+        "chosen_by": f"{arguments.metric_for_best_model} on {data_arguments.validation_split}",
+        "seed": arguments.seed,
+        "training": metrics["training"],
+        "precision": arguments.mixed_precision,
+        "hardware": torch.cuda.get_device_name() if arguments.device.type == "cuda" else f"{os.cpu_count()} CPU cores",
+        "versions": {
+            "hf_causal_video": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in packages},
+        },
+        "recipe": RECIPE_FILE,
+    }
+
+
+def _print_summary(metrics: dict[str, Any], data_arguments: DataArguments, folder: Path) -> None:
+    print(f"\nbest checkpoint: step {metrics['best']['step']}, chosen on {data_arguments.validation_split}")
+    for name, numbers in {data_arguments.validation_split: metrics["validation"], **metrics["test"]}.items():
+        accuracy = f"{numbers['Acc']:.2f} %" if numbers else "answers unknown"
+        print(f"  {name:<14} accuracy {accuracy:>9}   (measured here)")
+    print(f"model, processor, predictions, {METRICS_FILE}, card_data.json and {RECIPE_FILE} are in {folder}")

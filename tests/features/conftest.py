@@ -1,0 +1,141 @@
+"""Tiny random networks and generated clips for the feature tests."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+
+DETECTORS = ("yolos", "detr", "rt_detr")
+BACKBONES = ("vit", "clip_vision", "siglip", "dinov2", "resnet")
+SIZE = {"height": 32, "width": 32}
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+}
+
+
+def build_backbone(kind: str):
+    """A tiny random vision network and its image processor."""
+    torch.manual_seed(0)
+    if kind == "vit":
+        return hf.ViTModel(hf.ViTConfig(**SMALL)), hf.ViTImageProcessorPil(size=SIZE)
+    if kind == "clip_vision":
+        processor = hf.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=SIZE)
+        return hf.CLIPVisionModel(hf.CLIPVisionConfig(**SMALL)), processor
+    if kind == "siglip":
+        text = {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "vocab_size": 99,
+            "projection_size": 32,
+        }
+        config = hf.SiglipConfig(text_config=text, vision_config=SMALL)
+        return hf.SiglipModel(config), hf.SiglipImageProcessorPil(size=SIZE)
+    if kind == "dinov2":
+        processor = hf.BitImageProcessorPil(size={"shortest_edge": 32}, crop_size=SIZE)
+        return hf.Dinov2Model(hf.Dinov2Config(**SMALL)), processor
+    config = hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    return hf.ResNetModel(config), hf.ConvNextImageProcessorPil(size={"shortest_edge": 32})
+
+
+def build_detector(kind: str):
+    """A tiny random detector and its image processor."""
+    torch.manual_seed(1)
+    resnet = {
+        "model_type": "resnet",
+        "embedding_size": 8,
+        "hidden_sizes": [8, 16, 16, 16],
+        "depths": [1, 1, 1, 1],
+        "layer_type": "basic",
+    }
+    if kind == "yolos":
+        config = hf.YolosConfig(**{**SMALL, "image_size": [64, 64]}, num_detection_tokens=12, num_labels=5)
+        return hf.YolosForObjectDetection(config), hf.YolosImageProcessorPil(size={"height": 64, "width": 64})
+    if kind == "detr":
+        backbone = hf.ResNetConfig(**resnet, out_features=["stage4"])
+        config = hf.DetrConfig(
+            use_timm_backbone=False,
+            backbone_config=backbone,
+            d_model=32,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=32,
+            decoder_ffn_dim=32,
+            num_queries=12,
+            num_labels=5,
+        )
+        return hf.DetrForObjectDetection(config), hf.DetrImageProcessorPil(size={"height": 64, "width": 64})
+    backbone = {**resnet, "model_type": "rt_detr_resnet", "out_features": ["stage2", "stage3", "stage4"]}
+    config = hf.RTDetrConfig(
+        backbone_config=backbone,
+        encoder_hidden_dim=32,
+        encoder_in_channels=[16, 16, 16],
+        encoder_layers=1,
+        encoder_ffn_dim=32,
+        encoder_attention_heads=2,
+        d_model=32,
+        decoder_in_channels=[32, 32, 32],
+        decoder_layers=1,
+        decoder_ffn_dim=32,
+        decoder_attention_heads=2,
+        num_queries=12,
+        num_labels=5,
+        num_denoising=0,
+    )
+    return hf.RTDetrForObjectDetection(config), hf.RTDetrImageProcessorPil(size={"height": 64, "width": 64})
+
+
+def save(folder: Path, pair) -> str:
+    """Save a network and its processor into one folder."""
+    for part in pair:
+        part.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory) -> str:
+    """The folder of a tiny ViT."""
+    return save(tmp_path_factory.mktemp("vit"), build_backbone("vit"))
+
+
+@pytest.fixture(scope="session")
+def detector(tmp_path_factory) -> str:
+    """The folder of a tiny YOLOS."""
+    return save(tmp_path_factory.mktemp("yolos"), build_detector("yolos"))
+
+
+def write_clip(path: Path, frames: int = 32, fps: int = 8, size: tuple[int, int] = (64, 48), **options) -> Path:
+    """Write a clip whose frame k has the grey level 7k in every pixel, so that a frame tells its number."""
+    import av
+
+    times = options.get("times")
+    with av.open(str(path), "w", options=options.get("container", {})) as container:
+        stream = container.add_stream(options.get("codec", "libx264"), rate=fps)
+        stream.width, stream.height, stream.pix_fmt = *size, options.get("pix_fmt", "yuv420p")
+        stream.options = {"g": str(options.get("gop", 8)), "crf": "10", "threads": "1"}
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for number in range(frames):
+            image = np.full((size[1], size[0], 3), 7 * number % 256, np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = round(times[number] * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def frame_numbers(frames: list[np.ndarray]) -> list[int]:
+    """Read the numbers of `write_clip` frames back from their grey levels."""
+    return [round(float(frame.mean()) / 7) for frame in frames]

@@ -1,0 +1,115 @@
+"""Laws of the processor: it pads no further than the batch, refuses what it cannot mean, and evidence reads back in seconds."""
+
+import pytest
+import torch
+
+from hf_causal_video.data import world_tokenizer
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.models import VideoQAOutput, VideoQAProcessor
+
+QUESTION, CHOICES = "who is doing jump", ["star", "ring"]
+
+
+@pytest.fixture(scope="module")
+def processor() -> VideoQAProcessor:
+    return VideoQAProcessor(world_tokenizer())
+
+
+def test_a_batch_is_padded_to_its_longest_and_no_further(processor):
+    short = processor([QUESTION], [CHOICES], [torch.ones(3, 4)])
+    both = processor([QUESTION, QUESTION + " now or then"], [CHOICES, [*CHOICES, "heart"]], [torch.ones(3, 4), torch.ones(5, 4)])
+    assert short["frame_features"].shape == (1, 3, 4) and short["frame_mask"].all()
+    assert short["input_ids"].shape[1] == int(short["attention_mask"].sum())
+    assert both["frame_mask"].sum(1).tolist() == [3, 5]
+    assert both["frame_features"][0, 3:].abs().sum() == 0
+    assert both["choice_attention_mask"].any(-1).tolist() == [[True, True, False], [True, True, True]]
+    width = short["input_ids"].shape[1]
+    assert torch.equal(both["input_ids"][0, :width], short["input_ids"][0])
+
+
+def test_one_clip_serves_all_its_questions(processor):
+    inputs = processor([QUESTION] * 3, [CHOICES] * 3, torch.ones(5, 4), timestamps=torch.arange(5.0))
+    assert inputs["frame_features"].shape == (3, 5, 4) and len(inputs.timestamps_s) == 3
+    assert "timestamps_s" not in inputs
+
+
+def test_official_template_doubles_the_special_tokens(processor):
+    official = VideoQAProcessor(processor.tokenizer, choice_template="official")
+    words = processor.tokenizer.convert_ids_to_tokens(official(QUESTION, CHOICES, torch.ones(3, 4))["choice_input_ids"][0, 0])
+    assert words[:2] == ["[CLS]", "[CLS]"] and words.count("[SEP]") == 2
+
+
+def test_it_comes_back_from_disk_as_it_was(processor, tmp_path):
+    VideoQAProcessor(processor.tokenizer, ["a", "b"], "choice", 99).save_pretrained(tmp_path)
+    again = VideoQAProcessor.from_pretrained(tmp_path)
+    assert (again.answer_vocabulary, again.choice_template, again.max_length) == (["a", "b"], "choice", 99)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"question": ["  "]}, "question"),
+        ({"question": []}, "question"),
+        ({"choices": [[]]}, "choices"),
+        ({"choices": [["star", " "]]}, "choices"),
+        ({"choices": [CHOICES, CHOICES]}, "choices"),
+        ({"frame_features": None}, "features"),
+        ({"frame_features": [torch.full((3, 4), torch.nan)]}, "NaN"),
+        ({"frame_features": [torch.ones(0, 4)]}, "frame_features"),
+        ({"frame_features": [torch.ones(3, 4)] * 2}, "frame_features"),
+        ({"object_features": [torch.ones(3, 4)]}, "object_features"),
+        ({"video": "clip.mp4"}, "feature_extractor"),
+        ({"question": [QUESTION * 200]}, "max_length"),
+        ({"return_tensors": "np"}, "return_tensors"),
+    ],
+)
+def test_bad_input_is_named(processor, change, said):
+    good = {"question": [QUESTION], "choices": [CHOICES], "frame_features": [torch.ones(3, 4)]}
+    with pytest.raises(CausalVideoError, match=said) as caught:
+        processor(**{**good, **change})
+    assert "expected" in str(caught.value) and "Fix:" in str(caught.value)
+
+
+def output(**change) -> VideoQAOutput:
+    fields = {
+        "logits": torch.tensor([[0.0, 2.0]]), "frame_scores": torch.tensor([[0.1, 0.9, 0.8, -torch.inf]]),
+        "kept_frames": torch.tensor([[2, 1, 2]]), "object_scores": torch.tensor([[[0.5, -torch.inf]] * 3]),
+        "kept_objects": torch.tensor([[[0, 1]] * 3]), "kept_boxes": torch.full((1, 3, 2, 4), 0.5),
+    }  # fmt: skip
+    return VideoQAOutput(**{**fields, **change})
+
+
+def test_evidence_names_answer_seconds_frames_and_boxes(processor):
+    (evidence,) = processor.post_process_evidence(output(), [torch.tensor([1.0, 3.0, 5.0])], [CHOICES])
+    assert (evidence.answer, evidence.answer_index) == ("ring", 1)
+    assert evidence.score == pytest.approx(torch.tensor([0.0, 2.0]).softmax(0)[1].item())
+    assert [frame.index for frame in evidence.frames] == [1, 2], "each kept frame once, in temporal order"
+    assert evidence.spans == [(2.0, 6.0)], "slices of neighbouring frames join"
+    assert [(item.frame_index, item.object_index) for item in evidence.objects] == [(1, 0), (2, 0)], "padding is no object"
+    assert evidence.objects[0].box == (0.5, 0.5, 0.5, 0.5) and evidence.objects[0].time_s == 3.0
+
+
+@pytest.mark.parametrize("rule", ["kept", "window", "gaussian"])
+def test_every_span_rule_stays_inside_the_clip(processor, rule):
+    (evidence,) = processor.post_process_evidence(
+        output(), [torch.tensor([1.0, 3.0, 5.0])], [CHOICES], duration_s=5.5, span_rule=rule
+    )
+    assert evidence.spans and all(0 <= start < end <= 5.5 for start, end in evidence.spans)
+
+
+def test_an_open_answer_is_a_word_of_the_vocabulary_or_none_of_them():
+    processor = VideoQAProcessor(world_tokenizer(), answer_vocabulary=["cat", "dog"])
+    (evidence,) = processor.post_process_evidence(output(logits=torch.tensor([[0.0, 1.0, 3.0]])))
+    assert evidence.answer == "<other>" and evidence.choices == ["<other>", "dog", "cat"] and evidence.spans == []
+
+
+def test_evidence_needs_a_model_that_chooses(processor):
+    with pytest.raises(CausalVideoError, match="kept_frames"):
+        processor.post_process_evidence(output(kept_frames=None))
+
+
+def test_times_of_other_frames_are_refused(processor):
+    with pytest.raises(CausalVideoError):
+        processor.post_process_evidence(output(), [torch.arange(9.0)], [CHOICES])
+    with pytest.raises(CausalVideoError, match="increas"):
+        processor.post_process_evidence(output(), [torch.tensor([1.0, 3.0, 2.0])], [CHOICES])
