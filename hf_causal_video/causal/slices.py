@@ -1,9 +1,9 @@
-"""The slice of time that each sampled frame owns: the one convention behind every span, drawing and cut of the package.
+"""The slice of time that each sampled frame owns: the one convention behind every span and drawing.
 
-Why: a model sees frames, an annotator marks seconds. A frame stands for the time from the midpoint to its left neighbour up
-to the midpoint to its right neighbour. The first and last slice reach as far outwards as they do inwards, but never before
-0 and never past the clip's end where that is known; a lone frame at t owns [0, 2t]. Frames at 1, 3, 5, 7 s own 0-2, 2-4,
-4-6 and 6-8 s: the slices tile the clip.
+Why: a model sees frames, an annotator marks seconds. A frame stands for the time from the midpoint to its
+left neighbour up to the midpoint to its right neighbour. The first and last slice reach as far outwards as
+they do inwards, but never before 0 and never past the clip's end where that is known; a lone frame at t owns
+[0, 2t]. Frames at 1, 3, 5, 7 s own 0-2, 2-4, 4-6 and 6-8 s: the slices tile the clip.
 """
 
 import torch
@@ -58,9 +58,11 @@ def check_same_shape(tensor: Tensor, timestamps: Tensor, what: str) -> None:
     """Raise where a tensor does not have one entry for each time."""
     if tensor.shape != timestamps.shape:
         raise CausalVideoError(
-            f"{what} and timestamps do not belong together", found=f"{tuple(tensor.shape)} and {tuple(timestamps.shape)}",
-            expected="one time for each frame", fix="pass the timestamps of the frames that were scored",
-        )  # fmt: skip
+            f"{what} and timestamps do not belong together",
+            found=f"{tuple(tensor.shape)} and {tuple(timestamps.shape)}",
+            expected="one time for each frame",
+            fix="pass the timestamps of the frames that were scored",
+        )
 
 
 def _checked(
@@ -70,30 +72,36 @@ def _checked(
     mask = torch.ones_like(times, dtype=torch.bool) if frame_mask is None else frame_mask.bool()
     if times.dim() != 2 or times.shape[1] == 0 or mask.shape != times.shape or not mask[:, 0].all():
         raise CausalVideoError(
-            "no frame times to work with", found=f"times {tuple(times.shape)}, frame mask {tuple(mask.shape)}",
+            "no frame times to work with",
+            found=f"times {tuple(times.shape)}, frame mask {tuple(mask.shape)}",
             expected="(batch, frames) each, with at least one real frame in a row and padding at its end",
             fix="pass the timestamps of the sampled frames, one row a clip",
-        )  # fmt: skip
+        )
     if (mask[:, 1:] & ~mask[:, :-1]).any():
         raise CausalVideoError(
-            "padding between real frames", found="a masked frame before a real one", expected="padding at the end",
+            "padding between real frames",
+            found="a masked frame before a real one",
+            expected="padding at the end",
             fix="move the real frames to the front",
-        )  # fmt: skip
+        )
     steps = (times[:, 1:] - times[:, :-1] > 0) | ~mask[:, 1:]  # (B, T-1); NaN compares as false
     if not (steps.all() and ((times >= 0) & times.isfinite() | ~mask).all()):
         row = int((~steps).any(1).int().argmax())
         raise CausalVideoError(
-            "timestamps are no increasing times", found=f"{times[row][mask[row]].tolist()[:8]} in row {row}",
+            "timestamps are no increasing times",
+            found=f"{times[row][mask[row]].tolist()[:8]} in row {row}",
             expected="finite seconds from 0 on, each larger than the one before",
             fix="sort the frames by time, drop repeated ones, and give seconds",
-        )  # fmt: skip
+        )
     end = torch.as_tensor(0.0 if duration_s is None else duration_s, dtype=torch.float64, device=times.device)
     end = torch.where(end > 0, end, torch.inf).expand(times.shape[0])
     times = times.masked_fill(~mask, 0.0)
     if (times.amax(1) > end + ROUNDING_S).any():
         row = int((times.amax(1) - end).argmax())
         raise CausalVideoError(
-            "frames past the end of their clip", found=f"a frame at {times[row].max().item():g} s",
-            expected=f"at most the stated duration, {end[row].item():g} s", fix="give both in seconds, of the same clip",
-        )  # fmt: skip
+            "frames past the end of their clip",
+            found=f"a frame at {times[row].max().item():g} s",
+            expected=f"at most the stated duration, {end[row].item():g} s",
+            fix="give both in seconds, of the same clip",
+        )
     return times, mask, end

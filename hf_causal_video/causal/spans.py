@@ -1,11 +1,12 @@
-"""From scores or kept frames to spans of time in seconds: the three rules that the package uses, each written once.
+"""From scores or kept frames to spans of time in seconds: three rules, each written once.
 
-Why: a model that keeps frames claims that the answer lies there; only seconds let that claim be checked against an
-annotation, drawn under a clip, or cut out of it.
+Why: a model that keeps frames claims that the answer lies there; only seconds let that claim be checked
+against an annotation, drawn under a clip, or cut out of it.
 
-Every rule rests on the slice of time that a frame owns (`frame_slices`): frames at 1, 3, 5, 7 s own 0-2, 2-4, 4-6, 6-8 s.
+Every rule rests on the slice of time that a frame owns (`frame_slices`): frames at 1, 3, 5 s own 0-2, 2-4, 4-6 s.
 
-Source: window growth and Gaussian fit after the post-hoc and the learned grounding of NExT-GQA (arXiv 2309.01327).
+Source: window growth and Gaussian fit after the post-hoc and the learned grounding of NExT-GQA (arXiv
+2309.01327).
 """
 
 import torch
@@ -26,7 +27,8 @@ def kept_frames_to_spans(
 ) -> list[list[Span]]:
     """Kept frames as spans: each kept frame gives its slice, and slices of neighbouring kept frames merge.
 
-    With frames at 1, 3, 5, 7, 9 s and 1, 2, 4 kept, the slices are 2-4, 4-6 and 8-10 s, so the spans are 2-6 and 8-10 s.
+    With frames at 1, 3, 5, 7, 9 s and 1, 2, 4 kept, the slices are 2-4, 4-6 and 8-10 s, so the spans are 2-6
+    and 8-10 s.
 
     Args:
         kept: (B, T) bool, or (B, K) int indices of frames, where an index may repeat.
@@ -53,9 +55,11 @@ def kept_frames_to_spans(
     if (chosen & ~frame_mask).any():
         row, frame = (chosen & ~frame_mask).nonzero()[0].tolist()
         raise CausalVideoError(
-            "a kept frame is padding", found=f"frame {frame} of row {row}", expected="real frames only",
+            "a kept frame is padding",
+            found=f"frame {frame} of row {row}",
+            expected="real frames only",
             fix="keep no more frames than the clip has",
-        )  # fmt: skip
+        )
     weights = torch.ones_like(timestamps) if scores is None else _finite_scores(scores, frame_mask)
     check_same_shape(weights, timestamps, "scores")
     return [_runs(*row) for row in zip(chosen.tolist(), slices, weights.tolist(), strict=True)]
@@ -68,10 +72,10 @@ def grow_window(
     frame_mask: Tensor | None = None,
     duration_s: float | Tensor | None = None,
 ) -> list[Span]:
-    """One span a row: from the frame of the highest score outwards, while the score stays at or above a part of it.
+    """One span a row: from the highest score outwards, while the score stays at or above a part of it.
 
-    With scores 1, 6, 8, 5, 7 at 1, 3, 5, 7, 9 s and `fraction` 0.7 the bound is 5.6: the peak at 5 s takes in 3 s but not
-    7 s, and what lies beyond is out of reach. The span is 2-6 s, its score the mean 7.
+    With scores 1, 6, 8, 5, 7 at 1, 3, 5, 7, 9 s and `fraction` 0.7 the bound is 5.6: the peak at 5 s takes in
+    3 s but not 7 s, and what lies beyond is out of reach. The span is 2-6 s, its score the mean 7.
 
     Args:
         scores: (B, T), not negative, such as attention or probabilities.
@@ -87,7 +91,8 @@ def grow_window(
         CausalVideoError: as `frame_slices`; scores below 0 or all 0; a fraction outside (0, 1].
 
     Example:
-        >>> grow_window(torch.tensor([[1.0, 6.0, 8.0, 5.0, 7.0]]), torch.tensor([1.0, 3.0, 5.0, 7.0, 9.0]), fraction=0.7)
+        >>> times = torch.tensor([1.0, 3.0, 5.0, 7.0, 9.0])
+        >>> grow_window(torch.tensor([[1.0, 6.0, 8.0, 5.0, 7.0]]), times, fraction=0.7)
         [(2.0, 6.0, 7.0)]
     """
     if not 0 < fraction <= 1:
@@ -112,8 +117,9 @@ def fit_gaussian(
 ) -> list[Span]:
     """One span a row: the weighted mean time plus and minus `gamma` weighted standard deviations.
 
-    With scores 1, 2, 1 at 2, 4, 6 s the mean is 4 and the deviation sqrt(2) s; `gamma` 1 gives 2.59-5.41 s. The span is cut
-    to the slices of the clip, and always holds the slice of the frame nearest to the mean, so that it is never empty.
+    With scores 1, 2, 1 at 2, 4, 6 s the mean is 4 and the deviation sqrt(2) s; `gamma` 1 gives 2.59-5.41 s.
+    The span is cut to the slices of the clip, and always holds the slice of the frame nearest to the mean, so
+    that it is never empty.
 
     Args:
         scores: (B, T), not negative.
@@ -184,10 +190,11 @@ def _weighted(
     weights = _finite_scores(scores, mask)
     if (weights < 0).any() or (weights.sum(1) == 0).any():
         raise CausalVideoError(
-            "scores do not weigh frames", found=f"smallest {weights.min().item():g}, smallest row sum "
-            f"{weights.sum(1).min().item():g}", expected="no negative score, and one above 0 in each row",
+            "scores do not weigh frames",
+            found=f"smallest {weights.min().item():g}, smallest row sum {weights.sum(1).min().item():g}",
+            expected="no negative score, and one above 0 in each row",
             fix="pass probabilities or attention, such as scores.softmax(-1)",
-        )  # fmt: skip
+        )
     return weights, slices, mask
 
 
@@ -196,9 +203,11 @@ def _finite_scores(scores: Tensor, mask: Tensor) -> Tensor:
     weights = scores.detach().double().masked_fill(~mask, 0.0)
     if not weights.isfinite().all():
         raise CausalVideoError(
-            "frame scores are no numbers", found="NaN or infinity", expected="finite scores",
+            "frame scores are no numbers",
+            found="NaN or infinity",
+            expected="finite scores",
             fix="check the features for NaN, and mask padded frames with frame_mask",
-        )  # fmt: skip
+        )
     return weights
 
 
@@ -206,7 +215,9 @@ def _index_mask(kept: Tensor, frames: int) -> Tensor:
     if kept.dtype.is_floating_point or kept.numel() == 0 or kept.min() < 0 or kept.max() >= frames:
         shown = "none" if kept.numel() == 0 else f"{kept.dtype} from {kept.min().item()} to {kept.max().item()}"
         raise CausalVideoError(
-            "kept frames are no frame indices", found=shown, expected=f"ints from 0 to {frames - 1}",
+            "kept frames are no frame indices",
+            found=shown,
+            expected=f"ints from 0 to {frames - 1}",
             fix="pass output.kept_frames with the timestamps of the same frames, or a bool mask",
-        )  # fmt: skip
+        )
     return torch.zeros(kept.shape[0], frames, dtype=torch.bool, device=kept.device).scatter(1, kept.long(), True)

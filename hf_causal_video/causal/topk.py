@@ -3,9 +3,7 @@
 Why: a hard choice of frames or objects makes evidence readable but has no gradient. The mean of hard choices under
 Gaussian noise has one; at test time the choice is hard again. No (batch, samples, K, d) tensor is ever built: samples are
 drawn, counted and forgotten chunk by chunk, and drawn again from a seed for the backward pass.
-
-Source: TranSTR (arXiv 2307.12058) section 3.2, after Berthet et al. 2020 and Cordonnier et al. 2021. The published code
-keeps only the diagonal of the Jacobian; the default here is the whole, unbiased product.
+Source: TranSTR (arXiv 2307.12058) section 3.2, after Berthet et al. 2020 and Cordonnier et al. 2021.
 """
 
 from typing import Any, Literal, get_args
@@ -34,10 +32,10 @@ def topk_indices(scores: Tensor, k: int, order: Order = "temporal") -> Tensor:
         [[1, 3]]
     """
     _require("order", order, get_args(Order), order in get_args(Order))
-    size = scores.shape[-1]
-    _require("size", f"k={k} of {size} positions", f"1 <= k <= {size}", 1 <= k <= size, "keep fewer, or give more to keep")
-    if not torch.compiler.is_compiling():
-        _require("scores", "NaN", "numbers or -inf", not scores.isnan().any(), "look for NaN in the features or weights")
+    d = scores.shape[-1]
+    _require("size", f"k={k} of {d} positions", f"1 <= k <= {d}", 1 <= k <= d, "keep fewer, or give more")
+    clean = torch.compiler.is_compiling() or not scores.isnan().any()
+    _require("scores", "NaN", "numbers or -inf", clean, "look for NaN in the features or weights")
     indices = scores.topk(k, dim=-1, sorted=order == "score").indices
     return indices.sort(dim=-1).values if order == "temporal" else indices
 
@@ -110,8 +108,8 @@ class _PerturbedTopK(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores, k, num_samples, sigma, noise, seed, gradient, order, baseline) -> Tensor:
         (batch, length), base = scores.shape, scores if scores.dtype == torch.float64 else scores.float()
-        ctx.chunk = max(1, CHUNK_ELEMENTS // (batch * length))
-        ctx.sampling = noise, seed, (batch, num_samples, length), ctx.chunk, base.device, base.dtype
+        chunk = max(1, CHUNK_ELEMENTS // (batch * length))
+        ctx.sampling = noise, seed, (batch, num_samples, length), chunk, base.device, base.dtype
         ctx.rest = k, sigma, gradient, baseline, scores.dtype
         counts, correlation = base.new_zeros(2, batch, k * length)
         offsets, one, kept = torch.arange(k, device=base.device) * length, base.new_ones(()), []
@@ -139,17 +137,15 @@ class _PerturbedTopK(torch.autograd.Function):
             if baseline:
                 total = (total - total.mean(1, keepdim=True)) * (num_samples / (num_samples - 1))
             grad = credit.new_zeros(batch, length)
-            for part, draw in zip(total.split(ctx.chunk, 1), _draws(*ctx.sampling), strict=True):
+            for part, draw in zip(total.split(ctx.sampling[3], 1), _draws(*ctx.sampling), strict=True):
                 grad += torch.bmm(part.unsqueeze(1), draw).squeeze(1)
         return (grad / (num_samples * sigma)).to(dtype), *(None,) * 8
 
 
 def _draws(noise, seed, shape, chunk, device, dtype):
-    """Standard normal noise in chunks of whole samples (B, n, d): slices of what was given, or drawn anew from the seed."""
-    source = torch.Generator(device).manual_seed(seed or 0)
-    for start in range(0, shape[1], chunk):
-        if noise is not None:
-            yield noise[:, start : start + chunk].to(device, dtype)
-        else:
-            size = shape[0], min(chunk, shape[1] - start), shape[2]
-            yield torch.randn(size, generator=source, device=device, dtype=dtype)
+    """Standard normal noise in chunks of whole samples (B, n, d): parts of what was given, or drawn anew from the seed."""
+    if noise is not None:
+        return (part.to(device, dtype) for part in noise.split(chunk, 1))
+    source = torch.Generator(device).manual_seed(seed)
+    sizes = ((shape[0], min(chunk, shape[1] - start), shape[2]) for start in range(0, shape[1], chunk))
+    return (torch.randn(size, generator=source, device=device, dtype=dtype) for size in sizes)

@@ -235,7 +235,7 @@ def _motion(action: str, step: int) -> tuple[tuple[float, float], dict[str, Any]
     if action == "flashing":
         return (0.0, 0.0), {"dim": step % 2 == 1}
     if action == "sliding":
-        return ((-0.6, -0.2, 0.2, 0.6, 0.2, -0.2)[step % 6], 0.0), {}
+        return ((-0.2, 0.1, 0.4, 0.7, 0.4, 0.1)[step % 6], 0.0), {}
     if action == "swinging":
         return ((0.0, 0.35, 0.0, -0.35)[beat], (0.2, 0.0, 0.2, 0.0)[beat]), {"angle": (0, 25, 0, 335)[beat]}
     return ((0.45, 0.0, -0.45, 0.0)[beat], (0.0, 0.45, 0.0, -0.45)[beat]), {}  # circling

@@ -175,7 +175,7 @@ def _draw_mark(draw: ImageDraw.ImageDraw, name: str, c: float, r: float) -> None
             draw.line([_at(c, 1.4 * r, degrees), _at(c, 2.0 * r, degrees)], fill=255, width=width)
     elif name == "sliding":  # long lines to the left
         for y in (-0.6, 0, 0.6):
-            line((-2.1, y), (-1.3, y))
+            line((-1.95, y), (-1.25, y))
     elif name == "swinging":  # two ropes from a peg
         line((-0.7, -0.9), (0, -1.9), (0.7, -0.9))
         draw.ellipse(_disk(c, 0.28 * r, dy=-1.85 * r), fill=255)

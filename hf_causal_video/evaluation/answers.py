@@ -1,7 +1,8 @@
-"""Pair predictions with annotations, whatever plain layout they come in, and refuse what would change a number.
+"""Pair predictions with annotations, in whatever plain layout, and refuse what would change a number.
 
-Why: an accuracy is only as good as the pairing behind it. A question that is silently dropped, answered twice, or keyed
-differently moves the table without a trace, so each of these is an error here, once, for every benchmark.
+Why: an accuracy is only as good as the pairing behind it. A question that is silently dropped, answered
+twice, or keyed differently moves the table without a trace, so each of these is an error here, once, for
+every benchmark.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -72,9 +73,11 @@ def whole_number(value: Any, key: str, what: str) -> int:
 
 
 def by_key(
-    rows: Mapping[Any, Any] | Iterable[Mapping[str, Any]], value_name: str, key: Callable[..., str] = question_key
+    rows: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
+    value_name: str,
+    key: Callable[..., str] = question_key,
 ) -> dict[str, Mapping[str, Any]]:
-    """Rows under their question key, from `{key: value}`, `{key: row}` or a list of rows; a repeated key is an error.
+    """Rows under their question key, from `{key: value}`, `{key: row}` or a list; a repeated key is an error.
 
     Example:
         >>> by_key({"v_1": 3}, "prediction")
@@ -149,14 +152,15 @@ def pair_answers(
     """Every annotated multiple-choice question with its prediction, in the order of the annotations.
 
     Args:
-        predictions: `{key: int}`, `{key: {"prediction": int}}` or rows with `question_id` and `prediction`. An `answer`
-            beside a prediction must agree with the annotation.
+        predictions: `{key: int}`, `{key: {"prediction": int}}` or rows with `question_id` and `prediction`.
+            An `answer` beside a prediction must agree with the annotation.
         annotations: rows with a key (`question_id`, or `video` and `qid`), a type and an answer.
         num_choices: choices of a question whose row does not list them.
         suffix: the column that completes the key of a row without `question_id`.
 
     Raises:
-        CausalVideoError: unknown, missing or repeated keys, and answers or predictions that are no index of a choice.
+        CausalVideoError: unknown, missing or repeated keys, and answers or predictions that are no index of a
+            choice.
     """
     annotated = by_key(annotations, "answer", lambda row: question_key(row, suffix))
     predicted = by_key(predictions, "prediction", lambda row: question_key(row, suffix))

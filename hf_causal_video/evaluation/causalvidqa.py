@@ -1,9 +1,10 @@
 """Causal-VidQA: accuracy of six questions a video, where a prediction counts only together with its reason.
 
-Why: a right guess about the future or a counterfactual with a wrong reason is no understanding, so the headline number
-takes prediction (p, pr) and counterfactual (c, cr) as pairs.
+Why: a right guess about the future or a counterfactual with a wrong reason is no understanding, so the
+headline number takes prediction (p, pr) and counterfactual (c, cr) as pairs.
 
-Source: Li et al. 2022 (arXiv 2205.14895); `All` is the mean of d, e and the two pair accuracies over the videos.
+Source: Li et al. 2022 (arXiv 2205.14895); `All` is the mean of d, e and the two pair accuracies over the
+videos.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,16 +27,17 @@ def causalvidqa_accuracy(
 
     Args:
         predictions: as in `nextqa_accuracy`; a key is `<video>_<type>`.
-        annotations: rows with `video_id`, `type` (d, e, p, pr, c, cr) and `answer`, or question rows. Every video must
-            have all six.
+        annotations: rows with `video_id`, `type` (d, e, p, pr, c, cr) and `answer`, or question rows. Every
+            video must have all six.
         num_choices: choices of a question whose row does not list them.
 
     Returns:
-        `d`, `e`, `p`, `pr`, `c`, `cr`, `par` (p and pr both right), `car` (c and cr both right), `All`, and `counts`:
-        `{name: {"correct", "total"}}` for each of them.
+        `d`, `e`, `p`, `pr`, `c`, `cr`, `par` (p and pr both right), `car` (c and cr both right), `All`, and
+        `counts`: `{name: {"correct", "total"}}` for each of them.
 
     Raises:
-        CausalVideoError: a key unknown, missing or repeated, an answer that is no choice, or a video without all six types.
+        CausalVideoError: a key unknown, missing or repeated, an answer that is no choice, or a video without
+            all six types.
 
     Source: Li et al. 2022, Causal-VidQA.
 

@@ -1,11 +1,11 @@
 """NExT-GQA: does the model answer rightly *because* it looked at the right moment?
 
-Why: a right answer from the wrong seconds is a guess. Acc@GQA counts an answer only when the predicted span lies, for at
-least half of its length, inside an annotated one; IoP and IoU say how well the span alone fits.
+Why: a right answer from the wrong seconds is a guess. Acc@GQA counts an answer only when the predicted span
+lies, for at least half of its length, inside an annotated one; IoP and IoU say how well the span alone fits.
 
-Source: Xiao et al. 2024, NExT-GQA (arXiv 2309.01327), temporal grounding metrics. As in the published evaluation, a
-question takes the best IoP and the best IoU over its annotated spans independently, and a question without a predicted
-span leaves the denominator; the result says how many did.
+Source: Xiao et al. 2024, NExT-GQA (arXiv 2309.01327), temporal grounding metrics. As in the published
+evaluation, a question takes the best IoP and the best IoU over its annotated spans independently, and a
+question without a predicted span leaves the denominator; the result says how many did.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,23 +32,27 @@ def nextgqa_metrics(
     """Grounded accuracy and temporal grounding metrics of NExT-GQA, in percent.
 
     Args:
-        predictions: one span a question: `{key: [start, end]}`, `{key: {"span": [start, end], "prediction": int}}`, or rows
-            with `question_id`, `span` (or `start_s` and `end_s`) and maybe `prediction`. A key is `<video>_<qid>`.
-        annotations: the published file, `{video: {"duration", "location": {qid: [[start_s, end_s], ...]}}}`, or question
-            rows (`question_id`, `spans`, `duration_s`, `answer`); rows without spans are not scored.
-        answers: `{key: {"prediction": int, "answer": int}}`, `{key: int}` or rows, where the predicted answers are not
-            beside the spans. Questions that are not scored may be in it.
-        unit: "seconds", or "fraction" of the video's duration, which is rounded to 0.1 s before scoring, as published.
+        predictions: one span a question: `{key: [start, end]}`, `{key: {"span": [start, end]}}`, or rows with
+            `question_id` and `span` (or `start_s` and `end_s`); the predicted answer may stand beside it as
+            `prediction`, the true one as `answer`. A key is `<video>_<qid>`.
+        annotations: the published file, `{video: {"duration", "location": {qid: [[start_s, end_s], ...]}}}`,
+            or question rows (`question_id`, `spans`, `duration_s`, `answer`); rows without spans are not
+            scored.
+        answers: `{key: {"prediction": int, "answer": int}}`, `{key: int}` or rows, where the predicted
+            answers are not beside the spans. Questions that are not scored may be in it.
+        unit: "seconds", or "fraction" of the video's duration, which is rounded to 0.1 s before scoring, as
+            published.
         subset: keys to score; all by default.
-        missing: "skip" leaves questions without a predicted span out, as the published evaluation does; "error" refuses.
+        missing: "skip" leaves questions without a predicted span out, as the published evaluation does;
+            "error" refuses.
 
     Returns:
-        `Acc@GQA` (0.0 without answers), `mIoP`, `IoP@0.3`, `IoP@0.5`, `mIoU`, `IoU@0.3`, `IoU@0.5`, `Acc@QA` (only with
-        answers), and `counts`: questions `scored`, and `missing` a predicted span.
+        `Acc@GQA` (0.0 without answers), `mIoP`, `IoP@0.3`, `IoP@0.5`, `mIoU`, `IoU@0.3`, `IoU@0.5`, `Acc@QA`
+        (only with answers), and `counts`: questions `scored`, and `missing` a predicted span.
 
     Raises:
-        CausalVideoError: unknown or repeated keys, spans that are no interval, fractions outside [0, 1], an answer that is
-            missing or disagrees with the annotation, or nothing to score.
+        CausalVideoError: unknown or repeated keys, spans that are no interval, fractions outside [0, 1], an
+            answer that is missing or disagrees with the annotation, or nothing to score.
 
     Source: Xiao et al. 2024, NExT-GQA.
 
@@ -62,9 +66,11 @@ def nextgqa_metrics(
     """
     if unit not in ("seconds", "fraction") or missing not in ("skip", "error"):
         raise CausalVideoError(
-            "unknown option", found=f"unit={unit!r}, missing={missing!r}",
-            expected="unit 'seconds' or 'fraction', missing 'skip' or 'error'", fix="use one of these words",
-        )  # fmt: skip
+            "unknown option",
+            found=f"unit={unit!r}, missing={missing!r}",
+            expected="unit 'seconds' or 'fraction', missing 'skip' or 'error'",
+            fix="use one of these words",
+        )
     gold = read_grounding(annotations)
     predicted = by_key(predictions, "span")
     check_keys(predicted, gold, "predicted spans", allow_missing=missing == "skip")
@@ -72,9 +78,11 @@ def nextgqa_metrics(
     scored = [key for key in gold if key in predicted and key in chosen]
     if not scored:
         raise CausalVideoError(
-            "no question to score", found=f"{len(predicted)} spans, {len(chosen)} keys in the subset",
-            expected="at least one key in both", fix="pass the subset of the same split",
-        )  # fmt: skip
+            "no question to score",
+            found=f"{len(predicted)} spans, {len(chosen)} keys in the subset",
+            expected="at least one key in both",
+            fix="pass the subset of the same split",
+        )
 
     spans = np.array([read_span(key, predicted[key]) for key in scored], dtype=np.float64)  # (questions, 2)
     if unit == "fraction":
@@ -92,9 +100,11 @@ def nextgqa_metrics(
 
 
 def intersect_predictions(
-    fractions: Mapping[str, Any], seconds: Mapping[str, Any], annotations: Mapping[str, Any] | Iterable[Mapping[str, Any]]
+    fractions: Mapping[str, Any],
+    seconds: Mapping[str, Any],
+    annotations: Mapping[str, Any] | Iterable[Mapping[str, Any]],
 ) -> dict[str, list[float]]:
-    """Two predicted spans a question as one: their intersection, or the span in seconds where they are disjoint.
+    """Two predicted spans a question as one: their intersection, or the span in seconds if they are disjoint.
 
     Args:
         fractions: `{key: [start, end]}` as fractions of the duration (a span that the model regresses).
@@ -135,16 +145,20 @@ def _seconds(fractions: np.ndarray, keys: list[str], gold: Mapping[str, Annotate
     if outside.any():
         worst = int(np.flatnonzero(outside)[0])
         raise CausalVideoError(
-            "a span is no fraction of its video", found=f"{fractions[worst].tolist()} for {keys[worst]}",
-            expected="numbers in [0, 1]", fix="pass unit='seconds', or divide by the duration and clip",
-        )  # fmt: skip
+            "a span is no fraction of its video",
+            found=f"{fractions[worst].tolist()} for {keys[worst]}",
+            expected="numbers in [0, 1]",
+            fix="pass unit='seconds', or divide by the duration and clip",
+        )
     durations = np.array([gold[key].duration_s for key in keys], dtype=np.float64)
     unknown = [key for key, duration in zip(keys, durations, strict=True) if not duration > 0]
     if unknown:
         raise CausalVideoError(
-            "fractions of a video of unknown length", found=f"no duration for {unknown[0]}",
-            expected="a duration in seconds for each video", fix="give duration_s in the annotations, or spans in seconds",
-        )  # fmt: skip
+            "fractions of a video of unknown length",
+            found=f"no duration for {unknown[0]}",
+            expected="a duration in seconds for each video",
+            fix="give duration_s in the annotations, or spans in seconds",
+        )
     return np.round(fractions * durations[:, None], 1)
 
 
@@ -168,9 +182,11 @@ def _right(
     lacking = [key for key in keys if rows.get(key, {}).get("prediction") is None]
     if lacking:
         raise CausalVideoError(
-            "some grounded questions have no predicted answer", found=f"{len(lacking)} without, first {lacking[:3]}",
-            expected=f"an answer for each of {len(keys)}", fix="predict them, or pass no answers at all",
-        )  # fmt: skip
+            "some grounded questions have no predicted answer",
+            found=f"{len(lacking)} without, first {lacking[:3]}",
+            expected=f"an answer for each of {len(keys)}",
+            fix="predict them, or pass no answers at all",
+        )
     right = np.zeros(len(keys), dtype=bool)
     for position, key in enumerate(keys):
         stored, annotated = rows[key].get("answer"), gold[key].answer
@@ -179,7 +195,8 @@ def _right(
             raise CausalVideoError(
                 f"the true answer of {key} is unknown or contradicted",
                 found=f"{stored} beside the prediction, {annotated} in the annotations",
-                expected="one true answer", fix="give `answer` in the annotations or beside each prediction",
-            )  # fmt: skip
+                expected="one true answer",
+                fix="give `answer` in the annotations or beside each prediction",
+            )
         right[position] = whole_number(rows[key]["prediction"], key, "prediction") == truth
     return right

@@ -1,10 +1,10 @@
 """NExT-QA multiple choice: accuracy overall, by causal / temporal / descriptive, and by fine question type.
 
-Why: the benchmark exists to tell description from reasoning, so the overall number alone says little: a model can win on
-what is seen (D) and lose on why it happened (C).
+Why: the benchmark exists to tell description from reasoning, so the overall number alone says little: a model
+can win on what is seen (D) and lose on why it happened (C).
 
-Source: Xiao et al. 2021 (arXiv 2105.08276); the published evaluation folds the type TP (previous) into TN (next) and
-averages every group over its questions.
+Source: Xiao et al. 2021 (arXiv 2105.08276); the published evaluation folds the type TP (previous) into TN
+(next) and averages every group over its questions.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,15 @@ from typing import Any
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.evaluation.answers import count_correct, pair_answers, percent
 
-FINE_TYPES = {"CW": "Why", "CH": "How", "TN": "Bef&Aft", "TC": "When", "DC": "Cnt", "DL": "Loc", "DO": "Other"}
+FINE_TYPES = {
+    "CW": "Why",
+    "CH": "How",
+    "TN": "Bef&Aft",
+    "TC": "When",
+    "DC": "Cnt",
+    "DL": "Loc",
+    "DO": "Other",
+}
 GROUPS = {"C": "Acc_C", "T": "Acc_T", "D": "Acc_D"}
 
 
@@ -26,23 +34,26 @@ def nextqa_accuracy(
     """Accuracy of NExT-QA multiple choice in percent, by group and by fine type.
 
     Args:
-        predictions: `{key: int}`, `{key: {"prediction": int}}`, or rows with `question_id` and `prediction`, where a key
-            is `<video>_<qid>` and a prediction is a zero-based choice.
+        predictions: `{key: int}`, `{key: {"prediction": int}}`, or rows with `question_id` and `prediction`,
+            where a key is `<video>_<qid>` and a prediction is a zero-based choice.
         annotations: rows of the public csv (`video` or `video_id`, `qid`, `type`, `answer`) or question rows
             (`question_id`, `question_type`, `answer`).
         num_choices: choices of a question whose row does not list them.
 
     Returns:
-        `Acc`, `Acc_C`, `Acc_T`, `Acc_D`, `Why`, `How`, `Bef&Aft`, `When`, `Cnt`, `Loc`, `Other` (None where a type was
-        never asked) and `counts`: `{type: {"correct", "total"}}` for the fine types, C, T, D and all.
+        `Acc`, `Acc_C`, `Acc_T`, `Acc_D`, `Why`, `How`, `Bef&Aft`, `When`, `Cnt`, `Loc`, `Other` (None where a
+        type was never asked) and `counts`: `{type: {"correct", "total"}}` for the fine types, C, T, D and
+        all.
 
     Raises:
-        CausalVideoError: a key unknown, missing or repeated, an answer that is no choice, or a type NExT-QA does not have.
+        CausalVideoError: a key unknown, missing or repeated, an answer that is no choice, or a type NExT-QA
+            does not have.
 
     Source: Xiao et al. 2021, NExT-QA.
 
     Example:
-        >>> rows = [{"video": 7, "qid": 0, "type": "CW", "answer": 1}, {"video": 7, "qid": 1, "type": "TP", "answer": 0}]
+        >>> rows = [{"video": 7, "qid": 0, "type": "CW", "answer": 1},
+        ...         {"video": 7, "qid": 1, "type": "TP", "answer": 0}]
         >>> result = nextqa_accuracy({"7_0": 1, "7_1": 4}, rows)
         >>> result["Acc"], result["Why"], result["Bef&Aft"], result["Acc_D"]
         (50.0, 100.0, 0.0, None)

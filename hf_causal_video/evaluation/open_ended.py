@@ -1,7 +1,9 @@
-"""Open-ended VideoQA: exact-match accuracy over an answer vocabulary, overall and by the first word of the question.
+"""Open-ended VideoQA: exact-match accuracy over an answer vocabulary, overall and by the first word of the
+question.
 
-Why: MSVD-QA and MSRVTT-QA ask one-word questions; "what" and "who" make nine tenths of them and hide the rest. An answer
-outside the training vocabulary can never be given, and counts as wrong rather than leaving the denominator.
+Why: MSVD-QA and MSRVTT-QA ask one-word questions; "what" and "who" make nine tenths of them and hide the
+rest. An answer outside the training vocabulary can never be given, and counts as wrong rather than leaving
+the denominator.
 
 Source: Xu et al. 2017 (MSVD-QA, MSRVTT-QA); IGV, EIGV and TranSTR report it as plain top-1.
 """
@@ -10,7 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.evaluation.answers import by_key, check_keys, count_correct, first_of, percent, whole_number
+from hf_causal_video.evaluation.answers import (
+    by_key,
+    check_keys,
+    count_correct,
+    first_of,
+    percent,
+    whole_number,
+)
 
 FIRST_WORDS = ("what", "who", "how", "when", "where")
 
@@ -24,9 +33,11 @@ def open_ended_accuracy(
     """Exact-match top-1 accuracy in percent, overall and by first word.
 
     Args:
-        predictions: `{key: int}`, `{key: {"prediction": int}}` or rows with `question_id` and `prediction`; an index into
-            the vocabulary, or one past its end (the class for everything else), which is always wrong.
-        annotations: rows with `question` and `answer`, an index (-1: outside the vocabulary) or, with `vocabulary`, a text.
+        predictions: `{key: int}`, `{key: {"prediction": int}}` or rows with `question_id` and `prediction`;
+            an index into the vocabulary, or one past its end (the class for everything else), which is always
+            wrong.
+        annotations: rows with `question` and `answer`, an index (-1: outside the vocabulary) or, with
+            `vocabulary`, a text.
         vocabulary: the answers in the order of the indices; needed where annotations hold texts.
 
     Returns:
@@ -34,7 +45,8 @@ def open_ended_accuracy(
         `out_of_vocabulary` is the number of questions whose answer the vocabulary does not hold.
 
     Raises:
-        CausalVideoError: a key unknown, missing or repeated, a text answer without a vocabulary, or an index outside it.
+        CausalVideoError: a key unknown, missing or repeated, a text answer without a vocabulary, or an index
+            outside it.
 
     Example:
         >>> rows = [{"question_id": "1", "question": "who runs", "answer": "dog"},

@@ -1,7 +1,7 @@
 """Intervals in time: how they are read, and how two of them overlap.
 
-Why: IoU asks whether a predicted span is the annotated one; IoP asks only whether it stays inside, which is the fair
-question when a short look is enough to answer. Source: Xiao et al. 2024, NExT-GQA.
+Why: IoU asks whether a predicted span is the annotated one; IoP asks only whether it stays inside, which is
+the fair question when a short look is enough to answer. Source: Xiao et al. 2024, NExT-GQA.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from hf_causal_video.evaluation.answers import by_key, whole_number
 
 @dataclass(frozen=True)
 class Annotated:
-    """The true spans of one question in seconds, (spans, 2); the video's length (0.0 unknown) and answer (None unknown)."""
+    """The true spans of one question, (spans, 2) seconds, with the video's length (0.0 unknown) and the answer."""
 
     spans: np.ndarray
     duration_s: float
@@ -28,8 +28,8 @@ def span_overlap(annotated: Any, predicted: Any) -> tuple[np.ndarray, np.ndarray
 
     Args:
         annotated: (..., 2) start and end of the true spans.
-        predicted: (..., 2) start and end of the predicted spans, in the same unit. A span of zero length has IoU 0, and
-            IoP 1 where it lies inside the annotated span (ends included), else 0.
+        predicted: (..., 2) start and end of the predicted spans, in the same unit. A span of zero length has
+            IoU 0, and IoP 1 where it lies inside the annotated span (ends included), else 0.
 
     Returns:
         IoU (...) and IoP (...), float64.
@@ -50,7 +50,7 @@ def span_overlap(annotated: Any, predicted: Any) -> tuple[np.ndarray, np.ndarray
 
 
 def read_span(key: str, row: Mapping[str, Any]) -> list[float]:
-    """The one span [start, end] of a prediction row, from `span`, a single entry of `spans`, or `start_s` and `end_s`."""
+    """The one span [start, end] of a row: its `span`, the single entry of `spans`, or `start_s` and `end_s`."""
     value = row.get("span")
     if value is None and row.get("spans") is not None:
         value = row["spans"][0] if len(row["spans"]) == 1 else row["spans"]
@@ -67,7 +67,9 @@ def read_grounding(annotations: Mapping[str, Any] | Iterable[Mapping[str, Any]])
         ['v_0', 'v_1']
     """
     gold: dict[str, Annotated] = {}
-    if isinstance(annotations, Mapping) and all(isinstance(x, Mapping) and "location" in x for x in annotations.values()):
+    if isinstance(annotations, Mapping) and all(
+        isinstance(x, Mapping) and "location" in x for x in annotations.values()
+    ):
         for video, entry in annotations.items():
             duration = float(entry.get("duration", 0.0))
             for qid, spans in entry["location"].items():
@@ -89,7 +91,9 @@ def read_grounding(annotations: Mapping[str, Any] | Iterable[Mapping[str, Any]])
 
 
 def _annotated(key: str, spans: Sequence[Any], duration_s: float, answer: int | None) -> Annotated:
-    return Annotated(np.array([_interval(key, span, "annotated") for span in spans]).reshape(-1, 2), duration_s, answer)
+    return Annotated(
+        np.array([_interval(key, span, "annotated") for span in spans]).reshape(-1, 2), duration_s, answer
+    )
 
 
 def _interval(key: str, value: Any, what: str) -> list[float]:

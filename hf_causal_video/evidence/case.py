@@ -1,7 +1,7 @@
 """One answered question with all that a picture of it needs; the strip and the report draw the same case.
 
-Why: evidence convinces only when it is checked against the frames it claims, so frames, times, scores and spans are put
-together, and found consistent, in one place before anything is drawn.
+Why: evidence convinces only when it is checked against the frames it claims, so frames, times, scores and
+spans are put together, and found consistent, in one place before anything is drawn.
 """
 
 from collections.abc import Sequence
@@ -150,5 +150,8 @@ class EvidenceCase:
 
 def _mismatch(what: str, found: object, other: object, expected: str) -> CausalVideoError:
     return CausalVideoError(
-        f"{what} do not fit", found=f"{found} and {other}", expected=expected, fix="take both from the same answer"
+        f"{what} do not fit",
+        found=f"{found} and {other}",
+        expected=expected,
+        fix="take both from the same answer",
     )

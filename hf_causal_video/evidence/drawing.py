@@ -1,4 +1,4 @@
-"""A small canvas over Pillow: text that wraps, rounded boxes, bars and pictures, drawn at twice the size for clean edges.
+"""A small canvas over Pillow: text that wraps, round boxes, pictures; drawn at twice the size for clean edges.
 
 Why Pillow alone: the strip has to be made wherever the model runs, and a plotting library is a heavy guest.
 """
@@ -42,8 +42,8 @@ class Canvas:
     Args:
         width: final width in pixels.
         height: final height in pixels.
-        font_path: a font file. Pillow's own by default, which has no accents and Latin letters only: others are
-            written in their ASCII form, or as a question mark.
+        font_path: a font file. Pillow's own by default, which has no accents and Latin letters only: others
+            are written in their ASCII form, or as a question mark.
 
     Example:
         >>> canvas = Canvas(120, 40)
@@ -66,7 +66,7 @@ class Canvas:
         return font(size, self.font_path).getlength(self.legible(text)) / SCALE
 
     def wrap(self, text: str, size: float, width: float, most: int = 99) -> list[str]:
-        """Text as lines no wider than `width`; words longer than a line are cut, and past `most` lines comes an ellipsis."""
+        """Text as lines no wider than `width`; longer words are cut, and past `most` lines comes an ellipsis."""
         lines, line = [], ""
         for word in self.legible(text).split():
             while self.width_of(word, size) > width and len(word) > 1:  # one word wider than a line
@@ -86,7 +86,14 @@ class Canvas:
         return lines
 
     def text(
-        self, x: float, y: float, text: str, size: float, colour: str = INK, bold: bool = False, anchor: str = "la"
+        self,
+        x: float,
+        y: float,
+        text: str,
+        size: float,
+        colour: str = INK,
+        bold: bool = False,
+        anchor: str = "la",
     ) -> None:
         """One line of text; `anchor` as in Pillow ("la": left, ascender line)."""
         face = font(size, self.font_path)
@@ -95,7 +102,12 @@ class Canvas:
         self.draw.text(where, text, fill=colour, font=face, anchor=anchor, stroke_width=stroke, stroke_fill=colour)
 
     def box(
-        self, box: Box, fill: str | None = None, outline: str | None = None, line: float = 0, radius: float = 0
+        self,
+        box: Box,
+        fill: str | None = None,
+        outline: str | None = None,
+        line: float = 0,
+        radius: float = 0,
     ) -> None:
         """A filled or outlined rectangle (x0, y0, x1, y1) with round corners."""
         x0, y0, x1, y1 = (value * SCALE for value in box)
@@ -105,7 +117,12 @@ class Canvas:
 
     def line(self, points: list[tuple[float, float]], colour: str, width: float = 1) -> None:
         """A line through points."""
-        self.draw.line([(x * SCALE, y * SCALE) for x, y in points], fill=colour, width=round(width * SCALE), joint="curve")
+        self.draw.line(
+            [(x * SCALE, y * SCALE) for x, y in points],
+            fill=colour,
+            width=round(width * SCALE),
+            joint="curve",
+        )
 
     def picture(self, frame: np.ndarray, box: Box, dim: float = 0.0, radius: float = 0) -> None:
         """A frame, cut to the shape of the box around its middle; `dim` in [0, 1] fades it towards the paper."""

@@ -1,4 +1,4 @@
-"""Style and script of the report: written once, put into every page whole, so that a page needs nothing but itself."""
+"""Style and script of the report, put into every page whole, so that a page needs nothing but itself."""
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
@@ -48,7 +48,8 @@ a { color: inherit; text-decoration-color: var(--plain); }
 .bar i { display: block; height: 100%; border-radius: 4px; background: var(--plain); }
 .chosen .bar i { background: var(--evidence); }
 .without, .only { display: none !important; }
-.view-without:checked ~ .choices :is(.full, .only), .view-only:checked ~ .choices :is(.full, .without) { display: none !important; }
+.view-without:checked ~ .choices :is(.full, .only),
+.view-only:checked ~ .choices :is(.full, .without) { display: none !important; }
 .view-without:checked ~ .choices .without, .view-only:checked ~ .choices .only { display: block !important; }
 .clip { position: relative; margin-top: 40px; }
 .film { position: relative; height: 72px; }

@@ -1,7 +1,8 @@
-"""One html file that shows a list of answered questions with their evidence: open it, send it, keep it beside the numbers.
+"""One html file of answered questions with their evidence: open it, send it, keep it beside the numbers.
 
-Why: a table says how often a model is right; only looking at cases says why. The page carries its pictures, style and script
-inside and forbids itself any request, so it opens anywhere, for years. Without JavaScript everything is there but the slider.
+Why: a table says how often a model is right; only looking at cases says why. The page carries its pictures,
+style and script inside and forbids itself any request, so it opens anywhere, for years. Without JavaScript
+everything is there but the slider.
 """
 
 import base64
@@ -37,8 +38,8 @@ def write_report(
     Args:
         path: the file to write.
         cases: what to show, in this order; `scores_without` and `scores_only` become buttons where given.
-        metrics: `{name: number}` for a list, or `{row: {name: number}}` for a table with a row each; nested `counts` beside
-            numbers are left out.
+        metrics: `{name: number}` for a list, or `{row: {name: number}}` for a table with a row each; nested
+            `counts` beside numbers are left out.
         title: headline of the page.
         note: a paragraph under it, such as data, split and number of questions.
         frame_width: pictures are stored no wider than this, in pixels.
@@ -75,7 +76,11 @@ def report_html(
     """The page of `write_report` as text."""
     if not cases:
         raise CausalVideoError("nothing to report", found="0 cases", expected="at least 1", fix="pass some cases")
-    body = [f"<h1>{escape(title)}</h1>", f'<p class="note">{escape(note)}</p>' if note else "", _metrics(metrics or {})]
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="note">{escape(note)}</p>' if note else "",
+        _metrics(metrics or {}),
+    ]
     if len(cases) > 1:
         body.append(_index(cases))
     body += [_case(number, case, frame_width) for number, case in enumerate(cases, 1)]
@@ -113,7 +118,8 @@ def _number(value: Any) -> str:
 def _index(cases: Sequence[EvidenceCase]) -> str:
     verdict = {True: "right", False: "wrong", None: ""}
     rows = "".join(
-        f'<tr><td class="number">{number}</td><td class="wide"><a href="#case-{number}">{escape(case.question)}</a></td>'
+        f'<tr><td class="number">{number}</td>'
+        f'<td class="wide"><a href="#case-{number}">{escape(case.question)}</a></td>'
         f"<td>{escape(case.evidence.answer)}</td><td>{verdict[case.right]}</td></tr>"
         for number, case in enumerate(cases, 1)
     )
@@ -165,8 +171,8 @@ def _answers(number: int, case: EvidenceCase) -> str:
         figures = "".join(f'<b class="{name}">{value:.0f} %</b>' for name, value in values.items())
         bars = "".join(f'<i class="{name}" style="width:{value:.2f}%"></i>' for name, value in values.items())
         parts.append(
-            f'<li{" class=chosen" if chosen else ""}><span class="choice"><span>{escape(choice) or "(empty)"}{tag}</span>'
-            f'{figures}</span><span class="bar">{bars}</span></li>'
+            f'<li{" class=chosen" if chosen else ""}><span class="choice">'
+            f'<span>{escape(choice) or "(empty)"}{tag}</span>{figures}</span><span class="bar">{bars}</span></li>'
         )
     parts.append("</ul>")
     if case.true_answer is not None and case.true_row < 0:
@@ -212,7 +218,10 @@ def _film(case: EvidenceCase, pictures: Sequence[str]) -> str:
 
 def _spans(case: EvidenceCase) -> str:
     parts = []
-    for name, kind, spans in (("evidence", "", case.evidence.spans), ("annotated", " truth", case.true_spans)):
+    for name, kind, spans in (
+        ("evidence", "", case.evidence.spans),
+        ("annotated", " truth", case.true_spans),
+    ):
         if spans:
             ordered = sorted((float(span[0]), float(span[1])) for span in spans)
             marks = "".join(

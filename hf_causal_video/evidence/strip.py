@@ -1,8 +1,9 @@
-"""One picture for one answer: question, choices, the frames it kept with their objects, and where they lie in the clip.
+"""One picture for one answer: question, choices, the frames and objects it kept, and where they lie in time.
 
-Why: an answer with a picture of its reason can be judged in five seconds, by someone who never read the paper. From top to
-bottom: question; choices with scores; the kept frames, large, with the kept objects; the whole clip as a film, kept frames
-raised and the rest faded; and under it, on the same axis of time, the predicted and the annotated spans.
+Why: an answer with a picture of its reason can be judged in five seconds, by someone who never read the
+paper. From top to bottom: question; choices with scores; the kept frames, large, with the kept objects; the
+whole clip as a film, kept frames raised and the rest faded; and under it, on the same axis of time, the
+predicted and the annotated spans.
 """
 
 import os
@@ -197,7 +198,11 @@ class _Strip:
             top = y - RAISE if kept else y
             area = (middle - wide / 2 + gap, top, middle + wide / 2 - gap, top + height)
             if index in anchors:
-                bend = [(anchors[index], y - RAISE - 44), (anchors[index], y - RAISE - 26), (middle, y - RAISE - 8)]
+                bend = [
+                    (anchors[index], y - RAISE - 44),
+                    (anchors[index], y - RAISE - 26),
+                    (middle, y - RAISE - 8),
+                ]
                 canvas.line([*bend, (middle, top)], EVIDENCE, 2)
             if not self.measuring:
                 canvas.picture(case.frames[index], area, dim=0.0 if kept else 0.55, radius=3)

@@ -187,8 +187,8 @@ def _read_clock(container, path: Path) -> _Clock:
             fix="leave this file out",
         )
     if not has_ticks:
-        declared = _declared(stream, container, 0.0, every_end) or 0.0
-        return _Clock(pts, pts / rate, np.empty(0), count / rate, max(count / rate, declared))
+        claimed = _declared(stream, container, 0.0, every_end) or 0.0
+        return _Clock(pts, pts / rate, np.empty(0), count / rate, max(count / rate, claimed))
     start = float(pts[0] * stream.time_base)
     times = pts * float(stream.time_base) - start
     step = float(np.median(np.diff(times))) if len(times) > 1 else 1 / (rate or 25.0)
@@ -214,10 +214,11 @@ def _decode_exactly(path: Path, clock: _Clock, shown: np.ndarray) -> list[np.nda
     """Jump to the key frame before each instant; None if the clip cannot be read that way."""
     import av
 
-    frames = []
+    frames: list[np.ndarray] = []
     with _open(path) as container:
         stream = _picture(container, path)
-        position, decoder = -np.inf, iter(())
+        position: float = -np.inf
+        decoder: Iterator = iter(())
         for target in clock.pts[shown].tolist():
             key = int(clock.keys[max(np.searchsorted(clock.keys, target, side="right") - 1, 0)])
             try:

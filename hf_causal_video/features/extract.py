@@ -122,7 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  hf-causal-video extract videos/ --frame-model google/siglip2-base-patch16-224 --output features/\n"
         "  hf-causal-video extract videos/ --frame-model facebook/dinov2-base --object-model PekingU/rtdetr_r50vd \\\n"
         "      --sampling uniform-16 --num-objects 20 --device cuda --dtype bfloat16 --output features/\n"
-        "  hf-causal-video extract a.mp4 b.mkv --frame-model ./my-vit --frame-layer cls --sampling fps-1 --output out/\n\n"
+        "  hf-causal-video extract a.mp4 --frame-model ./my-vit --frame-layer cls --sampling fps-1 --output out/\n\n"
         "Clips that cannot be read are listed with the reason in OUTPUT/failed.json; they never stop the run.\n"
         'Read the result with FeatureStore.open(OUTPUT), or datasets.load_dataset(OUTPUT, "features").'
     )

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 import os
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -83,7 +85,8 @@ class ShardWriter:
     """
 
     def __init__(self, path: Path, schema: pa.Schema):
-        self.path, self.schema, self.video_ids = path, schema, []
+        self.path, self.schema = path, schema
+        self.video_ids: list[str] = []
         self.temporary = path.with_name(f".{path.name}.tmp")
         self._writer = pq.ParquetWriter(
             self.temporary,
@@ -115,6 +118,16 @@ class ShardWriter:
         self.temporary.unlink(missing_ok=True)
 
 
+class _Index(NamedTuple):
+    """Where the rows of a shard lie."""
+
+    columns: list[str]
+    group_of: np.ndarray  # (rows,) row group
+    ends: np.ndarray  # (rows, columns) first byte after the values
+    counts: np.ndarray  # (rows, columns) values
+    rooms: np.ndarray  # (rows, columns) bytes, a multiple of 64
+
+
 class Shard:
     """Read the rows of one shard by position, holding nothing in memory but where they lie.
 
@@ -127,7 +140,7 @@ class Shard:
 
     def __init__(self, path: Path):
         self.path = path
-        self._ends = self._counts = self._file = None
+        self._file: int | None = None
         try:
             metadata = pq.read_metadata(path)
             ids = (metadata.metadata or {}).get(IDS_KEY)
@@ -140,9 +153,8 @@ class Shard:
 
     def nbytes(self, row: int) -> int:
         """Say how much room `read` wants for this row, in bytes."""
-        if self._ends is None:
-            self._index()
-        return int(self._rooms[row].sum()) if self.is_plain else 0
+        rooms = self._index.rooms  # building the index settles is_plain
+        return int(rooms[row].sum()) if self.is_plain else 0
 
     def read(self, row: int, room: np.ndarray) -> dict[str, np.ndarray]:
         """Give the arrays of one row, flat; the caller shapes them.
@@ -152,9 +164,8 @@ class Shard:
             room: (nbytes(row),) uint8 that the arrays are read into; one allocation for a whole batch is three
                 times faster than one an array, as the kernel clears every fresh page.
         """
-        if self._ends is None:
-            self._index()
-        return self._read_plain(row, room) if self.is_plain else self._read_decoded(row)
+        index = self._index
+        return self._read_plain(index, row, room) if self.is_plain else self._read_decoded(index, row)
 
     def close(self) -> None:
         """Let go of the file; the next read opens it again."""
@@ -162,42 +173,46 @@ class Shard:
             os.close(self._file)
             self._file = None
 
-    def _index(self) -> None:
+    @cached_property
+    def _index(self) -> _Index:
         metadata = pq.read_metadata(self.path)
         groups = [metadata.row_group(g) for g in range(metadata.num_row_groups)]
         names = [groups[0].column(c).path_in_schema.split(".")[0] for c in range(groups[0].num_columns)]
-        self.columns = [name for name in names if name in COLUMNS]
-        self._group_of = np.repeat(np.arange(len(groups)), [group.num_rows for group in groups])
-        chunks = [[group.column(names.index(name)) for name in self.columns] for group in groups]
-        self._ends = np.array([[c.data_page_offset + c.total_compressed_size for c in row] for row in chunks])
-        self._counts = np.array([[c.num_values for c in row] for row in chunks])
-        widths = np.array([np.dtype(COLUMNS[name][0]).itemsize for name in self.columns])
-        self._rooms = -(-self._counts * widths // 64) * 64
+        columns = [name for name in names if name in COLUMNS]
+        chunks = [[group.column(names.index(name)) for name in columns] for group in groups]
+        ends = np.array([[c.data_page_offset + c.total_compressed_size for c in row] for row in chunks])
+        counts = np.array([[c.num_values for c in row] for row in chunks])
+        rooms = -(-counts * np.array([np.dtype(COLUMNS[name][0]).itemsize for name in columns]) // 64) * 64
+        group_of = np.repeat(np.arange(len(groups)), [group.num_rows for group in groups])
+        index = _Index(columns, group_of, ends, counts, rooms)
         if self.is_plain:
-            plain, decoded = self._read_plain(0, np.empty(self.nbytes(0), np.uint8)), self._read_decoded(0)
+            plain = self._read_plain(index, 0, np.empty(rooms[0].sum(), np.uint8))
+            decoded = self._read_decoded(index, 0)
             # pages laid out in another way than ours cost the short cut, never a number
-            self.is_plain = all(np.array_equal(plain[n], decoded[n], equal_nan=True) for n in self.columns)
+            self.is_plain = all(np.array_equal(plain[name], decoded[name], equal_nan=True) for name in columns)
+        return index
 
-    def _read_plain(self, row: int, room: np.ndarray) -> dict[str, np.ndarray]:
+    def _read_plain(self, index: _Index, row: int, room: np.ndarray) -> dict[str, np.ndarray]:
         if self._file is None:
             self._file = os.open(self.path, os.O_RDONLY)
         arrays, start = {}, 0
-        for column, name in enumerate(self.columns):
-            dtype, count = np.dtype(COLUMNS[name][0]), int(self._counts[row, column])
+        for column, name in enumerate(index.columns):
+            dtype, count = np.dtype(COLUMNS[name][0]), int(index.counts[row, column])
             array = room[start : start + count * dtype.itemsize]
-            if os.preadv(self._file, [array], int(self._ends[row, column]) - array.nbytes) != array.nbytes:
+            if os.preadv(self._file, [array.data], int(index.ends[row, column]) - array.nbytes) != array.nbytes:
                 raise self._damaged(f"the file ends inside row {row}")
-            arrays[name], start = array.view(dtype), start + int(self._rooms[row, column])
+            arrays[name], start = array.view(dtype), start + int(index.rooms[row, column])
         return arrays
 
-    def _read_decoded(self, row: int) -> dict[str, np.ndarray]:
-        group = int(self._group_of[row])
-        offset = row - int(np.searchsorted(self._group_of, group))
+    def _read_decoded(self, index: _Index, row: int) -> dict[str, np.ndarray]:
+        group = int(index.group_of[row])
+        offset = row - int(np.searchsorted(index.group_of, group))
         try:
-            table = pq.ParquetFile(self.path).read_row_group(group, columns=self.columns)
+            table = pq.ParquetFile(self.path).read_row_group(group, columns=index.columns)
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(error) from error
-        return {n: _flatten(table[n].combine_chunks()[offset : offset + 1], COLUMNS[n][0]) for n in self.columns}
+        rows = {name: table[name].combine_chunks()[offset : offset + 1] for name in index.columns}
+        return {name: _flatten(array, COLUMNS[name][0]) for name, array in rows.items()}
 
     def _damaged(self, why: object) -> CausalVideoError:
         return CausalVideoError(

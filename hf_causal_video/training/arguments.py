@@ -213,7 +213,6 @@ class CausalVideoTrainingArguments(TrainingArguments):
         super().__post_init__()
         self.lr_scheduler_type = schedule
         self.label_names = ["labels"]
-        self.data_seed = self.seed if self.data_seed is None else self.data_seed
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:

@@ -159,7 +159,9 @@ def test_any_float_type_goes_in_and_comes_out(dtype: torch.dtype) -> None:
     selector = perturbed_topk(scores, 3, sigma=0.5, noise=noise)
     selector.square().sum().backward()
     assert selector.dtype == scores.grad.dtype == dtype
-    exact = perturbed_topk(scores.detach().double(), 3, sigma=0.5, noise=noise.double())  # counts, so equal up to rounding
+    exact = perturbed_topk(
+        scores.detach().double(), 3, sigma=0.5, noise=noise.double()
+    )  # counts, so equal up to rounding
     torch.testing.assert_close(selector.double(), exact, atol=1e-2, rtol=1e-2)
 
 

@@ -18,7 +18,12 @@ ANSWERS = {"v_0": (1, 1), "v_1": (2, 2), "w_0": (0, 3)}  # predicted, true
 
 def rows(with_answer: bool = True) -> list[dict]:
     return [
-        {"question_id": f"{video}_{qid}", "video_id": video, "spans": spans, "duration_s": float(entry["duration"])}
+        {
+            "question_id": f"{video}_{qid}",
+            "video_id": video,
+            "spans": spans,
+            "duration_s": float(entry["duration"]),
+        }
         | ({"answer": ANSWERS[f"{video}_{qid}"][1]} if with_answer else {"answer": -1})
         for video, entry in GOLD.items()
         for qid, spans in entry["location"].items()
@@ -90,7 +95,9 @@ def test_overlap_laws_on_random_intervals() -> None:
     assert (span_overlap(one, inside)[1] == 1).all() and (span_overlap(one, inside)[0] == 0).all()
 
 
-@pytest.mark.parametrize("span", [[5, 4], [math.nan, 4], [1, math.inf], [1], [1, 2, 3], "ab", None, 3, [[1, 2], [3, 4]]])
+@pytest.mark.parametrize(
+    "span", [[5, 4], [math.nan, 4], [1, math.inf], [1], [1, 2, 3], "ab", None, 3, [[1, 2], [3, 4]]]
+)
 def test_a_span_that_is_no_interval_is_an_error(span) -> None:
     with pytest.raises(CausalVideoError, match="no interval"):
         nextgqa_metrics(SPANS | {"v_0": span}, GOLD)

@@ -1,4 +1,4 @@
-"""The report in a real browser: the slider moves frame, boxes and marker; the buttons change the scores; nothing is fetched."""
+"""The report in a real browser: slider and buttons do what they say, and nothing is fetched."""
 
 import html
 import json
@@ -25,23 +25,26 @@ const look = (name) => { seen[name] = {
   boxes: card.querySelectorAll('.object').length,
   same: card.querySelector('.stage img').src === card.querySelector('.frame.shown img').src,
   marker: parseFloat(card.querySelector('.playhead').style.left),
-  scores: [...card.querySelectorAll('.choice b')].filter((b) => getComputedStyle(b).display !== 'none').map((b) => b.textContent),
-  slider: getComputedStyle(card.querySelector('.scrub')).display }; };
+  scores: [...card.querySelectorAll('.choice b')].filter((b) => getComputedStyle(b).display !==
+  'none').map((b) => b.textContent), slider: getComputedStyle(card.querySelector('.scrub')).display }; };
 look('start');
 const scrub = card.querySelector('.scrub');
 scrub.value = 0; scrub.dispatchEvent(new Event('input')); look('slid');
 card.querySelectorAll('.frame')[2].click(); look('clicked');
 card.querySelector('.view-without').click(); look('without');
 card.querySelector('.view-only').click(); look('only');
-seen.requests = performance.getEntriesByType('resource').filter((one) => !one.name.startsWith('data:')).length;
-seen.width = document.documentElement.scrollWidth <= innerWidth;
-const out = document.createElement('pre'); out.id = 'seen'; out.textContent = JSON.stringify(seen); document.body.append(out);
-</script></body>"""
+seen.requests = performance.getEntriesByType('resource').filter((one) =>
+!one.name.startsWith('data:')).length; seen.width = document.documentElement.scrollWidth <= innerWidth; const
+out = document.createElement('pre'); out.id = 'seen'; out.textContent = JSON.stringify(seen);
+document.body.append(out); </script></body>"""
 
 
 def browse(page: str, folder: Path) -> str:
     """The document of a page after its scripts ran, in a browser without network rights or a profile of its own."""
-    browser = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    browser = next(
+        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
+        None,
+    )
     if browser is None:
         pytest.skip("no chromium on this machine to open the report with")
     path = folder / "page.html"

@@ -34,7 +34,9 @@ def has_colour(image: Image.Image, colour: str) -> int:
     return int((np.abs(np.asarray(image, np.int16) - wanted).max(-1) <= 6).sum())
 
 
-@pytest.mark.parametrize(("frames", "kept"), [(1, (0,)), (2, (1,)), (8, ()), (16, (1, 2, 9)), (64, tuple(range(20, 40)))])
+@pytest.mark.parametrize(
+    ("frames", "kept"), [(1, (0,)), (2, (1,)), (8, ()), (16, (1, 2, 9)), (64, tuple(range(20, 40)))]
+)
 def test_a_strip_is_drawn_for_any_number_of_frames(frames: int, kept: tuple[int, ...]) -> None:
     image = draw_strip(make_case(frames, kept), width=1000)
     assert image.size[0] == 1000 and 300 < image.size[1] < 1400
@@ -97,7 +99,7 @@ def test_evidence_is_matched_by_time_not_by_index() -> None:
 )
 def test_a_case_that_does_not_fit_together_is_an_error(change: dict) -> None:
     with pytest.raises(CausalVideoError, match="Fix:"):
-        make_case(**change)
+        replace(make_case(), **change)
 
 
 class Page(HTMLParser):
@@ -144,7 +146,15 @@ def test_a_report_says_what_it_was_given() -> None:
         scores_only=[0.7, 0.1, 0.1, 0.1, 0.0],
     )
     text = report_html([case], {"TranSTR": {"Acc": 55.214, "counts": {"a": 1}}, "uniform": {"Acc": None, "mIoP": 3}})
-    for words in ("why did the boy run", *CHOICES, "60 %", "wrong", "true answer", "55.21", "annotated 3.0 to 8.0 s"):
+    for words in (
+        "why did the boy run",
+        *CHOICES,
+        "60 %",
+        "wrong",
+        "true answer",
+        "55.21",
+        "annotated 3.0 to 8.0 s",
+    ):
         assert words in text
     assert "60 % to 20 %, the answer becomes “to sit”." in text and "60 % to 70 %, the answer stays." in text
     assert "counts" not in text and text.count('type="radio"') == 3

@@ -1,4 +1,4 @@
-"""Where the parity fixtures lie, how one is read, and which evaluator a fixture is about (by its fields, not its name)."""
+"""Where the parity fixtures lie, how one is read, and which evaluator one is about (by its fields, not its name)."""
 
 import json
 import os
@@ -12,7 +12,7 @@ PARTS = ("state_dict", "input", "output")
 
 
 def parity_folder() -> Path:
-    """The folder of fixtures: what the variable HF_CAUSAL_VIDEO_PARITY names, or ../shared/parity beside the project."""
+    """The folder that HF_CAUSAL_VIDEO_PARITY names, or ../shared/parity beside the project."""
     named = os.environ.get(VARIABLE)
     if named and not Path(named).is_dir():
         raise FileNotFoundError(f"{VARIABLE} names {named!r}, which is not a folder")

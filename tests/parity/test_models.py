@@ -232,7 +232,9 @@ def test_no_fixture_is_overlooked(path: Path) -> None:
     pytest.fail(f"{path.name}: no comparison knows a fixture with the fields {sorted(spec)}")
 
 
-@pytest.mark.parametrize("path", [path for path in BUILT if model_kind(SPECS[path]) == "transtr"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in BUILT if model_kind(SPECS[path]) == "transtr"], ids=lambda path: path.stem
+)
 @pytest.mark.parametrize("buckets", [1, 2, 4])
 def test_text_buckets_keep_the_published_answers(path: Path, buckets: int) -> None:
     parts, spec = read_fixture(path)
