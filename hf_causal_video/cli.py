@@ -77,8 +77,13 @@ def _answer(args: argparse.Namespace) -> None:
         from hf_causal_video.evidence import EvidenceCase, save_strip
 
         case = EvidenceCase(
-            args.question, evidence, result["frames"], result["times_s"].tolist(), title=Path(args.video).name,
-            scores_without=result["scores_without"], scores_only=result["scores_only"],
+            args.question,
+            evidence,
+            result["frames"],
+            result["times_s"].tolist(),
+            title=Path(args.video).name,
+            scores_without=result["scores_without"],
+            scores_only=result["scores_only"],
         )
         for path, write in ((args.png, save_strip), (args.html, _write_page)):
             if path:
@@ -96,7 +101,11 @@ def _print_answer(result: dict) -> None:
     evidence = result["evidence"]
     print(f"{evidence.answer}  ({evidence.score:.0%})")
     print("because of", ", ".join(f"{start:.1f}-{end:.1f} s" for start, end in evidence.spans) or "no frame times")
-    columns = [("", evidence.scores), ("evidence only", result["scores_only"]), ("without it", result["scores_without"])]
+    columns = [
+        ("", evidence.scores),
+        ("evidence only", result["scores_only"]),
+        ("without it", result["scores_without"]),
+    ]
     columns = [(title, scores) for title, scores in columns if scores is not None]
     print("  " + "".join(f"{title:>15}" for title, _ in columns))
     for row, choice in enumerate(evidence.choices):

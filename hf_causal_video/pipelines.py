@@ -19,8 +19,8 @@ TASK = "video-question-answering"
 class VideoQuestionAnsweringPipeline(Pipeline):
     """Answer questions about a clip given as a path, as decoded frames, or as features.
 
-    The networks that turn pixels into features are those the model was trained on, named by its `feature_provenance`; they
-    are loaded when the first clip comes.
+    The networks that turn pixels into features are those the model was trained on, named by its `feature_provenance`;
+    they are loaded when the first clip comes.
 
     Example:
         >>> from transformers import pipeline
@@ -66,17 +66,27 @@ class VideoQuestionAnsweringPipeline(Pipeline):
             A dictionary, or one a question, with `answer`, `score` and `evidence`, and what was asked for beside.
 
         Raises:
-            CausalVideoError: neither video nor features, both, or no question; and whatever decoding and the model refuse.
+            CausalVideoError: neither video nor features, both, or no question; and whatever decoding and the model
+                refuse.
         """
         if isinstance(video, list) and video and isinstance(video[0], dict):
             return [self(**{"return_frames": return_frames, **item}, **kwargs) for item in video]
         if (video is None) == (features is None):
-            raise CausalVideoError("clip", found="both a video and features" if features is not None else "nothing to look at",
-                                   expected="a video or features", fix="pass a path, frames, or features=...")
+            raise CausalVideoError(
+                "clip",
+                found="both a video and features" if features is not None else "nothing to look at",
+                expected="a video or features",
+                fix="pass a path, frames, or features=...",
+            )
         if question is None:
             raise CausalVideoError("question", found="none", expected="a question", fix="pass question=...")
-        inputs = {"video": video, "features": features, "question": question, "choices": choices,
-                  "timestamps_s": timestamps_s}
+        inputs = {
+            "video": video,
+            "features": features,
+            "question": question,
+            "choices": choices,
+            "timestamps_s": timestamps_s,
+        }
         results = super().__call__(inputs, **kwargs)
         if not return_frames:
             results = [{k: v for k, v in result.items() if k not in ("frames", "times_s")} for result in results]
@@ -86,8 +96,12 @@ class VideoQuestionAnsweringPipeline(Pipeline):
         self, span_rule: str = "kept", prove: bool = False, **unknown: Any
     ) -> tuple[dict, dict, dict]:
         if unknown:
-            raise CausalVideoError("pipeline argument", found=sorted(unknown), expected="arguments of the call",
-                                   fix="see help(VideoQuestionAnsweringPipeline.__call__)")
+            raise CausalVideoError(
+                "pipeline argument",
+                found=sorted(unknown),
+                expected="arguments of the call",
+                fix="see help(VideoQuestionAnsweringPipeline.__call__)",
+            )
         return {}, {"prove": prove}, {"span_rule": span_rule}
 
     def preprocess(self, clip: dict[str, Any]) -> dict[str, Any]:
@@ -102,8 +116,13 @@ class VideoQuestionAnsweringPipeline(Pipeline):
         if choices is not None and isinstance(choices[0], str):
             choices = [list(choices)] * len(questions)
         inputs = self.processor(
-            questions, choices, frame_features=features.frame_features, object_features=features.object_features,
-            object_boxes=features.object_boxes, object_mask=features.object_mask, timestamps=features.timestamps_s,
+            questions,
+            choices,
+            frame_features=features.frame_features,
+            object_features=features.object_features,
+            object_boxes=features.object_boxes,
+            object_mask=features.object_mask,
+            timestamps=features.timestamps_s,
         )
         for name in ("frame_features", "frame_mask", "object_features", "object_boxes", "object_mask"):
             if name in inputs:
@@ -115,7 +134,11 @@ class VideoQuestionAnsweringPipeline(Pipeline):
         inputs = model_inputs["inputs"]
         output = self.model(**inputs)
         proof = scores_of_evidence(self.model, inputs, output) if prove else None
-        return {**{key: model_inputs[key] for key in ("choices", "times_s", "frames")}, "output": output, "proof": proof}
+        return {
+            **{key: model_inputs[key] for key in ("choices", "times_s", "frames")},
+            "output": output,
+            "proof": proof,
+        }
 
     def postprocess(self, model_outputs: dict[str, Any], span_rule: str = "kept") -> list[dict[str, Any]]:
         """One result a question."""
@@ -143,9 +166,12 @@ class VideoQuestionAnsweringPipeline(Pipeline):
         if self._clip_extractor is None:
             provenance = self.model.config.feature_provenance
             if provenance is None:
-                raise CausalVideoError("clip", found="a checkpoint that does not say which features it was trained on",
-                                       expected="feature_provenance in its config",
-                                       fix="pass features=..., or pipeline(..., clip_extractor=VideoFeatureExtractor(...))")
+                raise CausalVideoError(
+                    "clip",
+                    found="a checkpoint that does not say which features it was trained on",
+                    expected="feature_provenance in its config",
+                    fix="pass features=..., or pipeline(..., clip_extractor=VideoFeatureExtractor(...))",
+                )
             from hf_causal_video.features.extractor import VideoFeatureExtractor  # needs the `video` extra
 
             self._clip_extractor = VideoFeatureExtractor.from_provenance(provenance, device=str(self.device))

@@ -152,7 +152,7 @@ def fit_gaussian(
     start = torch.minimum((mean - gamma * deviation).maximum(first), floor[:, :1])
     end = torch.maximum((mean + gamma * deviation).minimum(last), floor[:, 1:])
     inside = (share * ((times >= start) & (times <= end))).sum(1)  # (B,)
-    return [tuple(row) for row in torch.stack([start[:, 0], end[:, 0], inside], dim=1).tolist()]  # type: ignore[misc]
+    return [tuple(row) for row in torch.stack([start[:, 0], end[:, 0], inside], dim=1).tolist()]
 
 
 def best_span(spans: list[Span]) -> Span:

@@ -1,8 +1,8 @@
 """Differentiable top-K: keep the K parts of a video that the answer needs, and still pass gradient to the scores.
 
 Why: a hard choice of frames or objects makes evidence readable but has no gradient. The mean of hard choices under
-Gaussian noise has one; at test time the choice is hard again. No (batch, samples, K, d) tensor is ever built: samples are
-drawn, counted and forgotten chunk by chunk, and drawn again from a seed for the backward pass.
+Gaussian noise has one; at test time the choice is hard again. No (batch, samples, K, d) tensor is ever built: samples
+are drawn, counted and forgotten chunk by chunk, and drawn again from a seed for the backward pass.
 Source: TranSTR (arXiv 2307.12058) section 3.2, after Berthet et al. 2020 and Cordonnier et al. 2021.
 """
 
@@ -70,7 +70,7 @@ def perturbed_topk(
         k, order: as in `topk_indices`, inside each draw.
         num_samples: noise draws per row.
         sigma: standard deviation of the noise, in units of the scores; below their spread nothing is explored.
-        noise: optional (B, num_samples, d) standard normal draws, to be multiplied by sigma; makes the result repeatable.
+        noise: optional (B, num_samples, d) standard normal draws, to be multiplied by sigma; repeatable then.
         gradient: "full" is unbiased; "diagonal" the published shortcut: a position only hears of its own indicator.
         baseline: subtract from a draw's credit the mean of the others ("full" only): same mean, lower variance.
         generator: source of the noise; torch's global one otherwise.
@@ -143,7 +143,7 @@ class _PerturbedTopK(torch.autograd.Function):
 
 
 def _draws(noise, seed, shape, chunk, device, dtype):
-    """Standard normal noise in chunks of whole samples (B, n, d): parts of what was given, or drawn anew from the seed."""
+    """Standard normal noise in chunks of whole samples (B, n, d): parts of what was given, or drawn from the seed."""
     if noise is not None:
         return (part.to(device, dtype) for part in noise.split(chunk, 1))
     source = torch.Generator(device).manual_seed(seed)

@@ -29,7 +29,7 @@ class EvidenceCase:
         evidence: what `processor.post_process_evidence` returns for it.
         frames: T pictures, (H, W, 3) uint8 RGB arrays (or PIL images), the frames of the clip in order.
         times_s: T times in seconds, increasing.
-        true_answer: the right choice by index, or the right answer in words, where known.
+        true_answer: the right choice by index (-1: unknown), or the right answer in words, where known.
         true_spans: [start_s, end_s] where the answer is to be seen, where known.
         duration_s: length of the clip; read off the frames where unknown.
         title: a line above the question, such as the question's id.
@@ -78,6 +78,10 @@ class EvidenceCase:
                 raise _mismatch(name, len(scores), size, "one score for each of evidence.choices")
         if size == 0 or len(self.evidence.scores) != size:
             raise _mismatch("choices and scores", size, len(self.evidence.scores), "one score for each choice")
+        if isinstance(self.true_answer, int):
+            if self.true_answer >= size:
+                raise _mismatch("true_answer", self.true_answer, size, "an index into choices, or the answer in words")
+            self.true_answer = None if self.true_answer < 0 else self.true_answer
         times = torch.tensor([self.times_s], dtype=torch.float64)
         self.slices = [(start, end) for start, end in frame_slices(times, None, self.duration_s)[0].tolist()]
         for span in (*self.evidence.spans, *self.true_spans):
@@ -119,8 +123,7 @@ class EvidenceCase:
         if isinstance(self.true_answer, str):
             choices = self.evidence.choices
             return choices.index(self.true_answer) if self.true_answer in choices else -1
-        known = self.true_answer is not None and 0 <= self.true_answer < len(self.evidence.choices)
-        return int(self.true_answer) if known and self.true_answer is not None else -1
+        return -1 if self.true_answer is None else self.true_answer
 
     @property
     def right(self) -> bool | None:

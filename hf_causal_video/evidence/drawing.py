@@ -67,7 +67,8 @@ class Canvas:
 
     def wrap(self, text: str, size: float, width: float, most: int = 99) -> list[str]:
         """Text as lines no wider than `width`; longer words are cut, and past `most` lines comes an ellipsis."""
-        lines, line = [], ""
+        lines: list[str] = []
+        line = ""
         for word in self.legible(text).split():
             while self.width_of(word, size) > width and len(word) > 1:  # one word wider than a line
                 fits = max(1, next(n for n in range(len(word), -1, -1) if self.width_of(word[:n], size) <= width))

@@ -15,19 +15,24 @@ h2 { font-size: 23px; line-height: 1.3; margin: 0 0 16px; overflow-wrap: anywher
 .muted, .note { color: var(--muted); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: 20px 0; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: 6px 20px 6px 0; border-bottom: 1px solid var(--faint); vertical-align: top; }
+th, td { text-align: left; padding: 6px 20px 6px 0; border-bottom: 1px solid var(--faint);
+  vertical-align: top; }
 th { font-weight: 600; color: var(--muted); font-size: 14px; }
 td.number, th.number { text-align: right; }
 td.wide { width: 52%; }
 a { color: inherit; text-decoration-color: var(--plain); }
-.case { background: var(--card); border: 1px solid var(--edge); border-radius: 12px; padding: 24px; margin: 28px 0; }
+.case { background: var(--card); border: 1px solid var(--edge); border-radius: 12px; padding: 24px;
+  margin: 28px 0; }
 .case > .muted { margin: 0 0 2px; font-size: 14px; }
-.columns { display: grid; grid-template-columns: minmax(0, 11fr) minmax(0, 10fr); gap: 28px; align-items: start; }
+.columns { display: grid; grid-template-columns: minmax(0, 11fr) minmax(0, 10fr); gap: 28px;
+  align-items: start; }
 @media (max-width: 760px) { .columns { grid-template-columns: minmax(0, 1fr); } .case { padding: 16px; } }
 .stage { position: relative; border-radius: 8px; overflow: hidden; background: #000; width: fit-content; }
 .stage img { display: block; max-width: 100%; max-height: 420px; }
-.object { position: absolute; border: 3px solid var(--evidence); border-radius: 4px; box-shadow: 0 0 0 1.5px #fffc; }
-.stamp { position: absolute; left: 8px; bottom: 8px; background: #1b1f2ae6; color: #fff; border-radius: 6px; padding: 1px 9px; }
+.object { position: absolute; border: 3px solid var(--evidence); border-radius: 4px;
+  box-shadow: 0 0 0 1.5px #fffc; }
+.stamp { position: absolute; left: 8px; bottom: 8px; background: #1b1f2ae6; color: #fff;
+  border-radius: 6px; padding: 1px 9px; }
 .scrub { width: 100%; margin: 12px 0 0; accent-color: var(--evidence); display: none; }
 .js .scrub { display: block; }
 .view { position: absolute; opacity: 0; pointer-events: none; }
@@ -41,10 +46,13 @@ a { color: inherit; text-decoration-color: var(--plain); }
 .choice b { font-weight: 500; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .chosen .choice { color: var(--evidence); font-weight: 650; }
 .chosen .choice b { font-weight: 650; }
-.tag { display: inline-block; border: 1px solid; border-radius: 99px; padding: 0 9px; margin-left: 8px; font-size: 13px;
-  font-weight: 500; white-space: nowrap; }
-.tag.right, .tag.true { color: var(--truth); } .tag.wrong { color: var(--wrong); } .tag.answer { color: var(--evidence); }
-.bar { display: block; height: 8px; border-radius: 4px; background: var(--faint); margin-top: 4px; overflow: hidden; }
+.tag { display: inline-block; border: 1px solid; border-radius: 99px; padding: 0 9px; margin-left: 8px;
+  font-size: 13px; font-weight: 500; white-space: nowrap; }
+.tag.right, .tag.true { color: var(--truth); }
+.tag.wrong { color: var(--wrong); }
+.tag.answer { color: var(--evidence); }
+.bar { display: block; height: 8px; border-radius: 4px; background: var(--faint); margin-top: 4px;
+  overflow: hidden; }
 .bar i { display: block; height: 100%; border-radius: 4px; background: var(--plain); }
 .chosen .bar i { background: var(--evidence); }
 .without, .only { display: none !important; }
@@ -53,18 +61,23 @@ a { color: inherit; text-decoration-color: var(--plain); }
 .view-without:checked ~ .choices .without, .view-only:checked ~ .choices .only { display: block !important; }
 .clip { position: relative; margin-top: 40px; }
 .film { position: relative; height: 72px; }
-.frame { position: absolute; top: 0; height: 72px; padding: 0 1px; border: 0; background: none; cursor: pointer; min-width: 4px; }
-.frame img { display: block; width: 100%; height: 100%; margin: auto; object-fit: cover; border-radius: 3px; opacity: .38; filter: grayscale(.8); }
+.frame { position: absolute; top: 0; height: 72px; padding: 0 1px; border: 0; background: none;
+  cursor: pointer; min-width: 4px; }
+.frame img { display: block; width: 100%; height: 100%; margin: auto; object-fit: cover;
+  border-radius: 3px; opacity: .38; filter: grayscale(.8); }
 .frame.kept { transform: translateY(-14px); z-index: 1; }
 .frame.kept img { opacity: 1; filter: none; outline: 2px solid var(--evidence); outline-offset: -2px; }
 .js .frame.shown img { opacity: 1; filter: none; box-shadow: 0 0 0 2px var(--ink); }
-.playhead { position: absolute; top: -18px; bottom: 0; width: 2px; background: var(--ink); z-index: 2; display: none; }
+.playhead { position: absolute; top: -18px; bottom: 0; width: 2px; background: var(--ink); z-index: 2;
+  display: none; }
 .js .playhead { display: block; }
-.axis { position: relative; height: 26px; border-top: 1px solid var(--plain); margin-top: 6px; font-size: 13px; color: var(--muted); }
+.axis { position: relative; height: 26px; border-top: 1px solid var(--plain); margin-top: 6px;
+  font-size: 13px; color: var(--muted); }
 .axis span { position: absolute; top: 4px; transform: translateX(-50%); white-space: nowrap; }
 .axis span:first-child { transform: none; } .axis span.last { transform: translateX(-100%); }
 .track { position: relative; height: 10px; border-radius: 5px; background: var(--faint); margin: 6px 0 2px; }
-.track i { position: absolute; top: 0; bottom: 0; min-width: 3px; border-radius: 5px; background: var(--evidence); }
+.track i { position: absolute; top: 0; bottom: 0; min-width: 3px; border-radius: 5px;
+  background: var(--evidence); }
 .track.truth i { background: var(--truth); }
 .legend { margin: 0; font-size: 14px; color: var(--evidence); } .legend.truth { color: var(--truth); }
 """

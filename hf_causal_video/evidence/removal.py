@@ -30,7 +30,9 @@ def evidence_masks(output: VideoQAOutput, frame_mask: Tensor) -> tuple[Tensor, T
     """
     if output.kept_frames is None:
         raise CausalVideoError(
-            "evidence", found="an output without kept_frames", expected="a model that chooses frames",
+            "evidence",
+            found="an output without kept_frames",
+            expected="a model that chooses frames",
             fix="ask a model that keeps frames, or for its evidence",
         )
     kept = torch.zeros_like(frame_mask, dtype=torch.bool).scatter(1, output.kept_frames, True)
@@ -56,7 +58,9 @@ def scores_of_evidence(
     shape = inputs["frame_features"].shape[:2]
     whole = inputs.get("frame_mask", torch.ones(shape, dtype=torch.bool, device=output.logits.device))[rows]
     clips = {name: inputs[name][rows] for name in inputs if name.startswith(("frame_", "object_"))}
-    rest = {name: value for name, value in inputs.items() if name not in clips and name not in ("video_index", "labels")}
+    rest = {
+        name: value for name, value in inputs.items() if name not in clips and name not in ("video_index", "labels")
+    }
     only, without = (
         model(**rest, **{**clips, "frame_mask": mask}).logits.float().softmax(-1) if _enough(model, mask) else None
         for mask in evidence_masks(output, whole)

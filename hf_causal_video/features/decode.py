@@ -41,9 +41,10 @@ class DecodedVideo:
 class _Clock:
     """When each frame of a clip is shown, known without decoding."""
 
-    pts: np.ndarray  # (frames,) container ticks; the frame number where the container has no ticks
+    pts: np.ndarray  # (frames,) container ticks, or the frame's number if is_counted
     times: np.ndarray  # (frames,) seconds from the first frame
-    keys: np.ndarray  # ticks of the frames that decoding can start from; empty: only from the beginning
+    keys: np.ndarray  # ticks of the frames that decoding can start from
+    is_counted: bool  # the container does not say which frame is shown when, only in which order
     end_s: float
     duration_s: float  # longer than end_s if the file has less than it declares
 
@@ -73,7 +74,7 @@ def decode_video(path: str | Path, sampling: str | Sequence[float] = "uniform-16
     distinct = len(set(shown[there].tolist()))
     if distinct < len(instants):
         raise _too_few(path, distinct, len(instants), clock)
-    frames = _decode_exactly(path, clock, shown) if clock.keys.size else None
+    frames = None if clock.is_counted else _decode_exactly(path, clock, shown)
     if frames is None:
         frames = _decode_through(path, clock, shown)
     if len(frames) < len(instants):
@@ -152,50 +153,56 @@ def _picture(container, path: Path):
 
 
 def _read_clock(container, path: Path) -> _Clock:
-    import av
-
     stream = _picture(container, path)
-    shown, keys, ends, every_end = [], [], [0.0], 0.0
-    count, has_ticks = 0, True
-    packets = container.demux()
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            break
-        except av.error.FFmpegError:
-            break  # a damaged tail: what is missing shows against the declared duration
-        if packet.size == 0 or packet.is_corrupt:
-            continue
-        end = float((packet.pts + (packet.duration or 0)) * packet.time_base) if packet.pts is not None else 0.0
-        every_end = max(every_end, end)
+    presented, decoded, keys = [], [], []
+    end, every_end, is_counted = 0.0, 0.0, container.format.name == "avi"  # avi stores the order of decoding only
+    for packet in _intact_packets(container):
+        if packet.pts is not None:
+            packet_end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            every_end = max(every_end, packet_end)
         if packet.stream is not stream:
             continue
-        count, has_ticks = count + 1, has_ticks and packet.pts is not None
-        ends.append(end)
-        if has_ticks and not packet.is_discard:
-            shown.append(packet.pts)
-            if packet.is_keyframe:
-                keys.append(packet.pts)
-    rate = float(stream.average_rate or stream.guessed_rate or stream.base_rate or 0)
-    pts = np.unique(np.array(shown, dtype=np.int64)) if has_ticks else np.arange(count)
-    if not len(pts) or (not has_ticks and not rate):
+        decoded.append(packet.dts)
+        if packet.pts is None:
+            is_counted = True
+        elif not packet.is_discard:
+            end = max(end, packet_end)
+            presented.append(packet.pts)
+            keys += [packet.pts] if packet.is_keyframe else []
+    rate = float(stream.guessed_rate or stream.average_rate or 0)
+    if is_counted and None not in decoded:
+        ticks = np.unique(decoded)
+    elif is_counted and rate:
+        ticks = np.arange(len(decoded)) / (rate * float(stream.time_base))
+    else:
+        ticks = np.unique(presented)
+    if not ticks.size:
         raise CausalVideoError(
             f"{path.name} has no frames",
-            found=f"{count} pictures, rate {rate}",
+            found=f"{len(decoded)} pictures at {rate} a second",
             expected="at least one picture with a time",
             fix="leave this file out",
         )
-    if not has_ticks:
-        claimed = _declared(stream, container, 0.0, every_end) or 0.0
-        return _Clock(pts, pts / rate, np.empty(0), count / rate, max(count / rate, claimed))
-    start = float(pts[0] * stream.time_base)
-    times = pts * float(stream.time_base) - start
+    start = float(ticks[0] * stream.time_base)
+    times = ticks * float(stream.time_base) - start
     step = float(np.median(np.diff(times))) if len(times) > 1 else 1 / (rate or 25.0)
-    end = max(ends) - start if max(ends) - start > times[-1] else times[-1] + step
+    end = end - start if not is_counted and end - start > times[-1] else float(times[-1]) + step
     declared = _declared(stream, container, start, every_end)
     duration = declared if declared is not None and declared > end + max(2 * step, 0.1) else end
-    return _Clock(pts, times, np.unique(np.array(keys, dtype=np.int64)), end, duration)
+    pts = np.arange(len(ticks)) if is_counted else ticks
+    return _Clock(pts, times, np.unique(np.array(keys, dtype=np.int64)), is_counted, end, duration)
+
+
+def _intact_packets(container, stream=None) -> Iterator:
+    """Give the packets of a container up to a damaged tail; what is missing shows against the declared length."""
+    import av
+
+    try:
+        for packet in container.demux(stream) if stream is not None else container.demux():
+            if stream is not None or (packet.size and not packet.is_corrupt):
+                yield packet
+    except av.error.FFmpegError:
+        return
 
 
 def _declared(stream, container, start: float, every_end: float) -> float | None:
@@ -241,7 +248,7 @@ def _decode_through(path: Path, clock: _Clock, shown: np.ndarray) -> list[np.nda
     frames = []
     with _open(path) as container:
         for number, frame in enumerate(_intact_frames(container, _picture(container, path))):
-            if (frame.pts if clock.keys.size else number) in wanted and not frame.is_corrupt:
+            if (number if clock.is_counted else frame.pts) in wanted and not frame.is_corrupt:
                 frames.append(_upright(frame))
                 if len(frames) == len(wanted):
                     break
@@ -251,14 +258,11 @@ def _decode_through(path: Path, clock: _Clock, shown: np.ndarray) -> list[np.nda
 def _intact_frames(container, stream) -> Iterator:
     import av
 
-    try:
-        for packet in container.demux(stream):
-            try:
-                yield from packet.decode()
-            except av.error.FFmpegError:
-                continue
-    except av.error.FFmpegError:
-        return
+    for packet in _intact_packets(container, stream):
+        try:
+            yield from packet.decode()
+        except av.error.FFmpegError:
+            continue
 
 
 def _upright(frame) -> np.ndarray:

@@ -34,8 +34,8 @@ def convert_official_checkpoint(
         state_dict: the released tensors under the released names.
         method: "transtr".
         variant: which copy of the released code: "next", "causalvid", "msvd" or "msrvtt".
-        config_overrides: config fields that the tensors cannot tell (heads, effective K's of another run, a text encoder
-            other than DeBERTa base). Widths are read off the tensors.
+        config_overrides: config fields that the tensors cannot tell (heads, effective K's of another run, a text
+            encoder other than DeBERTa base). Widths are read off the tensors.
 
     Returns:
         The model in evaluation mode.
@@ -70,9 +70,12 @@ def load_exactly(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
         if key in tensors and tensors[key].shape != wanted[key].shape
     ]
     if problems:
-        raise CausalVideoError(f"{model.config.model_type} checkpoint", found="; ".join(problems),
-                               expected=f"exactly the {len(wanted)} tensors of this variant",
-                               fix="name the variant the file was trained with, or the fields that differ in config_overrides")  # fmt: skip
+        raise CausalVideoError(
+            f"{model.config.model_type} checkpoint",
+            found="; ".join(problems),
+            expected=f"exactly the {len(wanted)} tensors of this variant",
+            fix="name the variant the file was trained with, or the fields that differ in config_overrides",
+        )
     model.load_state_dict(tensors)
 
 
@@ -81,8 +84,12 @@ def _transtr_sizes(tensors: Mapping[str, Tensor], preset: str) -> dict[str, Any]
 
     def shape(key: str) -> tuple[int, ...]:
         if key not in tensors:
-            raise CausalVideoError("transtr checkpoint", found=f"no {key}", expected="a released TranSTR state_dict",
-                                   fix="pass the dictionary of tensors that torch.save wrote")  # fmt: skip
+            raise CausalVideoError(
+                "transtr checkpoint",
+                found=f"no {key}",
+                expected="a released TranSTR state_dict",
+                fix="pass the dictionary of tensors that torch.save wrote",
+            )
         return tuple(tensors[key].shape)
 
     config = TranSTRConfig.preset(preset)

@@ -42,8 +42,12 @@ class CausalVideoPreTrainedModel(PreTrainedModel):
         model = cls(config)
         missing = model.text_encoder.load_state_dict(encoder.state_dict(), strict=False).missing_keys
         if missing:
-            raise CausalVideoError(f"text encoder {name}", found=f"no weights for {missing[:3]}", expected="every weight",
-                                   fix="name an encoder of the same architecture")  # fmt: skip
+            raise CausalVideoError(
+                f"text encoder {name}",
+                found=f"no weights for {missing[:3]}",
+                expected="every weight",
+                fix="name an encoder of the same architecture",
+            )
         return model
 
     def _build_text_encoder(self) -> None:
@@ -67,15 +71,24 @@ class CausalVideoPreTrainedModel(PreTrainedModel):
 def check_width(name: str, tensor: Tensor, dims: int, width: int, fix: str) -> None:
     """Refuse a feature tensor of another rank or width, one with an empty axis, and one with NaN or infinity."""
     if tensor.dim() != dims or tensor.shape[-1] != width:
-        raise CausalVideoError(name, found=f"shape {tuple(tensor.shape)}", expected=f"{dims} axes, the last of width {width}",
-                               fix=fix)  # fmt: skip
+        raise CausalVideoError(
+            name, found=f"shape {tuple(tensor.shape)}", expected=f"{dims} axes, the last of width {width}", fix=fix
+        )
     if 0 in tensor.shape:
-        raise CausalVideoError(name, found=f"shape {tuple(tensor.shape)}", expected="no empty axis",
-                               fix="drop clips without frames or objects before batching")  # fmt: skip
+        raise CausalVideoError(
+            name,
+            found=f"shape {tuple(tensor.shape)}",
+            expected="no empty axis",
+            fix="drop clips without frames or objects before batching",
+        )
     if not torch.compiler.is_compiling() and not tensor.isfinite().all():
         bad = (~tensor.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
-        raise CausalVideoError(name, found=f"NaN or infinity in rows {bad}", expected="finite numbers",
-                               fix="extract the features of these clips again")  # fmt: skip
+        raise CausalVideoError(
+            name,
+            found=f"NaN or infinity in rows {bad}",
+            expected="finite numbers",
+            fix="extract the features of these clips again",
+        )
 
 
 def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -86,7 +99,11 @@ def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """
     known = labels != IGNORED_LABEL
     if not torch.compiler.is_compiling() and (known & ((labels < 0) | (labels >= logits.shape[-1]))).any():
-        raise CausalVideoError("labels", found=labels.tolist(), expected=f"indices 0..{logits.shape[-1] - 1}, or -100",
-                               fix="check the answer column against the choices or the vocabulary")  # fmt: skip
+        raise CausalVideoError(
+            "labels",
+            found=labels.tolist(),
+            expected=f"indices 0..{logits.shape[-1] - 1}, or -100",
+            fix="check the answer column against the choices or the vocabulary",
+        )
     total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED_LABEL, reduction="sum")
     return total / known.sum().clamp(min=1)

@@ -1,4 +1,5 @@
-"""What every VideoQA method returns: the answer, the loss term by term, and the evidence as tensors and as plain values."""
+"""What every VideoQA method returns: the answer, the loss term by term, and the evidence as tensors and as plain
+values."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -43,7 +44,8 @@ class EvidenceFrame:
 
 @dataclass
 class EvidenceObject:
-    """One kept object: frame and object index, time in seconds, box xyxy in [0, 1] (None if no boxes were given), score."""
+    """One kept object: frame and object index, time in seconds, box xyxy in [0, 1] (None if no boxes were given),
+    score."""
 
     frame_index: int
     time_s: float

@@ -1,4 +1,5 @@
-"""One processor for every VideoQA method: text and features in, model inputs out, and back again from output to evidence."""
+"""One processor for every VideoQA method: text and features in, model inputs out, and back again from output to
+evidence."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -27,8 +28,9 @@ class VideoQAProcessor(ProcessorMixin):
     Args:
         tokenizer: tokenizer of the model's text encoder.
         answer_vocabulary: the words of an open-ended model, by answer index.
-        choice_template: "pair" encodes question and choice as the tokenizer's sentence pair, "choice" the choice alone,
-            "official" the literal string of the released TranSTR, whose special tokens the tokenizer then doubles.
+        choice_template: "pair" encodes question and choice as the tokenizer's sentence pair, "choice" the choice
+            alone, "official" the literal string of the released TranSTR, whose special tokens the tokenizer then
+            doubles.
         max_length: longest string in tokens; a longer one is an error, never cut in silence.
 
     Example:
@@ -85,21 +87,33 @@ class VideoQAProcessor(ProcessorMixin):
                 beyond `max_length`, or a video without an extractor.
         """
         if return_tensors != "pt":
-            raise CausalVideoError("return_tensors", found=return_tensors, expected="'pt'", fix="convert the tensors afterwards")
+            raise CausalVideoError(
+                "return_tensors", found=return_tensors, expected="'pt'", fix="convert the tensors afterwards"
+            )
         questions = [question] if isinstance(question, str) else list(question)
         if not questions or any(not text.strip() for text in questions):
-            raise CausalVideoError("question", found=questions[:3], expected="text in every question", fix="drop empty rows")
+            raise CausalVideoError(
+                "question", found=questions[:3], expected="text in every question", fix="drop empty rows"
+            )
         if video is not None:
             clip = _extract(video, feature_extractor, frame_features)
-            frame_features, object_features, object_boxes = clip.frame_features, clip.object_features, clip.object_boxes
+            frame_features, object_features, object_boxes = (
+                clip.frame_features,
+                clip.object_features,
+                clip.object_boxes,
+            )
             object_mask, timestamps = clip.object_mask, clip.timestamps_s
         data: dict[str, Any] = dict(self._tokenize(questions))
         if choices is not None:
             data.update(self._tokenize_choices(questions, choices))
         count = len(questions)
         if frame_features is None:
-            raise CausalVideoError("features", found="none", expected="frame_features, or a video with a feature_extractor",
-                                   fix="extract features first: hf-causal-video extract")  # fmt: skip
+            raise CausalVideoError(
+                "features",
+                found="none",
+                expected="frame_features, or a video with a feature_extractor",
+                fix="extract features first: hf-causal-video extract",
+            )
         data["frame_features"], data["frame_mask"] = _stack("frame_features", frame_features, 2, count)
         if object_features is not None:
             data["object_features"], _ = _stack("object_features", object_features, 3, count)
@@ -125,8 +139,8 @@ class VideoQAProcessor(ProcessorMixin):
 
         Args:
             output: what the model returned for a batch.
-            timestamps: seconds of the frames, as given to the processor (`inputs.timestamps_s`); without them there are no
-                spans and times are NaN.
+            timestamps: seconds of the frames, as given to the processor (`inputs.timestamps_s`); without them there
+                are no spans and times are NaN.
             choices: the choices in words, as given to the processor; without them a choice is called by its index.
             duration_s: length of the clip, to end the last span there.
             span_rule: "kept" joins the slices of neighbouring kept frames; "window" grows around the best frame and
@@ -136,8 +150,12 @@ class VideoQAProcessor(ProcessorMixin):
             One `Evidence` a question, spans best first.
         """
         if output.logits is None or output.frame_scores is None or output.kept_frames is None:
-            raise CausalVideoError("evidence", found="an output without frame_scores and kept_frames",
-                                   expected="the output of a model that chooses frames", fix="pass the model's own output")  # fmt: skip
+            raise CausalVideoError(
+                "evidence",
+                found="an output without frame_scores and kept_frames",
+                expected="the output of a model that chooses frames",
+                fix="pass the model's own output",
+            )
         count = len(output.logits)
         probabilities = output.logits.float().softmax(-1).cpu()  # (B, A)
         scores, kept = output.frame_scores.float().cpu(), output.kept_frames.cpu()  # (B, T), (B, K)
@@ -160,7 +178,9 @@ class VideoQAProcessor(ProcessorMixin):
                     scores=[float(probabilities[row, i]) for i in shown],
                     choices=[words[i] for i in shown],
                     spans=[(start, end) for start, end, _ in sorted(spans[row], key=lambda span: (-span[2], span[0]))],
-                    frames=[EvidenceFrame(i, moments[i], float(scores[row, i])) for i in sorted(set(kept[row].tolist()))],
+                    frames=[
+                        EvidenceFrame(i, moments[i], float(scores[row, i])) for i in sorted(set(kept[row].tolist()))
+                    ],
                     objects=_objects(output, row, moments),
                 )
             )
@@ -169,8 +189,12 @@ class VideoQAProcessor(ProcessorMixin):
     def _tokenize(self, texts: list[str], pairs: list[str] | None = None) -> dict[str, Tensor]:
         encoded = self.tokenizer(texts, pairs, padding=True, return_tensors="pt", return_token_type_ids=False)
         if encoded["input_ids"].shape[1] > self.max_length:
-            raise CausalVideoError("text", found=f"a string of {encoded['input_ids'].shape[1]} tokens",
-                                   expected=f"at most max_length={self.max_length}", fix="shorten it, or raise max_length")  # fmt: skip
+            raise CausalVideoError(
+                "text",
+                found=f"a string of {encoded['input_ids'].shape[1]} tokens",
+                expected=f"at most max_length={self.max_length}",
+                fix="shorten it, or raise max_length",
+            )
         return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 
     def _tokenize_choices(self, questions: list[str], choices: Sequence) -> dict[str, Tensor]:
@@ -191,15 +215,22 @@ class VideoQAProcessor(ProcessorMixin):
             encoded = self._tokenize([f"[CLS] {q} [SEP] {c}" for q, c in zip(first, second, strict=True)])
         mask = encoded["attention_mask"] * torch.tensor(present).unsqueeze(1)
         shape = (len(questions), widest)
-        return {"choice_input_ids": encoded["input_ids"].unflatten(0, shape), "choice_attention_mask": mask.unflatten(0, shape)}
+        return {
+            "choice_input_ids": encoded["input_ids"].unflatten(0, shape),
+            "choice_attention_mask": mask.unflatten(0, shape),
+        }
 
     def _choice_lists(self, choices: Sequence | None, count: int) -> list[list[str]] | None:
         if choices is None:
             return None
         lists = [list(choices)] if choices and isinstance(choices[0], str) else [list(given) for given in choices]
         if len(lists) != count or any(not given or not all(text.strip() for text in given) for given in lists):
-            raise CausalVideoError("choices", found=f"{len(lists)} lists, {[len(given) for given in lists][:5]} choices long",
-                                   expected=f"{count} lists of at least one non-empty choice", fix="give each question its choices")  # fmt: skip
+            raise CausalVideoError(
+                "choices",
+                found=f"{len(lists)} lists, {[len(given) for given in lists][:5]} choices long",
+                expected=f"{count} lists of at least one non-empty choice",
+                fix="give each question its choices",
+            )
         return lists
 
     def _words(self, probabilities: Tensor, choices: list[str] | None) -> list[str]:
@@ -213,9 +244,12 @@ class VideoQAProcessor(ProcessorMixin):
 
 def _extract(video: Any, extractor: Callable[[Any], tuple[Any, Any]] | None, features: object) -> Any:
     if extractor is None or features is not None:
-        raise CausalVideoError("video", found="a video " + ("and features" if extractor else "without a feature_extractor"),
-                               expected="a video with the extractor of the model's features, and no features beside it",
-                               fix="pass feature_extractor=VideoFeatureExtractor.from_provenance(model.config.feature_provenance)")  # fmt: skip
+        raise CausalVideoError(
+            "video",
+            found="a video " + ("and features" if extractor else "without a feature_extractor"),
+            expected="a video with the extractor of the model's features, and no features beside it",
+            fix="pass feature_extractor=VideoFeatureExtractor.from_provenance(model.config.feature_provenance)",
+        )
     return extractor(video)[0]
 
 
@@ -228,9 +262,17 @@ def _as_list(name: str, value: Tensor | Sequence[Tensor], dims: int, count: int)
         if dims == 1 and items and all(item.dim() == 0 for item in items):  # a plain list of numbers
             items = [torch.stack(items)] * count
     shapes = [tuple(item.shape) for item in items]
-    if len(items) != count or any(item.dim() != dims or 0 in item.shape for item in items) or len({s[1:] for s in shapes}) != 1:
-        raise CausalVideoError(name, found=f"shapes {shapes[:4]}", expected=f"{count} tensors of {dims} axes, none empty, "
-                               "that differ in the first axis at most", fix="give each question the features of its video")  # fmt: skip
+    if (
+        len(items) != count
+        or any(item.dim() != dims or 0 in item.shape for item in items)
+        or len({s[1:] for s in shapes}) != 1
+    ):
+        raise CausalVideoError(
+            name,
+            found=f"shapes {shapes[:4]}",
+            expected=f"{count} tensors of {dims} axes, none empty, that differ in the first axis at most",
+            fix="give each question the features of its video",
+        )
     return items
 
 
@@ -238,7 +280,9 @@ def _stack(name: str, value: Tensor | Sequence[Tensor], dims: int, count: int) -
     """Pad the first axis to the longest: (B, T, ...) and the mask (B, T) of what is real."""
     items = _as_list(name, value, dims, count)
     if bad := [i for i, item in enumerate(items) if item.dtype.is_floating_point and not item.isfinite().all()]:
-        raise CausalVideoError(name, found=f"NaN or infinity in rows {bad}", expected="finite numbers", fix="extract them again")
+        raise CausalVideoError(
+            name, found=f"NaN or infinity in rows {bad}", expected="finite numbers", fix="extract them again"
+        )
     lengths = torch.tensor([len(item) for item in items])
     mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
     dtype = torch.float32 if items[0].dtype.is_floating_point else items[0].dtype
@@ -250,8 +294,12 @@ def _spans(
 ) -> list[list[Span]]:
     padded = torch.nn.utils.rnn.pad_sequence([item.double() for item in times], batch_first=True)
     if padded.shape[1] > scores.shape[1]:
-        raise CausalVideoError("timestamps", found=f"{padded.shape[1]} times", expected=f"at most {scores.shape[1]} frames",
-                               fix="pass the times of the frames that the model saw")  # fmt: skip
+        raise CausalVideoError(
+            "timestamps",
+            found=f"{padded.shape[1]} times",
+            expected=f"at most {scores.shape[1]} frames",
+            fix="pass the times of the frames that the model saw",
+        )
     padded = torch.nn.functional.pad(padded, (0, scores.shape[1] - padded.shape[1]))
     mask = torch.arange(padded.shape[1]) < torch.tensor([len(item) for item in times]).unsqueeze(1)
     end = None if duration_s is None else torch.as_tensor(duration_s, dtype=torch.float64)

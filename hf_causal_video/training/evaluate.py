@@ -68,12 +68,21 @@ def evaluate_checkpoint(
     data = _load(dataset, split, questions, spans, features, num_frames, world)
     data.store.check(model.config.feature_provenance)
     rows = predict(
-        model.eval(), data, VideoQACollator(processor, with_labels=False), batch_size=batch_size, progress=progress,
+        model.eval(),
+        data,
+        VideoQACollator(processor, with_labels=False),
+        batch_size=batch_size,
+        progress=progress,
         span_rule=span_rule,
     )
     report = {
-        "checkpoint": str(checkpoint), "dataset": dataset, "split": split, "questions": len(rows),
-        "span_rule": span_rule, "mark": "measured here", "metrics": score(rows, data.questions, dataset),
+        "checkpoint": str(checkpoint),
+        "dataset": dataset,
+        "split": split,
+        "questions": len(rows),
+        "span_rule": span_rule,
+        "mark": "measured here",
+        "metrics": score(rows, data.questions, dataset),
     }
     if output is not None:
         folder = Path(output)
@@ -103,16 +112,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `hf-causal-video evaluate`."""
     parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
     parser.add_argument("checkpoint", help="folder or Hub id of a trained model")
-    parser.add_argument("--dataset", required=True, help="nextqa, nextgqa, world, or a folder or Hub id of question rows")
+    parser.add_argument(
+        "--dataset", required=True, help="nextqa, nextgqa, world, or a folder or Hub id of question rows"
+    )
     parser.add_argument("--split", default="test", help="split of the dataset (default: test)")
     parser.add_argument("--questions", help="csv or csv.gz of nextqa and nextgqa")
     parser.add_argument("--spans", help="gsub json of nextgqa")
     parser.add_argument("--features", help="feature set, folder or Hub id")
-    parser.add_argument("--output", help="folder for metrics.json and predictions.jsonl (default: the checkpoint's "
-                        "evaluation/<dataset>-<split>, or evaluation/ here for a Hub id)")
+    parser.add_argument(
+        "--output",
+        help="folder for metrics.json and predictions.jsonl (default: the checkpoint's "
+        "evaluation/<dataset>-<split>, or evaluation/ here for a Hub id)",
+    )
     parser.add_argument("--num-frames", type=int, help="frames of each clip to take, evenly spaced (default: all)")
-    parser.add_argument("--span-rule", choices=["kept", "window", "gaussian"], default="kept",
-                        help="how kept frames become seconds (default: kept)")
+    parser.add_argument(
+        "--span-rule",
+        choices=["kept", "window", "gaussian"],
+        default="kept",
+        help="how kept frames become seconds (default: kept)",
+    )
     parser.add_argument("--batch-size", type=int, default=32)
 
 
@@ -122,8 +140,16 @@ def run(args: argparse.Namespace) -> None:
     name = Path(args.dataset).name
     output = Path(args.output) if args.output else base / "evaluation" / f"{name}-{args.split}"
     report = evaluate_checkpoint(
-        args.checkpoint, args.dataset, args.split, args.questions, args.spans, args.features, output, args.num_frames,
-        span_rule=args.span_rule, batch_size=args.batch_size,
+        args.checkpoint,
+        args.dataset,
+        args.split,
+        args.questions,
+        args.spans,
+        args.features,
+        output,
+        args.num_frames,
+        span_rule=args.span_rule,
+        batch_size=args.batch_size,
     )
     print(f"{args.checkpoint} on {args.dataset}, {args.split}: {report['questions']} questions, measured here")
     for metric, value in report["metrics"].items():
@@ -133,14 +159,22 @@ def run(args: argparse.Namespace) -> None:
 
 def _load(dataset, split, questions, spans, features, num_frames, world) -> VideoQADataset:
     if dataset not in ("nextqa", "nextgqa"):
-        arguments = DataArguments(dataset=dataset, features=features and str(features), num_frames=num_frames, world=world)
+        arguments = DataArguments(
+            dataset=dataset, features=features and str(features), num_frames=num_frames, world=world
+        )
         return load_split(arguments, split)
-    missing = [name for name, value in (("questions", questions), ("features", features), ("spans", spans))
-               if value is None and not (name == "spans" and dataset == "nextqa")]
+    missing = [
+        name
+        for name, value in (("questions", questions), ("features", features), ("spans", spans))
+        if value is None and not (name == "spans" and dataset == "nextqa")
+    ]
     if missing:
-        raise CausalVideoError(f"evaluating on {dataset}", found=f"no {' and no '.join(missing)}",
-                               expected="the official files and a feature set",
-                               fix="add " + " ".join(f"--{name} FILE" for name in missing))
+        raise CausalVideoError(
+            f"evaluating on {dataset}",
+            found=f"no {' and no '.join(missing)}",
+            expected="the official files and a feature set",
+            fix="add " + " ".join(f"--{name} FILE" for name in missing),
+        )
     rows = read_nextqa(questions) if dataset == "nextqa" else read_nextgqa(questions, spans)
     return VideoQADataset(rows, FeatureStore.open(features), num_frames)
 

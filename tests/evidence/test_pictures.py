@@ -72,7 +72,7 @@ def test_an_open_ended_answer_needs_no_index_into_the_choices() -> None:
     case = make_case(evidence=evidence, true_answer="jump")
     assert (case.predicted_row, case.true_row, case.right) == (0, -1, False)
     assert make_case(evidence=evidence, true_answer="sit").right is True
-    assert make_case(evidence=evidence).right is None
+    assert make_case(evidence=evidence).right is None and make_case(true_answer=-1).right is None
     assert "true answer: jump" in report_html([case])
     draw_strip(case, width=800)
 
@@ -92,6 +92,7 @@ def test_evidence_is_matched_by_time_not_by_index() -> None:
         {"frames": [np.zeros((3, 4, 4), np.uint8)] * 8},
         {"frames": [], "times_s": []},
         {"scores_only": [0.5]},
+        {"true_answer": 5},
         {"true_spans": [(5.0, 2.0)]},
         {"evidence": replace(make_case().evidence, scores=[1.0])},
         {"evidence": replace(make_case().evidence, frames=[EvidenceFrame(0, 99.0, 1.0)])},

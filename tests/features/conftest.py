@@ -8,8 +8,6 @@ import pytest
 import torch
 import transformers as hf
 
-DETECTORS = ("yolos", "detr", "rt_detr")
-BACKBONES = ("vit", "clip_vision", "siglip", "dinov2", "resnet")
 SIZE = {"height": 32, "width": 32}
 SMALL = {
     "hidden_size": 32,
@@ -96,23 +94,44 @@ def build_detector(kind: str):
     return hf.RTDetrForObjectDetection(config), hf.RTDetrImageProcessorPil(size={"height": 64, "width": 64})
 
 
-def save(folder: Path, pair) -> str:
-    """Save a network and its processor into one folder."""
-    for part in pair:
-        part.save_pretrained(folder)
-    return str(folder)
+def build_text_encoder():
+    """A tiny random BERT and a tokenizer over single letters and a few words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    torch.manual_seed(2)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "boy", "dog", "runs", "sits", "the"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    config = hf.BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return hf.BertModel(config), hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
 @pytest.fixture(scope="session")
-def backbone(tmp_path_factory) -> str:
-    """The folder of a tiny ViT."""
-    return save(tmp_path_factory.mktemp("vit"), build_backbone("vit"))
+def save_network(tmp_path_factory):
+    """A function that saves one of the tiny networks above and gives its folder; each is made once."""
+    folders: dict[str, str] = {}
+    builders = {"backbone": build_backbone, "detector": build_detector}
 
+    def save(kind: str, name: str = "") -> str:
+        if (kind + name) not in folders:
+            folder = tmp_path_factory.mktemp(kind + name)
+            for part in builders[kind](name) if name else build_text_encoder():
+                part.save_pretrained(folder)
+            folders[kind + name] = str(folder)
+        return folders[kind + name]
 
-@pytest.fixture(scope="session")
-def detector(tmp_path_factory) -> str:
-    """The folder of a tiny YOLOS."""
-    return save(tmp_path_factory.mktemp("yolos"), build_detector("yolos"))
+    return save
 
 
 def write_clip(path: Path, frames: int = 32, fps: int = 8, size: tuple[int, int] = (64, 48), **options) -> Path:
@@ -123,7 +142,8 @@ def write_clip(path: Path, frames: int = 32, fps: int = 8, size: tuple[int, int]
     with av.open(str(path), "w", options=options.get("container", {})) as container:
         stream = container.add_stream(options.get("codec", "libx264"), rate=fps)
         stream.width, stream.height, stream.pix_fmt = *size, options.get("pix_fmt", "yuv420p")
-        stream.options = {"g": str(options.get("gop", 8)), "crf": "10", "threads": "1"}
+        if stream.codec.name == "libx264":
+            stream.options = {"g": str(options.get("gop", 8)), "crf": "10", "threads": "1"}
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         for number in range(frames):
@@ -136,6 +156,13 @@ def write_clip(path: Path, frames: int = 32, fps: int = 8, size: tuple[int, int]
     return path
 
 
-def frame_numbers(frames: list[np.ndarray]) -> list[int]:
-    """Read the numbers of `write_clip` frames back from their grey levels."""
-    return [round(float(frame.mean()) / 7) for frame in frames]
+@pytest.fixture(scope="session")
+def make_clip():
+    """The function `write_clip`."""
+    return write_clip
+
+
+@pytest.fixture(scope="session")
+def numbers_of():
+    """A function that reads the numbers of `write_clip` frames back from their grey levels."""
+    return lambda frames: [round(float(frame.mean()) / 7) for frame in frames]

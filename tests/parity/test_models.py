@@ -1,7 +1,7 @@
 """Models and operators equal the published implementations, on every fixture in the folder, whatever its sizes.
 
-The comparison is chosen by the fixture's fields. Every stored output must have a counterpart of ours: an output that the
-test does not know is a failure, as is a fixture that nobody compares although its method is built.
+The comparison is chosen by the fixture's fields. Every stored output must have a counterpart of ours: an output that
+the test does not know is a failure, as is a fixture that nobody compares although its method is built.
 """
 
 import os
@@ -65,7 +65,7 @@ def topk_values(parts: dict[str, Values], spec: dict[str, Any]) -> Values:
             f"{name}.sample_indices": topk_indices(scores.unsqueeze(1) + noise * sigma, k),
             f"{name}.grad_diagonal": gradient("diagonal"),
             f"{name}.grad_full": gradient("full"),
-            # Theirs subtracts the mean credit of all draws, ours of the other draws, which keeps the estimate unbiased.
+            # Theirs subtracts the mean credit of all draws, ours of the other draws, which keeps the estimate unbiased
             f"{name}.grad_full_mean_baseline": gradient("full", baseline=True) * ((samples - 1) / samples),
             f"{name}.hard_index_temporal": hard_topk(scores, k).argmax(1),
             f"{name}.hard_index_official_order": topk_indices(scores, k, "unsorted"),
@@ -277,7 +277,7 @@ def test_the_variable_names_the_folder_and_the_run_fails_where_it_should(tmp_pat
     (tmp_path / "mystery.json").write_text('{"name": "mystery"}')
     (tmp_path / "later.json").write_text('{"source": [{"repository": "yl3800/IGV"}]}')
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", __file__, "-k", "equals or overlooked"],
+        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", __file__, "-kequals or overlooked"],
         env=os.environ | {VARIABLE: str(tmp_path)}, capture_output=True, text=True, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert run.returncode == 1 and "2 failed, 1 skipped" in run.stdout, run.stdout

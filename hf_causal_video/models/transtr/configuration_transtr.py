@@ -10,26 +10,50 @@ from hf_causal_video.errors import CausalVideoError
 
 BOX_WIDTH = {"raw4": 4, "norm5": 5}
 DEBERTA_BASE = {
-    "model_type": "deberta", "vocab_size": 50265, "type_vocab_size": 0, "relative_attention": True, "pad_token_id": 0,
-    "position_biased_input": False, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": -1, "layer_norm_eps": 1e-7,
-}  # fmt: skip
-# What the released code does and we would not: each is a switch, and all of them together are the `official-*` presets.
+    "model_type": "deberta",
+    "vocab_size": 50265,
+    "type_vocab_size": 0,
+    "relative_attention": True,
+    "pad_token_id": 0,
+    "position_biased_input": False,
+    "pos_att_type": ["c2p", "p2c"],
+    "max_relative_positions": -1,
+    "layer_norm_eps": 1e-7,
+}
+# What the released code does and we would not: each is a switch, and all of them together are the `official-*`
+# presets.
 OFFICIAL: dict[str, Any] = {
-    "text_config": DEBERTA_BASE, "hidden_size": 768, "frame_feature_dim": 768, "project_frames": False,
-    "object_feature_dim": 2048, "bbox_mode": "raw4", "rank_by": "prob", "rank_after_dropout": True, "score_bound": None,
-    "topk_gradient": "diagonal", "topk_baseline": False, "topk_order": "unsorted", "topk_samples": 500, "topk_sigma": 0.05,
+    "text_config": DEBERTA_BASE,
+    "hidden_size": 768,
+    "frame_feature_dim": 768,
+    "project_frames": False,
+    "object_feature_dim": 2048,
+    "bbox_mode": "raw4",
+    "rank_by": "prob",
+    "rank_after_dropout": True,
+    "score_bound": None,
+    "topk_gradient": "diagonal",
+    "topk_baseline": False,
+    "topk_order": "unsorted",
+    "topk_samples": 500,
+    "topk_sigma": 0.05,
     "topk_sigma_final": None,
-}  # fmt: skip
-# K is the effective size: the released constructors swap their two flags, so `fk=5, ok=12` keeps 12 frames and 5 objects.
+}
+# K is the effective size: the released constructors swap their two flags, so `fk=5, ok=12` keeps 12 frames and 5
+# objects.
 PRESETS: dict[str, dict[str, Any]] = {
     "clean": {},
     "official-nextqa": {**OFFICIAL, "num_frames_kept": 12, "num_objects_kept": 5, "num_choices": 5},
     "official-causalvidqa": {
-        **OFFICIAL, "num_frames_kept": 12, "num_objects_kept": 5, "num_choices": 5, "bbox_mode": "norm5",
+        **OFFICIAL,
+        "num_frames_kept": 12,
+        "num_objects_kept": 5,
+        "num_choices": 5,
+        "bbox_mode": "norm5",
     },
     "official-msvdqa": {**OFFICIAL, "num_frames_kept": 2, "num_objects_kept": 3, "num_answers": 1853},
     "official-msrvttqa": {**OFFICIAL, "num_frames_kept": 5, "num_objects_kept": 1, "num_answers": 5001},
-}  # fmt: skip
+}
 
 
 @strict
@@ -41,7 +65,8 @@ class TranSTRConfig(PreTrainedConfig):
         hidden_size: model width D.
         num_attention_heads, intermediate_size, num_layers, hidden_dropout_prob: shape of every transformer stack.
         frame_feature_dim: width C of a frame feature.
-        project_frames: project frames to D first; None does so only where C differs from D. The released model never does.
+        project_frames: project frames to D first; None does so only where C differs from D. The released model never
+            does.
         object_feature_dim: width of an object feature without its box.
         bbox_mode: "norm5" appends the box xyxy in [0, 1] and its area, "raw4" the four numbers as given.
         num_frames_kept, num_objects_kept: effective K and M; M = 0 builds a model of frames alone.
@@ -50,8 +75,8 @@ class TranSTRConfig(PreTrainedConfig):
         choice_pooling: a choice is its string's first token ("cls") or the mean of its tokens ("mean").
         rank_by: what selection ranks. "scorer": one learned score a frame or object, K distinct ones are kept.
             "energy" and "prob": (frame, token) interactions by cross-attention before or after its softmax; several
-            interactions may share a frame, so K slots hold at most K frames. After a softmax over tokens every frame has
-            the same total mass, so "prob" rewards peaked attention, not relevance.
+            interactions may share a frame, so K slots hold at most K frames. After a softmax over tokens every frame
+            has the same total mass, so "prob" rewards peaked attention, not relevance.
         rank_after_dropout: rank attention after its dropout in training (released behaviour of "prob").
         score_bound: squash "scorer" and "energy" scores to (-bound, bound) by tanh, so that sigma has a meaning.
         topk_sigma: noise of the perturbed top-K in training, in units of the scores.
@@ -73,7 +98,14 @@ class TranSTRConfig(PreTrainedConfig):
 
     model_type = "transtr"
     sub_configs_defaults = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
-    keys_to_ignore_at_inference = ["losses", "frame_scores", "kept_frames", "object_scores", "kept_objects", "kept_boxes"]
+    keys_to_ignore_at_inference = [
+        "losses",
+        "frame_scores",
+        "kept_frames",
+        "object_scores",
+        "kept_objects",
+        "kept_boxes",
+    ]
 
     text_config: dict | PreTrainedConfig | None = None
     hidden_size: int = 768
@@ -116,10 +148,16 @@ class TranSTRConfig(PreTrainedConfig):
             CausalVideoError: an unknown preset, or an override that is no field.
         """
         if name not in PRESETS:
-            raise CausalVideoError("TranSTR preset", found=name, expected=sorted(PRESETS), fix="take one of these names")
+            raise CausalVideoError(
+                "TranSTR preset", found=name, expected=sorted(PRESETS), fix="take one of these names"
+            )
         if unknown := sorted(set(overrides) - set(cls.__dataclass_fields__)):
-            raise CausalVideoError("TranSTR config", found=f"unknown field {', '.join(unknown)}",
-                                   expected="fields of TranSTRConfig", fix="see help(TranSTRConfig)")  # fmt: skip
+            raise CausalVideoError(
+                "TranSTR config",
+                found=f"unknown field {', '.join(unknown)}",
+                expected="fields of TranSTRConfig",
+                fix="see help(TranSTRConfig)",
+            )
         return cls(**{**PRESETS[name], **overrides})
 
     @property
@@ -130,14 +168,30 @@ class TranSTRConfig(PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Refuse combinations that cannot run or would mean something else than they say."""
         if self.hidden_size % self.num_attention_heads or self.hidden_size % 2:
-            raise CausalVideoError("TranSTR config", found=f"hidden_size={self.hidden_size}, heads={self.num_attention_heads}",
-                                   expected="an even hidden_size divisible by num_attention_heads", fix="change one")  # fmt: skip
+            raise CausalVideoError(
+                "TranSTR config",
+                found=f"hidden_size={self.hidden_size}, heads={self.num_attention_heads}",
+                expected="an even hidden_size divisible by num_attention_heads",
+                fix="change one",
+            )
         if self.project_frames is False and self.frame_feature_dim != self.hidden_size:
-            raise CausalVideoError("TranSTR config", found=f"frame_feature_dim={self.frame_feature_dim} without projection",
-                                   expected=f"hidden_size={self.hidden_size}", fix="set project_frames=True")  # fmt: skip
+            raise CausalVideoError(
+                "TranSTR config",
+                found=f"frame_feature_dim={self.frame_feature_dim} without projection",
+                expected=f"hidden_size={self.hidden_size}",
+                fix="set project_frames=True",
+            )
         if self.num_frames_kept < 1 or self.num_objects_kept < 0:
-            raise CausalVideoError("TranSTR config", found=f"K={self.num_frames_kept}, M={self.num_objects_kept}",
-                                   expected="num_frames_kept >= 1, num_objects_kept >= 0", fix="keep at least a frame")  # fmt: skip
+            raise CausalVideoError(
+                "TranSTR config",
+                found=f"K={self.num_frames_kept}, M={self.num_objects_kept}",
+                expected="num_frames_kept >= 1, num_objects_kept >= 0",
+                fix="keep at least a frame",
+            )
         if self.topk_baseline and self.topk_gradient == "diagonal":
-            raise CausalVideoError("TranSTR config", found="topk_baseline with the diagonal gradient",
-                                   expected="a baseline only with topk_gradient='full'", fix="set topk_baseline=False")  # fmt: skip
+            raise CausalVideoError(
+                "TranSTR config",
+                found="topk_baseline with the diagonal gradient",
+                expected="a baseline only with topk_gradient='full'",
+                fix="set topk_baseline=False",
+            )

@@ -1,7 +1,8 @@
 """TranSTR: choose the question's frames, then their objects, then reason over what was kept.
 
-Why: most frames and objects of a video have nothing to do with a question and carry spurious cues. A differentiable top-K
-keeps the critical few, so the answer rests on evidence that can be shown; frames first, objects inside them second.
+Why: most frames and objects of a video have nothing to do with a question and carry spurious cues. A differentiable
+top-K keeps the critical few, so the answer rests on evidence that can be shown; frames first, objects inside them
+second.
 
 Source: Li et al., "Discovering Spatio-Temporal Rationales for Video Question Answering", ICCV 2023 (arXiv 2307.12058),
 equations 3 to 10. Submodule names follow the published checkpoints. Where the released code differs from what we think
@@ -12,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from hf_causal_video.backbones.transformer import TransformerStack, sine_positions
-from hf_causal_video.causal.topk import perturbed_topk, topk_indices
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.base import CausalVideoPreTrainedModel, answer_loss, check_width
 from hf_causal_video.models.outputs import VideoQAOutput
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
+from hf_causal_video.models.transtr.selection import Selection, rank, select
 
 
 class FeatureResizer(nn.Module):
@@ -24,7 +25,11 @@ class FeatureResizer(nn.Module):
 
     def __init__(self, width: int, dim: int, dropout: float):
         super().__init__()
-        self.fc, self.layer_norm, self.dropout = nn.Linear(width, dim), nn.LayerNorm(dim, eps=1e-12), nn.Dropout(dropout)
+        self.fc, self.layer_norm, self.dropout = (
+            nn.Linear(width, dim),
+            nn.LayerNorm(dim, eps=1e-12),
+            nn.Dropout(dropout),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) to (..., dim)."""
@@ -34,7 +39,8 @@ class FeatureResizer(nn.Module):
 class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
     """Spatio-temporal rationalisation for multiple-choice or open-ended video question answering.
 
-    Relation to other methods: IGV and EIGV wrap a backbone and mask frames; TranSTR is a network of its own that gathers
+    Relation to other methods: IGV and EIGV wrap a backbone and mask frames; TranSTR is a network of its own that
+        gathers
     frames and objects.
 
     Example:
@@ -100,13 +106,14 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         Args:
             frame_features: (V, T, C); V = B, or fewer videos than questions together with `video_index`.
             input_ids, attention_mask: (B, L) the question.
-            choice_input_ids, choice_attention_mask: (B, A, L') question and choice as one string; a row of zeros in the
-                mask is an absent choice. Multiple choice only.
+            choice_input_ids, choice_attention_mask: (B, A, L') question and choice as one string; a row of zeros in
+                the mask is an absent choice. Multiple choice only.
             object_features: (V, T, N, C) without boxes, or with them appended if `object_boxes` is None.
             object_boxes: (V, T, N, 4) xyxy.
             frame_mask, object_mask: (V, T) and (V, T, N) bool, False at padding.
             question_features, choice_features: (B, L, D_text) and (B, A, D_text), cached text instead of ids.
-            video_index: (B,) row of each question's video; what does not depend on the question is computed once a video.
+            video_index: (B,) row of each question's video; what does not depend on the question is computed once a
+                video.
             labels: (B,) index of the right answer.
             frame_noise, object_noise: (B, samples, T[*L]) and (B*K, samples, N[*L]) stored draws of the selection.
 
@@ -119,52 +126,55 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         frames, frame_mask = self._embed_frames(frame_features, frame_mask)  # (V, T, D)
         rows = torch.arange(len(question), device=frames.device) if video_index is None else video_index
         if len(rows) != len(question) or (video_index is None and len(frames) != len(question)):
-            raise CausalVideoError("batch", found=f"{len(question)} questions, {len(frames)} videos",
-                                   expected="as many", fix="give video_index, a video row for each question")  # fmt: skip
+            raise CausalVideoError(
+                "batch",
+                found=f"{len(question)} questions, {len(frames)} videos",
+                expected="as many",
+                fix="give video_index, a video row for each question",
+            )
 
         # Temporal rationalisation (eq. 3-5): frames meet the question, the critical ones are kept.
         pos = sine_positions(frame_mask, frames.shape[-1]).to(frames.dtype)
         frames = self.frame_decoder.layers[0].attend_self(frames, pos, frame_mask)  # (V, T, D), knows no question
         frames, pos, frame_mask = frames[rows], pos[rows], frame_mask[rows]  # (B, T, ·)
-        frames, ranking = self.frame_decoder(
+        frames, attention = self.frame_decoder(
             frames, pos, frame_mask, question, question_mask, self._weights, self_attended=True
         )
-        scores = self._scores(frames, ranking, frame_mask, question_mask, getattr(self, "frame_scorer", None))
-        selector, kept_frames, frame_scores = self._select(
-            scores, frame_mask, self.config.num_frames_kept, frame_noise, "frames"
-        )
-        kept = _take(frames, selector, kept_frames)  # (B, K, D)
+        scores = rank(self.config, frames, attention, frame_mask, question_mask, getattr(self, "frame_scorer", None))
+        chosen_frames = self._select("frames", scores, frame_mask, frame_noise)
+        kept = chosen_frames.take(frames)  # (B, K, D)
 
         object_scores = kept_objects = kept_boxes = None
-        if self.config.num_objects_kept:  # Spatial rationalisation (eq. 6-7), then fusion of the two grains (eq. 8).
-            objects, present = self._embed_objects(
-                object_features, object_boxes, object_mask, rows, selector, kept_frames, len(frame_features)
-            )  # (B, K, N, D), (B, K, N)
-            slots = kept_frames.shape[1]
-            flat_mask = present.flatten(0, 1)
-            tokens, token_mask = question.repeat_interleave(slots, 0), question_mask.repeat_interleave(slots, 0)
-            objects, ranking = self.obj_decoder(
-                objects.flatten(0, 1), None, flat_mask, tokens, token_mask, self._weights, self_attended=True
+        if self.config.num_objects_kept:
+            # Spatial rationalisation (eq. 6-7) inside each kept frame, then fusion of the two grains (eq. 8).
+            features, object_mask = self._join_boxes(object_features, object_boxes, object_mask)
+            objects, present = self._embed_objects(features, object_mask, rows, chosen_frames)  # (B*K, N, D), (B*K, N)
+            slots = kept.shape[1]
+            tokens, token_mask = (x.repeat_interleave(slots, 0) for x in (question, question_mask))
+            objects, attention = self.obj_decoder(
+                objects, None, present, tokens, token_mask, self._weights, self_attended=True
             )
-            scores = self._scores(objects, ranking, flat_mask, token_mask, getattr(self, "object_scorer", None))
-            choice, kept_objects, object_scores = self._select(
-                scores, flat_mask, self.config.num_objects_kept, object_noise, "objects"
-            )
-            chosen = _take(objects, choice, kept_objects).unflatten(0, (-1, slots))  # (B, K, M, D)
-            chosen_mask = _take(flat_mask.unsqueeze(-1).to(objects.dtype), choice, kept_objects) > 0.5
-            chosen_mask = chosen_mask.view(chosen.shape[0], -1)  # (B, K*M): a slot may hold padding where objects are few
-            if not torch.compiler.is_compiling() and not chosen_mask.any(1).all():
-                raise CausalVideoError("objects", found="a clip without any object", expected="at least one",
-                                       fix="lower the detector's threshold, or drop the clip")  # fmt: skip
-            kept = self.fo_decoder(kept, memory=chosen.flatten(1, 2), memory_mask=chosen_mask)[0]
-            object_scores, kept_objects = (x.unflatten(0, (-1, slots)) for x in (object_scores, kept_objects))
+            scores = rank(self.config, objects, attention, present, token_mask, getattr(self, "object_scorer", None))
+            chosen = self._select("objects", scores, present, object_noise)
+            memory_mask = chosen.take_mask(present).view(len(kept), -1)  # (B, K*M): few objects leave slots to padding
+            if not torch.compiler.is_compiling() and not memory_mask.any(1).all():
+                raise CausalVideoError(
+                    "objects",
+                    found="a clip without any object",
+                    expected="at least one",
+                    fix="lower the detector's threshold, or drop the clip",
+                )
+            memory = chosen.take(objects).view(len(kept), -1, kept.shape[-1])  # (B, K*M, D)
+            kept = self.fo_decoder(kept, memory=memory, memory_mask=memory_mask)[0]
+            object_scores, kept_objects = (x.unflatten(0, (-1, slots)) for x in (chosen.scores, chosen.indices))
             if object_boxes is not None:
-                kept_boxes = object_boxes[rows[:, None, None], kept_frames[..., None], kept_objects]  # (B, K, M, 4)
+                kept_boxes = object_boxes[rows[:, None, None], chosen_frames.indices[..., None], kept_objects]
 
         # Reasoning (eq. 9-10): kept frames and question as one sequence, read by the answers.
         memory_mask = torch.cat([question_mask.new_ones(kept.shape[:2]), question_mask], 1)  # (B, K+L)
         memory = torch.cat([kept, question], 1)
-        memory = self.vl_encoder(memory, sine_positions(memory_mask, memory.shape[-1]).to(memory.dtype), memory_mask)[0]
+        pos = sine_positions(memory_mask, memory.shape[-1]).to(memory.dtype)
+        memory = self.vl_encoder(memory, pos, memory_mask)[0]
         answers = self.ans_decoder(queries, None, choice_mask, memory, memory_mask)[0]  # (B, A or 1, D)
         logits = self.classifier(answers)  # (B, A, 1) or (B, 1, A)
         logits = logits.squeeze(-1 if self.config.num_answers is None else 1)
@@ -176,8 +186,16 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
             losses = {"answer": answer_loss(logits, labels)}
             loss = losses["answer"]
         return VideoQAOutput(
-            loss, losses, logits, frame_scores, kept_frames, object_scores, kept_objects, kept_boxes
+            loss, losses, logits, chosen_frames.scores, chosen_frames.indices, object_scores, kept_objects, kept_boxes
         )
+
+    def _select(self, what: str, scores: Tensor, mask: Tensor, noise: Tensor | None) -> Selection:
+        keep = self.config.num_frames_kept if what == "frames" else self.config.num_objects_kept
+        soft = self.training or self.config.topk_eval == "perturbed"
+        # Clips differ in length, and each needs K frames; a frame with few objects leaves slots empty instead.
+        known = what == "frames" and not torch.compiler.is_compiling()
+        available = int(mask.sum(1).min()) if known else mask.shape[1]
+        return select(self.config, scores, keep, available, soft, self.topk_sigma, noise, what)
 
     @property
     def _weights(self) -> str | None:
@@ -190,14 +208,24 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         multiple_choice = self.config.num_answers is None
         if question is None and ids is None or multiple_choice and choices is None and choice_ids is None:
             missing = "input_ids" if question is None and ids is None else "choice_input_ids"
-            raise CausalVideoError("text", found=f"no {missing}", expected="ids, or cached features in their place",
-                                   fix="pass what the processor returned; an open-ended model sets num_answers")  # fmt: skip
+            raise CausalVideoError(
+                "text",
+                found=f"no {missing}",
+                expected="ids, or cached features in their place",
+                fix="pass what the processor returned; an open-ended model sets num_answers",
+            )
         if mask is None:
-            mask = (ids if ids is not None else question[..., 0]).new_ones((ids if ids is not None else question).shape[:2])
+            mask = (ids if ids is not None else question[..., 0]).new_ones(
+                (ids if ids is not None else question).shape[:2]
+            )
         question_mask = mask.bool()
         if not torch.compiler.is_compiling() and not question_mask.any(1).all():
-            raise CausalVideoError("question", found="a question of zero tokens", expected="at least one token",
-                                   fix="check the question column and the attention mask")  # fmt: skip
+            raise CausalVideoError(
+                "question",
+                found="a question of zero tokens",
+                expected="at least one token",
+                fix="check the question column and the attention mask",
+            )
         groups = [(ids, mask)] if question is None else []
         if multiple_choice and choices is None:
             choice_mask = torch.ones_like(choice_ids) if choice_mask is None else choice_mask
@@ -218,84 +246,72 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         choices = self.text_resize(choices.to(self.dtype))  # (B, A, D)
         wanted = self.config.num_choices
         if wanted is not None and (choices.shape[1] != wanted or present is not None and not present.all()):
-            raise CausalVideoError("choices", found=f"{choices.shape[1]} choices a question, some may be empty",
-                                   expected=f"num_choices={wanted}", fix="give every choice, or set num_choices=None")  # fmt: skip
+            raise CausalVideoError(
+                "choices",
+                found=f"{choices.shape[1]} choices a question, some may be empty",
+                expected=f"num_choices={wanted}",
+                fix="give every choice, or set num_choices=None",
+            )
         return question, question_mask, choices, present
 
     def _embed_frames(self, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         made_by = (self.config.feature_provenance or {}).get("frame_model", "the frame model it was trained with")
-        check_width("frame_features", features, 3, self.config.frame_feature_dim,
-                    f"this checkpoint expects features of {made_by}; extract them, or load another checkpoint")  # fmt: skip
+        check_width(
+            "frame_features",
+            features,
+            3,
+            self.config.frame_feature_dim,
+            f"this checkpoint expects features of {made_by}; extract them, or load another checkpoint",
+        )
         mask = features.new_ones(features.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
         return self.frame_resize(features.to(self.dtype)), mask
 
-    def _embed_objects(self, features, boxes, mask, rows, selector, kept_frames, videos):
-        """Objects of the kept frames after self-attention (B, K, N, D), and which of them exist (B, K, N)."""
+    def _join_boxes(self, features: Tensor | None, boxes: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Objects with their boxes appended (V, T, N, C + 4 or 5), and which of them exist (V, T, N)."""
         if features is None:
-            raise CausalVideoError("object_features", found="none", expected=f"objects, num_objects_kept={self.config.num_objects_kept}",
-                                   fix="extract objects too, or train with num_objects_kept=0")  # fmt: skip
+            raise CausalVideoError(
+                "object_features",
+                found="none",
+                expected=f"objects, num_objects_kept={self.config.num_objects_kept}",
+                fix="extract objects too, or train with num_objects_kept=0",
+            )
         if boxes is not None:
             if boxes.shape != (*features.shape[:-1], 4):
-                raise CausalVideoError("object_boxes", found=tuple(boxes.shape), expected=(*features.shape[:-1], 4),
-                                       fix="give one xyxy box for each object")  # fmt: skip
-            parts = [features, boxes.to(features.dtype)]
+                raise CausalVideoError(
+                    "object_boxes",
+                    found=tuple(boxes.shape),
+                    expected=(*features.shape[:-1], 4),
+                    fix="give one xyxy box for each object",
+                )
+            parts = [features, boxes]
             if self.config.bbox_mode == "norm5":
-                parts.append(((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])).unsqueeze(-1).to(features.dtype))
-            features = torch.cat(parts, -1)
-        check_width("object_features", features, 4, self.config.object_input_dim,
-                    "give object_boxes, or append boxes of the config's bbox_mode to the features")  # fmt: skip
-        features = features.to(self.dtype)
-        mask = features.new_ones(features.shape[:3], dtype=torch.bool) if mask is None else mask.bool()
-        attend = self.obj_decoder.layers[0].attend_self
-        if selector is not None:  # training: a soft mixture of frames
-            kept = torch.einsum("btk,btno->bkno", selector.to(features.dtype), features[rows])
-            present = torch.einsum("btk,btn->bkn", selector, mask[rows].to(selector.dtype)) > 0.5
-            shape = present.shape
-            return attend(self.obj_resize(kept).flatten(0, 1), None, _open(present).flatten(0, 1)).unflatten(0, shape[:2]), present
-        pick = (rows.unsqueeze(1), kept_frames)
-        if videos * features.shape[1] < kept_frames.numel():  # fewer frames in all than kept slots: encode each frame once
-            whole = attend(self.obj_resize(features).flatten(0, 1), None, _open(mask).flatten(0, 1))
-            return whole.unflatten(0, mask.shape[:2])[pick], mask[pick]
-        present = mask[pick]
-        kept = attend(self.obj_resize(features[pick]).flatten(0, 1), None, _open(present).flatten(0, 1))
-        return kept.unflatten(0, present.shape[:2]), present
+                parts.append(((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])).unsqueeze(-1))
+            features = torch.cat([part.to(features.dtype) for part in parts], -1)
+        check_width(
+            "object_features",
+            features,
+            4,
+            self.config.object_input_dim,
+            "give object_boxes, or append boxes of the config's bbox_mode to the features",
+        )
+        return features.to(self.dtype), features.new_ones(features.shape[:3]).bool() if mask is None else mask.bool()
 
-    def _scores(self, x: Tensor, ranking: Tensor | None, mask: Tensor, tokens: Tensor, scorer: nn.Module | None) -> Tensor:
-        """What selection ranks, (R, items, units): one score an item, or one for each of its L interactions."""
-        scores = (scorer(x) if scorer is not None else ranking).float()  # (R, items, 1 or L)
-        if self.config.rank_by != "prob":
-            if self.config.score_bound is not None:
-                scores = self.config.score_bound * scores.tanh()
-            if scorer is None:
-                scores = scores.masked_fill(~tokens.unsqueeze(1), -torch.inf)
-        return scores.masked_fill(~mask.unsqueeze(-1), -torch.inf)
+    def _embed_objects(self, features: Tensor, mask: Tensor, rows: Tensor, frames: Selection) -> tuple[Tensor, Tensor]:
+        """Objects of the kept frames after self-attention (B*K, N, D), and which of them exist (B*K, N)."""
+        pick = (rows.unsqueeze(1), frames.indices)
+        if frames.selector is not None:  # a soft mixture of frames
+            selector = frames.selector
+            features = torch.einsum("btk,btno->bkno", selector.to(features.dtype), features[rows])
+            mask = torch.einsum("btk,btn->bkn", selector, mask[rows].to(selector.dtype)) > 0.5
+        elif mask.shape[0] * mask.shape[1] < frames.indices.numel():  # fewer frames in all than slots: each frame once
+            encoded = self._attend_objects(features.flatten(0, 1), mask.flatten(0, 1)).unflatten(0, mask.shape[:2])
+            return encoded[pick].flatten(0, 1), mask[pick].flatten(0, 1)
+        else:
+            features, mask = features[pick], mask[pick]
+        features, mask = features.flatten(0, 1), mask.flatten(0, 1)
+        return self._attend_objects(features, mask), mask
 
-    def _select(
-        self, scores: Tensor, mask: Tensor, keep: int, noise: Tensor | None, what: str
-    ) -> tuple[Tensor | None, Tensor, Tensor]:
-        """Selector (R, items, K) or None where the choice is hard, kept items (R, K), and one score an item (R, items)."""
-        units, flat = scores.shape[-1], scores.flatten(1)
-        there = (mask.sum(1).min() if what == "frames" and not torch.compiler.is_compiling() else mask.shape[1]) * units
-        if there < keep:
-            raise CausalVideoError(f"selection of {what}", found=f"{int(there)} to choose from", expected=f"at least {keep}",
-                                   fix=f"give more {what}, or lower num_{what}_kept")  # fmt: skip
-        if not self.training and self.config.topk_eval == "hard":
-            return None, topk_indices(flat, keep, self.config.topk_order) // units, scores.amax(-1)
-        selector = perturbed_topk(
-            flat, keep, self.config.topk_samples, self.topk_sigma, noise,
-            self.config.topk_gradient, baseline=self.config.topk_baseline,
-        )  # fmt: skip
-        selector = selector.unflatten(1, (-1, units)).sum(2)  # (R, items, K)
-        return selector, selector.argmax(1), scores.amax(-1)
-
-
-def _take(x: Tensor, selector: Tensor | None, indices: Tensor) -> Tensor:
-    """Kept rows of x (R, items, D): a mixture where the choice is soft, a gather where it is hard."""
-    if selector is not None:
-        return torch.einsum("rik,rid->rkd", selector.to(x.dtype), x)
-    return x.gather(1, indices.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-
-
-def _open(mask: Tensor) -> Tensor:
-    """Let a frame without any object attend to its padding: nothing reads the result, and a softmax over nothing is NaN."""
-    return mask | ~mask.any(-1, keepdim=True)
+    def _attend_objects(self, features: Tensor, mask: Tensor) -> Tensor:
+        # A frame without any object attends to its padding: nothing reads the result, a softmax over nothing is NaN.
+        mask = mask | ~mask.any(-1, keepdim=True)
+        return self.obj_decoder.layers[0].attend_self(self.obj_resize(features), None, mask)

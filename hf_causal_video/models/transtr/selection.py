@@ -1,0 +1,103 @@
+"""How TranSTR ranks frames and objects and keeps K of them; used once for frames and once for objects.
+
+Source: TranSTR (arXiv 2307.12058) section 3.2. The config says what is ranked: the published (frame, token)
+interactions, or one score an item.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hf_causal_video.causal.topk import perturbed_topk, topk_indices
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
+
+
+@dataclass
+class Selection:
+    """Which items were kept.
+
+    Args:
+        indices: (R, K) the kept items; for a soft selection the likeliest item of each slot.
+        scores: (R, items) one score an item, -inf at padding.
+        selector: (R, items, K) soft selection, or None where it is hard.
+    """
+
+    indices: Tensor
+    scores: Tensor
+    selector: Tensor | None
+
+    def take(self, x: Tensor) -> Tensor:
+        """Kept rows of x (R, items, D): a mixture where the selection is soft, a gather where it is hard."""
+        if self.selector is not None:
+            return torch.einsum("rik,rid->rkd", self.selector.to(x.dtype), x)
+        return x.gather(1, self.indices.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+    def take_mask(self, mask: Tensor) -> Tensor:
+        """Whether each slot (R, K) holds a real item of mask (R, items)."""
+        return self.take(mask.unsqueeze(-1).float()).squeeze(-1) > 0.5
+
+
+def rank(
+    config: TranSTRConfig, x: Tensor, attention: Tensor | None, mask: Tensor, tokens: Tensor, scorer: nn.Module | None
+) -> Tensor:
+    """What is ranked, (R, items, units): one score an item, or one for each of its interactions with L tokens.
+
+    Args:
+        config: says which.
+        x: (R, items, D) items that have met the question.
+        attention: (R, items, L) their cross-attention, as `rank_by` wants it.
+        mask, tokens: (R, items) and (R, L) bool, True where real.
+        scorer: the linear score of `rank_by="scorer"`.
+    """
+    scores = (attention if scorer is None else scorer(x)).float()
+    if config.rank_by != "prob":
+        if config.score_bound is not None:
+            scores = config.score_bound * scores.tanh()
+        if scorer is None:
+            scores = scores.masked_fill(~tokens.unsqueeze(1), -torch.inf)
+    return scores.masked_fill(~mask.unsqueeze(-1), -torch.inf)
+
+
+def select(
+    config: TranSTRConfig,
+    scores: Tensor,
+    keep: int,
+    available: int,
+    soft: bool,
+    sigma: float,
+    noise: Tensor | None,
+    what: str,
+) -> Selection:
+    """Keep K of the ranked interactions or items.
+
+    Args:
+        config: order, samples and gradient of the top-K.
+        scores: (R, items, units) from `rank`.
+        keep: K.
+        available: items that a selection may count on in every row.
+        soft: perturbed selection with a gradient; hard otherwise.
+        sigma: noise of the soft selection.
+        noise: stored draws for it, (R, samples, items * units).
+        what: "frames" or "objects", for the error.
+
+    Raises:
+        CausalVideoError: fewer than K to choose from.
+    """
+    units = scores.shape[-1]
+    if available * units < keep:
+        raise CausalVideoError(
+            f"selection of {what}",
+            found=f"{available * units} to choose from",
+            expected=f"at least {keep}",
+            fix=f"give more {what}, or lower num_{what}_kept",
+        )
+    flat = scores.flatten(1)  # (R, items * units)
+    if not soft:
+        return Selection(topk_indices(flat, keep, config.topk_order) // units, scores.amax(-1), None)
+    selector = perturbed_topk(
+        flat, keep, config.topk_samples, sigma, noise, config.topk_gradient, baseline=config.topk_baseline
+    )
+    selector = selector.unflatten(1, (-1, units)).sum(2)  # (R, items, K)
+    return Selection(selector.argmax(1), scores.amax(-1), selector)

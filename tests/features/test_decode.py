@@ -1,0 +1,160 @@
+"""Laws of decoding: the frame shown at the stated second, or an error that counts; never a frame twice."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.features import decode_video
+from hf_causal_video.features.decode import sample_instants
+
+CLIPS = ["bigbuckbunny.mp4", "walk.mkv", "car-detection.mp4", "store-aisle-detection.gif"]
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "avi", "ts"])
+@pytest.mark.parametrize("sampling", ["uniform-16", "uniform-5", "fps-2", "seconds-0,0.3,3.9", [0.05, 2.51]])
+def test_each_instant_shows_its_frame(tmp_path, make_clip, numbers_of, ending, sampling):
+    video = decode_video(make_clip(tmp_path / f"clip.{ending}", frames=32, fps=8), sampling)
+    instants = sample_instants(sampling, 4.0)
+    assert numbers_of(video.frames) == [int(t * 8 + 1e-6) for t in instants]
+    np.testing.assert_allclose(video.timestamps_s, instants, atol=1e-6)
+    assert video.size == (64, 48) and abs(video.duration_s - 4.0) < 0.13
+    assert video.frames[0].dtype == np.uint8 and video.frames[0].shape == (48, 64, 3)
+
+
+def test_as_many_instants_as_frames_gives_every_frame_once(tmp_path, make_clip, numbers_of):
+    assert numbers_of(decode_video(make_clip(tmp_path / "c.mp4"), "uniform-32").frames) == list(range(32))
+
+
+def test_more_instants_than_frames_is_an_error_that_counts(tmp_path, make_clip):
+    with pytest.raises(CausalVideoError, match="found 5 different decodable frames.*expected 16"):
+        decode_video(make_clip(tmp_path / "c.mp4", frames=5), "uniform-16")
+
+
+def test_a_clip_of_one_frame(tmp_path, make_clip, numbers_of):
+    assert numbers_of(decode_video(make_clip(tmp_path / "c.mp4", frames=1), "fps-0.1").frames) == [0]
+
+
+def test_variable_frame_rate_follows_the_clock(tmp_path, make_clip, numbers_of):
+    times = [0, 0.1, 0.2, 2.0, 2.1, 3.5]
+    clip = make_clip(tmp_path / "c.mkv", frames=6, times=times)
+    assert numbers_of(decode_video(clip, "seconds-0.05,0.25,2.05,3.4,3.52").frames) == [0, 2, 3, 4, 5]
+    with pytest.raises(CausalVideoError, match="found 2 different"):
+        decode_video(clip, "seconds-0.25,1.9,2.05")  # nothing new between 0.2 and 2.0
+
+
+def test_a_late_first_frame_is_second_zero(tmp_path, make_clip, numbers_of):
+    clip = make_clip(tmp_path / "c.mkv", frames=4, times=[5.0, 5.5, 6.0, 6.5])
+    assert numbers_of(decode_video(clip, "seconds-0.1,1.6").frames) == [0, 3]
+
+
+def test_a_stream_without_times_is_counted_by_its_rate(tmp_path, make_clip, numbers_of):
+    clip = make_clip(tmp_path / "c.h264", frames=20, fps=25)
+    video = decode_video(clip, "uniform-4")
+    numbers = numbers_of(video.frames)
+    assert len(set(numbers)) == 4 and abs(video.duration_s - 0.8) < 0.05
+    assert np.abs(np.array(numbers) - np.array([2.5, 7.5, 12.5, 17.5])).max() <= 1
+
+
+def test_sound_without_picture_is_refused(tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "song.wav"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(CausalVideoError, match="song.wav has no picture.*audio"):
+        decode_video(tmp_path / "song.wav")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a video at all" * 100])
+def test_what_is_no_video_is_refused(tmp_path, content):
+    (tmp_path / "x.mp4").write_bytes(content)
+    with pytest.raises(CausalVideoError, match="x.mp4 is not a video"):
+        decode_video(tmp_path / "x.mp4")
+    with pytest.raises(CausalVideoError, match="no.mp4 is not a video"):
+        decode_video(tmp_path / "no.mp4")
+
+
+@pytest.mark.parametrize("ending, header", [("mp4", {"movflags": "faststart"}), ("mkv", {})])
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.9])
+def test_a_cut_off_file_counts_what_it_still_holds(tmp_path, make_clip, ending, header, keep):
+    whole = make_clip(tmp_path / f"whole.{ending}", frames=80, size=(128, 96), container=header)
+    cut = tmp_path / f"cut.{ending}"
+    cut.write_bytes(whole.read_bytes()[: int(keep * whole.stat().st_size)])
+    with pytest.raises(CausalVideoError) as error:
+        decode_video(cut, "uniform-16")
+    held = int(str(error.value.found).split()[0])
+    assert 0 < held < 16
+    assert len(decode_video(cut, [0.05, 0.2]).frames) == 2  # what is there can still be asked for
+
+
+def test_a_real_clip_cut_off(shared, tmp_path):
+    source = (shared / "data/videos/store-aisle-detection.gif").read_bytes()
+    (tmp_path / "cut.gif").write_bytes(source[: len(source) // 3])
+    try:
+        frames = decode_video(tmp_path / "cut.gif", "uniform-16").frames  # a gif declares no length
+    except CausalVideoError as error:
+        assert "decodable" in str(error)
+    else:
+        assert len({frame.tobytes() for frame in frames}) == 16
+
+
+def test_damage_in_the_middle_is_an_error_or_leaves_the_frames_alone(tmp_path, make_clip, numbers_of):
+    clip = make_clip(tmp_path / "c.mp4", frames=64, size=(128, 96), gop=64)
+    content = bytearray(clip.read_bytes())
+    at = content.index(b"mdat") + (len(content) - content.index(b"mdat")) // 3
+    content[at : at + 600] = bytes(600)
+    clip.write_bytes(content)
+    try:
+        frames = decode_video(clip, "uniform-8").frames
+    except CausalVideoError as error:
+        assert "decodable" in str(error) or "not a video" in str(error)
+    else:
+        assert len(set(numbers_of(frames))) == 8
+
+
+@pytest.mark.parametrize("matrix, turns", [((0, 1, -1, 0), 3), ((0, -1, 1, 0), 1), ((-1, 0, 0, -1), 2)])
+def test_rotation_metadata_is_applied(tmp_path, matrix, turns):
+    import av
+
+    path = tmp_path / "turned.mp4"
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:24, :32] = 255  # top left corner is white
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 4 + 40  # version 0: the matrix starts 40 bytes into the box
+    a, b, c, d = (value * 65536 for value in matrix)
+    content[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    video = decode_video(path, "uniform-2")
+    expected = np.rot90(picture, turns)
+    assert video.frames[0].shape == expected.shape and video.size == expected.shape[1::-1]
+    assert np.abs(video.frames[0].astype(int) - expected).mean() < 12
+
+
+@pytest.mark.parametrize("bad", ["uniform-0", "fps-0", "fps-inf", "seconds-2,1", "x", [], [0.1, 0.1], [-1]])
+def test_an_unknown_sampling_is_refused(bad):
+    with pytest.raises(CausalVideoError, match="unknown sampling"):
+        sample_instants(bad, 4.0)
+
+
+@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize("sampling", ["uniform-16", "fps-2"])
+def test_jumping_and_reading_through_agree_on_real_clips(shared, name, sampling, monkeypatch):
+    from hf_causal_video.features import decode
+
+    path = shared / "data/videos" / name
+    jumped = decode_video(path, sampling)
+    monkeypatch.setattr(decode, "_decode_exactly", lambda *args: None)
+    through = decode_video(path, sampling)
+    assert all(np.array_equal(a, b) for a, b in zip(jumped.frames, through.frames, strict=True))
+    assert len({frame.tobytes() for frame in jumped.frames}) == len(jumped.frames)

@@ -1,0 +1,107 @@
+"""One tiny case for every model of the package: how to build it, and a batch that it takes.
+
+The batch is ragged on purpose: questions, choices, frames and objects of different number in every row.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from hf_causal_video.models.transtr import TranSTRConfig, TranSTRForVideoQuestionAnswering
+
+FRAME_DIM, OBJECT_DIM, VOCABULARY, ANSWERS = 12, 10, 50, 7
+TEXT = {
+    "model_type": "bert", "vocab_size": VOCABULARY, "hidden_size": 16, "num_attention_heads": 2,
+    "num_hidden_layers": 2, "intermediate_size": 24, "max_position_embeddings": 64,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model class, a tiny config of it, and the inputs it takes.
+
+    Args:
+        name: shown in the test's id.
+        model_class: the model.
+        fields: fields of its tiny config.
+        objects: whether it takes objects.
+        unused: parameters that rightly get no gradient, by a part of their name.
+    """
+
+    name: str
+    model_class: type[PreTrainedModel]
+    fields: dict[str, Any]
+    objects: bool = True
+    unused: tuple[str, ...] = ()
+
+    def config(self, **overrides: Any) -> PreTrainedConfig:
+        return self.model_class.config_class(**(self.fields | overrides))
+
+    def build(self, **overrides: Any) -> PreTrainedModel:
+        torch.manual_seed(0)
+        return self.model_class(self.config(**overrides)).eval()
+
+    @property
+    def open_ended(self) -> bool:
+        return self.fields.get("num_answers") is not None
+
+    def inputs(self, batch: int = 3, frames: int = 9, objects: int = 5, seed: int = 0) -> dict[str, Tensor]:
+        """A ragged batch with labels."""
+        source = torch.Generator().manual_seed(seed)
+
+        def lengths(low: int, high: int, shape: tuple[int, ...]) -> Tensor:
+            drawn = torch.randint(low, high + 1, shape, generator=source)
+            drawn.view(-1)[0] = high  # so that the widest row is full
+            return drawn
+
+        def strings(shape: tuple[int, ...], high: int) -> tuple[Tensor, Tensor]:
+            mask = torch.arange(high) < lengths(2, high, shape).unsqueeze(-1)
+            return torch.randint(3, VOCABULARY, mask.shape, generator=source) * mask, mask.long()
+
+        question, question_mask = strings((batch,), 8)
+        given = {
+            "input_ids": question,
+            "attention_mask": question_mask,
+            "frame_features": torch.randn(batch, frames, FRAME_DIM, generator=source),
+            "frame_mask": torch.arange(frames) < lengths(frames - 2, frames, (batch,))[:, None],
+            "labels": torch.randint(0, 4, (batch,), generator=source),
+        }
+        if not self.open_ended:
+            given["choice_input_ids"], given["choice_attention_mask"] = strings((batch, 4), 11)
+        if self.objects:
+            corners = torch.rand(batch, frames, objects, 2, 2, generator=source).sort(-2).values
+            given["object_features"] = torch.randn(batch, frames, objects, OBJECT_DIM, generator=source)
+            given["object_boxes"] = corners.flatten(-2)
+            given["object_mask"] = torch.arange(objects) < lengths(2, objects, (batch, frames))[..., None]
+        return given
+
+
+TRANSTR: dict[str, Any] = {
+    "text_config": TEXT, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24,
+    "frame_feature_dim": FRAME_DIM, "object_feature_dim": OBJECT_DIM, "num_frames_kept": 4, "num_objects_kept": 2,
+    "topk_samples": 32,
+}  # fmt: skip
+
+
+def transtr(name: str, objects: bool = True, unused: tuple[str, ...] = (), **fields: Any) -> Case:
+    return Case(f"transtr-{name}", TranSTRForVideoQuestionAnswering, TRANSTR | fields, objects, unused)
+
+
+LONE_QUERY = ("ans_decoder.layers.0.self_attn.q_lin", "ans_decoder.layers.0.self_attn.k_lin")  # attention over one entry
+CASES: list[Case] = [
+    transtr("choices"),
+    transtr("open-ended", num_answers=ANSWERS, unused=LONE_QUERY),
+    transtr("frames-alone", objects=False, num_objects_kept=0),
+    transtr("energy", rank_by="energy", num_layers=2),
+    transtr("official", rank_by="prob", rank_after_dropout=True, score_bound=None, topk_gradient="diagonal",
+            topk_baseline=False, topk_sigma=0.05, topk_order="unsorted", bbox_mode="raw4"),
+]  # fmt: skip
+
+
+def batched(function: Callable[[Tensor], Tensor], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same function over every tensor of a batch."""
+    return {name: function(tensor) for name, tensor in inputs.items()}

@@ -1,0 +1,280 @@
+"""A run from the command line to its artefacts, on the confounded world in miniature."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoProcessor, BertModel
+
+from hf_causal_video.data import VideoQACollator, WorldConfig, generate_world, tiny_text_config, world_tokenizer
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.training import main, predict
+from hf_causal_video.training.checkpoints import checkpoints
+from hf_causal_video.training.datasets import load_split
+from hf_causal_video.training.recipe import ConfigParser
+
+from .conftest import TINY, write_recipe
+
+EVERY_3 = ["--save_strategy", "steps", "--eval_strategy", "steps", "--save_steps", "3", "--eval_steps", "3"]
+EVERY_3 += ["--save_total_limit", "9"]
+
+
+def run(recipe: Path, folder: Path, *more: str) -> dict:
+    return main(["--config", str(recipe), "--output_dir", str(folder), *more])
+
+
+def cut_back(finished: Path, folder: Path, last_step: int) -> Path:
+    """Copy a finished run as a kill after `last_step` would have left it."""
+    keep = [f"checkpoint-{step}" for step in range(3, last_step + 1, 3)]
+    folder.mkdir()
+    for name in keep:
+        shutil.copytree(finished / name, folder / name)
+    shutil.copy(finished / "recipe.yaml", folder)
+    return folder
+
+
+def test_a_run_leaves_everything_that_repeats_and_describes_it(finished_run: Path):
+    names = {path.name for path in finished_run.iterdir()}
+    assert names >= {
+        "model.safetensors", "config.json", "processor_config.json", "tokenizer.json", "metrics.json", "recipe.yaml",
+        "card_data.json", "predictions", "training_log.jsonl",
+    }  # fmt: skip
+    assert not [path for path in finished_run.rglob("*.tmp")]
+    metrics = json.loads((finished_run / "metrics.json").read_text())
+    assert set(metrics["test"]) == {"iid", "long"} and 0 <= metrics["validation"]["Acc"] <= 100
+    card = json.loads((finished_run / "card_data.json").read_text())
+    assert {entry["mark"] for entry in card["metrics"]} == {"measured here"}
+    assert card["seed"] == 1 and card["versions"]["torch"] and card["features"]["frame_dim"] == 8
+    log = [json.loads(line) for line in (finished_run / "training_log.jsonl").read_text().splitlines()]
+    assert any("loss_answer" in entry for entry in log) and any("eval_accuracy" in entry for entry in log)
+
+
+def test_predictions_are_of_the_saved_model_and_give_the_metrics(finished_run: Path):
+    recipe = ConfigParser().parse(["--config", str(finished_run / "recipe.yaml"), "--output_dir", "x"])
+    questions = load_split(recipe[1], "long")
+    model = AutoModel.from_pretrained(finished_run)
+    again = predict(model, questions, VideoQACollator(AutoProcessor.from_pretrained(finished_run)), 3, progress=False)
+    stored = [json.loads(line) for line in (finished_run / "predictions" / "long.jsonl").read_text().splitlines()]
+    assert [row["question_id"] for row in stored] == questions.questions["question_id"]
+    for mine, theirs in zip(again, stored, strict=True):
+        assert mine["prediction"] == theirs["prediction"] and mine["kept_frames"] == theirs["kept_frames"]
+        assert mine["scores"] == pytest.approx(theirs["scores"], abs=1e-5)
+    right = [row["prediction"] == answer for row, answer in zip(stored, questions.questions["answer"], strict=True)]
+    accuracy = json.loads((finished_run / "metrics.json").read_text())["test"]["long"]["Acc"]
+    assert accuracy == pytest.approx(100 * sum(right) / len(right))
+
+
+def test_the_best_checkpoint_on_validation_is_what_is_saved(finished_run: Path):
+    metrics = json.loads((finished_run / "metrics.json").read_text())
+    log = [json.loads(line) for line in (finished_run / "training_log.jsonl").read_text().splitlines()]
+    validated = {entry["step"]: entry["eval_accuracy"] for entry in log if "eval_accuracy" in entry}
+    assert metrics["best"]["value"] == max(validated.values()) == validated[metrics["best"]["step"]]
+    assert metrics["validation"]["Acc"] == pytest.approx(metrics["best"]["value"])
+    best = load_file(finished_run / f"checkpoint-{metrics['best']['step']}" / "model.safetensors")
+    saved = load_file(finished_run / "model.safetensors")
+    assert all(torch.equal(saved[name], best[name]) for name in best)
+
+
+@pytest.mark.parametrize("last_step", [3, 6])  # within an epoch of six steps, and at its end
+def test_a_resumed_run_is_bit_identical(finished_run: Path, tiny_recipe: Path, tmp_path: Path, last_step: int):
+    folder = cut_back(finished_run, tmp_path / "cut", last_step)
+    run(tiny_recipe, folder, "--resume", *EVERY_3)
+    for step in range(3, 13, 3):
+        name = f"checkpoint-{step}/model.safetensors"
+        assert (folder / name).read_bytes() == (finished_run / name).read_bytes()
+    assert (folder / "model.safetensors").read_bytes() == (finished_run / "model.safetensors").read_bytes()
+    for name in ("iid", "long", "validation"):
+        path = f"predictions/{name}.jsonl"
+        assert (folder / path).read_bytes() == (finished_run / path).read_bytes()
+
+
+def test_a_half_written_checkpoint_is_passed_over(finished_run: Path, tiny_recipe: Path, tmp_path: Path):
+    folder = cut_back(finished_run, tmp_path / "cut", 9)
+    (folder / "checkpoint-9" / "trainer_state.json").write_text('{"epoch": 1.')
+    (folder / "checkpoint-6" / "optimizer.pt").unlink()
+    metrics = run(tiny_recipe, folder, "--resume", *EVERY_3)
+    assert metrics["training"]["resumed_from"] == "checkpoint-3"
+    assert (folder / "model.safetensors").read_bytes() == (finished_run / "model.safetensors").read_bytes()
+
+
+def test_the_same_recipe_gives_the_same_model(finished_run: Path, tmp_path: Path):
+    main(["--config", str(finished_run / "recipe.yaml"), "--output_dir", str(tmp_path / "b"), "--use_cpu"])
+    assert (tmp_path / "b" / "model.safetensors").read_bytes() == (finished_run / "model.safetensors").read_bytes()
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(finished_run: Path, tiny_recipe: Path, tmp_path: Path):
+    before = (finished_run / "metrics.json").read_bytes()
+    with pytest.raises(CausalVideoError, match="not empty.*--resume"):
+        run(tiny_recipe, finished_run)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(CausalVideoError, match="no run to resume"):
+        run(tiny_recipe, tmp_path, "--resume")
+    assert (finished_run / "metrics.json").read_bytes() == before and (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_finished_run_is_not_trained_again(finished_run: Path, tiny_recipe: Path):
+    weights = (finished_run / "model.safetensors").stat().st_mtime_ns
+    metrics = run(tiny_recipe, finished_run, "--resume", *EVERY_3)
+    assert metrics == json.loads((finished_run / "metrics.json").read_text())
+    assert (finished_run / "model.safetensors").stat().st_mtime_ns == weights
+
+
+def test_a_run_does_not_go_on_under_another_recipe(finished_run: Path, tiny_recipe: Path, tmp_path: Path):
+    folder = cut_back(finished_run, tmp_path / "cut", 6)
+    with pytest.raises(CausalVideoError, match=r"learning_rate 0\.1.*learning_rate 0\.005"):
+        run(tiny_recipe, folder, "--resume", *EVERY_3, "--learning_rate", "0.1")
+    assert len(checkpoints(folder)) == 2
+
+
+def test_a_run_does_not_go_on_with_another_number_of_processes(finished_run: Path, tiny_recipe: Path, tmp_path: Path):
+    folder = cut_back(finished_run, tmp_path / "cut", 3)
+    for rank in range(2):
+        shutil.copy(folder / "checkpoint-3" / "rng_state.pth", folder / "checkpoint-3" / f"rng_state_{rank}.pth")
+    (folder / "checkpoint-3" / "rng_state.pth").unlink()
+    with pytest.raises(CausalVideoError, match="number of processes"):
+        run(tiny_recipe, folder, "--resume", *EVERY_3)
+    assert checkpoints(folder)
+
+
+def test_a_run_killed_after_its_last_epoch_is_only_measured(tiny_recipe: Path, tmp_path: Path):
+    """Early stopping ended it; without a look at the stored patience, resuming would train on."""
+    flags = ["--learning_rate", "0", "--early_stopping_patience", "1", "--num_train_epochs", "5"]
+    run(tiny_recipe, tmp_path / "a", *flags)
+    (tmp_path / "b").mkdir()
+    for path in [*(tmp_path / "a").glob("checkpoint-*"), tmp_path / "a" / "recipe.yaml"]:
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / "b" / path.name)
+    metrics = run(tiny_recipe, tmp_path / "b", *flags, "--resume")
+    assert metrics["training"]["steps"] == 12 and metrics["best"]["step"] == 6
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+
+
+def test_bf16_trains_on_a_cpu_and_saves_full_precision(tiny_recipe: Path, tmp_path: Path):
+    metrics = run(tiny_recipe, tmp_path / "a", "--bf16", "--num_train_epochs", "1")
+    assert metrics["training"]["steps"] == 6
+    saved = load_file(tmp_path / "a" / "model.safetensors")
+    assert all(tensor.isfinite().all() and tensor.dtype == torch.float32 for tensor in saved.values())
+    assert json.loads((tmp_path / "a" / "card_data.json").read_text())["precision"] == "bf16"
+
+
+def text_model(folder: Path) -> Path:
+    """A tiny pretrained text encoder with its tokenizer."""
+    torch.manual_seed(0)
+    BertModel(tiny_text_config(len(world_tokenizer()), hidden_size=16, num_layers=1)).save_pretrained(folder)
+    world_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def without_text_config() -> dict:
+    return {key: value for key, value in TINY["config_overrides"].items() if key != "text_config"}
+
+
+def test_lora_adapts_the_text_encoder_and_trains_the_rest(tmp_path: Path):
+    folder = text_model(tmp_path / "text")
+    recipe = write_recipe(
+        tmp_path / "r.yaml", text_model=str(folder), config_overrides=without_text_config(), lora_rank=2, test_splits=[]
+    )  # fmt: skip
+    run(recipe, tmp_path / "a", *EVERY_3)
+    before, after = load_file(folder / "model.safetensors"), load_file(tmp_path / "a" / "model.safetensors")
+    assert not [name for name in after if "lora" in name or "original_module" in name]
+    changed = {name for name in before if name in _text(after) and not torch.equal(before[name], _text(after)[name])}
+    assert changed and all(".query." in name or ".value." in name for name in changed)
+    difference = _text(after)["encoder.layer.0.attention.self.query.weight"]
+    difference = difference - before["encoder.layer.0.attention.self.query.weight"]
+    assert torch.linalg.matrix_rank(difference, rtol=1e-4) <= 2
+    assert {"adapter_model.safetensors", "adapter_config.json"} <= {p.name for p in (tmp_path / "a/adapter").iterdir()}
+
+    # killed and resumed: the same weights
+    resumed = cut_back(tmp_path / "a", tmp_path / "b", 6)
+    run(recipe, resumed, "--resume", *EVERY_3)
+    assert (resumed / "model.safetensors").read_bytes() == (tmp_path / "a" / "model.safetensors").read_bytes()
+
+
+def _text(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix("text_encoder."): value for name, value in weights.items() if "text_encoder." in name}
+
+
+def test_a_frozen_text_encoder_does_not_move(tmp_path: Path):
+    folder = text_model(tmp_path / "text")
+    changes = {"text_model": str(folder), "config_overrides": without_text_config(), "freeze_text_encoder": True}
+    run(write_recipe(tmp_path / "r.yaml", **changes, test_splits=[]), tmp_path / "a", "--num_train_epochs", "1")
+    before, after = load_file(folder / "model.safetensors"), _text(load_file(tmp_path / "a" / "model.safetensors"))
+    assert after and all(torch.equal(before[name], after[name]) for name in after)
+
+
+def test_training_goes_on_from_a_checkpoint(finished_run: Path, tmp_path: Path):
+    recipe = write_recipe(tmp_path / "r.yaml", config_overrides=None, model_name_or_path=str(finished_run))
+    run(recipe, tmp_path / "a", "--num_train_epochs", "1", "--learning_rate", "0", "--weight_decay", "0")
+    assert all(
+        torch.equal(value, load_file(finished_run / "model.safetensors")[name])
+        for name, value in load_file(tmp_path / "a" / "model.safetensors").items()
+    )
+    wider = write_recipe(
+        tmp_path / "w.yaml", config_overrides={"intermediate_size": 24}, model_name_or_path=str(finished_run)
+    )
+    with pytest.raises(CausalVideoError, match="does not fit the config"):
+        run(wider, tmp_path / "w")
+
+
+def write_dataset(folder: Path) -> tuple[Path, Path]:
+    """The tiny world as a user would have it: a dataset of question rows and a feature set, in folders."""
+    config = WorldConfig.selection(num_choices=4, num_frames=8, num_objects=3, feature_dim=8)
+    (folder / "rows").mkdir(parents=True)
+    readme = {"configs": [{"config_name": "questions", "data_files": []}]}
+    for split, clips in (("train", 24), ("validation", 10), ("iid", 10)):
+        world = generate_world(config, split, clips)
+        world.write(folder / "features" / split)
+        world.questions.to_parquet(folder / "rows" / f"{split}.parquet")
+        readme["configs"][0]["data_files"].append({"split": split, "path": f"rows/{split}.parquet"})
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump(readme)}---\n")
+    return folder, folder / "features"
+
+
+def test_a_dataset_and_feature_sets_in_folders(tmp_path: Path):
+    questions, features = write_dataset(tmp_path / "data")
+    sets = {split: str(features / split) for split in ("train", "validation", "iid")}
+    recipe = write_recipe(
+        tmp_path / "r.yaml", dataset=str(questions), features=sets, world=None, test_splits=["iid"], num_frames=4
+    )  # fmt: skip
+    metrics = run(recipe, tmp_path / "a", "--num_train_epochs", "1")
+    assert set(metrics["test"]) == {"iid"}
+    lines = (tmp_path / "a" / "predictions" / "iid.jsonl").read_text().splitlines()
+    assert {len(json.loads(line)["frame_scores"]) for line in lines} == {4}
+    with pytest.raises(CausalVideoError, match="'test'"):
+        run(write_recipe(tmp_path / "s.yaml", dataset=str(questions), features=sets, world=None, test_splits=["test"]),
+            tmp_path / "s")  # fmt: skip
+    del sets["iid"]
+    with pytest.raises(CausalVideoError, match="no features for split 'iid'"):
+        run(write_recipe(tmp_path / "t.yaml", dataset=str(questions), features=sets, world=None, test_splits=["iid"]),
+            tmp_path / "t")  # fmt: skip
+
+
+def test_features_of_two_backbones_do_not_mix(tmp_path: Path):
+    questions, features = write_dataset(tmp_path / "data")
+    card = features / "validation" / "provenance.json"
+    card.write_text(card.read_text().replace('"frame_revision": "seed-0"', '"frame_revision": "seed-9"'))
+    sets = {split: str(features / split) for split in ("train", "validation")}
+    recipe = write_recipe(tmp_path / "r.yaml", dataset=str(questions), features=sets, world=None, test_splits=[])
+    with pytest.raises(CausalVideoError, match="seed-9"):
+        run(recipe, tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"method": "igv9"}, "igv9"),
+        ({"preset": "dirty"}, "dirty"),
+        ({"world": {"study": "selection", "clips": 3}}, "clips"),
+        ({"world": {"study": "seleciton"}}, "seleciton"),
+        ({"test_splits": ["holdout"]}, "holdout"),
+        ({"config_overrides": {"num_fames_kept": 3}}, "num_fames_kept"),
+        ({"config_overrides": {**TINY["config_overrides"], "num_answers": 7}}, "num_answers=7"),
+    ],
+)
+def test_what_a_run_cannot_work_with_is_named(tmp_path: Path, changes: dict, named: str):
+    with pytest.raises(CausalVideoError, match="Fix:") as caught:
+        run(write_recipe(tmp_path / "r.yaml", **changes), tmp_path / "a")
+    assert named in str(caught.value)
