@@ -54,18 +54,19 @@ def scores_of_evidence(
         Two (B, A) tensors of probabilities. One is None where the model cannot run on so few frames: a selection of K
         frames cannot be made from fewer than K that are left.
     """
-    rows = inputs.get("video_index", torch.arange(len(output.logits), device=output.logits.device))
-    shape = inputs["frame_features"].shape[:2]
-    whole = inputs.get("frame_mask", torch.ones(shape, dtype=torch.bool, device=output.logits.device))[rows]
+    features = inputs["frame_features"]
+    whole = inputs.get("frame_mask", torch.ones(features.shape[:2], dtype=torch.bool, device=features.device))
+    rows = inputs.get("video_index", torch.arange(len(features), device=features.device))
     clips = {name: inputs[name][rows] for name in inputs if name.startswith(("frame_", "object_"))}
-    rest = {
-        name: value for name, value in inputs.items() if name not in clips and name not in ("video_index", "labels")
-    }
-    only, without = (
-        model(**rest, **{**clips, "frame_mask": mask}).logits.float().softmax(-1) if _enough(model, mask) else None
-        for mask in evidence_masks(output, whole)
-    )
-    return only, without
+    rest = {name: inputs[name] for name in inputs if name not in clips and name not in ("video_index", "labels")}
+
+    def ask(mask: Tensor) -> Tensor | None:
+        if not _enough(model, mask):
+            return None
+        return model(**rest, **{**clips, "frame_mask": mask}).logits.float().softmax(-1)
+
+    only, without = evidence_masks(output, whole[rows])
+    return ask(only), ask(without)
 
 
 def _enough(model: nn.Module, mask: Tensor) -> bool:

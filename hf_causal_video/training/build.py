@@ -40,9 +40,11 @@ def build_model(
 def _from_checkpoint(arguments: ModelArguments, train: VideoQADataset) -> tuple[PreTrainedModel, VideoQAProcessor]:
     name, (_, model_class, processor_class) = str(arguments.model_name_or_path), METHODS[arguments.method]
     fields: dict[str, Any] = {**arguments.overrides, "freeze_text_encoder": arguments.freeze_text_encoder}
-    loaded: Any = model_class.from_pretrained(name, **fields, output_loading_info=True)
+    # sizes may differ here so that the error below, and not transformers' own, says what to do
+    loaded: Any = model_class.from_pretrained(name, **fields, output_loading_info=True, ignore_mismatched_sizes=True)
     model, report = loaded
-    if wrong := [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]:
+    mismatched = [key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]]
+    if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"], *mismatched}):
         raise CausalVideoError(
             f"the checkpoint {name} does not fit the config",
             found=f"weights missing, unknown or of another shape: {wrong[:8]}",

@@ -100,7 +100,7 @@ def score(rows: list[dict[str, Any]], questions: Any, dataset: str) -> dict[str,
         metrics = nextqa_accuracy(chosen, annotations)
     elif dataset == "nextgqa":
         best = {row["question_id"]: {"span": row["spans"][0], "prediction": row["prediction"]} for row in rows}
-        metrics = {**nextqa_accuracy(chosen, annotations), **nextgqa_metrics(best, annotations)}
+        metrics = {**nextqa_accuracy(chosen, annotations), **nextgqa_metrics(best, annotations, missing="error")}
     elif annotations and annotations[0]["choices"]:
         metrics = multiple_choice_accuracy(chosen, annotations)
     else:

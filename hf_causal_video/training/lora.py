@@ -35,7 +35,7 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: float) -> Any:
     from peft import LoraConfig, get_peft_model
 
     targets = TARGETS.get(model.config.text_config.model_type, USUAL_TARGETS)
-    own = [name for name, module in model.named_children() if name != "text_encoder" and any(module.parameters())]
+    own = [name for name, module in model.named_children() if name != "text_encoder" and list(module.parameters())]
     config = LoraConfig(r=rank, target_modules=rf"text_encoder\..*\.({targets})", modules_to_save=own)
     config.lora_alpha = alpha  # type: ignore[assignment]  # peft annotates a whole number and divides by the rank
     try:

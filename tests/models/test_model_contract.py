@@ -1,0 +1,402 @@
+"""One contract for every model of the package: what a user of transformers may rely on, whichever method it is."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModel
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.models.outputs import VideoQAOutput
+from tests.models.cases import CASES, FRAME_DIM, Case, batched
+
+every_model = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+choice_models = pytest.mark.parametrize("case", [case for case in CASES if not case.open_ended], ids=lambda c: c.name)
+object_models = pytest.mark.parametrize("case", [case for case in CASES if case.objects], ids=lambda c: c.name)
+MODEL_FILES = Path(__file__).resolve().parents[2]
+
+
+def answer(model: torch.nn.Module, inputs: dict[str, Tensor]) -> VideoQAOutput:
+    with torch.no_grad():
+        return model(**inputs)
+
+
+def same(one: VideoQAOutput, other: VideoQAOutput, **tolerance: float) -> None:
+    """Equal answers for equal reasons."""
+    torch.testing.assert_close(one.logits, other.logits, **(tolerance or {"atol": 2e-5, "rtol": 1e-4}))
+    assert torch.equal(one.kept_frames, other.kept_frames)
+    if one.kept_objects is not None:
+        assert torch.equal(one.kept_objects, other.kept_objects)
+
+
+@every_model
+def test_it_is_built_from_its_config_alone(case: Case, no_network: None) -> None:
+    model = case.build()
+    assert model.accepts_loss_kwargs is False
+    assert model.main_input_name == "frame_features"
+    assert not [name for module in model.modules() for name in module._non_persistent_buffers_set]
+    assert model.config.to_dict()["text_config"]["model_type"] == "bert"
+
+
+@every_model
+def test_the_output_says_answer_loss_and_evidence(case: Case) -> None:
+    inputs = case.inputs()
+    output = answer(case.build(), inputs)
+    (batch, frames), answers = inputs["frame_mask"].shape, 7 if case.open_ended else 4
+    assert output.logits.shape == (batch, answers)
+    assert output.frame_scores.shape == (batch, frames)
+    assert (output.frame_scores[~inputs["frame_mask"]] == -torch.inf).all()
+    assert inputs["frame_mask"].gather(1, output.kept_frames).all()  # padding is never evidence
+    if case.objects:
+        present = inputs["object_mask"][torch.arange(batch)[:, None], output.kept_frames]  # (B, K, N)
+        assert output.kept_objects.shape[:2] == output.kept_frames.shape
+        assert (output.object_scores[~present] == -torch.inf).all()
+    torch.testing.assert_close(output.loss, sum(output.losses.values()))
+    assert answer(case.build(), {k: v for k, v in inputs.items() if k != "labels"}).loss is None
+
+
+@every_model
+def test_it_is_deterministic_in_evaluation_and_by_seed_in_training(case: Case) -> None:
+    model, inputs = case.build(), case.inputs()
+    same(answer(model, inputs), answer(model, inputs), atol=0, rtol=0)
+    model.train()
+
+    def loss(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return answer(model, inputs).loss
+
+    assert torch.equal(loss(1), loss(1)) and not torch.equal(loss(1), loss(2))
+
+
+@every_model
+def test_it_is_saved_and_loaded_whole(case: Case, tmp_path: Path, no_network: None) -> None:
+    model, inputs = case.build(), case.inputs()
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").is_file() and not list(tmp_path.glob("*.bin"))
+    loaded, report = case.model_class.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
+    same(answer(model, inputs), answer(loaded.eval(), inputs), atol=0, rtol=0)
+    assert loaded.config.to_diff_dict() == model.config.to_diff_dict() or loaded.config.to_dict() == model.config.to_dict()
+    assert type(AutoConfig.from_pretrained(tmp_path)) is case.model_class.config_class
+    assert type(AutoModel.from_pretrained(tmp_path)) is case.model_class
+
+
+@pytest.mark.parametrize("case", CASES[:1], ids=lambda case: case.name)
+@pytest.mark.slow
+def test_another_process_loads_it_through_auto_model(case: Case, tmp_path: Path) -> None:
+    model, inputs = case.build(), case.inputs()
+    model.save_pretrained(tmp_path / "model")
+    torch.save(inputs, tmp_path / "inputs.pt")
+    package = case.model_class.__module__.rsplit(".", 1)[0]
+    program = (
+        f"import sys, torch, {package}\nfrom transformers import AutoModel\n"
+        "folder = sys.argv[1]\nmodel = AutoModel.from_pretrained(folder + '/model').eval()\n"
+        "inputs = torch.load(folder + '/inputs.pt', weights_only=True)\n"
+        "torch.save(model(**inputs).logits.detach(), folder + '/logits.pt')"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(MODEL_FILES)}
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, env=environment)
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), answer(model, inputs).logits, atol=1e-6, rtol=1e-6)
+
+
+@every_model
+def test_rows_of_a_batch_do_not_hear_of_each_other(case: Case) -> None:
+    model, inputs = case.build(), case.inputs()
+    whole = answer(model, inputs)
+    order = torch.tensor([2, 0, 1])
+    turned = answer(model, batched(lambda x: x[order], inputs))
+    torch.testing.assert_close(turned.logits, whole.logits[order], atol=2e-5, rtol=1e-4)
+    for row in range(3):
+        alone = answer(model, batched(lambda x, row=row: x[row : row + 1], inputs))
+        torch.testing.assert_close(alone.logits, whole.logits[row : row + 1], atol=2e-5, rtol=1e-4)
+
+
+@every_model
+def test_padding_never_changes_an_answer(case: Case) -> None:
+    model, inputs = case.build(), case.inputs()
+    # a longer question, longer choices, more frames and more objects than anybody has, filled with what must not be read
+    grown = {
+        "input_ids": (3, 0, 1), "attention_mask": (0, 0, 1), "choice_input_ids": (3, 0, 2), "choice_attention_mask": (0, 0, 2),
+        "frame_features": (9.0, 0, 1), "frame_mask": (False, 0, 1),
+        "object_features": (9.0, 1, 2), "object_boxes": (0.5, 1, 2), "object_mask": (False, 1, 2),
+    }  # fmt: skip
+    padded = {}
+    for name, tensor in inputs.items():
+        value, _, axis = grown.get(name, (None, None, None))
+        axes = [] if axis is None else [1, 2] if name.startswith("object") else [axis]
+        for where in axes:
+            extra = list(tensor.shape)
+            extra[where] = 3
+            tensor = torch.cat([tensor, torch.full(extra, value, dtype=tensor.dtype)], where)
+        padded[name] = tensor
+    same(answer(model, inputs), answer(model, padded))
+
+
+@every_model
+def test_what_stands_in_padding_is_never_read(case: Case) -> None:
+    model, inputs = case.build(), case.inputs()
+    other = dict(inputs)
+    other["frame_features"] = inputs["frame_features"].masked_fill(~inputs["frame_mask"][..., None], 7.0)
+    if case.objects:
+        gone = ~(inputs["object_mask"] & inputs["frame_mask"][..., None])
+        other["object_features"] = inputs["object_features"].masked_fill(gone[..., None], -7.0)
+    same(answer(model, inputs), answer(model, other))
+
+
+@choice_models
+def test_permuted_choices_permute_the_answer(case: Case) -> None:
+    model, inputs = case.build(), case.inputs()
+    order = torch.tensor([2, 0, 3, 1])
+    turned = inputs | {name: inputs[name][:, order] for name in ("choice_input_ids", "choice_attention_mask")}
+    del turned["labels"]
+    one, other = answer(model, inputs), answer(model, turned)
+    torch.testing.assert_close(other.logits, one.logits[:, order], atol=2e-5, rtol=1e-4)
+    assert torch.equal(one.kept_frames, other.kept_frames)
+
+
+@choice_models
+def test_an_absent_choice_is_never_the_answer(case: Case) -> None:
+    model, inputs = case.build(), case.inputs()
+    mask = inputs["choice_attention_mask"].clone()
+    mask[0, 3] = 0
+    fewer = answer(model, inputs | {"choice_attention_mask": mask, "labels": torch.zeros(3, dtype=torch.long)})
+    assert fewer.logits[0].softmax(-1)[3] == 0 and fewer.loss.isfinite()
+    short = {name: tensor[:1, :3] if name.startswith("choice") else tensor[:1] for name, tensor in inputs.items()}
+    short["labels"] = torch.zeros(1, dtype=torch.long)
+    torch.testing.assert_close(fewer.logits[:1, :3], answer(model, short).logits, atol=2e-5, rtol=1e-4)
+
+
+@every_model
+def test_every_parameter_learns(case: Case) -> None:
+    model = case.build(hidden_dropout_prob=0.0).train()
+    model(**case.inputs()).loss.backward()
+    for name, parameter in model.named_parameters():
+        if any(part in name for part in case.unused):
+            assert parameter.grad is None or parameter.grad.abs().max() < 1e-6, name
+        else:
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    silent = [
+        name
+        for name, parameter in model.named_parameters()
+        if not (parameter.grad is not None and parameter.grad.any())
+        and not any(part in name for part in (*case.unused, "k_lin.bias"))
+    ]
+    assert not silent
+
+
+@every_model
+def test_the_loss_falls(case: Case) -> None:
+    model, inputs = case.build(hidden_dropout_prob=0.0).train(), case.inputs()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(10):
+        torch.manual_seed(0)
+        loss = model(**inputs).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0], losses
+
+
+@every_model
+def test_gradient_checkpointing_changes_no_gradient(case: Case) -> None:
+    inputs = case.inputs()
+
+    def gradients(checkpointing: bool) -> dict[str, Tensor]:
+        model = case.build().train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+            assert model.is_gradient_checkpointing
+        torch.manual_seed(3)
+        model(**inputs).loss.backward()
+        return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+    plain, saved = gradients(False), gradients(True)
+    assert plain.keys() == saved.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(saved[name], gradient, atol=1e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@every_model
+@pytest.mark.parametrize("how", ["weights", "autocast"])
+def test_bfloat16_trains_and_answers(case: Case, how: str) -> None:
+    model, inputs = case.build(), case.inputs()
+    exact = answer(model, inputs)
+    if how == "weights":
+        model = model.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+        rough = answer(model, inputs)
+        loss = model.train()(**inputs).loss
+    assert rough.logits.isfinite().all() and (rough.logits.float() - exact.logits).abs().max() < 0.5
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all() and parameter.grad.dtype == parameter.dtype, name
+    assert loss.dtype == torch.float32
+
+
+@pytest.mark.slow
+@every_model
+def test_torch_compile_changes_no_answer(case: Case) -> None:
+    torch.compiler.reset()
+    model, inputs = case.build(text_length_buckets=1), case.inputs()
+    compiled = torch.compile(model, backend="aot_eager", dynamic=False)
+    same(answer(model, inputs), answer(compiled, inputs))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES[:1], ids=lambda case: case.name)
+def test_torch_compile_trains(case: Case) -> None:
+    torch.compiler.reset()
+    inputs, found = case.inputs(), []
+    for compiled in (False, True):
+        model = case.build(hidden_dropout_prob=0.0, text_config=case.fields["text_config"] | {"hidden_dropout_prob": 0.0,
+                           "attention_probs_dropout_prob": 0.0}).train()  # fmt: skip
+        run = torch.compile(model, backend="aot_eager") if compiled else model
+        torch.manual_seed(0)
+        run(**inputs).loss.backward()
+        found.append(model.classifier.weight.grad)
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-3)
+
+
+@every_model
+def test_lora_trains_adapters_only(case: Case, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    model, inputs = case.build(), case.inputs()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=r".*text_encoder.*(query|value)")).train()
+    trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+    assert trained and all("lora_" in name and "text_encoder" in name for name in trained)
+    optimizer = torch.optim.SGD(adapted.parameters(), lr=1.0)
+    for _ in range(2):
+        optimizer.zero_grad()
+        adapted(**inputs).loss.backward()
+        optimizer.step()
+    adapted.save_pretrained(tmp_path)
+    assert (tmp_path / "adapter_model.safetensors").is_file()
+    merged = adapted.merge_and_unload().state_dict()
+    changed = {name for name, tensor in merged.items() if not torch.equal(tensor, before[name])}
+    assert changed and all("query.weight" in name or "value.weight" in name for name in changed)
+
+
+@every_model
+def test_a_frozen_text_encoder_stays_as_it_is(case: Case) -> None:
+    model = case.build(freeze_text_encoder=True).train()
+    assert not model.text_encoder.training and model.vl_encoder.training
+    model(**case.inputs()).loss.backward()
+    assert all(parameter.grad is None for parameter in model.text_encoder.parameters())
+    assert model.classifier.weight.grad is not None
+
+
+@every_model
+def test_deep_copies_answer_alike(case: Case) -> None:
+    model, inputs = case.build(), case.inputs()
+    same(answer(model, inputs), answer(copy.deepcopy(model), inputs), atol=0, rtol=0)
+
+
+def broken(case: Case, what: str) -> tuple[dict[str, Tensor], str]:
+    """Inputs with one thing wrong, and words that the error must contain."""
+    inputs = case.inputs()
+    frames = inputs["frame_features"]
+    match what:
+        case "width":
+            return inputs | {"frame_features": frames[..., :-1]}, rf"{FRAME_DIM - 1}.*width {FRAME_DIM}"
+        case "rank":
+            return inputs | {"frame_features": frames[0]}, "3 axes"
+        case "no frames":
+            return inputs | {"frame_features": frames[:, :0], "frame_mask": inputs["frame_mask"][:, :0]}, "empty axis"
+        case "nan frames":
+            hurt = frames.clone()
+            hurt[1, 2, 3] = torch.nan
+            return inputs | {"frame_features": hurt}, r"NaN or infinity in rows \[1\]"
+        case "infinite frames":
+            hurt = frames.clone()
+            hurt[2, 0, 0] = torch.inf
+            return inputs | {"frame_features": hurt}, r"rows \[2\]"
+        case "few frames":
+            return inputs | {"frame_mask": torch.arange(9)[None] < torch.tensor([[9], [9], [1]])}, "choose from"
+        case "video without frames":
+            return inputs | {"frame_mask": torch.arange(9)[None] < torch.tensor([[9], [9], [0]])}, "frames"
+        case "empty question":
+            mask = inputs["attention_mask"].clone()
+            mask[1] = 0
+            return inputs | {"attention_mask": mask}, "zero tokens"
+        case "no text":
+            return {name: tensor for name, tensor in inputs.items() if name != "input_ids"}, "no input_ids"
+        case "wrong batch":
+            return inputs | {"frame_features": frames[:2], "frame_mask": inputs["frame_mask"][:2]}, "3 questions, 2 videos"
+        case "label":
+            return inputs | {"labels": torch.tensor([0, 99, 1])}, r"\[0, 99, 1\]"
+        case "unknown label":
+            return inputs | {"labels": torch.tensor([0, -1, 1])}, r"\[0, -1, 1\]"
+        case "mask":
+            return inputs | {"frame_mask": inputs["frame_mask"][:, :-1]}, "frame_mask"
+    raise AssertionError(what)
+
+
+BROKEN = (
+    "width", "rank", "no frames", "nan frames", "infinite frames", "few frames", "video without frames", "empty question",
+    "no text", "wrong batch", "label", "unknown label", "mask",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BROKEN)
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+@every_model
+def test_bad_input_is_refused_with_a_way_out(case: Case, what: str, training: bool) -> None:
+    inputs, words = broken(case, what)
+    with pytest.raises(CausalVideoError, match=words) as caught:
+        case.build().train(training)(**inputs)
+    assert caught.value.fix and str(caught.value.found) and str(caught.value.expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"object_features": None}, "object_features: found none"),
+        ({"object_boxes": None}, "append boxes"),
+        ({"object_features": lambda x: x[..., :-1]}, "object_features"),
+        ({"object_features": lambda x: x[:, :, :0], "object_boxes": lambda x: x[:, :, :0], "object_mask": lambda x: x[:, :, :0]},
+         "empty axis"),
+        ({"object_features": lambda x: x.index_fill(0, torch.tensor([1]), torch.nan)}, r"rows \[1\]"),
+        ({"object_boxes": lambda x: x[..., :3]}, "object_boxes"),
+        ({"object_boxes": lambda x: x[:, :, :-1]}, "object_boxes"),
+        ({"object_boxes": lambda x: x.index_fill(0, torch.tensor([2]), torch.nan)}, r"rows \[2\]"),
+        ({"object_mask": lambda x: x & False}, "object"),
+        ({"object_mask": lambda x: x[:, :, :-1]}, "object_mask"),
+        ({name: lambda x: x[:, :-1] for name in ("object_features", "object_boxes", "object_mask")}, "frames"),
+    ],
+)  # fmt: skip
+@object_models
+def test_bad_objects_are_refused_with_a_way_out(case: Case, change: dict, words: str) -> None:
+    inputs = case.inputs()
+    for name, how in change.items():
+        inputs[name] = None if how is None else how(inputs[name])
+    for training in (False, True):
+        with pytest.raises(CausalVideoError, match=words) as caught:
+            case.build().train(training)(**inputs)
+        assert caught.value.fix
+
+
+@choice_models
+def test_bad_choices_are_refused_with_a_way_out(case: Case) -> None:
+    inputs = case.inputs()
+    with pytest.raises(CausalVideoError, match="no choice_input_ids"):
+        case.build()(**{name: tensor for name, tensor in inputs.items() if not name.startswith("choice")})
+    with pytest.raises(CausalVideoError, match="4 choices.*num_choices=5"):
+        case.build(num_choices=5)(**inputs)
+    mask = inputs["choice_attention_mask"].clone()
+    mask[1, 2] = 0
+    with pytest.raises(CausalVideoError, match="num_choices=4"):
+        case.build(num_choices=4)(**inputs | {"choice_attention_mask": mask})
+    mask[1] = 0
+    with pytest.raises(CausalVideoError, match="choice"):
+        case.build()(**inputs | {"choice_attention_mask": mask})
+    mask[1, :2] = 1
+    with pytest.raises(CausalVideoError, match="label"):  # the right answer is a choice that is not there
+        case.build()(**inputs | {"choice_attention_mask": mask, "labels": torch.tensor([0, 3, 0])})
