@@ -187,4 +187,4 @@ def load_pipeline(checkpoint: str | Path, **kwargs: Any) -> VideoQuestionAnsweri
     """The pipeline of a checkpoint folder or Hub id; the same as `transformers.pipeline(TASK, model=...)`."""
     from transformers import pipeline
 
-    return pipeline(TASK, model=str(checkpoint), **kwargs)
+    return pipeline(TASK, model=str(checkpoint), **kwargs)  # type: ignore[call-overload]

@@ -245,4 +245,4 @@ def _flatten(array: pa.Array, dtype: str) -> np.ndarray:
         array = array.storage
     while isinstance(array, pa.ListArray | pa.FixedSizeListArray | pa.LargeListArray):
         array = array.flatten()
-    return array.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+    return array.to_numpy(zero_copy_only=False).astype(dtype)  # a copy that may be written to

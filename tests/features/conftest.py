@@ -138,7 +138,7 @@ def write_clip(path: Path, frames: int = 32, fps: int = 8, size: tuple[int, int]
     """Write a clip whose frame k has the grey level 7k in every pixel, so that a frame tells its number."""
     import av
 
-    times = options.get("times")
+    times, rng = options.get("times"), np.random.default_rng(0)
     with av.open(str(path), "w", options=options.get("container", {})) as container:
         stream = container.add_stream(options.get("codec", "libx264"), rate=fps)
         stream.width, stream.height, stream.pix_fmt = *size, options.get("pix_fmt", "yuv420p")
@@ -147,7 +147,8 @@ def write_clip(path: Path, frames: int = 32, fps: int = 8, size: tuple[int, int]
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         for number in range(frames):
-            image = np.full((size[1], size[0], 3), 7 * number % 256, np.uint8)
+            noise = rng.integers(-20, 21, (size[1], size[0], 3)) if options.get("noise") else 0
+            image = np.clip(np.full((size[1], size[0], 3), 7 * number % 256) + noise, 0, 255).astype(np.uint8)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             if times is not None:
                 frame.pts, frame.time_base = round(times[number] * 1000), Fraction(1, 1000)

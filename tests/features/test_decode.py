@@ -82,7 +82,7 @@ def test_what_is_no_video_is_refused(tmp_path, content):
 @pytest.mark.parametrize("ending, header", [("mp4", {"movflags": "faststart"}), ("mkv", {})])
 @pytest.mark.parametrize("keep", [0.3, 0.6, 0.9])
 def test_a_cut_off_file_counts_what_it_still_holds(tmp_path, make_clip, ending, header, keep):
-    whole = make_clip(tmp_path / f"whole.{ending}", frames=80, size=(128, 96), container=header)
+    whole = make_clip(tmp_path / f"whole.{ending}", frames=80, size=(128, 96), noise=True, container=header)
     cut = tmp_path / f"cut.{ending}"
     cut.write_bytes(whole.read_bytes()[: int(keep * whole.stat().st_size)])
     with pytest.raises(CausalVideoError) as error:

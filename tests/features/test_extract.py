@@ -1,0 +1,204 @@
+"""Laws of extraction: resumable to the byte, never stopped by a bad clip, frames and objects of the same instants."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.features import (
+    FeatureStore,
+    FrameEncoder,
+    ObjectEncoder,
+    Provenance,
+    VideoFeatureExtractor,
+    decode_video,
+    extract_folder,
+)
+from hf_causal_video.features.extract import add_arguments, find_videos, run
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory, make_clip) -> Path:
+    """Nine clips, of which one is cut off, one is empty and one has too few frames."""
+    folder = tmp_path_factory.mktemp("clips")
+    (folder / "deep").mkdir()
+    for number in range(6):
+        name = f"deep/clip{number}.mkv" if number == 3 else f"clip{number}.mp4"
+        make_clip(folder / name, frames=16 + 3 * number, noise=True)
+    make_clip(folder / "clip2short.mp4", frames=3)
+    whole = make_clip(folder / "clip4cut.mkv", frames=40, size=(128, 96), noise=True)
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (folder / "clip9empty.mp4").write_bytes(b"")
+    (folder / "notes.txt").write_text("not a clip")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def networks(save_network) -> dict:
+    return {
+        "frame_model": save_network("backbone", "vit"),
+        "object_model": save_network("detector", "yolos"),
+        "num_objects": 4,
+        "sampling": "uniform-8",
+        "progress": False,
+    }
+
+
+def contents(folder: Path) -> dict:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_folder_becomes_a_feature_set_and_bad_clips_are_listed(clips, networks, tmp_path):
+    report = extract_folder(clips, tmp_path, **networks)
+    good = [f"clip{number}" for number in range(6)]
+    assert report.written == good and not report.kept
+    failed = {entry["video_id"]: entry["reason"] for entry in json.loads((tmp_path / "failed.json").read_text())}
+    assert failed == report.failed and set(failed) == {"clip2short", "clip4cut", "clip9empty"}
+    assert "3 different decodable frames" in failed["clip2short"]
+    assert "clip4cut.mkv does not hold" in failed["clip4cut"] and "an empty file" in failed["clip9empty"]
+    store = FeatureStore.open(tmp_path)
+    assert store.video_ids == good
+    card = store.provenance
+    assert (card.frame_layer, card.frame_dim, card.object_dim, card.num_objects) == ("pooled", 32, 32, 4)
+    assert card.sampling == "uniform-8" and card.frame_revision.startswith("sha256-")
+    assert "6 videos written" in str(report) and "failed: clip9empty" in str(report)
+    assert not [path for path in tmp_path.rglob("*.tmp")]
+
+
+def test_frames_and_objects_show_the_same_instants(clips, networks, tmp_path):
+    extract_folder([clips / "clip5.mp4"], tmp_path, **networks)
+    row = FeatureStore.open(tmp_path)["clip5"]
+    decoded = decode_video(clips / "clip5.mp4", "uniform-8")
+    assert torch.equal(row.timestamps_s, torch.from_numpy(decoded.timestamps_s))
+    frames = FrameEncoder(networks["frame_model"])(decoded.frames)
+    objects = ObjectEncoder(networks["object_model"], 4)(decoded.frames)
+    torch.testing.assert_close(row.frame_features, frames.half(), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(row.object_boxes, objects["object_boxes"], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(row.object_scores, objects["object_scores"], atol=1e-4, rtol=1e-4)
+
+
+def test_a_second_run_changes_nothing(clips, networks, tmp_path):
+    extract_folder(clips, tmp_path, **networks)
+    before = contents(tmp_path)
+    report = extract_folder(clips, tmp_path, **networks)
+    assert not report.written and len(report.kept) == 6 and len(report.failed) == 3
+    assert contents(tmp_path) == before
+
+
+def test_other_settings_do_not_mix_into_a_set(clips, networks, tmp_path):
+    extract_folder([clips / "clip0.mp4"], tmp_path, **networks)
+    with pytest.raises(CausalVideoError, match="sampling 'uniform-8'.*sampling 'uniform-4'"):
+        extract_folder(clips, tmp_path, **{**networks, "sampling": "uniform-4"})
+
+
+SLOW_RUN = """
+import json, sys, time
+from hf_causal_video.features import extract_folder, extractor
+decode = extractor.decode_video
+def slowly(*args):
+    time.sleep(0.3)
+    return decode(*args)
+extractor.decode_video = slowly
+extract_folder(**json.loads(sys.argv[1]))
+"""
+
+
+def test_a_killed_extraction_resumes_to_the_same_bytes(clips, networks, tmp_path):
+    """SIGKILL inside the second of three shards; whole shards stay, the rest is made again, nothing is left over."""
+    extract_folder(clips, tmp_path / "whole", rows_per_shard=2, **networks)
+    options = {"videos": str(clips), "output": str(tmp_path / "killed"), "rows_per_shard": 2, **networks}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    child = subprocess.Popen([sys.executable, "-c", SLOW_RUN, json.dumps(options)], env=environment)
+    features = tmp_path / "killed" / "features"
+    deadline = time.monotonic() + 120
+    while not (features / ".train-00001.parquet.tmp").exists():
+        assert time.monotonic() < deadline and child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert [path.name for path in features.glob("*.parquet")] == ["train-00000.parquet"]
+    assert FeatureStore.open(tmp_path / "killed").video_ids == ["clip0", "clip1"]  # usable as it is
+    report = extract_folder(clips, tmp_path / "killed", rows_per_shard=2, **networks)
+    assert report.kept == ["clip0", "clip1"] and len(report.written) == 4
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_one_clip_through_the_provenance_equals_its_row(clips, networks, tmp_path):
+    extract_folder([clips / "clip1.mp4"], tmp_path, **networks)
+    store = FeatureStore.open(tmp_path)
+    extractor = VideoFeatureExtractor.from_provenance(store.provenance.to_dict())
+    row, frames = extractor(clips / "clip1.mp4")
+    stored = store["clip1"]
+    for name in ("timestamps_s", "frame_features", "object_features", "object_boxes", "object_labels"):
+        torch.testing.assert_close(getattr(row, name), getattr(stored, name), atol=1e-3, rtol=1e-3)
+    assert len(frames) == 8 and frames[0].shape == (48, 64, 3)
+    again, _ = extractor(np.stack(frames), timestamps_s=row.timestamps_s)
+    torch.testing.assert_close(again.frame_features, row.frame_features)
+    at, _ = extractor(clips / "clip1.mp4", timestamps_s=[0.3, 1.2])
+    assert at.timestamps_s.tolist() == pytest.approx([0.3, 1.2])
+    moved = VideoFeatureExtractor.from_provenance(
+        {**store.provenance.to_dict(), "frame_model": "gone/away"}, frame_model=networks["frame_model"]
+    )
+    assert torch.equal(moved(clips / "clip1.mp4")[0].frame_features, row.frame_features)
+    with pytest.raises(CausalVideoError, match="without their times"):
+        extractor(frames)
+    with pytest.raises(CausalVideoError, match="not a list of frames: found float64"):
+        extractor([np.zeros((4, 4, 3))], timestamps_s=[0.0])
+
+
+def test_features_that_are_no_pixels_have_no_extractor():
+    card = Provenance("org/text", "abc", "captions, mean", 8, sampling="captions-fps-1")
+    with pytest.raises(CausalVideoError, match="not extracted from frames"):
+        VideoFeatureExtractor.from_provenance(card)
+
+
+def test_files_are_found_once_and_in_order(tmp_path):
+    with pytest.raises(CausalVideoError, match="no videos"):
+        find_videos(tmp_path)
+    for name in ("b.mp4", "a.MKV", "c.txt"):
+        (tmp_path / name).touch()
+    assert list(find_videos(tmp_path)) == ["a", "b"]
+    (tmp_path / "b.gif").touch()
+    with pytest.raises(CausalVideoError, match="'b' is there twice.*b.gif and .*b.mp4"):
+        find_videos(tmp_path)
+    with pytest.raises(CausalVideoError, match="no videos.*nothing.mp4"):
+        find_videos(["nothing.mp4"])
+
+
+def test_the_command_teaches_and_runs(clips, networks, tmp_path, capsys):
+    parser = argparse.ArgumentParser(prog="hf-causal-video extract")
+    add_arguments(parser)
+    assert "examples:" in parser.format_help() and "--object-model" in parser.format_help()
+    command = [str(clips / "clip0.mp4"), str(clips / "clip1.mp4"), "--frame-model", networks["frame_model"]]
+    command += ["--sampling", "fps-2", "--output", str(tmp_path / "set"), "--split", "test", "--no-progress"]
+    run(parser.parse_args(command))
+    assert "2 videos written" in capsys.readouterr().out
+    store = FeatureStore.open(tmp_path / "set")
+    assert len(store["clip0"].timestamps_s) == 4 and store["clip0"].object_mask is None
+    with pytest.raises(CausalVideoError, match="no video could be read"):
+        bad = [
+            str(clips / "clip9empty.mp4"),
+            "--frame-model",
+            networks["frame_model"],
+            "--output",
+            str(tmp_path / "n"),
+        ]
+        run(parser.parse_args([*bad, "--no-progress"]))
+
+
+def test_real_clips_of_every_kind(shared, networks, tmp_path):
+    videos = [shared / "data/videos" / name for name in ("book.mkv", "help.mkv", "person-bicycle-car-detection.gif")]
+    report = extract_folder(videos, tmp_path, **networks)
+    assert len(report.written) == 3 and not report.failed
+    for row in FeatureStore.open(tmp_path):
+        assert row.frame_features.shape == (8, 32) and row.object_features.shape == (8, 4, 32)
