@@ -38,7 +38,7 @@ class VideoQuestionAnsweringPipeline(Pipeline):
         self._clip_extractor = clip_extractor
         super().__init__(*args, **kwargs)
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         video: Any = None,
         question: str | Sequence[str] | None = None,

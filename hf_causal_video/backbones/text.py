@@ -5,6 +5,7 @@ of the tokens is padding and the encoder is 70 % of a step. Here question and ca
 """
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,8 @@ def build_text_encoder(config: PreTrainedConfig) -> PreTrainedModel:
         >>> build_text_encoder(tiny).pooler is None
         True
     """
-    signature = inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
+    encoder: Any = MODEL_MAPPING[type(config)]
+    signature = inspect.signature(encoder).parameters
     return AutoModel.from_config(config, **({"add_pooling_layer": False} if "add_pooling_layer" in signature else {}))
 
 

@@ -7,7 +7,7 @@ Source: TranSTR (arXiv 2307.12058) section 3; submodule names follow the publish
 """
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -141,6 +141,10 @@ class TransformerStack(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(TransformerLayer(dim, heads, feedforward, dropout, cross) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
+
+    def attend_self(self, x: Tensor, pos: Tensor | None, mask: Tensor | None) -> Tensor:
+        """What `forward` does before it meets the memory; hand the result over with `self_attended=True`."""
+        return cast(TransformerLayer, self.layers[0]).attend_self(x, pos, mask)
 
     def forward(
         self,

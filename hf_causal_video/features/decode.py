@@ -155,12 +155,16 @@ def _picture(container, path: Path):
 def _read_clock(container, path: Path) -> _Clock:
     stream = _picture(container, path)
     presented, decoded, keys = [], [], []
-    end, every_end, is_counted = 0.0, 0.0, container.format.name == "avi"  # avi stores the order of decoding only
-    for packet in _intact_packets(container):
+    end = every_end = cut_end = 0.0
+    is_counted = container.format.name == "avi"  # it stores the order of decoding only
+    for packet in _packets(container):
         if packet.pts is not None:
             packet_end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
             every_end = max(every_end, packet_end)
-        if packet.stream is not stream:
+        if packet.stream is not stream or not packet.size:
+            continue
+        if packet.is_corrupt:  # cut off inside this frame: it was there, and cannot be shown
+            cut_end = max(cut_end, packet_end if packet.pts is not None else 0.0)
             continue
         decoded.append(packet.dts)
         if packet.pts is None:
@@ -188,19 +192,17 @@ def _read_clock(container, path: Path) -> _Clock:
     step = float(np.median(np.diff(times))) if len(times) > 1 else 1 / (rate or 25.0)
     end = end - start if not is_counted and end - start > times[-1] else float(times[-1]) + step
     declared = _declared(stream, container, start, every_end)
-    duration = declared if declared is not None and declared > end + max(2 * step, 0.1) else end
+    duration = declared if declared is not None and declared > end + max(2 * step, 0.1) else max(end, cut_end - start)
     pts = np.arange(len(ticks)) if is_counted else ticks
     return _Clock(pts, times, np.unique(np.array(keys, dtype=np.int64)), is_counted, end, duration)
 
 
-def _intact_packets(container, stream=None) -> Iterator:
+def _packets(container, *streams) -> Iterator:
     """Give the packets of a container up to a damaged tail; what is missing shows against the declared length."""
     import av
 
     try:
-        for packet in container.demux(stream) if stream is not None else container.demux():
-            if stream is not None or (packet.size and not packet.is_corrupt):
-                yield packet
+        yield from container.demux(*streams)
     except av.error.FFmpegError:
         return
 
@@ -258,7 +260,7 @@ def _decode_through(path: Path, clock: _Clock, shown: np.ndarray) -> list[np.nda
 def _intact_frames(container, stream) -> Iterator:
     import av
 
-    for packet in _intact_packets(container, stream):
+    for packet in _packets(container, stream):
         try:
             yield from packet.decode()
         except av.error.FFmpegError:

@@ -86,7 +86,8 @@ def find_videos(videos: str | Path | Iterable[str | Path]) -> dict[str, Path]:
     """
     if isinstance(videos, str | os.PathLike):
         root = Path(videos)
-        files = [f for f in root.rglob("*") if f.suffix.lower() in VIDEO_ENDINGS] if root.is_dir() else [root]
+        inside = (file for file in root.rglob("*") if file.suffix.lower() in VIDEO_ENDINGS and file.is_file())
+        files = list(inside) if root.is_dir() else [root]
     else:
         files = [Path(file) for file in videos]
     absent = [str(file) for file in files if not file.is_file()]

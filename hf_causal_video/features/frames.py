@@ -52,7 +52,7 @@ class FrameEncoder:
             raise CausalVideoError("unknown layer", found=layer, expected=" or ".join(LAYERS), fix="use one of them")
         self.model_name, self.layer, self.device, self.dtype, self.batch_size = model, layer, device, dtype, batch_size
         self.model, self.revision = load_network(AutoModel, model, revision, device, dtype, self._is_unused)
-        self.processor = load_image_processor(model, revision)
+        self.processor = load_image_processor(model, self.revision)
         self.dim = self([np.zeros((32, 32, 3), np.uint8)]).shape[1]
 
     @torch.inference_mode()

@@ -12,7 +12,7 @@ import torch
 from hf_causal_video.errors import CausalVideoError
 
 ARITHMETIC = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-WEIGHTS = ("*.safetensors", "*.json", "*.txt", "*.model")
+WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
 
 
 def load_network(

@@ -51,7 +51,7 @@ class ObjectEncoder:
         self.model, self.revision = load_network(
             AutoModelForObjectDetection, model, revision, device, dtype, lambda weight: False
         )
-        self.processor = load_image_processor(model, revision)
+        self.processor = load_image_processor(model, self.revision)
         self.dim = self([np.zeros((64, 64, 3), np.uint8)])["object_features"].shape[2]
 
     @torch.inference_mode()

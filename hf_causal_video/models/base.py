@@ -24,8 +24,9 @@ class CausalVideoPreTrainedModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Own modules keep torch's initialisation; the nested text encoder keeps its own rule."""
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
 
     @classmethod
     def from_text_pretrained(cls, name: str, config: Any | None = None, **fields: Any) -> Self:
@@ -37,7 +38,8 @@ class CausalVideoPreTrainedModel(PreTrainedModel):
             fields: fields of the config.
         """
         encoder = AutoModel.from_pretrained(name)
-        config = cls.config_class(**fields) if config is None else config
+        make: Any = cls.config_class
+        config = make(**fields) if config is None else config
         config.text_config = encoder.config
         model = cls(config)
         missing = model.text_encoder.load_state_dict(encoder.state_dict(), strict=False).missing_keys
@@ -91,19 +93,38 @@ def check_width(name: str, tensor: Tensor, dims: int, width: int, fix: str) -> N
         )
 
 
+def check_mask(name: str, mask: Tensor | None, features: Tensor, dims: int) -> Tensor:
+    """The mask as bool, all true where none is given; refuse one of another shape than the features' first `dims` axes."""
+    shape = features.shape[:dims]
+    if mask is None:
+        return features.new_ones(shape, dtype=torch.bool)
+    if mask.shape != shape:
+        raise CausalVideoError(
+            name,
+            found=f"shape {tuple(mask.shape)}",
+            expected=tuple(shape),
+            fix="pass the mask that was made with these features",
+        )
+    return mask.bool()
+
+
 def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy over the questions whose answer is known; a label of -100 is an unknown answer.
 
     Raises:
-        CausalVideoError: a label outside the answers, which would index another answer or crash far from here.
+        CausalVideoError: a label outside the answers, or of an absent choice.
     """
     known = labels != IGNORED_LABEL
-    if not torch.compiler.is_compiling() and (known & ((labels < 0) | (labels >= logits.shape[-1]))).any():
-        raise CausalVideoError(
-            "labels",
-            found=labels.tolist(),
-            expected=f"indices 0..{logits.shape[-1] - 1}, or -100",
-            fix="check the answer column against the choices or the vocabulary",
-        )
+    if not torch.compiler.is_compiling():
+        inside = (labels >= 0) & (labels < logits.shape[-1])
+        chosen = logits.detach().gather(1, labels.where(inside, 0).unsqueeze(1)).squeeze(1)
+        there = inside & (chosen > torch.finfo(logits.dtype).min)  # an absent choice has the lowest logit there is
+        if (known & ~there).any():
+            raise CausalVideoError(
+                "labels",
+                found=labels.tolist(),
+                expected=f"indices 0..{logits.shape[-1] - 1} of choices that are there, or -100",
+                fix="check the answer column against the choices or the vocabulary",
+            )
     total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED_LABEL, reduction="sum")
     return total / known.sum().clamp(min=1)

@@ -167,7 +167,7 @@ class VideoQAProcessor(ProcessorMixin):
             words = self._words(probabilities[row], None if named is None else named[row])
             moments = [float("nan")] * scores.shape[1] if times is None else times[row].tolist()
             answer = int(probabilities[row, : len(words)].argmax())
-            shown = range(len(words))
+            shown = list(range(len(words)))
             if self.answer_vocabulary is not None and named is None:
                 shown = probabilities[row].topk(min(OPEN_ENDED_SHOWN, len(words))).indices.tolist()
             results.append(

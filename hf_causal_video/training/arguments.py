@@ -23,6 +23,10 @@ FIXED = {
     "restore_callback_states_from_checkpoint": (True, "early stopping counts on after --resume"),
     "label_smoothing_factor": (0.0, "the model computes its own loss"),
     "save_only_model": (False, "a run could not be resumed"),
+    "ignore_data_skip": (False, "a resumed run would see other batches"),
+    "auto_find_batch_size": (False, "the batch size is part of the recipe"),
+    "prediction_loss_only": (False, "the checkpoint is chosen by its answers"),
+    "load_best_model_at_end": (True, "what is saved is what validated best"),
     "push_to_hub": (False, "publish the finished run with `hf-causal-video push`"),
 }
 
@@ -167,7 +171,7 @@ class CausalVideoTrainingArguments(TrainingArguments):
     save_strategy: str = _told("epoch", "When to save a checkpoint.", choices=["epoch", "steps", "best"])
     save_total_limit: int | None = _told(2, "Checkpoints to keep: the best and the newest.")
     logging_steps: float = _told(50, "Log every so many steps (below 1: this share of all steps).")
-    load_best_model_at_end: bool = _told(True, "Measure and save the checkpoint that validated best.")
+    load_best_model_at_end: bool = _told(True, f"Fixed: {FIXED['load_best_model_at_end'][1]}.")
     metric_for_best_model: str | None = _told("accuracy", "Validation metric that chooses the checkpoint.")
     remove_unused_columns: bool = _told(False, f"Fixed: {FIXED['remove_unused_columns'][1]}.")
     logging_nan_inf_filter: bool = _told(False, f"Fixed: {FIXED['logging_nan_inf_filter'][1]}.")
@@ -213,6 +217,13 @@ class CausalVideoTrainingArguments(TrainingArguments):
         super().__post_init__()
         self.lr_scheduler_type = schedule
         self.label_names = ["labels"]
+        if self.mixed_precision != (asked := "fp16" if self.fp16 else "bf16" if self.bf16 else "no"):
+            raise CausalVideoError(
+                "the launcher and the recipe disagree about precision",
+                found=f"{self.mixed_precision} from accelerate, {asked} from the arguments",
+                expected="the recipe to say it, so that the run can be repeated",
+                fix=f"add --{self.mixed_precision}, or set mixed_precision to no in accelerate's configuration",
+            )
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:

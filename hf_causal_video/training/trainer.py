@@ -20,19 +20,28 @@ from hf_causal_video.training.schedules import build_schedule
 
 
 class NamedBatches:
-    """A collator that keeps the question ids of its batch under `question_ids`, for errors that name them."""
+    """A collator that keeps the question ids of its batch under `question_ids`, and names them in its errors."""
 
     def __init__(self, collator: Callable[[Sequence[dict[str, Any]]], Any]):
         self.collator = collator
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        return {**self.collator(items), "question_ids": [item["question_id"] for item in items]}
+        ids = [item["question_id"] for item in items]
+        try:
+            return {**self.collator(items), "question_ids": ids}
+        except CausalVideoError as error:
+            raise _named(error, ids) from error
+
+
+def _named(error: CausalVideoError, ids: Sequence[str]) -> CausalVideoError:
+    what = f"{error.what}, in the batch of questions {list(ids)}"
+    return CausalVideoError(what, found=error.found, expected=error.expected, fix=error.fix)
 
 
 def answer_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """Accuracy in percent and mean cross-entropy of answers.
 
-    An unknown answer (a negative label: outside an open-ended vocabulary) counts as wrong, and has no cross-entropy.
+    An answer that cannot be given (outside an open-ended vocabulary) counts as wrong, and has no cross-entropy.
 
     Args:
         prediction: logits (n, A) and labels (n,).
@@ -43,7 +52,7 @@ def answer_metrics(prediction: EvalPrediction) -> dict[str, float]:
         50.0
     """
     logits, labels = torch.as_tensor(prediction.predictions).float(), torch.as_tensor(prediction.label_ids)
-    known = labels >= 0
+    known = (labels >= 0) & (labels < logits.shape[-1])
     accuracy = 100.0 * (logits.argmax(-1) == labels).double().mean().item()
     if not known.any():
         return {"accuracy": accuracy}
@@ -125,7 +134,10 @@ class CausalVideoTrainer(Trainer):
     ) -> Any:
         """Return the model's loss, after noting its terms and refusing one that is not finite."""
         ids = inputs.pop("question_ids", [])
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        try:
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        except CausalVideoError as error:
+            raise _named(error, ids) from error
         if not torch.isfinite(loss).all():
             terms = {name: term.detach().mean().item() for name, term in (outputs.get("losses") or {}).items()}
             raise CausalVideoError(

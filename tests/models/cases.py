@@ -30,6 +30,7 @@ class Case:
         fields: fields of its tiny config.
         objects: whether it takes objects.
         unused: parameters that rightly get no gradient, by a part of their name.
+        padding_free: whether padding is promised to change no answer; the released behaviour does not promise it.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Case:
     fields: dict[str, Any]
     objects: bool = True
     unused: tuple[str, ...] = ()
+    padding_free: bool = True
 
     def config(self, **overrides: Any) -> PreTrainedConfig:
         return self.model_class.config_class(**(self.fields | overrides))
@@ -87,19 +89,31 @@ TRANSTR: dict[str, Any] = {
 }  # fmt: skip
 
 
-def transtr(name: str, objects: bool = True, unused: tuple[str, ...] = (), **fields: Any) -> Case:
-    return Case(f"transtr-{name}", TranSTRForVideoQuestionAnswering, TRANSTR | fields, objects, unused)
+OFFICIAL: dict[str, Any] = {
+    "rank_by": "prob", "rank_after_dropout": True, "score_bound": None, "topk_gradient": "diagonal",
+    "topk_baseline": False, "topk_sigma": 0.05, "topk_order": "unsorted", "bbox_mode": "raw4",
+}  # fmt: skip
+# A bias that all choices share, and attention of a lone query to itself, can teach nothing.
+SHARED_BIAS, LONE_QUERY = (
+    ("classifier.bias",),
+    ("ans_decoder.layers.0.self_attn.q_lin", "ans_decoder.layers.0.self_attn.k_lin"),
+)
 
 
-LONE_QUERY = ("ans_decoder.layers.0.self_attn.q_lin", "ans_decoder.layers.0.self_attn.k_lin")  # attention over one entry
+def transtr(name: str, **fields: Any) -> Case:
+    fields = TRANSTR | fields
+    unused = SHARED_BIAS if fields.get("num_answers") is None else LONE_QUERY
+    objects, clean = fields["num_objects_kept"] > 0, fields.get("rank_by") != "prob"
+    return Case(f"transtr-{name}", TranSTRForVideoQuestionAnswering, fields, objects, unused, clean)
+
+
 CASES: list[Case] = [
     transtr("choices"),
-    transtr("open-ended", num_answers=ANSWERS, unused=LONE_QUERY),
-    transtr("frames-alone", objects=False, num_objects_kept=0),
+    transtr("open-ended", num_answers=ANSWERS),
+    transtr("frames-alone", num_objects_kept=0),
     transtr("energy", rank_by="energy", num_layers=2),
-    transtr("official", rank_by="prob", rank_after_dropout=True, score_bound=None, topk_gradient="diagonal",
-            topk_baseline=False, topk_sigma=0.05, topk_order="unsorted", bbox_mode="raw4"),
-]  # fmt: skip
+    transtr("official", **OFFICIAL),
+]
 
 
 def batched(function: Callable[[Tensor], Tensor], inputs: dict[str, Tensor]) -> dict[str, Tensor]:

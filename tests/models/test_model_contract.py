@@ -39,7 +39,8 @@ def test_it_is_built_from_its_config_alone(case: Case, no_network: None) -> None
     model = case.build()
     assert model.accepts_loss_kwargs is False
     assert model.main_input_name == "frame_features"
-    assert not [name for module in model.modules() for name in module._non_persistent_buffers_set]
+    own = [module for name, module in model.named_modules() if not name.startswith("text_encoder")]
+    assert not [buffer for module in own for buffer in module._non_persistent_buffers_set]
     assert model.config.to_dict()["text_config"]["model_type"] == "bert"
 
 
@@ -81,7 +82,10 @@ def test_it_is_saved_and_loaded_whole(case: Case, tmp_path: Path, no_network: No
     loaded, report = case.model_class.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
     same(answer(model, inputs), answer(loaded.eval(), inputs), atol=0, rtol=0)
-    assert loaded.config.to_diff_dict() == model.config.to_diff_dict() or loaded.config.to_dict() == model.config.to_dict()
+    for name in case.fields:
+        if name != "text_config":
+            assert getattr(loaded.config, name) == getattr(model.config, name)
+    assert case.fields["text_config"].items() <= loaded.config.text_config.to_dict().items()
     assert type(AutoConfig.from_pretrained(tmp_path)) is case.model_class.config_class
     assert type(AutoModel.from_pretrained(tmp_path)) is case.model_class
 
@@ -116,7 +120,7 @@ def test_rows_of_a_batch_do_not_hear_of_each_other(case: Case) -> None:
         torch.testing.assert_close(alone.logits, whole.logits[row : row + 1], atol=2e-5, rtol=1e-4)
 
 
-@every_model
+@pytest.mark.parametrize("case", [case for case in CASES if case.padding_free], ids=lambda case: case.name)
 def test_padding_never_changes_an_answer(case: Case) -> None:
     model, inputs = case.build(), case.inputs()
     # a longer question, longer choices, more frames and more objects than anybody has, filled with what must not be read
@@ -179,14 +183,7 @@ def test_every_parameter_learns(case: Case) -> None:
         if any(part in name for part in case.unused):
             assert parameter.grad is None or parameter.grad.abs().max() < 1e-6, name
         else:
-            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-    silent = [
-        name
-        for name, parameter in model.named_parameters()
-        if not (parameter.grad is not None and parameter.grad.any())
-        and not any(part in name for part in (*case.unused, "k_lin.bias"))
-    ]
-    assert not silent
+            assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
 
 
 @every_model
@@ -236,7 +233,9 @@ def test_bfloat16_trains_and_answers(case: Case, how: str) -> None:
     assert rough.logits.isfinite().all() and (rough.logits.float() - exact.logits).abs().max() < 0.5
     loss.backward()
     for name, parameter in model.named_parameters():
-        assert parameter.grad is None or parameter.grad.isfinite().all() and parameter.grad.dtype == parameter.dtype, name
+        assert parameter.grad is None or parameter.grad.isfinite().all() and parameter.grad.dtype == parameter.dtype, (
+            name
+        )
     assert loss.dtype == torch.float32
 
 
@@ -319,7 +318,11 @@ def broken(case: Case, what: str) -> tuple[dict[str, Tensor], str]:
             hurt[2, 0, 0] = torch.inf
             return inputs | {"frame_features": hurt}, r"rows \[2\]"
         case "few frames":
-            return inputs | {"frame_mask": torch.arange(9)[None] < torch.tensor([[9], [9], [1]])}, "choose from"
+            return inputs | {
+                "frame_mask": torch.arange(9)[None] < torch.tensor([[9], [9], [1]]),
+                "input_ids": inputs["input_ids"][:, :2],
+                "attention_mask": inputs["attention_mask"][:, :2],
+            }, "choose from; expected at least 4"
         case "video without frames":
             return inputs | {"frame_mask": torch.arange(9)[None] < torch.tensor([[9], [9], [0]])}, "frames"
         case "empty question":
@@ -329,7 +332,12 @@ def broken(case: Case, what: str) -> tuple[dict[str, Tensor], str]:
         case "no text":
             return {name: tensor for name, tensor in inputs.items() if name != "input_ids"}, "no input_ids"
         case "wrong batch":
-            return inputs | {"frame_features": frames[:2], "frame_mask": inputs["frame_mask"][:2]}, "3 questions, 2 videos"
+            return inputs | {
+                "frame_features": frames[:2],
+                "frame_mask": inputs["frame_mask"][:2],
+            }, "3 questions, 2 videos"
+        case "video index":
+            return inputs | {"video_index": torch.tensor([0, 3, 1])}, r"3 videos, video_index \[0, 3, 1\]"
         case "label":
             return inputs | {"labels": torch.tensor([0, 99, 1])}, r"\[0, 99, 1\]"
         case "unknown label":
@@ -341,18 +349,18 @@ def broken(case: Case, what: str) -> tuple[dict[str, Tensor], str]:
 
 BROKEN = (
     "width", "rank", "no frames", "nan frames", "infinite frames", "few frames", "video without frames", "empty question",
-    "no text", "wrong batch", "label", "unknown label", "mask",
+    "no text", "wrong batch", "video index", "label", "unknown label", "mask",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("what", BROKEN)
-@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
 @every_model
-def test_bad_input_is_refused_with_a_way_out(case: Case, what: str, training: bool) -> None:
-    inputs, words = broken(case, what)
-    with pytest.raises(CausalVideoError, match=words) as caught:
-        case.build().train(training)(**inputs)
-    assert caught.value.fix and str(caught.value.found) and str(caught.value.expected)
+def test_bad_input_is_refused_with_a_way_out(case: Case, what: str) -> None:
+    (inputs, words), model = broken(case, what), case.build()
+    for training in (False, True):
+        with pytest.raises(CausalVideoError, match=words) as caught:
+            model.train(training)(**inputs)
+        assert caught.value.fix and str(caught.value.found) and str(caught.value.expected)
 
 
 @pytest.mark.parametrize(
@@ -377,9 +385,10 @@ def test_bad_objects_are_refused_with_a_way_out(case: Case, change: dict, words:
     inputs = case.inputs()
     for name, how in change.items():
         inputs[name] = None if how is None else how(inputs[name])
+    model = case.build()
     for training in (False, True):
         with pytest.raises(CausalVideoError, match=words) as caught:
-            case.build().train(training)(**inputs)
+            model.train(training)(**inputs)
         assert caught.value.fix
 
 

@@ -1,4 +1,4 @@
-"""LoRA finds the query and value projections of every text encoder, and trains them and the method's own modules only."""
+"""LoRA finds query and value of every text encoder, and trains them and the method's own modules only."""
 
 import pytest
 import torch
@@ -7,7 +7,8 @@ from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models import TranSTRConfig, TranSTRForVideoQuestionAnswering
 from hf_causal_video.training.lora import add_lora
 
-SIZES = {"vocab_size": 20, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 16}
+SIZES = {"vocab_size": 20, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+SIZES["num_hidden_layers"] = 2
 ENCODERS = {
     "bert": {},
     "roberta": {"pad_token_id": 1},
@@ -37,7 +38,7 @@ def test_adapters_are_on_the_text_encoder_and_the_rest_is_trained(model_type: st
     adapters = {name for name in trained if "lora_" in name}
     assert adapters and all(".text_encoder." in name for name in adapters)
     assert len(trained - adapters) == len(own)
-    assert {name.split("lora_")[0].split("layer")[-1][:3] for name in adapters} >= {".0.", ".1."} or model_type == "modernbert"
+    assert any(".0." in name for name in adapters) and any(".1." in name for name in adapters)  # both layers
 
 
 def test_adapters_begin_as_nothing():

@@ -36,7 +36,8 @@ def free_port() -> str:
 
 
 def torchrun(processes: int) -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={free_port()}"]
+    launcher = [sys.executable, "-m", "torch.distributed.run"]
+    return [*launcher, f"--nproc_per_node={processes}", f"--master_port={free_port()}"]
 
 
 def losses(folder: Path) -> list[float]:
@@ -51,7 +52,8 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path):
     start(*command, str(tmp_path / "whole"))
     for turn, wanted in enumerate(("checkpoint-6", "checkpoint-18")):
         folder = tmp_path / f"killed-{turn}"
-        victim = subprocess.Popen([*command, str(folder)], env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        victim = subprocess.Popen([*command, str(folder)], env=environment(), **quiet)
         while not (folder / wanted).exists():
             assert victim.poll() is None, "the run ended before it could be killed"
             time.sleep(0.005)
@@ -70,12 +72,12 @@ def test_two_processes_train_as_one_on_the_same_global_batch(tmp_path: Path):
     recipe = write_recipe(tmp_path / "r.yaml", config_overrides=overrides, logging_steps=1, test_splits=["iid"])
     one, two = tmp_path / "one", tmp_path / "two"
     start(sys.executable, str(SCRIPT), "--config", str(recipe), "--output_dir", str(one))
-    finished = start(
-        *torchrun(2), str(SCRIPT), "--config", str(recipe), "--output_dir", str(two), "--per_device_train_batch_size", "4"
-    )
+    flags = ["--output_dir", str(two), "--per_device_train_batch_size", "4"]
+    finished = start(*torchrun(2), str(SCRIPT), "--config", str(recipe), *flags)
     assert losses(two) == pytest.approx(losses(one), rel=1e-3) and len(losses(one)) == 12
     metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (one, two)]
-    assert metrics[1]["training"]["processes"] == 2 and metrics[0]["test"]["iid"]["Acc"] == metrics[1]["test"]["iid"]["Acc"]
+    assert metrics[1]["training"]["processes"] == 2
+    assert metrics[0]["test"]["iid"]["Acc"] == metrics[1]["test"]["iid"]["Acc"]
     assert finished.stdout.count("best checkpoint: step") == 1
     for folder in (one, two):
         lines = (folder / "predictions" / "iid.jsonl").read_text().splitlines()
@@ -101,7 +103,7 @@ def test_accelerate_launch_and_errors_in_one_line(tmp_path: Path):
     start(*launch, "--config", str(recipe), "--learning_rate", "1e-5", "--output_dir", str(tmp_path / "a"))
     assert "learning_rate: 1.0e-05" in (tmp_path / "a" / "recipe.yaml").read_text()
     again = subprocess.run(
-        [sys.executable, "-m", "hf_causal_video.training", "--config", str(recipe), "--output_dir", str(tmp_path / "a")],
+        [sys.executable, "-m", "hf_causal_video.training", "--config", str(recipe), "--output_dir", tmp_path / "a"],
         env=environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert again.returncode == 1 and again.stderr.strip().splitlines()[-1].startswith("error: output_dir")

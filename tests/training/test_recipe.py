@@ -86,12 +86,21 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, lines: str, named: str 
         (["--dataset", "world", "--remove_unused_columns"], "remove_unused_columns"),
         (["--dataset", "world", "--logging_nan_inf_filter"], "logging_nan_inf_filter"),
         (["--dataset", "world", "--push_to_hub"], "hf-causal-video push"),
+        (["--dataset", "world", "--no_load_best_model_at_end"], "load_best_model_at_end"),
+        (["--dataset", "world", "--auto_find_batch_size"], "auto_find_batch_size"),
     ],
 )
 def test_arguments_that_contradict_each_other_are_refused(argv: list[str], named: str):
     with pytest.raises(CausalVideoError, match="Fix:") as caught:
         parse(*argv)
     assert named in str(caught.value)
+
+
+def test_precision_is_said_by_the_recipe(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(CausalVideoError, match="--bf16"):
+        parse("--dataset", "world")
+    assert parse("--dataset", "world", "--bf16")[2].bf16
 
 
 def test_output_dir_is_asked_for():

@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoProcessor, BertModel
 
 from hf_causal_video.data import VideoQACollator, WorldConfig, generate_world, tiny_text_config, world_tokenizer
 from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.features.store import FeatureWriter, Provenance, VideoFeatures
 from hf_causal_video.training import main, predict
 from hf_causal_video.training.checkpoints import checkpoints
 from hf_causal_video.training.datasets import load_split
@@ -130,7 +131,7 @@ def test_a_run_does_not_go_on_under_another_recipe(finished_run: Path, tiny_reci
     assert len(checkpoints(folder)) == 2
 
 
-def test_a_run_does_not_go_on_with_another_number_of_processes(finished_run: Path, tiny_recipe: Path, tmp_path: Path):
+def test_the_number_of_processes_stays(finished_run: Path, tiny_recipe: Path, tmp_path: Path):
     folder = cut_back(finished_run, tmp_path / "cut", 3)
     for rank in range(2):
         shutil.copy(folder / "checkpoint-3" / "rng_state.pth", folder / "checkpoint-3" / f"rng_state_{rank}.pth")
@@ -175,7 +176,8 @@ def without_text_config() -> dict:
 def test_lora_adapts_the_text_encoder_and_trains_the_rest(tmp_path: Path):
     folder = text_model(tmp_path / "text")
     recipe = write_recipe(
-        tmp_path / "r.yaml", text_model=str(folder), config_overrides=without_text_config(), lora_rank=2, test_splits=[]
+        tmp_path / "r.yaml", text_model=str(folder), config_overrides=without_text_config(), lora_rank=2,
+        test_splits=[],
     )  # fmt: skip
     run(recipe, tmp_path / "a", *EVERY_3)
     before, after = load_file(folder / "model.safetensors"), load_file(tmp_path / "a" / "model.safetensors")
@@ -219,9 +221,9 @@ def test_training_goes_on_from_a_checkpoint(finished_run: Path, tmp_path: Path):
         run(wider, tmp_path / "w")
 
 
-def write_dataset(folder: Path) -> tuple[Path, Path]:
+def write_dataset(folder: Path, num_choices: int | None = 4) -> tuple[Path, Path]:
     """The tiny world as a user would have it: a dataset of question rows and a feature set, in folders."""
-    config = WorldConfig.selection(num_choices=4, num_frames=8, num_objects=3, feature_dim=8)
+    config = WorldConfig.selection(num_choices=num_choices, num_frames=8, num_objects=3, feature_dim=8)
     (folder / "rows").mkdir(parents=True)
     readme = {"configs": [{"config_name": "questions", "data_files": []}]}
     for split, clips in (("train", 24), ("validation", 10), ("iid", 10)):
@@ -233,14 +235,18 @@ def write_dataset(folder: Path) -> tuple[Path, Path]:
     return folder, folder / "features"
 
 
-def test_a_dataset_and_feature_sets_in_folders(tmp_path: Path):
-    questions, features = write_dataset(tmp_path / "data")
+@pytest.mark.parametrize("num_choices", [None, 4])
+def test_a_dataset_and_feature_sets_in_folders(tmp_path: Path, num_choices: int | None):
+    questions, features = write_dataset(tmp_path / "data", num_choices)
     sets = {split: str(features / split) for split in ("train", "validation", "iid")}
     recipe = write_recipe(
         tmp_path / "r.yaml", dataset=str(questions), features=sets, world=None, test_splits=["iid"], num_frames=4
     )  # fmt: skip
     metrics = run(recipe, tmp_path / "a", "--num_train_epochs", "1")
     assert set(metrics["test"]) == {"iid"}
+    processor = AutoProcessor.from_pretrained(tmp_path / "a")
+    assert processor.tokenizer.unk_token_id not in processor.tokenizer("what colour is the one that is").input_ids
+    assert (processor.answer_vocabulary or [None])[-1] in ("white", None)
     lines = (tmp_path / "a" / "predictions" / "iid.jsonl").read_text().splitlines()
     assert {len(json.loads(line)["frame_scores"]) for line in lines} == {4}
     with pytest.raises(CausalVideoError, match="'test'"):
@@ -250,6 +256,31 @@ def test_a_dataset_and_feature_sets_in_folders(tmp_path: Path):
     with pytest.raises(CausalVideoError, match="no features for split 'iid'"):
         run(write_recipe(tmp_path / "t.yaml", dataset=str(questions), features=sets, world=None, test_splits=["iid"]),
             tmp_path / "t")  # fmt: skip
+
+
+def test_a_published_recipe_runs_on_files_of_its_benchmark(tmp_path: Path):
+    """The sizes are NExT-QA's own; only the text encoder is a small one."""
+    card = Provenance("blip", "1", "pooled", 768, "rcnn", "1", "roi", 2048, num_objects=20, sampling="uniform-16")
+    header = "video,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4"
+    with FeatureWriter(tmp_path / "features", card) as writer:
+        for name in ("train", "val", "test"):
+            shapes = {"frame_features": (16, 768), "object_features": (16, 20, 2048)}
+            tensors = {key: torch.randn(shape) for key, shape in shapes.items()}
+            boxes, ones = torch.rand(16, 20, 2).repeat(1, 1, 2), torch.ones(16, 20)
+            times = torch.arange(16.0)
+            writer.add(VideoFeatures(name, times, **tensors, object_boxes=boxes, object_scores=ones, object_labels=ones))
+            rows = [f"{name},99,64,48,why did it jump,{i % 5},{i},CW,to eat,to run,to look,to hide,to sit" for i in range(4)]
+            (tmp_path / f"{name}.csv").write_text("\n".join([header, *rows]))
+    files = {split: str(tmp_path / f"{name}.csv") for split, name in
+             (("train", "train"), ("validation", "val"), ("test", "test"))}  # fmt: skip
+    flags = ["--fp16", "false", "--use_cpu", "--disable_tqdm", "true", "--num_train_epochs", "1"]
+    flags += ["--per_device_train_batch_size", "2", "--text_model", str(text_model(tmp_path / "text"))]
+    flags += ["--dataset", json.dumps(files), "--features", str(tmp_path / "features")]
+    metrics = main(["--config", "transtr_nextqa", "--output_dir", str(tmp_path / "a"), *flags])
+    assert metrics["test"]["test"]["counts"]["C"]["total"] == 4
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert (config["num_frames_kept"], config["num_objects_kept"], config["rank_by"]) == (12, 5, "prob")
+    assert json.loads((tmp_path / "a" / "processor_config.json").read_text())["choice_template"] == "official"
 
 
 def test_features_of_two_backbones_do_not_mix(tmp_path: Path):

@@ -33,7 +33,7 @@ class ToyOutput(ModelOutput):
 
 
 class ToyModel(PreTrainedModel):
-    """A text encoder, a norm and a head, with two loss terms: the smallest thing with every part the trainer handles."""
+    """A text encoder, a norm, a head and two loss terms: the least that has every part the trainer handles."""
 
     config: ToyConfig
     accepts_loss_kwargs = False
@@ -77,7 +77,9 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Tensor]:
     return {"frame_features": features, "labels": torch.tensor([item["answer"] for item in items])}
 
 
-def make_trainer(folder: Path, model: nn.Module | None = None, train: Any = None, **arguments: Any) -> CausalVideoTrainer:
+def make_trainer(
+    folder: Path, model: nn.Module | None = None, train: Any = None, **arguments: Any
+) -> CausalVideoTrainer:
     usual = {
         "use_cpu": True, "disable_tqdm": True, "num_train_epochs": 2, "per_device_train_batch_size": 4,
         "logging_steps": 3, "learning_rate": 0.01,
@@ -162,6 +164,16 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_questions(tmp_path: Path)
         trainer.train()
     assert "answer" in str(caught.value) and "not finite at step" in str(caught.value)
     assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())  # no step was taken on it
+
+
+def test_bad_input_is_named_by_its_questions(tmp_path: Path):
+    def refuse(items: list[dict[str, Any]]) -> None:
+        raise CausalVideoError("frame_features", found="NaN in rows [0]", expected="numbers", fix="extract again")
+
+    trainer = make_trainer(tmp_path)
+    trainer.data_collator.collator = refuse
+    with pytest.raises(CausalVideoError, match=r"frame_features, in the batch of questions \['q\d+'.*NaN in rows"):
+        trainer.train()
 
 
 def test_sigma_goes_down_linearly_from_first_to_final(tmp_path: Path):

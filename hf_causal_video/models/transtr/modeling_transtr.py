@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hf_causal_video.backbones.transformer import TransformerStack, sine_positions
 from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.models.base import CausalVideoPreTrainedModel, answer_loss, check_width
+from hf_causal_video.models.base import CausalVideoPreTrainedModel, answer_loss, check_mask, check_width
 from hf_causal_video.models.outputs import VideoQAOutput
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
 from hf_causal_video.models.transtr.selection import Selection, rank, select
@@ -66,7 +66,7 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
                 config.num_layers, dim, config.num_attention_heads, config.intermediate_size, dropout, cross
             )
 
-        text_dim = config.text_config.hidden_size
+        text_dim = self.text_encoder.config.hidden_size
         self.text_resize = nn.Identity() if text_dim == dim else nn.Linear(text_dim, dim)
         project = config.frame_feature_dim != dim if config.project_frames is None else config.project_frames
         self.frame_resize = FeatureResizer(config.frame_feature_dim, dim, dropout) if project else nn.Identity()
@@ -125,29 +125,30 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         )
         frames, frame_mask = self._embed_frames(frame_features, frame_mask)  # (V, T, D)
         rows = torch.arange(len(question), device=frames.device) if video_index is None else video_index
-        if len(rows) != len(question) or (video_index is None and len(frames) != len(question)):
+        known = torch.compiler.is_compiling() or bool(((rows >= 0) & (rows < len(frames))).all())
+        if len(rows) != len(question) or (video_index is None and len(frames) != len(question)) or not known:
             raise CausalVideoError(
                 "batch",
-                found=f"{len(question)} questions, {len(frames)} videos",
-                expected="as many",
-                fix="give video_index, a video row for each question",
+                found=f"{len(question)} questions, {len(frames)} videos, video_index {rows.tolist()}",
+                expected="a row of the videos for each question",
+                fix="give video_index, or a video for each question",
             )
 
         # Temporal rationalisation (eq. 3-5): frames meet the question, the critical ones are kept.
         pos = sine_positions(frame_mask, frames.shape[-1]).to(frames.dtype)
-        frames = self.frame_decoder.layers[0].attend_self(frames, pos, frame_mask)  # (V, T, D), knows no question
+        frames = self.frame_decoder.attend_self(frames, pos, frame_mask)  # (V, T, D), knows no question
         frames, pos, frame_mask = frames[rows], pos[rows], frame_mask[rows]  # (B, T, ·)
         frames, attention = self.frame_decoder(
             frames, pos, frame_mask, question, question_mask, self._weights, self_attended=True
         )
         scores = rank(self.config, frames, attention, frame_mask, question_mask, getattr(self, "frame_scorer", None))
-        chosen_frames = self._select("frames", scores, frame_mask, frame_noise)
+        chosen_frames = self._select("frames", scores, frame_noise)
         kept = chosen_frames.take(frames)  # (B, K, D)
 
         object_scores = kept_objects = kept_boxes = None
         if self.config.num_objects_kept:
             # Spatial rationalisation (eq. 6-7) inside each kept frame, then fusion of the two grains (eq. 8).
-            features, object_mask = self._join_boxes(object_features, object_boxes, object_mask)
+            features, object_mask = self._join_boxes(object_features, object_boxes, object_mask, frame_features)
             objects, present = self._embed_objects(features, object_mask, rows, chosen_frames)  # (B*K, N, D), (B*K, N)
             slots = kept.shape[1]
             tokens, token_mask = (x.repeat_interleave(slots, 0) for x in (question, question_mask))
@@ -155,7 +156,7 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
                 objects, None, present, tokens, token_mask, self._weights, self_attended=True
             )
             scores = rank(self.config, objects, attention, present, token_mask, getattr(self, "object_scorer", None))
-            chosen = self._select("objects", scores, present, object_noise)
+            chosen = self._select("objects", scores, object_noise)
             memory_mask = chosen.take_mask(present).view(len(kept), -1)  # (B, K*M): few objects leave slots to padding
             if not torch.compiler.is_compiling() and not memory_mask.any(1).all():
                 raise CausalVideoError(
@@ -189,12 +190,12 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
             loss, losses, logits, chosen_frames.scores, chosen_frames.indices, object_scores, kept_objects, kept_boxes
         )
 
-    def _select(self, what: str, scores: Tensor, mask: Tensor, noise: Tensor | None) -> Selection:
+    def _select(self, what: str, scores: Tensor, noise: Tensor | None) -> Selection:
         keep = self.config.num_frames_kept if what == "frames" else self.config.num_objects_kept
         soft = self.training or self.config.topk_eval == "perturbed"
         # Clips differ in length, and each needs K frames; a frame with few objects leaves slots empty instead.
         known = what == "frames" and not torch.compiler.is_compiling()
-        available = int(mask.sum(1).min()) if known else mask.shape[1]
+        available = int((scores > -torch.inf).flatten(1).sum(1).min()) if known else scores[0].numel()
         return select(self.config, scores, keep, available, soft, self.topk_sigma, noise, what)
 
     @property
@@ -238,6 +239,13 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         present = None
         if choices is None:
             present = choice_mask.bool().any(-1)  # (B, A)
+            if not torch.compiler.is_compiling() and not present.any(1).all():
+                raise CausalVideoError(
+                    "choices",
+                    found="a question without any choice",
+                    expected="at least one choice that is not empty",
+                    fix="drop the question, or give its choices",
+                )
             strings = states.pop(0).unflatten(0, present.shape)  # (B, A, L', D)
             if self.config.choice_pooling == "mean":
                 choices = strings.sum(2) / choice_mask.sum(-1, keepdim=True).clamp(min=1).to(strings.dtype)
@@ -263,10 +271,11 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
             self.config.frame_feature_dim,
             f"this checkpoint expects features of {made_by}; extract them, or load another checkpoint",
         )
-        mask = features.new_ones(features.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
-        return self.frame_resize(features.to(self.dtype)), mask
+        return self.frame_resize(features.to(self.dtype)), check_mask("frame_mask", mask, features, 2)
 
-    def _join_boxes(self, features: Tensor | None, boxes: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _join_boxes(
+        self, features: Tensor | None, boxes: Tensor | None, mask: Tensor | None, frames: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Objects with their boxes appended (V, T, N, C + 4 or 5), and which of them exist (V, T, N)."""
         if features is None:
             raise CausalVideoError(
@@ -294,7 +303,14 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
             self.config.object_input_dim,
             "give object_boxes, or append boxes of the config's bbox_mode to the features",
         )
-        return features.to(self.dtype), features.new_ones(features.shape[:3]).bool() if mask is None else mask.bool()
+        if features.shape[:2] != frames.shape[:2]:
+            raise CausalVideoError(
+                "object_features",
+                found=f"{tuple(features.shape[:2])} clips and frames",
+                expected=f"{tuple(frames.shape[:2])}, as in frame_features",
+                fix="extract frames and objects from the same timestamps",
+            )
+        return features.to(self.dtype), check_mask("object_mask", mask, features, 3)
 
     def _embed_objects(self, features: Tensor, mask: Tensor, rows: Tensor, frames: Selection) -> tuple[Tensor, Tensor]:
         """Objects of the kept frames after self-attention (B*K, N, D), and which of them exist (B*K, N)."""
@@ -314,4 +330,4 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
     def _attend_objects(self, features: Tensor, mask: Tensor) -> Tensor:
         # A frame without any object attends to its padding: nothing reads the result, a softmax over nothing is NaN.
         mask = mask | ~mask.any(-1, keepdim=True)
-        return self.obj_decoder.layers[0].attend_self(self.obj_resize(features), None, mask)
+        return self.obj_decoder.attend_self(self.obj_resize(features), None, mask)

@@ -51,7 +51,9 @@ def rank(
         mask, tokens: (R, items) and (R, L) bool, True where real.
         scorer: the linear score of `rank_by="scorer"`.
     """
-    scores = (attention if scorer is None else scorer(x)).float()
+    asked = attention if scorer is None else scorer(x)
+    assert asked is not None, "rank_by other than 'scorer' asks the decoder for its attention"
+    scores = asked.float()
     if config.rank_by != "prob":
         if config.score_bound is not None:
             scores = config.score_bound * scores.tanh()
@@ -76,7 +78,7 @@ def select(
         config: order, samples and gradient of the top-K.
         scores: (R, items, units) from `rank`.
         keep: K.
-        available: items that a selection may count on in every row.
+        available: interactions or items that a selection may count on in every row.
         soft: perturbed selection with a gradient; hard otherwise.
         sigma: noise of the soft selection.
         noise: stored draws for it, (R, samples, items * units).
@@ -86,10 +88,10 @@ def select(
         CausalVideoError: fewer than K to choose from.
     """
     units = scores.shape[-1]
-    if available * units < keep:
+    if available < keep:
         raise CausalVideoError(
             f"selection of {what}",
-            found=f"{available * units} to choose from",
+            found=f"{available} to choose from",
             expected=f"at least {keep}",
             fix=f"give more {what}, or lower num_{what}_kept",
         )
