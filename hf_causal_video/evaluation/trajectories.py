@@ -147,12 +147,13 @@ def _volumes(boxes: np.ndarray, relations: VideoRelations, index: np.ndarray, in
 
 def _boxes(tracks: list[Sequence], offsets: np.ndarray, what: str, side: str) -> np.ndarray:
     """All trajectories of a video as one array (frames, 4), with every box in order."""
+    rows = list(chain.from_iterable(tracks))
     try:
-        boxes = np.array(list(chain.from_iterable(tracks)), dtype=np.float64).reshape(-1, 4)
+        if set(map(len, rows)) - {4}:
+            raise ValueError("a row is not four numbers")
+        boxes = np.fromiter(chain.from_iterable(rows), np.float64, 4 * len(rows)).reshape(-1, 4)
     except (TypeError, ValueError):
-        _fail(
-            f"{what}: {side} holds no boxes", "rows that are not four numbers", "[left, top, right, bottom]", "mend it"
-        )
+        _fail(f"{what}: {side} holds no boxes", "rows other than four numbers", "[left, top, right, bottom]", "mend it")
     bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
     if bad.any():
         frame = int(np.flatnonzero(bad)[0])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
+import yaml
 
 from hf_causal_video.features.provenance import Provenance
 
@@ -60,3 +63,49 @@ store[store.video_ids[0]].frame_features
 | timestamps_s | float32 (T,), seconds |
 | frame_features | float16 (T, C) |
 {objects if provenance.has_objects else ""}"""
+
+
+def merge_cards(ours: str, there: str) -> str:
+    """Take over what a repository's card says about its other tables, such as the questions about these videos.
+
+    Args:
+        ours: card of the feature set; other tables that it lists are left out.
+        there: README of the repository it goes to, "" if it has none.
+
+    Example:
+        >>> there = "---\\nlicense: mit\\nconfigs:\\n- config_name: questions\\n---\\n"
+        >>> print(merge_cards("---\\nconfigs:\\n- config_name: features\\n---\\n# Video features\\n", there))
+        ---
+        license: mit
+        configs:
+        - config_name: features
+        - config_name: questions
+        ---
+        # Video features
+        <BLANKLINE>
+    """
+    new, text = _split_card(ours)
+    old, _ = _split_card(there)
+    features, others = _tables(new, "configs", ours=True), _tables(old, "configs", ours=False)
+    if any(config.get("default") for config in others):  # a repository has one default table
+        features = [{name: value for name, value in config.items() if name != "default"} for config in features]
+    merged = {
+        **old,
+        **new,
+        "configs": features + others,
+        "dataset_info": _tables(new, "dataset_info", ours=True) + _tables(old, "dataset_info", ours=False),
+        "tags": list(dict.fromkeys([*(new.get("tags") or []), *(old.get("tags") or [])])),
+    }
+    metadata = {name: value for name, value in merged.items() if value}
+    return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n{text}"
+
+
+def _tables(metadata: dict[str, Any], name: str, ours: bool) -> list[dict[str, Any]]:
+    entries = metadata.get(name) or []
+    entries = [entries] if isinstance(entries, dict) else entries
+    return [entry for entry in entries if (entry.get("config_name") == "features") == ours]
+
+
+def _split_card(card: str) -> tuple[dict[str, Any], str]:
+    found = re.match(r"\s*---\n(.*?)^---\s*?$\n*(.*)", card, re.DOTALL | re.MULTILINE)
+    return (yaml.safe_load(found[1]) or {}, found[2]) if found else ({}, card)

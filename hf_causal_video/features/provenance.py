@@ -15,6 +15,7 @@ from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.version import __version__
 
 PROVENANCE_FILE = "provenance.json"
+CONTENT_HASH = "sha256-"  # revision of a local folder: a hash over its files
 OBJECT_FIELDS = ("object_model", "object_revision", "object_layer", "object_dim", "num_objects")
 
 
@@ -113,8 +114,8 @@ class Provenance:
     def differences(self, expected: dict) -> dict[str, tuple]:
         """Compare the backbones: `{field: (here, expected)}`, empty if the features come from the same networks.
 
-        The revision decides where both sides have one (a folder may be renamed), else the name does. Sampling is
-        not compared: a model takes any number of frames.
+        A hash over the files of a local folder decides alone, for a folder may be renamed; otherwise name and revision
+        must agree. Sampling is not compared: a model takes any number of frames.
 
         Args:
             expected: fields of another provenance; fields that are absent or empty are not compared.
@@ -123,10 +124,11 @@ class Provenance:
         for kind in ("frame", "object"):
             if kind == "object" and not (expected.get("object_model") or expected.get("object_revision")):
                 continue
-            has_both = expected.get(f"{kind}_revision") and getattr(self, f"{kind}_revision")
-            identity = "revision" if has_both else "model"
-            for name in (f"{kind}_{identity}", f"{kind}_layer", f"{kind}_dim"):
+            revisions = getattr(self, f"{kind}_revision"), expected.get(f"{kind}_revision")
+            hashed = all(str(revision).startswith(CONTENT_HASH) for revision in revisions)
+            identity = () if hashed else (f"{kind}_model",)
+            for name in (*identity, f"{kind}_revision", f"{kind}_layer", f"{kind}_dim"):
                 here, there = getattr(self, name), expected.get(name)
-                if there is not None and here != there:
+                if there and here != there:
                     found[name] = (here, there)
         return found

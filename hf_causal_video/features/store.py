@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.features.card import feature_card, merge_cards
 from hf_causal_video.features.provenance import PROVENANCE_FILE, Provenance
 from hf_causal_video.features.rows import VideoFeatures
 from hf_causal_video.features.shards import Shard, is_finite, row_shapes
@@ -137,8 +138,20 @@ class FeatureStore:
             )
 
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
-        """Upload the folder with its card as a dataset repository, in one commit; give the commit's address."""
-        from huggingface_hub import HfApi
+        """Upload the folder with its card as a dataset repository, in one commit; give the commit's address.
+
+        Features that the repository holds are replaced; its other tables, such as the questions about these videos,
+        stay, and its card goes on to list them.
+
+        Args:
+            repo_id: "org/name", made if absent.
+            private: who sees it, where it is made.
+            token: of the Hub; the one you logged in with if None.
+
+        Raises:
+            CausalVideoError: features in memory, or a repository that is there and seen by others than asked for.
+        """
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
         if self.folder is None:
             raise CausalVideoError(
@@ -149,12 +162,33 @@ class FeatureStore:
             )
         api = HfApi(token=token)
         api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        return api.upload_folder(
-            repo_id=repo_id,
-            repo_type="dataset",
-            folder_path=self.folder,
-            allow_patterns=[PROVENANCE_FILE, "README.md", "failed.json", "features/*.parquet"],
+        there = api.dataset_info(repo_id)
+        if private is not None and there.private != private:
+            raise CausalVideoError(
+                f"the repository {repo_id} is there already",
+                found="private" if there.private else "public",
+                expected="private" if private else "public",
+                fix="change it in the repository's settings, or push under another name",
+            )
+        names = {sibling.rfilename for sibling in there.siblings or []}
+        readme = self.folder / "README.md"
+        card = readme.read_text(encoding="utf-8") if readme.is_file() else feature_card(self.folder, self.provenance)
+        if "README.md" in names:
+            readme = Path(api.hf_hub_download(repo_id, "README.md", repo_type="dataset", revision=there.sha))
+        card = merge_cards(card, readme.read_text(encoding="utf-8") if "README.md" in names else "")
+        files = [self.folder / PROVENANCE_FILE, self.folder / "failed.json", *self.folder.glob("features/*.parquet")]
+        sent = {path.relative_to(self.folder).as_posix(): path for path in sorted(files) if path.is_file()}
+        stale = [name for name in sorted(names - set(sent)) if name.startswith("features/")]
+        return api.create_commit(
+            repo_id,
+            [
+                *(CommitOperationAdd(name, str(path)) for name, path in sent.items()),
+                CommitOperationAdd("README.md", card.encode()),
+                *(CommitOperationDelete(name) for name in stale),
+            ],
             commit_message="Upload features",
+            repo_type="dataset",
+            parent_commit=there.sha,
         ).commit_url
 
     def _find(self, video_id: str) -> tuple[Shard, int]:

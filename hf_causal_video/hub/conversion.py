@@ -93,13 +93,21 @@ def _transtr_sizes(tensors: Mapping[str, Tensor], preset: str) -> dict[str, Any]
         return tuple(tensors[key].shape)
 
     config = TranSTRConfig.preset(preset)
-    answers, dim = shape("classifier.weight")
+    (answers, dim), objects = shape("classifier.weight"), shape("obj_resize.fc.weight")[1]
+    other = {config.object_feature_dim + width for width in BOX_WIDTH.values()} - {config.object_input_dim}
+    if (answers == 1) != (config.num_answers is None) or objects in other:
+        raise CausalVideoError(
+            "transtr checkpoint",
+            found=f"{answers} answers and objects of width {objects}",
+            expected=f"{config.num_answers or 1} answers and objects of width {config.object_input_dim} in {preset}",
+            fix="name the variant the file was trained with",
+        )
     return {
         "hidden_size": dim,
         "frame_feature_dim": dim,
         "intermediate_size": shape("frame_decoder.layers.0.linear1.weight")[0],
         "num_layers": _layers(tensors, "frame_decoder.layers"),
-        "object_feature_dim": shape("obj_resize.fc.weight")[1] - BOX_WIDTH[config.bbox_mode],
+        "object_feature_dim": objects - BOX_WIDTH[config.bbox_mode],
         "num_answers": None if config.num_answers is None else answers,
     }
 

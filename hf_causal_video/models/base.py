@@ -94,7 +94,7 @@ def check_width(name: str, tensor: Tensor, dims: int, width: int, fix: str) -> N
 
 
 def check_mask(name: str, mask: Tensor | None, features: Tensor, dims: int) -> Tensor:
-    """The mask as bool, all true where none is given; refuse one of another shape than the features' first `dims` axes."""
+    """The mask as bool, all true where none is given; refuse another shape than the features' first `dims` axes."""
     shape = features.shape[:dims]
     if mask is None:
         return features.new_ones(shape, dtype=torch.bool)

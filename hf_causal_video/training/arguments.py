@@ -119,7 +119,9 @@ class DataArguments:
         None, "Longest text in tokens, question and choice together; a longer one is an error. None: the processor's."
     )
     world: dict[str, Any] | str | None = _told(
-        None, "Options of the confounded world where dataset is 'world' (see training/datasets.py)."
+        None,
+        "Options of the confounded world: study (selection, grounding or rendered), train_clips, "
+        "eval_clips, seed, and any field of data.WorldConfig.",
     )
 
     def __post_init__(self):

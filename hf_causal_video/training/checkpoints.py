@@ -28,10 +28,10 @@ def write_atomically(path: str | Path, text: str) -> None:
 
 
 def claim_output_dir(folder: str | Path, recipe: dict[str, Any], resume: bool) -> Path | None:
-    """Make the folder of a run its own, and say from which checkpoint to go on.
+    """Say from which checkpoint a run goes on, after clearing away half-written ones.
 
     Args:
-        folder: `output_dir`; all processes call this together, the first one writes.
+        folder: `output_dir`; all processes call this together.
         recipe: the resolved arguments of this run.
         resume: go on with what is there.
 
@@ -57,16 +57,21 @@ def claim_output_dir(folder: str | Path, recipe: dict[str, Any], resume: bool) -
         )
     found = checkpoints(folder)
     newest = next((path for path in reversed(found) if is_complete(path, state.num_processes)), None)
-    state.wait_for_everyone()  # nobody writes before everybody has looked
+    state.wait_for_everyone()  # nobody removes anything before everybody has looked
     if state.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in found:
-            if newest is None or found.index(path) > found.index(newest):
-                shutil.rmtree(path)  # half-written: a kill fell into it, and it will be written again
-        if RECIPE_FILE not in there:
-            write_atomically(folder / RECIPE_FILE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+        for path in found[0 if newest is None else found.index(newest) + 1 :]:
+            shutil.rmtree(path)  # half-written: a kill fell into it, and it will be written again
     state.wait_for_everyone()
     return newest
+
+
+def begin(folder: str | Path, recipe: dict[str, Any]) -> None:
+    """Write the recipe into the folder of a run, once everything it needs was found; the first process does it."""
+    state, path = PartialState(), Path(folder) / RECIPE_FILE
+    if state.is_main_process and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    state.wait_for_everyone()
 
 
 def checkpoints(folder: str | Path) -> list[Path]:

@@ -10,18 +10,19 @@ from transformers import AutoModel, AutoProcessor
 
 from hf_causal_video.data import VideoQACollator, VideoQADataset, read_nextgqa, read_nextqa
 from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.evaluation import multiple_choice_accuracy, nextgqa_metrics, nextqa_accuracy, open_ended_accuracy
+from hf_causal_video.evaluation import nextgqa_metrics
 from hf_causal_video.features.store import FeatureStore
 from hf_causal_video.training.arguments import DataArguments
 from hf_causal_video.training.datasets import load_split
+from hf_causal_video.training.measure import measure
 from hf_causal_video.training.predict import predict
 
 EXAMPLES = """examples:
   # NExT-QA, from the official csv and a feature set made by `hf-causal-video extract`
   hf-causal-video evaluate outputs/transtr --dataset nextqa --questions test.csv --features features/
   # NExT-GQA: is the answer right, and right for the right seconds?
-  hf-causal-video evaluate outputs/transtr --dataset nextgqa --questions test.csv --spans gsub_test.json --features features/
-  # a dataset of question rows on the Hub or in a folder
+  hf-causal-video evaluate outputs/transtr --dataset nextgqa --questions test.csv --spans gsub_test.json --features
+  features/ # a dataset of question rows on the Hub or in a folder
   hf-causal-video evaluate outputs/transtr --dataset org/my-questions --split test --features org/my-features
   # the confounded world, whose causes are known
   hf-causal-video evaluate outputs/transtr --dataset world --split ood
@@ -50,7 +51,8 @@ def evaluate_checkpoint(
         split: split of the dataset; for csv files only a name in the report.
         questions: csv or csv.gz of "nextqa" and "nextgqa".
         spans: the gsub json of "nextgqa".
-        features: feature set, folder or Hub id; refused if another backbone made it than the checkpoint was trained on.
+        features: feature set, folder or Hub id; refused if another backbone made it than the checkpoint was trained
+            on.
         output: folder for `metrics.json` and `predictions.jsonl`; nothing is written without it.
         num_frames: take this many frames of each clip, evenly spaced; None takes all.
         world: options of the confounded world.
@@ -94,18 +96,11 @@ def evaluate_checkpoint(
 
 def score(rows: list[dict[str, Any]], questions: Any, dataset: str) -> dict[str, float]:
     """Metrics of a benchmark from per-question predictions and question rows, in percent."""
-    chosen = {row["question_id"]: row["prediction"] for row in rows}
-    annotations = list(questions)
-    if dataset == "nextqa":
-        metrics = nextqa_accuracy(chosen, annotations)
-    elif dataset == "nextgqa":
+    metrics = measure(rows, questions)
+    if dataset == "nextgqa":
         best = {row["question_id"]: {"span": row["spans"][0], "prediction": row["prediction"]} for row in rows}
-        metrics = {**nextqa_accuracy(chosen, annotations), **nextgqa_metrics(best, annotations, missing="error")}
-    elif annotations and annotations[0]["choices"]:
-        metrics = multiple_choice_accuracy(chosen, annotations)
-    else:
-        metrics = open_ended_accuracy(chosen, annotations)
-    return {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
+        metrics = {**metrics, **nextgqa_metrics(best, list(questions), missing="error")}
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -78,7 +78,7 @@ class ConfigParser(HfArgumentParser):
         types: Any = (ModelArguments, DataArguments, CausalVideoTrainingArguments)
         super().__init__(
             types,
-            usage="%(prog)s --config RECIPE --output_dir FOLDER [--argument value ...]",
+            usage="accelerate launch scripts/train.py --config RECIPE --output_dir FOLDER [--argument value ...]",
             description="Train a causal video question answering model. Flags override the recipe.",
             epilog=EXAMPLES,
             formatter_class=_HelpFormatter,

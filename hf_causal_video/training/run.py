@@ -33,6 +33,7 @@ from hf_causal_video.training.checkpoints import (
     METRICS_FILE,
     RECIPE_FILE,
     STATE_FILE,
+    begin,
     claim_output_dir,
     stopped_early,
     write_atomically,
@@ -78,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         model=model, args=arguments, data_collator=collator,
         train_dataset=splits[chosen[0]], eval_dataset=splits[chosen[1]],
     )  # fmt: skip
+    begin(folder, recipe)
     if checkpoint is not None and stopped_early(checkpoint):  # killed after training, before its numbers were written
         _take_best(trainer, checkpoint)
     else:

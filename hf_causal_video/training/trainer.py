@@ -71,12 +71,18 @@ class CausalVideoTrainer(Trainer):
         kwargs: passed on to `Trainer`.
 
     Raises:
-        CausalVideoError: in training, a loss that is not finite; on loading, weights that do not fit the model.
+        CausalVideoError: one process for several devices; in training, a loss that is not finite; on loading, weights
+            that do not fit the model.
     """
 
     args: CausalVideoTrainingArguments
 
     def __init__(self, *, args: CausalVideoTrainingArguments, data_collator: Callable[..., Any], **kwargs: Any):
+        if args.n_gpu > 1:
+            raise CausalVideoError(
+                "one process for several devices", found=f"{args.n_gpu} devices", expected="a process for each",
+                fix="start with `accelerate launch` (or hide devices): else the batch would grow by their number",
+            )  # fmt: skip
         callbacks = [*kwargs.pop("callbacks", ()), SigmaAnnealing(), IndependentNoise(), BestCheckpoint()]
         if args.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))

@@ -47,7 +47,7 @@ def test_a_layer_is_the_textbook_layer(cross: bool) -> None:
 
 @pytest.mark.parametrize("weights", ["prob", "dropped", "energy"])
 def test_asking_for_the_map_changes_no_output(weights: str) -> None:
-    attention, (mask, memory_mask) = MultiHeadAttention(16, 4, 0.1).eval(), masks()
+    attention, (_, memory_mask) = MultiHeadAttention(16, 4, 0.1).eval(), masks()
     x, memory = torch.randn(3, 5, 16), torch.randn(3, 7, 16)
     plain, nothing = attention(x, memory, memory, memory_mask)
     asked, ranking = attention(x, memory, memory, memory_mask, weights)

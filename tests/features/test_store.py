@@ -186,12 +186,19 @@ def test_features_of_another_backbone_are_refused_by_name(tmp_path):
     store.check(CARD)
     store.check(json.loads(json.dumps(CARD.to_dict())))
     store.check({**CARD.to_dict(), "sampling": "fps-2"})  # a model takes any number of frames
-    store.check({**CARD.to_dict(), "frame_model": "the/same/elsewhere"})  # the revision decides
-    for field, value in (("frame_revision", "zzz"), ("frame_layer", "cls"), ("frame_dim", 7), ("object_dim", 9)):
+    for field, value in (
+        ("frame_model", "org/another"), ("frame_revision", "zzz"), ("frame_layer", "cls"), ("frame_dim", 7), ("object_dim", 9)
+    ):  # fmt: skip
         with pytest.raises(CausalVideoError, match=f"found {field} .*expected {field} {value!r}"):
             store.check({**CARD.to_dict(), field: value})
     with pytest.raises(CausalVideoError, match="object_model"):
         FeatureStore.from_rows(FRAMES_ONLY, [make_row("a", card=FRAMES_ONLY)]).check(CARD)
+
+
+def test_a_local_folder_is_known_by_its_content_not_by_its_name(tmp_path):
+    hashed = Provenance("models/here", "sha256-abc", "pooled", 8, sampling="fps-1")
+    assert not hashed.differences({**hashed.to_dict(), "frame_model": "moved/there"})
+    assert hashed.differences({**hashed.to_dict(), "frame_revision": "sha256-abd"})
 
 
 def test_another_provenance_cannot_be_mixed_in(tmp_path):

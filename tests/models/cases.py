@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from hf_causal_video.models.transtr import TranSTRConfig, TranSTRForVideoQuestionAnswering
+from hf_causal_video.models.transtr import TranSTRForVideoQuestionAnswering
 
 FRAME_DIM, OBJECT_DIM, VOCABULARY, ANSWERS = 12, 10, 50, 7
 TEXT = {

@@ -222,6 +222,12 @@ def test_weights_that_do_not_fit_are_an_error_on_resuming(tmp_path: Path):
         make_trainer(tmp_path, wider).train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
 
 
+def test_one_process_does_not_take_several_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(CausalVideoTrainingArguments, "n_gpu", 2)
+    with pytest.raises(CausalVideoError, match="accelerate launch"):
+        make_trainer(tmp_path)
+
+
 def test_a_resumed_run_refuses_to_lose_its_best_checkpoint(tmp_path: Path):
     import shutil
 

@@ -1,0 +1,114 @@
+"""Configuration of IVRD, with the forms of its intervention and the baselines beside it as presets."""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from hf_causal_video.errors import CausalVideoError
+
+LITERAL: dict[str, Any] = {"prior_train": "uniform", "prior_eval": "uniform"}
+# "paper" is the back-door sum as the paper states it; no code is public, so there is no "official" preset.
+PRESETS: dict[str, dict[str, Any]] = {
+    "clean": {},
+    "paper": {"intervention": "nwgm", **LITERAL},
+    "paper-exact": {"intervention": "exact", **LITERAL},
+    "plain": {"intervention": "none", "classifier": "linear", **LITERAL},
+    "cosine": {"intervention": "none", "classifier": "cosine", **LITERAL},
+    "logit-adjustment": {"intervention": "none", "classifier": "linear"},
+    "logit-adjustment-cosine": {"intervention": "none", "classifier": "cosine"},
+}
+
+
+@strict
+class IVRDConfig(PreTrainedConfig):
+    """Configuration of `IVRDForVideoRelationDetection`.
+
+    Args:
+        num_object_classes: classes C of subjects and objects; the classifier has one more, the last, for background.
+        num_predicates: P, which is also the number of prototypes.
+        feature_dim: width of a track's appearance feature; 0 reads boxes alone.
+        hidden_size: model width D, even.
+        hidden_dropout_prob: dropout in the heads.
+        trajectory_pooling: a track is the two last states of its BiLSTM ("last") or the mean over its steps ("mean").
+        relative_motion: a second BiLSTM reads the relative motion of a pair at every common frame. Ours: with the 12
+            numbers of relative geometry alone, what happens between start and end is lost.
+        intervention: "mixture", the literal "nwgm" or "exact", or "none" (a plain classifier).
+        classifier: what judges without an intervention: a "linear" layer, or "cosine" similarity to the prototypes.
+        prior_train, prior_eval: P(z) in training and at test, "frequency" (observed) or "uniform". The intervention is
+            the step from one to the other; without an intervention the same two are logit adjustment (Menon et al.).
+        similarity_scale: scale of cosine similarities.
+        prototype_update: prototypes are "learned", move as "ema" of class means, or stay "frozen" as set.
+        prototype_momentum: mu of "ema".
+        multi_label: a pair may have several predicates, or none, judged by a sigmoid each (the public datasets); False:
+            exactly one, by softmax (the confounded world).
+        focal_gamma: focal loss of VidVRD-II; 0 is plain cross-entropy.
+        object_loss_weight, predicate_loss_weight: weights of the two terms; the second is the paper's lambda.
+        trajectory_provenance: how the trajectories were made (detector, tracker, thresholds); a number without the name
+            of its tracks means nothing.
+
+    Example:
+        >>> IVRDConfig.preset("paper").intervention, IVRDConfig().prior_train, IVRDConfig().prior_eval
+        ('nwgm', 'frequency', 'uniform')
+    """
+
+    model_type = "ivrd"
+    keys_to_ignore_at_inference = ["losses", "references", "responsibilities", "pair_index", "pair_video"]
+
+    num_object_classes: int = 35
+    num_predicates: int = 132
+    feature_dim: int = 0
+    hidden_size: int = 512
+    hidden_dropout_prob: float | int = 0.2
+    trajectory_pooling: Literal["last", "mean"] = "last"
+    relative_motion: bool = True
+    intervention: Literal["mixture", "nwgm", "exact", "none"] = "mixture"
+    classifier: Literal["linear", "cosine"] = "linear"
+    prior_train: Literal["uniform", "frequency"] = "frequency"
+    prior_eval: Literal["uniform", "frequency"] = "uniform"
+    similarity_scale: float | int = 16.0
+    prototype_update: Literal["learned", "ema", "frozen"] = "learned"
+    prototype_momentum: float | int = 0.99
+    multi_label: bool = True
+    focal_gamma: float | int = 0.0
+    object_loss_weight: float | int = 1.0
+    predicate_loss_weight: float | int = 1.0
+    trajectory_provenance: dict | None = None
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> "IVRDConfig":
+        """A named setting.
+
+        Args:
+            name: one of `PRESETS`.
+            overrides: fields that win over the preset.
+
+        Raises:
+            CausalVideoError: an unknown preset, or an override that is no field.
+        """
+        if name not in PRESETS:
+            raise CausalVideoError("IVRD preset", found=name, expected=sorted(PRESETS), fix="take one of these names")
+        if unknown := sorted(set(overrides) - set(cls.__dataclass_fields__)):
+            raise CausalVideoError("IVRD config", found=f"unknown field {', '.join(unknown)}",
+                                   expected="fields of IVRDConfig", fix="see help(IVRDConfig)")  # fmt: skip
+        return cls(**{**PRESETS[name], **overrides})
+
+    @property
+    def uses_prototypes(self) -> bool:
+        """Whether predicates are judged against prototypes."""
+        return self.intervention != "none" or self.classifier == "cosine"
+
+    def validate_architecture(self) -> None:
+        """Refuse sizes that cannot run, and rates that are none."""
+        sizes = (self.num_object_classes, self.num_predicates, self.hidden_size)
+        if min(sizes) < 1 or self.hidden_size % 2 or self.feature_dim < 0:
+            raise CausalVideoError(
+                "IVRD config", found=f"classes, predicates, hidden size {sizes}, feature_dim={self.feature_dim}",
+                expected="at least 1 each, hidden_size even (two directions), feature_dim >= 0", fix="change one",
+            )  # fmt: skip
+        if not 0 <= self.prototype_momentum <= 1 or self.focal_gamma < 0 or self.similarity_scale <= 0:
+            raise CausalVideoError(
+                "IVRD config", found=f"momentum {self.prototype_momentum}, focal_gamma {self.focal_gamma}, "
+                f"similarity_scale {self.similarity_scale}", expected="momentum in [0, 1], gamma >= 0, scale > 0",
+                fix="change one",
+            )  # fmt: skip

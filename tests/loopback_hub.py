@@ -1,0 +1,222 @@
+"""A Hub on this machine, so that tests speak to it through the real huggingface_hub client and no network.
+
+It keeps repositories in memory and answers what the client asks: create, preupload, Git LFS upload, commit, tag,
+resolve (ranges, commit and entity headers), revisions, file tree, whoami. Whoever writes must show the token; to those
+who do not, a private repository does not exist. Xet is not spoken: `environment` turns it off.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+LARGE = (".parquet", ".safetensors", ".bin")  # files that travel by Git LFS, as on the Hub
+API = r"/api/(?P<kind>model|dataset)s/(?P<name>[^/]+/[^/]+)"
+PAGE = r"/(?:(?P<kind>dataset)s/)?(?P<name>[^/]+/[^/]+)"
+ROUTES = (  # methods, path, who answers
+    ("GET", "/api/whoami-v2", "whoami"),
+    ("POST", "/api/validate-yaml", "validate"),
+    ("POST", "/api/repos/create", "create"),
+    ("POST", API + "/preupload/(?P<revision>[^/]+)", "preupload"),
+    ("POST", PAGE + r"\.git/info/lfs/objects/batch", "lfs_batch"),
+    ("PUT", "/lfs/(?P<oid>[0-9a-f]{64})", "lfs_upload"),
+    ("POST", API + "/commit/(?P<revision>[^/]+)", "commit"),
+    ("POST", API + "/tag/(?P<revision>[^/]+)", "tag"),
+    ("GET", API + "(?:/revision/(?P<revision>[^/]+))?", "info"),
+    ("GET", API + "/tree/(?P<revision>[^/]+)(?:/(?P<folder>.+))?", "tree"),
+    ("GET HEAD", PAGE + "/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
+)
+
+
+@dataclass
+class Repository:
+    """Commits in order, each the whole tree `{path: bytes}`, and names for some of them."""
+
+    name: str
+    private: bool = False
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    refs: dict[str, str] = field(default_factory=dict)
+
+    def commit(self, files: dict[str, bytes]) -> str:
+        sha = hashlib.sha1(f"{self.name}/{len(self.commits)}".encode()).hexdigest()
+        self.commits[sha], self.refs["main"] = files, sha
+        return sha
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        return self.commits[self.refs["main"]]
+
+
+class LoopbackHub:
+    """Serve repositories on a free loopback port while the `with` block lasts.
+
+    Example:
+        >>> with LoopbackHub() as hub:
+        ...     hub.url.startswith("http://127.0.0.1:"), hub.repositories
+        (True, {})
+    """
+
+    def __init__(self, token: str = "hf_secretOfTheLoopbackHub"):
+        self.token, self.lock = token, threading.Lock()
+        self.repositories: dict[tuple[str, str], Repository] = {}  # by kind and name
+        self.uploads: dict[str, bytes] = {}  # by SHA-256; empty until they come
+        self.log: list[tuple[str, str, int]] = []  # method, path, status
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> "LoopbackHub":
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
+        """Variables that turn a new process into a client of this Hub; huggingface_hub reads them at import."""
+        switches = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0"}
+        return {"HF_ENDPOINT": self.url, "HF_HOME": str(home), **switches} | ({"HF_TOKEN": token} if token else {})
+
+
+class _Refused(Exception):
+    """Stops a request: status, the Hub's error code, its message, headers beside them."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: LoopbackHub
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet; `LoopbackHub.log` keeps the requests."""
+
+    def serve(self) -> None:
+        path, status, headers = unquote(urlsplit(self.path).path), 200, {}
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        with self.hub.lock:
+            try:
+                answer: Any = self.route(path)
+                answer, status, headers = answer if isinstance(answer, tuple) else (answer, 200, {})
+            except _Refused as refused:
+                status, code, message, *more = refused.args
+                answer, headers = {"error": message}, dict(*more)
+                headers |= {"X-Error-Code": code, "X-Error-Message": message}
+            self.hub.log.append((self.command, path, status))
+        data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    do_GET = do_HEAD = do_POST = do_PUT = serve
+
+    def route(self, path: str) -> Any:
+        shown = self.headers.get("Authorization")
+        if shown and shown != f"Bearer {self.hub.token}":
+            raise _Refused(401, "", "Invalid credentials in Authorization header")
+        routes = ((re.fullmatch(pattern, path), name) for methods, pattern, name in ROUTES if self.command in methods)
+        found, name = next(((found, name) for found, name in routes if found), (None, ""))
+        if found is None:
+            raise _Refused(404, "", "not on the loopback Hub")
+        self.parts = found.groupdict()
+        if "name" in self.parts:
+            repository = self.hub.repositories.get((self.parts["kind"] or "model", self.parts["name"]))
+            if repository is None or (repository.private and not shown):
+                raise _Refused(404 if shown else 401, "RepoNotFound", "Repository not found")
+            revision = self.parts.get("revision") or "main"
+            self.repository, self.sha = repository, repository.refs.get(revision, revision)
+            if self.sha not in repository.commits:
+                raise _Refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            self.files = repository.commits[self.sha]
+        if not shown and (self.command == "POST" or name == "whoami"):  # a PUT goes to an address given to a member
+            raise _Refused(401, "", "Invalid username or password.")
+        return getattr(self, name)()
+
+    def whoami(self) -> Any:
+        return {"type": "user", "name": "me", "orgs": [{"name": "org"}]}
+
+    def validate(self) -> Any:
+        return {"errors": [], "warnings": []}
+
+    def create(self) -> Any:
+        asked = json.loads(self.body)
+        kind, name = asked.get("type") or "model", f"{asked.get('organization') or 'me'}/{asked['name']}"
+        is_new = (kind, name) not in self.hub.repositories
+        if is_new:
+            is_private = bool(asked.get("private")) or asked.get("visibility") == "private"
+            self.hub.repositories[kind, name] = Repository(name, is_private)
+            self.hub.repositories[kind, name].commit({".gitattributes": b""})
+        return {"url": f"{self.hub.url}/{'' if kind == 'model' else 'datasets/'}{name}"}, 200 if is_new else 409, {}
+
+    def preupload(self) -> Any:
+        paths = [file["path"] for file in json.loads(self.body)["files"]]
+        modes = [(path, "lfs" if path.endswith(LARGE) else "regular") for path in paths]
+        return {"files": [{"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in modes]}
+
+    def lfs_batch(self) -> Any:
+        objects = json.loads(self.body)["objects"]
+        for entry in objects:
+            if not self.hub.uploads.setdefault(entry["oid"], b""):
+                entry["actions"] = {"upload": {"href": f"{self.hub.url}/lfs/{entry['oid']}"}}
+        return {"transfer": "basic", "objects": objects}
+
+    def lfs_upload(self) -> Any:
+        if hashlib.sha256(self.body).hexdigest() != self.parts["oid"] or self.parts["oid"] not in self.hub.uploads:
+            raise _Refused(400, "", "these bytes were not announced")
+        self.hub.uploads[self.parts["oid"]] = self.body
+        return {}
+
+    def commit(self) -> Any:
+        files = dict(self.files)
+        for operation in map(json.loads, self.body.splitlines()):
+            key, value = operation["key"], operation["value"]
+            if key == "header" and value.get("parentCommit") not in (None, self.sha):
+                raise _Refused(412, "", "A commit has happened since.")
+            if key == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif key == "lfsFile":
+                files[value["path"]] = self.hub.uploads[value["oid"]]
+            elif key == "deletedFile":
+                del files[value["path"]]
+        sha = self.repository.commit(files)
+        return {"commitOid": sha, "commitUrl": f"{self.hub.url}/{self.repository.name}/commit/{sha}"}
+
+    def tag(self) -> Any:
+        self.repository.refs[json.loads(self.body)["tag"]] = self.sha
+        return {}
+
+    def info(self) -> Any:
+        repository, siblings = self.repository, [{"rfilename": path} for path in self.files]
+        return {"id": repository.name, "sha": self.sha, "private": repository.private, "siblings": siblings}
+
+    def tree(self) -> Any:
+        folder, entries = f"{self.parts['folder']}/" if self.parts["folder"] else "", {}
+        for path, data in self.files.items():
+            if path.startswith(folder):
+                first, *rest = path.removeprefix(folder).split("/")
+                is_file = not rest or "recursive=true" in self.path.lower()
+                name, oid = path if is_file else folder + first, hashlib.sha1(data).hexdigest()
+                kind = "file" if is_file else "directory"
+                entries[name] = {"type": kind, "path": name, "size": len(data), "oid": oid}
+        if not entries:
+            raise _Refused(404, "EntryNotFound", "no such folder")
+        return list(entries.values())
+
+    def resolve(self) -> Any:
+        data, headers = self.files.get(self.parts["path"]), {"X-Repo-Commit": self.sha}
+        if data is None:
+            raise _Refused(404, "EntryNotFound", "no such file", headers)
+        headers["ETag"] = f'"{hashlib.sha256(data).hexdigest()}"'
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if asked is None:
+            return data, 200, headers
+        start, end = int(asked[1]), min(int(asked[2] or len(data)), len(data) - 1)
+        headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
+        return data[start : end + 1], 206, headers

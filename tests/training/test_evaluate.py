@@ -1,0 +1,99 @@
+"""Laws of measuring a checkpoint: every question is answered once, files say what the table says, wrong features are refused."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from hf_causal_video import TranSTRConfig, TranSTRForVideoQuestionAnswering, VideoQAProcessor
+from hf_causal_video.cli import main
+from hf_causal_video.data import tiny_text_config, world_tokenizer
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.features import FeatureWriter, Provenance, VideoFeatures
+from hf_causal_video.training.evaluate import evaluate_checkpoint
+
+CARD = Provenance("org/vit", "main", "pooled", 6, sampling="fps-1")
+CHOICES = ["jumping", "sliding", "spinning", "growing", "shaking"]
+COLUMNS = ["video", "frame_count", "width", "height", "question", "answer", "qid", "type", *[f"a{i}" for i in range(5)]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A checkpoint, a feature set, an official csv and spans for two clips with three questions each."""
+    folder, tokenizer = tmp_path_factory.mktemp("evaluate"), world_tokenizer()
+    torch.manual_seed(0)
+    config = TranSTRConfig(
+        text_config=tiny_text_config(len(tokenizer), 16, 1).to_dict(), hidden_size=16, num_attention_heads=2,
+        intermediate_size=16, frame_feature_dim=6, num_frames_kept=2, num_objects_kept=0,
+        feature_provenance=CARD.to_dict(),
+    )  # fmt: skip
+    TranSTRForVideoQuestionAnswering(config).save_pretrained(folder / "model")
+    VideoQAProcessor(tokenizer).save_pretrained(folder / "model")
+    with FeatureWriter(folder / "features", CARD) as writer:
+        for video in ("11", "22"):
+            writer.add(VideoFeatures(video, torch.arange(5) + 0.5, torch.randn(5, 6)))
+    with open(folder / "val.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(COLUMNS)
+        for video in ("11", "22"):
+            for qid, kind in enumerate(("CW", "TN", "DO")):
+                rows.writerow([video, 150, 64, 64, "what is the star doing", qid, qid, kind, *CHOICES])
+    spans = {video: {"duration": 5, "fps": 30, "location": {"0": [[1, 2]], "1": [[0, 5]]}} for video in ("11", "22")}
+    (folder / "gsub.json").write_text(json.dumps(spans))
+    with open(folder / "gqa.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["video_id", "frame_count", "width", "height", "question", "answer", "qid", "type", *COLUMNS[-5:]])
+        for video in ("11", "22"):
+            for qid, kind in enumerate(("CW", "TN")):
+                rows.writerow([video, 150, 64, 64, "what is the star doing", CHOICES[qid], qid, kind, *CHOICES])
+    return folder
+
+
+def test_every_question_is_answered_and_the_files_say_what_is_returned(folder, tmp_path):
+    report = evaluate_checkpoint(
+        folder / "model", "nextqa", questions=folder / "val.csv", features=folder / "features", output=tmp_path,
+        progress=False,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert [line["question_id"] for line in lines] == [f"{v}_{q}" for v in ("11", "22") for q in range(3)]
+    assert json.loads((tmp_path / "metrics.json").read_text()) == report
+    right = sum(line["prediction"] == int(line["question_id"][-1]) for line in lines)
+    assert report["metrics"]["Acc"] == pytest.approx(100 * right / 6) and report["mark"] == "measured here"
+
+
+def test_grounded_evaluation_scores_the_seconds_too(folder):
+    report = evaluate_checkpoint(
+        folder / "model", "nextgqa", questions=folder / "gqa.csv", spans=folder / "gsub.json",
+        features=folder / "features", progress=False,
+    )  # fmt: skip
+    assert {"Acc", "Acc@GQA", "mIoP", "mIoU", "IoP@0.3", "IoU@0.5"} <= set(report["metrics"])
+    assert report["metrics"]["Acc@GQA"] <= report["metrics"]["Acc"]
+
+
+def test_features_of_another_backbone_are_refused(folder, tmp_path):
+    other = Provenance("org/another", "main", "pooled", 6, sampling="fps-1")
+    with FeatureWriter(tmp_path / "features", other) as writer:
+        for video in ("11", "22"):
+            writer.add(VideoFeatures(video, torch.arange(5) + 0.5, torch.randn(5, 6)))
+    with pytest.raises(CausalVideoError, match="org/another"):
+        evaluate_checkpoint(folder / "model", "nextqa", questions=folder / "val.csv", features=tmp_path / "features")
+
+
+def test_missing_features_and_files_are_named(folder, tmp_path):
+    with FeatureWriter(tmp_path / "features", CARD) as writer:
+        writer.add(VideoFeatures("11", torch.arange(5) + 0.5, torch.randn(5, 6)))
+    with pytest.raises(CausalVideoError, match="22"):
+        evaluate_checkpoint(folder / "model", "nextqa", questions=folder / "val.csv", features=tmp_path / "features")
+    with pytest.raises(CausalVideoError, match="--spans"):
+        evaluate_checkpoint(folder / "model", "nextgqa", questions=folder / "val.csv", features=folder / "features")
+
+
+def test_the_verb_prints_the_table_and_says_where_the_files_are(folder, capsys):
+    command = ["evaluate", str(folder / "model"), "--dataset", "nextqa", "--split", "val"]
+    assert main([*command, "--questions", str(folder / "val.csv"), "--features", str(folder / "features")]) == 0
+    printed = capsys.readouterr().out
+    assert "Acc_T" in printed and "measured here" in printed
+    assert (folder / "model" / "evaluation" / "nextqa-val" / "metrics.json").is_file()
+    assert main([*command, "--questions", "absent.csv", "--features", str(folder / "features")]) == 2
+    assert "absent.csv" in capsys.readouterr().err
