@@ -1,21 +1,22 @@
 """The two small vision networks of the demo, trained from nothing in about a minute and a half.
 
-Why: a machine without network has no pretrained weights, and the demo shall go from pixels to evidence all the same. So
-a frame network (a ResNet) learns which action, by which shape, before which backdrop a picture shows, and a detector
-(RT-DETR on that ResNet) learns where every shape is. Both are ordinary transformers models in ordinary folders:
-`extract_folder` takes them as it would take SigLIP or a large DETR.
+Why: a machine without network has no pretrained weights, and the demo shall go from pixels to evidence all the same.
+So a frame network (a ResNet) learns which action, by which shape, before which backdrop a picture shows, and a
+detector (RT-DETR on that ResNet) learns where every shape is. Both are ordinary transformers models in ordinary
+folders: `extract_folder` takes them as it would take SigLIP or a large DETR.
 
-What makes it quick is where the supervision sits. The ResNet also says, at every place of its coarse map that lies on
-an object, which shape, colour and action that is; by then the map holds all the detector has to read, and 36 places are
-few enough for a transformer to search. The heads that say so are thrown away, like the attribute head of a detector
-trained on Visual Genome.
+What makes it quick is where the supervision sits. The ResNet also says, at every place of its coarse map that lies
+on an object, which shape, colour and action that is; by then the map holds all that the detector has to read, and 36
+places are few enough to search. The heads that say so are thrown away, like the attribute head of a detector trained
+on Visual Genome.
 """
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from tqdm.auto import trange
 from transformers import (
     ConvNextImageProcessorPil,
+    PreTrainedModel,
     ResNetConfig,
     ResNetForImageClassification,
     RTDetrConfig,
@@ -31,9 +33,10 @@ from transformers import (
     RTDetrImageProcessorPil,
 )
 
-from hf_causal_video.data.render import draw_clip
+from hf_causal_video.data.render import ClipTruth, draw_clip
 from hf_causal_video.data.world import draw_clips
 from hf_causal_video.data.world_config import ACTIONS, CLASSES, ENVIRONMENTS, NUM_VALUES, WorldConfig
+from hf_causal_video.features.store import FeatureStore
 
 WIDTHS = (16, 32, 64, 128)  # channels at strides 4, 8, 16, 32
 DETECTED_FROM = 2  # the stage whose map the detector searches: stride 16, 6 x 6 places for 96 pixels
@@ -112,7 +115,7 @@ def train_frame_network(folder: Path, frames: DrawnFrames, steps: int, batch_siz
     """
     torch.manual_seed(0)
     model = ResNetForImageClassification(
-        _resnet(num_labels=len(FRAME_LABELS), id2label=dict(enumerate(FRAME_LABELS)),
+        _resnet(id2label=dict(enumerate(FRAME_LABELS)),
                 problem_type="multi_label_classification")
     )  # fmt: skip
     heads = nn.ModuleDict({str(stage): nn.Linear(WIDTHS[stage], LOOKS) for stage in (1, DETECTED_FROM)})
@@ -120,10 +123,12 @@ def train_frame_network(folder: Path, frames: DrawnFrames, steps: int, batch_siz
     def loss_of(batch: DrawnFrames) -> Tensor:
         output = model(_pixels(batch), labels=frame_targets(batch), output_hidden_states=True)
         maps = {stage: output.hidden_states[int(stage) + 1] for stage in heads}  # (B, C, h, w); 0 is the stem
-        places = [_look_loss(head(_rows(maps[stage])), *on_objects(maps[stage], batch), batch) for stage, head in heads.items()]
-        return NUM_VALUES * output.loss + 0.5 * torch.stack(places).sum()
+        loss = NUM_VALUES * output.loss
+        for stage, head in heads.items():
+            loss = loss + 0.5 * _look_loss(head(_rows(maps[stage])), *on_objects(maps[stage], batch), batch)
+        return loss
 
-    _train(model, [*model.parameters(), *heads.parameters()], loss_of, frames, steps, batch_size, 3e-3, "frame network")
+    _train("frame network", nn.ModuleList([model, heads]), loss_of, frames, steps, batch_size, peak=3e-3)
     _save(folder, model, ConvNextImageProcessorPil(do_resize=False, do_normalize=False))
 
 
@@ -153,7 +158,7 @@ def train_object_network(
         owner, found = on_queries(output.pred_boxes.detach(), batch)
         return output.loss + _look_loss(head(output.last_hidden_state), owner, found, batch)
 
-    _train(model, [*model.parameters(), *head.parameters()], loss_of, frames, steps, batch_size, 2e-3, "object network")
+    _train("object network", nn.ModuleList([model, head]), loss_of, frames, steps, batch_size, peak=2e-3)
     _save(folder, model, RTDetrImageProcessorPil(do_resize=False, do_normalize=False, do_pad=False))
 
 
@@ -195,6 +200,28 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
     return inside / (area_a + area_b - inside)
 
 
+def box_quality(store: FeatureStore, truths: dict[str, ClipTruth]) -> dict[str, float]:
+    """How well detected regions fit the true ones: mean best IoU, percent found (IoU > 0.5), percent named right."""
+    best, right = [], []
+    for video in store.get_many(truths):
+        truth = truths[video.video_id]
+        frames, found = frame_numbers(video.timestamps_s, truth), video.object_mask
+        assert found is not None and video.object_boxes is not None and video.object_labels is not None
+        overlap = box_iou(video.object_boxes[:, :, None], torch.from_numpy(truth.boxes[frames])[:, None])
+        overlap, which = (overlap * found[:, :, None]).max(1)  # (T, true objects)
+        best.append(overlap)
+        right.append(video.object_labels.gather(1, which) == torch.from_numpy(truth.classes))
+    overlaps = torch.cat(best)
+    share = 100 * (overlaps > 0.5).float().mean()
+    named = 100 * torch.cat(right).float().mean()
+    return {"mean IoU": float(overlaps.mean()), "found": float(share), "named": float(named)}
+
+
+def frame_numbers(times_s: Tensor, truth: ClipTruth) -> np.ndarray:
+    """Which frame of the film is shown at these seconds."""
+    return (times_s.double().numpy() * truth.fps + 1e-4).astype(int)
+
+
 def _look_loss(logits: Tensor, owner: Tensor, there: Tensor, frames: DrawnFrames) -> Tensor:
     """Cross-entropies of shape, colour and action of the objects that rows (B, S, 25) look at."""
     if not there.any():
@@ -207,7 +234,7 @@ def _look_loss(logits: Tensor, owner: Tensor, there: Tensor, frames: DrawnFrames
     return losses[0] + losses[1] + F.cross_entropy(action, next(truth), weight=weight)
 
 
-def _resnet(**options: object) -> ResNetConfig:
+def _resnet(**options: Any) -> ResNetConfig:
     return ResNetConfig(
         embedding_size=WIDTHS[0], hidden_sizes=list(WIDTHS), depths=[1] * 4, layer_type="basic", **options
     )
@@ -219,16 +246,15 @@ def _detector_config() -> RTDetrConfig:
         encoder_in_channels=[WIDTHS[DETECTED_FROM]], feat_strides=[16], encoder_hidden_dim=WIDTH, encoder_layers=0,
         encode_proj_layers=[0], num_feature_levels=1, decoder_in_channels=[WIDTH], d_model=WIDTH, decoder_layers=2,
         decoder_attention_heads=4, decoder_ffn_dim=2 * WIDTH, num_queries=NUM_QUERIES, num_denoising=0,
-        num_labels=len(CLASSES), id2label=dict(enumerate(CLASSES)),
+        id2label=dict(enumerate(CLASSES)),
     )  # fmt: skip
 
 
 def _train(
-    model: nn.Module, parameters: Iterable[nn.Parameter], loss_of: Callable[[DrawnFrames], Tensor],
-    frames: DrawnFrames, steps: int, batch_size: int, peak: float, name: str,
+    name: str, model: nn.Module, loss_of: Callable[[DrawnFrames], Tensor], frames: DrawnFrames,
+    steps: int, batch_size: int, peak: float,
 ) -> None:  # fmt: skip
-    parameters = list(parameters)
-    optimizer = torch.optim.AdamW(parameters, lr=peak, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps, pct_start=0.15)
     model.train()
     bar = trange(steps, desc=f"train {name}", unit="step")
@@ -236,7 +262,7 @@ def _train(
         loss = loss_of(frames[torch.randint(0, len(frames), (batch_size,))])
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if step % 10 == 0:
@@ -251,7 +277,7 @@ def _rows(feature_map: Tensor) -> Tensor:
     return feature_map.flatten(2).transpose(1, 2)  # (B, h * w, C)
 
 
-def _save(folder: Path, model: nn.Module, processor: object) -> None:
+def _save(folder: Path, model: PreTrainedModel, processor: Any) -> None:
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     model.eval().save_pretrained(partial)

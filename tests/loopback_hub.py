@@ -19,9 +19,11 @@ from urllib.parse import unquote, urlsplit
 LARGE = (".parquet", ".safetensors", ".bin")  # files that travel by Git LFS, as on the Hub
 API = r"/api/(?P<kind>model|dataset)s/(?P<name>[^/]+/[^/]+)"
 PAGE = r"/(?:(?P<kind>dataset)s/)?(?P<name>[^/]+/[^/]+)"
+FIXED = {
+    "/api/whoami-v2": {"type": "user", "name": "me", "orgs": [{"name": "org"}]},
+    "/api/validate-yaml": {"errors": [], "warnings": []},
+}
 ROUTES = (  # methods, path, who answers
-    ("GET", "/api/whoami-v2", "whoami"),
-    ("POST", "/api/validate-yaml", "validate"),
     ("POST", "/api/repos/create", "create"),
     ("POST", API + "/preupload/(?P<revision>[^/]+)", "preupload"),
     ("POST", PAGE + r"\.git/info/lfs/objects/batch", "lfs_batch"),
@@ -54,19 +56,12 @@ class Repository:
 
 
 class LoopbackHub:
-    """Serve repositories on a free loopback port while the `with` block lasts.
-
-    Example:
-        >>> with LoopbackHub() as hub:
-        ...     hub.url.startswith("http://127.0.0.1:"), hub.repositories
-        (True, {})
-    """
+    """Serve repositories on a free loopback port while the `with` block lasts."""
 
     def __init__(self, token: str = "hf_secretOfTheLoopbackHub"):
         self.token, self.lock = token, threading.Lock()
         self.repositories: dict[tuple[str, str], Repository] = {}  # by kind and name
         self.uploads: dict[str, bytes] = {}  # by SHA-256; empty until they come
-        self.log: list[tuple[str, str, int]] = []  # method, path, status
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -93,20 +88,17 @@ class _Handler(BaseHTTPRequestHandler):
     hub: LoopbackHub
 
     def log_message(self, *_: object) -> None:
-        """Stay quiet; `LoopbackHub.log` keeps the requests."""
+        """Stay quiet."""
 
     def serve(self) -> None:
-        path, status, headers = unquote(urlsplit(self.path).path), 200, {}
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         with self.hub.lock:
             try:
-                answer: Any = self.route(path)
+                answer: Any = self.route(unquote(urlsplit(self.path).path))
                 answer, status, headers = answer if isinstance(answer, tuple) else (answer, 200, {})
             except _Refused as refused:
                 status, code, message, *more = refused.args
-                answer, headers = {"error": message}, dict(*more)
-                headers |= {"X-Error-Code": code, "X-Error-Message": message}
-            self.hub.log.append((self.command, path, status))
+                answer, headers = {"error": message}, {"X-Error-Code": code, "X-Error-Message": message, **dict(*more)}
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **headers}.items():
@@ -121,6 +113,10 @@ class _Handler(BaseHTTPRequestHandler):
         shown = self.headers.get("Authorization")
         if shown and shown != f"Bearer {self.hub.token}":
             raise _Refused(401, "", "Invalid credentials in Authorization header")
+        if not shown and (self.command == "POST" or path in FIXED):  # a PUT goes to an address given to a member
+            raise _Refused(401, "", "Invalid username or password.")
+        if path in FIXED:
+            return FIXED[path]
         routes = ((re.fullmatch(pattern, path), name) for methods, pattern, name in ROUTES if self.command in methods)
         found, name = next(((found, name) for found, name in routes if found), (None, ""))
         if found is None:
@@ -135,30 +131,23 @@ class _Handler(BaseHTTPRequestHandler):
             if self.sha not in repository.commits:
                 raise _Refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
             self.files = repository.commits[self.sha]
-        if not shown and (self.command == "POST" or name == "whoami"):  # a PUT goes to an address given to a member
-            raise _Refused(401, "", "Invalid username or password.")
         return getattr(self, name)()
-
-    def whoami(self) -> Any:
-        return {"type": "user", "name": "me", "orgs": [{"name": "org"}]}
-
-    def validate(self) -> Any:
-        return {"errors": [], "warnings": []}
 
     def create(self) -> Any:
         asked = json.loads(self.body)
         kind, name = asked.get("type") or "model", f"{asked.get('organization') or 'me'}/{asked['name']}"
         is_new = (kind, name) not in self.hub.repositories
         if is_new:
-            is_private = bool(asked.get("private")) or asked.get("visibility") == "private"
-            self.hub.repositories[kind, name] = Repository(name, is_private)
-            self.hub.repositories[kind, name].commit({".gitattributes": b""})
+            made = Repository(name, bool(asked.get("private")) or asked.get("visibility") == "private")
+            made.commit({".gitattributes": b""})
+            self.hub.repositories[kind, name] = made
         return {"url": f"{self.hub.url}/{'' if kind == 'model' else 'datasets/'}{name}"}, 200 if is_new else 409, {}
 
     def preupload(self) -> Any:
-        paths = [file["path"] for file in json.loads(self.body)["files"]]
-        modes = [(path, "lfs" if path.endswith(LARGE) else "regular") for path in paths]
-        return {"files": [{"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in modes]}
+        files = json.loads(self.body)["files"]
+        for file in files:
+            file |= {"uploadMode": "lfs" if file["path"].endswith(LARGE) else "regular", "shouldIgnore": False}
+        return {"files": files}
 
     def lfs_batch(self) -> Any:
         objects = json.loads(self.body)["objects"]
@@ -176,15 +165,15 @@ class _Handler(BaseHTTPRequestHandler):
     def commit(self) -> Any:
         files = dict(self.files)
         for operation in map(json.loads, self.body.splitlines()):
-            key, value = operation["key"], operation["value"]
-            if key == "header" and value.get("parentCommit") not in (None, self.sha):
-                raise _Refused(412, "", "A commit has happened since.")
-            if key == "file":
-                files[value["path"]] = base64.b64decode(value["content"])
-            elif key == "lfsFile":
-                files[value["path"]] = self.hub.uploads[value["oid"]]
-            elif key == "deletedFile":
-                del files[value["path"]]
+            match operation["key"], operation["value"]:
+                case "header", value if value.get("parentCommit") not in (None, self.sha):
+                    raise _Refused(412, "", "A commit has happened since.")
+                case "file", value:
+                    files[value["path"]] = base64.b64decode(value["content"])
+                case "lfsFile", value:
+                    files[value["path"]] = self.hub.uploads[value["oid"]]
+                case "deletedFile", value:
+                    del files[value["path"]]
         sha = self.repository.commit(files)
         return {"commitOid": sha, "commitUrl": f"{self.hub.url}/{self.repository.name}/commit/{sha}"}
 
@@ -193,8 +182,8 @@ class _Handler(BaseHTTPRequestHandler):
         return {}
 
     def info(self) -> Any:
-        repository, siblings = self.repository, [{"rfilename": path} for path in self.files]
-        return {"id": repository.name, "sha": self.sha, "private": repository.private, "siblings": siblings}
+        files = [{"rfilename": path} for path in self.files]
+        return {"id": self.parts["name"], "sha": self.sha, "private": self.repository.private, "siblings": files}
 
     def tree(self) -> Any:
         folder, entries = f"{self.parts['folder']}/" if self.parts["folder"] else "", {}
@@ -202,9 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
             if path.startswith(folder):
                 first, *rest = path.removeprefix(folder).split("/")
                 is_file = not rest or "recursive=true" in self.path.lower()
-                name, oid = path if is_file else folder + first, hashlib.sha1(data).hexdigest()
-                kind = "file" if is_file else "directory"
-                entries[name] = {"type": kind, "path": name, "size": len(data), "oid": oid}
+                kind, name = ("file", path) if is_file else ("directory", folder + first)
+                entries[name] = {"type": kind, "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
         if not entries:
             raise _Refused(404, "EntryNotFound", "no such folder")
         return list(entries.values())
@@ -217,6 +205,5 @@ class _Handler(BaseHTTPRequestHandler):
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked is None:
             return data, 200, headers
-        start, end = int(asked[1]), min(int(asked[2] or len(data)), len(data) - 1)
-        headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
-        return data[start : end + 1], 206, headers
+        start, stop = int(asked[1]), min(int(asked[2] or len(data)) + 1, len(data))
+        return data[start:stop], 206, {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}

@@ -1,19 +1,21 @@
 """The text side of every method: a Hugging Face encoder built from its config, fed without waste.
 
-Why: the published codes call the encoder once per string group and pad all strings to the longest; at NExT-QA size a third
-of the tokens is padding and the encoder is 70 % of a step. Here question and candidates share one pass in length buckets.
+Why: the published codes call the encoder once per string group and pad all strings to the longest; at NExT-QA size a
+third of the tokens is padding and the encoder is 70 % of a step. Here question and candidates share one pass in length
+buckets, which are cut where they leave the least padding; DeBERTa takes all strings end to end.
 """
 
 import inspect
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from hf_causal_video.backbones.deberta import can_pack, encode_packed, replace_modules
+
 
 def build_text_encoder(config: PreTrainedConfig) -> PreTrainedModel:
-    """Build an encoder from its config alone: no weights are read, nothing is downloaded, an unused pooler is left out.
+    """Build an encoder from its config alone: nothing is read or downloaded, an unused pooler is left out.
 
     Args:
         config: any BERT-like config (BERT, RoBERTa, DeBERTa, ModernBERT, ...).
@@ -24,9 +26,34 @@ def build_text_encoder(config: PreTrainedConfig) -> PreTrainedModel:
         >>> build_text_encoder(tiny).pooler is None
         True
     """
-    encoder: Any = MODEL_MAPPING[type(config)]
-    signature = inspect.signature(encoder).parameters
-    return AutoModel.from_config(config, **({"add_pooling_layer": False} if "add_pooling_layer" in signature else {}))
+    signature = inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
+    options = {"add_pooling_layer": False} if "add_pooling_layer" in signature else {}
+    encoder = AutoModel.from_config(config, **options)
+    replace_modules(encoder)
+    return encoder
+
+
+def bucket_widths(lengths: list[int], buckets: int) -> list[int]:
+    """Widths of at most `buckets` buckets that pad strings of these lengths the least, ascending.
+
+    Example:
+        >>> bucket_widths([3, 3, 4, 9, 9, 10], 2)
+        [4, 10]
+    """
+    distinct = sorted(set(lengths))
+    below = [0]  # strings shorter than each distinct length, and all of them
+    for length in distinct:
+        below.append(below[-1] + lengths.count(length))
+    plans: list[tuple[float, list[int]]] = [(0, [])] + [(float("inf"), [])] * len(distinct)  # tokens, widths
+    for _ in range(min(buckets, len(distinct))):  # one more bucket, which ends at the i-th distinct length
+        plans = plans[:1] + [
+            min(
+                (plans[j][0] + (below[i] - below[j]) * distinct[i - 1], [*plans[j][1], distinct[i - 1]])
+                for j in range(i)
+            )
+            for i in range(1, len(plans))
+        ]
+    return plans[-1][1]
 
 
 def encode_in_buckets(encoder: PreTrainedModel, groups: list[tuple[Tensor, Tensor]], buckets: int) -> list[Tensor]:
@@ -34,8 +61,9 @@ def encode_in_buckets(encoder: PreTrainedModel, groups: list[tuple[Tensor, Tenso
 
     Args:
         encoder: a text encoder with `last_hidden_state`.
-        groups: pairs of (input_ids, attention_mask), each (rows, L) with its own L; padding stands at the right or left.
-        buckets: how many length buckets all rows are sorted into; 1 pads every string to the longest.
+        groups: pairs of (input_ids, attention_mask), each (rows, L) with its own L, padded at the right or left.
+        buckets: how many length buckets all rows are sorted into; 1 pads every string to the longest of its group.
+            Where it is more and the encoder `can_pack`, strings stand end to end instead.
 
     Returns:
         One (rows, L, D) tensor a group, zero at padding.
@@ -51,18 +79,24 @@ def encode_in_buckets(encoder: PreTrainedModel, groups: list[tuple[Tensor, Tenso
         return [_encode(encoder, ids, mask) for ids, mask in groups]
     longest = max(ids.shape[1] for ids, _ in groups)
     ids, mask = (torch.cat([_pad(pair[part], longest) for pair in groups]) for part in (0, 1))  # (R, longest)
+    if can_pack(encoder, mask):
+        return _split(encode_packed(encoder, ids, mask), groups)
     columns = torch.arange(1, longest + 1, device=mask.device)
-    reach = (mask.bool() * columns).amax(1)  # (R,): last valid column of each string
-    order = reach.argsort()
-    states: Tensor | None = None
-    for rows in order.tensor_split(min(buckets, len(order))):
-        width = max(1, int(reach[rows[-1]]))
-        part = _encode(encoder, ids[rows, :width], mask[rows, :width])
-        states = part.new_zeros(len(ids), longest, part.shape[-1]) if states is None else states
-        states = states.index_put((rows,), _pad(part, longest))
-    assert states is not None
-    sizes = [len(pair[0]) for pair in groups]
-    return [state[:, : pair[0].shape[1]] for state, pair in zip(states.split(sizes), groups, strict=True)]
+    reach = (mask.bool() * columns).amax(1).clamp(min=1)  # (R,): last valid column of each string
+    widths = bucket_widths(reach.tolist(), buckets)
+    bucket = torch.bucketize(reach, reach.new_tensor(widths))  # (R,)
+    members = [(bucket == number).nonzero().squeeze(1) for number in range(len(widths))]
+    parts = [
+        _pad(_encode(encoder, ids[rows, :width], mask[rows, :width]), longest)
+        for rows, width in zip(members, widths, strict=True)
+    ]
+    states = torch.cat(parts).index_select(0, torch.cat(members).argsort())  # (R, longest, D), rows as they came
+    return _split(states, groups)
+
+
+def _split(states: Tensor, groups: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    parts = states.split([len(ids) for ids, _ in groups])
+    return [part[:, : ids.shape[1]] for part, (ids, _) in zip(parts, groups, strict=True)]
 
 
 def _encode(encoder: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:

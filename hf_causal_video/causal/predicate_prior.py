@@ -1,6 +1,7 @@
 """How often each predicate was seen in training: the P(z) of the back-door sum, and what adds it to a score.
 
-Why: an intervention replaces the observed P(z) by the uniform one. Both must be one switch apart, so that "trained under
+Why: an intervention replaces the observed P(z) by the uniform one. Both must be one switch apart, so that "trained
+under
 the first, asked under the second" is a setting, and "the intervention switched off" is another.
 
 Source: IVRD (Li et al., ACM MM 2021): P(z) uniform is *confirmed*; the observed prior as its control, log-odds for
@@ -57,8 +58,10 @@ class PredicatePrior(nn.Module):
         if kind == "uniform":
             return torch.full_like(self.rates, 1 / len(self.rates))
         if not torch.compiler.is_compiling() and not self.rates.all():
-            raise CausalVideoError("the observed predicate prior", found="no counts", expected="counts of the training set",
-                                   fix="call model.set_predicate_counts(counts, num_pairs) before training")  # fmt: skip
+            raise CausalVideoError(
+                "the observed predicate prior", found="no counts", expected="counts of the training set",
+                fix="call model.set_predicate_counts(counts, num_pairs) before training",
+            )  # fmt: skip
         return self.rates / self.rates.sum()
 
     def logits(self, kind: Prior) -> Tensor:

@@ -1,10 +1,12 @@
 """Trajectories as numbers: how one track moves, how two tracks of the same moments move relative to each other.
 
-Why: a predicate such as *chase* is in the relative motion of two boxes, whatever their place in the frame or their class.
+Why: a predicate such as *chase* is in the relative motion of two boxes, whatever their place in the frame or their
+class.
 
-Source: IVRD (Li et al., ACM MM 2021) encodes object trajectories by a BiLSTM (*confirmed*). The box numbers, and the 12
-of relative geometry at the start and the end of two tracklets, are a *reconstruction* after VidVRD-II (Shang et al., ACM
-MM 2021). Relative motion at every common step is *ours*: start and end alone miss what happens between.
+Source: IVRD (Li et al., ACM MM 2021) encodes object trajectories by a BiLSTM (*confirmed*). The box numbers, and the
+12
+of relative geometry at the start and the end of two tracklets, are a *reconstruction* after VidVRD-II (Shang et al.,
+ACM MM 2021). Relative motion at every common step is *ours*: start and end alone miss what happens between.
 """
 
 import torch
@@ -29,7 +31,8 @@ def motion_inputs(boxes: Tensor, mask: Tensor) -> Tensor:
 
 
 def relative_motion(subject: Tensor, other: Tensor) -> Tensor:
-    """Offset in units of the object's size and log-ratio of the sizes, (..., 4), for boxes (..., 4) of the same frames.
+    """Offset in units of the object's size and log-ratio of the sizes, (..., 4), for boxes (..., 4) of the same
+    frames.
 
     Example:
         >>> one, two = torch.tensor([0.2, 0.0, 0.4, 0.4]), torch.tensor([0.0, 0.0, 0.2, 0.4])

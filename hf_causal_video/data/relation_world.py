@@ -1,9 +1,9 @@
 """The relation world: pairs of tracks whose predicate is known, with a long tail and a confounder that we wrote.
 
-A relation is a smooth signature of the motion of the subject relative to the object. Which predicate is annotated depends
-on the classes of the two (each pair of classes favours three predicates) and on a Zipf law over predicates, in train,
-validation and iid. In the split *balanced* every predicate is equally frequent and independent of the classes: a model
-that answers with what is frequent, or with what the classes suggest, fails there on the tail.
+A relation is a smooth signature of the motion of the subject relative to the object. Which predicate is annotated
+depends on the classes of the two (each pair of classes favours three predicates) and on a Zipf law over predicates,
+in train, validation and iid. In the split *balanced* every predicate is equally frequent and independent of the
+classes: a model that answers with what is frequent, or with what the classes suggest, fails there on the tail.
 """
 
 from collections.abc import Mapping
@@ -143,7 +143,9 @@ def _signatures(rng: np.random.Generator, config: RelationWorldConfig) -> np.nda
     size = (config.num_predicates, 1, 4)
     time = np.linspace(-1, 1, config.num_steps)[None, :, None]
     trend, swing = rng.normal(size=size), rng.normal(size=size)
-    motion = trend * time + swing * np.sin(np.pi * rng.uniform(0.5, 2.0, size) * time + rng.uniform(0, 2 * np.pi, size))
+    motion = trend * time + swing * np.sin(
+        np.pi * rng.uniform(0.5, 2.0, size) * time + rng.uniform(0, 2 * np.pi, size)
+    )
     return motion / np.sqrt((motion**2).mean(axis=(1, 2), keepdims=True))
 
 

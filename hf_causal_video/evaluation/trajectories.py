@@ -153,7 +153,10 @@ def _boxes(tracks: list[Sequence], offsets: np.ndarray, what: str, side: str) ->
             raise ValueError("a row is not four numbers")
         boxes = np.fromiter(chain.from_iterable(rows), np.float64, 4 * len(rows)).reshape(-1, 4)
     except (TypeError, ValueError):
-        _fail(f"{what}: {side} holds no boxes", "rows other than four numbers", "[left, top, right, bottom]", "mend it")
+        _fail(
+            f"{what}: {side} holds no boxes", "rows other than four numbers", "[left, top, right, bottom]",
+            "mend it",
+        )  # fmt: skip
     bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
     if bad.any():
         frame = int(np.flatnonzero(bad)[0])

@@ -253,8 +253,8 @@ def _download(repo_id: str, revision: str | None) -> Path:
         )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise CausalVideoError(
-            f"no feature set at {repo_id!r}",
-            found=f"no such folder; the Hub says: {error}".splitlines()[0],
+            f"no feature set at {repo_id!r}" + (f", revision {revision!r}" if revision else ""),
+            found=f"no such folder; the Hub says: {' '.join(str(error).split())}",
             expected="a folder with provenance.json, or a dataset repository org/name",
             fix="check the path or the name, or extract features with `hf-causal-video extract`",
         ) from error

@@ -1,4 +1,4 @@
-"""Laws of relation metrics: vIoU as computed by hand, each annotated relation once, thirds by frequency, bad input refused."""
+"""Laws of relation metrics: vIoU by hand, each annotated relation once, thirds by frequency, bad input refused."""
 
 import math
 import time
@@ -76,7 +76,9 @@ def test_both_trajectories_must_overlap() -> None:
 def test_scores_order_only() -> None:
     rng = np.random.default_rng(1)
     gold = {"v": [relation(p, s, s + 8) for p in "abc" for s in (0, 20)]}
-    rows = [relation(p, int(s), int(s) + 8, score=float(rng.random())) for p in "abcd" for s in rng.integers(0, 30, 20)]
+    rows = [
+        relation(p, int(s), int(s) + 8, score=float(rng.random())) for p in "abcd" for s in rng.integers(0, 30, 20)
+    ]
     one = vidvrd_metrics({"v": rows}, gold)
     two = vidvrd_metrics({"v": [row | {"score": 7 * row["score"] - 3} for row in reversed(rows)]}, gold)
     assert one == two
@@ -84,7 +86,9 @@ def test_scores_order_only() -> None:
 
 def test_recall_by_predicate_and_thirds() -> None:
     gold = {"v": [relation(p, 20 * i, 20 * i + 8) for i, p in enumerate(["a", "a", "a", "b", "c"])]}
-    result = vidvrd_metrics({"v": [row | {"score": 1.0} for row in gold["v"][:4]]}, gold, training_counts={"a": 9, "b": 2})
+    result = vidvrd_metrics(
+        {"v": [row | {"score": 1.0} for row in gold["v"][:4]]}, gold, training_counts={"a": 9, "b": 2}
+    )
     assert result["R@50"] == pytest.approx(4 / 5) and result["mR@50"] == pytest.approx(2 / 3)
     assert result["per_predicate"]["a"] == {"R@50": 1.0, "R@100": 1.0, "relations": 3}
     assert [result[f"{part} mR@50"] for part in ("head", "body", "tail")] == [1.0, 1.0, 0.0]  # c was never seen

@@ -130,8 +130,10 @@ def transtr_run(model: torch.nn.Module, inputs: Values) -> tuple[Any, Values]:
     (rows, slots), tokens = out.kept_frames.shape, inputs["input_ids"].shape[1]
     (frames, frame_att), (objects, object_att) = seen["frame_decoder"][1], seen["obj_decoder"][1]
     object_in = seen["obj_resize"][1]
-    if object_in.shape[:2] != (rows, slots):  # each frame was encoded once, the kept ones were gathered afterwards
-        object_in = object_in[torch.arange(rows).unsqueeze(1), out.kept_frames]
+    if len(object_in) == rows * slots:
+        object_in = object_in.unflatten(0, (rows, slots))
+    else:  # each frame was encoded once, the kept ones were gathered afterwards
+        object_in = object_in.unflatten(0, (rows, -1))[torch.arange(rows).unsqueeze(1), out.kept_frames]
     values = {
         "logits": out.logits, "loss": out.loss, "frame_index": out.kept_frames, "object_index": out.kept_objects,
         "q_local": seen["text"], "frame_local": frames, "frame_att": frame_att,

@@ -40,12 +40,12 @@ class IVRDConfig(PreTrainedConfig):
         similarity_scale: scale of cosine similarities.
         prototype_update: prototypes are "learned", move as "ema" of class means, or stay "frozen" as set.
         prototype_momentum: mu of "ema".
-        multi_label: a pair may have several predicates, or none, judged by a sigmoid each (the public datasets); False:
-            exactly one, by softmax (the confounded world).
+        multi_label: a pair may have several predicates, or none, judged by a sigmoid each (the public datasets);
+            False: exactly one, by softmax (the confounded world).
         focal_gamma: focal loss of VidVRD-II; 0 is plain cross-entropy.
         object_loss_weight, predicate_loss_weight: weights of the two terms; the second is the paper's lambda.
-        trajectory_provenance: how the trajectories were made (detector, tracker, thresholds); a number without the name
-            of its tracks means nothing.
+        trajectory_provenance: how the trajectories were made (detector, tracker, thresholds); a number without the
+            name of its tracks means nothing.
 
     Example:
         >>> IVRDConfig.preset("paper").intervention, IVRDConfig().prior_train, IVRDConfig().prior_eval

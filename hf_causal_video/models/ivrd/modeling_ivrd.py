@@ -1,9 +1,11 @@
 """IVRD: detect relations between tracks as if every predicate had been seen equally often.
 
-Why: predicates have a long tail, and a head trained on it answers with what is frequent. IVRD summarises each predicate
+Why: predicates have a long tail, and a head trained on it answers with what is frequent. IVRD summarises each
+predicate
 by a prototype and intervenes on subject and object, so that all prototypes are weighed fairly.
 
-Source: Li et al., "Interventional Video Relation Detection", ACM MM 2021; no code is public. *Confirmed*: a BiLSTM over
+Source: Li et al., "Interventional Video Relation Detection", ACM MM 2021; no code is public. *Confirmed*: a BiLSTM
+over
 object trajectories, attention over a dictionary of one prototype a predicate, the back-door sum with uniform P(z), and
 L = L_obj + lambda L_pred with cross-entropy on classes and binary cross-entropy on predicates. *Reconstruction*: box
 inputs, pooling, the relation reference with 12 numbers of relative geometry, how prototypes start and move, the two
@@ -16,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hf_causal_video.backbones.trajectory import TrajectoryEncoder
 from hf_causal_video.causal.predicate_prior import PredicatePrior
 from hf_causal_video.causal.prototypes import LiteralIntervention, PrototypeDictionary, PrototypeMixture
 from hf_causal_video.causal.trajectory import common_steps, motion_inputs, relative_geometry, relative_motion
@@ -25,30 +28,6 @@ from hf_causal_video.models.ivrd.configuration_ivrd import IVRDConfig
 from hf_causal_video.models.relation_outputs import VideoRelationOutput
 
 MOTION, RELATIVE, GEOMETRY = 8, 4, 12  # numbers a step of a track, a step of a pair, and a pair
-
-
-class TrajectoryEncoder(nn.Module):
-    """A sequence to a vector: linear, BiLSTM over the real steps alone, last states or mean."""
-
-    def __init__(self, width: int, dim: int, pooling: str):
-        super().__init__()
-        self.project, self.pooling = nn.Linear(width, dim), pooling
-        self.lstm = nn.LSTM(dim, dim // 2, batch_first=True, bidirectional=True)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(S, T, width) and mask (S, T), real steps first, to (S, D); a sequence without any step becomes 0."""
-        length = mask.sum(1)
-        rows = length.nonzero().squeeze(1)
-        states = x.new_zeros(len(x), self.project.out_features)
-        if not len(rows):
-            return states
-        lengths = length[rows].cpu()
-        packed = nn.utils.rnn.pack_padded_sequence(self.project(x[rows]), lengths, True, enforce_sorted=False)
-        outputs, (last, _) = self.lstm(packed)
-        if self.pooling == "last":
-            return states.index_copy(0, rows, last.transpose(0, 1).flatten(1))  # both directions, (S, D)
-        outputs, _ = nn.utils.rnn.pad_packed_sequence(outputs, batch_first=True)
-        return states.index_copy(0, rows, outputs.sum(1) / length[rows].unsqueeze(1))
 
 
 class IVRDForVideoRelationDetection(PreTrainedModel):
@@ -140,8 +119,8 @@ class IVRDForVideoRelationDetection(PreTrainedModel):
             predicate_labels: (R, P) 0/1, or (R,) predicate indices with -100 for unknown (one predicate a pair).
 
         Raises:
-            CausalVideoError: a wrong shape, a gap inside a track, inverted boxes, NaN, pairs of tracks that do not exist
-                or share no frame, labels outside the vocabularies.
+            CausalVideoError: a wrong shape, a gap inside a track, inverted boxes, NaN, pairs of tracks that do not
+                exist or share no frame, labels outside the vocabularies.
         """
         boxes, mask, start = self._read_tracks(track_boxes, track_mask, track_start)
         rows, tracks = boxes.shape[:2]
@@ -202,9 +181,7 @@ class IVRDForVideoRelationDetection(PreTrainedModel):
         known = labels != IGNORED_LABEL
         return F.one_hot(labels.clamp(min=0), self.config.num_predicates) * known.unsqueeze(1)
 
-    def _read_tracks(
-        self, boxes: Tensor, mask: Tensor | None, start: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _read_tracks(self, boxes: Tensor, mask: Tensor | None, start: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         shape = boxes.shape[:-1]
         mask = boxes.new_ones(shape, dtype=torch.bool) if mask is None else mask.bool()
         start = torch.zeros(shape[:2], dtype=torch.long, device=boxes.device) if start is None else start
@@ -215,20 +192,26 @@ class IVRDForVideoRelationDetection(PreTrainedModel):
             )  # fmt: skip
         if not torch.compiler.is_compiling():
             if (mask[..., 1:] & ~mask[..., :-1]).any():
-                raise CausalVideoError("track_mask", found="a gap inside a track", expected="real steps first, then padding",
-                                       fix="interpolate the gap, or cut the track there")  # fmt: skip
+                raise CausalVideoError(
+                    "track_mask", found="a gap inside a track", expected="real steps first, then padding",
+                    fix="interpolate the gap, or cut the track there",
+                )  # fmt: skip
             real = boxes[mask]
             if not real.isfinite().all() or (real[:, 2:] < real[:, :2]).any():
-                raise CausalVideoError("track_boxes", found="NaN or inverted boxes", expected="xyxy with x1 <= x2, y1 <= y2",
-                                       fix="convert xywh boxes, or mend the tracker")  # fmt: skip
+                raise CausalVideoError(
+                    "track_boxes", found="NaN or inverted boxes", expected="xyxy with x1 <= x2, y1 <= y2",
+                    fix="convert xywh boxes, or mend the tracker",
+                )  # fmt: skip
         return boxes.to(self.dtype), mask, start.long()
 
     def _with_features(self, motion: Tensor, features: Tensor | None, rows: int, tracks: int) -> Tensor:
         """Append the appearance to the motion, (B*N, T, C + 8)."""
         width = self.config.feature_dim
         if (features is None) != (width == 0):
-            raise CausalVideoError("track_features", found="none" if features is None else tuple(features.shape),
-                                   expected=f"feature_dim={width}", fix="give the features this model was trained on")  # fmt: skip
+            raise CausalVideoError(
+                "track_features", found="none" if features is None else tuple(features.shape),
+                expected=f"feature_dim={width}", fix="give the features this model was trained on",
+            )  # fmt: skip
         if features is None:
             return motion
         if features.dim() == 3:  # one feature a track
@@ -236,13 +219,13 @@ class IVRDForVideoRelationDetection(PreTrainedModel):
         if tracks:
             check_width("track_features", features, 4, width, "extract features as this model was trained")
         if features.shape[:3] != (rows, tracks, motion.shape[1]):
-            raise CausalVideoError("track_features", found=tuple(features.shape), expected=(rows, tracks, motion.shape[1], width),
-                                   fix="give a feature for every track, or for every step of it")  # fmt: skip
+            raise CausalVideoError(
+                "track_features", found=tuple(features.shape), expected=(rows, tracks, motion.shape[1], width),
+                fix="give a feature for every track, or for every step of it",
+            )  # fmt: skip
         return torch.cat([motion, features.flatten(0, 1).to(motion.dtype)], -1)
 
-    def _pairs(
-        self, mask: Tensor, start: Tensor, video: Tensor | None, index: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _pairs(self, mask: Tensor, start: Tensor, video: Tensor | None, index: Tensor | None) -> tuple[Tensor, Tensor]:
         """Batch row (R,) and tracks (R, 2) of the pairs to judge."""
         length = mask.sum(-1)  # (B, N)
         end = start + length
@@ -258,9 +241,13 @@ class IVRDForVideoRelationDetection(PreTrainedModel):
             raise CausalVideoError("pairs", found=f"index {tuple(index.shape)}, video {tuple(video.shape)}",
                                    expected="(R, 2) and (R,)", fix="name subject and object of each pair")  # fmt: skip
         inside = (index >= 0).all(1) & (index < mask.shape[1]).all(1) & (video >= 0) & (video < len(mask))
-        if not torch.compiler.is_compiling() and (not inside.all() or not shared[video, index[:, 0], index[:, 1]].all()):
-            raise CausalVideoError("pairs", found="a pair of tracks that do not exist, are one, or share no frame",
-                                   expected="two tracks of one segment with a common frame", fix="drop such pairs")  # fmt: skip
+        if not torch.compiler.is_compiling() and (
+            not inside.all() or not shared[video, index[:, 0], index[:, 1]].all()
+        ):
+            raise CausalVideoError(
+                "pairs", found="a pair of tracks that do not exist, are one, or share no frame",
+                expected="two tracks of one segment with a common frame", fix="drop such pairs",
+            )  # fmt: skip
         return video, index
 
     def _object_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -271,14 +258,18 @@ class IVRDForVideoRelationDetection(PreTrainedModel):
         return self._mean(logits.log_softmax(-1).gather(1, labels.unsqueeze(1)))
 
     def _predicate_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """L_pred, the mean over pairs: cross-entropy on one predicate, or the sum of binary ones over all predicates."""
+        """L_pred, the mean over pairs: cross-entropy on one predicate, or the sum of binary ones over all."""
         wanted = logits.shape if self.config.multi_label else logits.shape[:1]
         if labels.shape != wanted:
-            raise CausalVideoError("predicate_labels", found=tuple(labels.shape), expected=tuple(wanted),
-                                   fix="0/1 for every predicate of a pair if multi_label, else one index a pair")  # fmt: skip
+            raise CausalVideoError(
+                "predicate_labels", found=tuple(labels.shape), expected=tuple(wanted),
+                fix="0/1 for every predicate of a pair if multi_label, else one index a pair",
+            )  # fmt: skip
         if self.config.multi_label:
             if not torch.compiler.is_compiling() and not ((labels == 0) | (labels == 1)).all():
-                raise CausalVideoError("predicate_labels", found="other values", expected="0 and 1", fix="mend the labels")
+                raise CausalVideoError(
+                    "predicate_labels", found="other values", expected="0 and 1", fix="mend the labels",
+                )  # fmt: skip
             return self._mean(F.logsigmoid(logits.float() * (2 * labels.float() - 1)))
         known = labels != IGNORED_LABEL
         logits, labels = logits[known].float(), labels[known]

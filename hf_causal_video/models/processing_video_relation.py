@@ -1,0 +1,299 @@
+"""The processor of relation models: tracks of videos in, segments for the model; its judgements in, relations out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import BatchFeature, ProcessorMixin
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.models.relation_association import Relation, associate, suppress
+from hf_causal_video.models.relation_outputs import VideoRelationOutput
+
+
+@dataclass
+class Segment:
+    """One row of the batch: a stretch of a video, and which of its tracks are there.
+
+    Args:
+        video: index of the video among those given.
+        start: first frame of the segment.
+        tracks: index of each track among the video's.
+    """
+
+    video: int
+    start: int
+    tracks: list[int]
+
+
+class VideoRelationInputs(BatchFeature):
+    """Model inputs; what the segments are rides along outside the mapping, so `model(**inputs)` stays plain."""
+
+    segments: list[Segment]
+    boxes: list[list[np.ndarray]]  # of each video and track (L, 4), in the units given
+    starts: list[list[int]]
+
+
+class VideoRelationProcessor(ProcessorMixin):
+    """Cut videos into segments for a relation model, and join its judgements to relations of whole videos.
+
+    Args:
+        object_classes: class names, by index; the model has one class more, background.
+        predicates: predicate names, by index.
+        segment_frames, segment_stride: length of a segment and distance between two, in frames.
+
+    Example:
+        >>> processor = VideoRelationProcessor(["dog", "cat"], ["chase"], segment_frames=4, segment_stride=2)
+        >>> track = {"start": 0, "boxes": [[0, 0, 9, 9]] * 6}
+        >>> inputs = processor([track, track | {"start": 3}], frame_size=(100, 50))
+        >>> [(segment.start, segment.tracks) for segment in inputs.segments], inputs["track_boxes"].shape
+        ([(0, [0, 1]), (2, [0, 1]), (4, [0, 1]), (5, [0, 1])], torch.Size([4, 2, 4, 4]))
+    """
+
+    def __init__(
+        self, object_classes: list[str], predicates: list[str], segment_frames: int = 30, segment_stride: int = 15
+    ):
+        self.object_classes, self.predicates = list(object_classes), list(predicates)
+        self.segment_frames, self.segment_stride = segment_frames, segment_stride
+        if not 1 <= segment_stride <= segment_frames:
+            raise CausalVideoError(
+                "segments", found=f"stride {segment_stride} of {segment_frames} frames",
+                expected="1 <= stride <= frames, so that no frame is skipped", fix="lower the stride",
+            )  # fmt: skip
+        super().__init__()
+
+    def __call__(
+        self,
+        tracks: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]],
+        frame_size: tuple[int, int] | Sequence[tuple[int, int]] | None = None,
+        return_tensors: str = "pt",
+    ) -> VideoRelationInputs:
+        """Make one batch of segments.
+
+        A video shorter than a segment is one segment; the last segment ends with the last track. Boxes that reach over
+        the edge of the frame are cut there for the model, and returned whole. A video with fewer than two tracks, or
+        whose tracks never meet, has no pairs and therefore no relations.
+
+        Args:
+            tracks: of one video or of several: `{"start": first frame, "boxes": (L, 4) xyxy, a box a frame}` and,
+                where the model reads appearance, `"features"`: (C,) or (L, C).
+            frame_size: width and height in pixels, of all videos or of each; None: boxes are fractions of the frame.
+            return_tensors: "pt".
+
+        Raises:
+            CausalVideoError: inverted boxes, NaN, an empty track, pixels without a frame size, features on some
+                tracks only.
+        """
+        if return_tensors != "pt":
+            raise CausalVideoError("return_tensors", found=return_tensors, expected="'pt'", fix="convert afterwards")
+        videos = [tracks] if not tracks or isinstance(tracks[0], Mapping) else list(tracks)
+        sizes = _frame_sizes(frame_size, len(videos))
+        boxes = [[_boxes(track, f"track {i} of video {v}") for i, track in enumerate(given)]
+                 for v, given in enumerate(videos)]  # fmt: skip
+        starts = [[_start(track) for track in given] for given in videos]
+        segments = [segment for v in range(len(videos)) for segment in self._segments(v, boxes[v], starts[v])]
+        features = _features(videos, boxes)
+
+        count = max((len(segment.tracks) for segment in segments), default=0)
+        shape = (len(segments), count, self.segment_frames)
+        data = {"track_boxes": torch.zeros(*shape, 4), "track_mask": torch.zeros(shape, dtype=torch.bool),
+                "track_start": torch.zeros(shape[:2], dtype=torch.long)}  # fmt: skip
+        if features is not None:
+            data["track_features"] = torch.zeros(*shape, features[0][0].shape[-1])
+        for row, segment in enumerate(segments):
+            size = sizes[segment.video]
+            for place, index in enumerate(segment.tracks):
+                begin, end = self._part(segment, boxes[segment.video][index], starts[segment.video][index])
+                part = slice(begin - starts[segment.video][index], end - starts[segment.video][index])
+                fractions = _fractions(boxes[segment.video][index][part], size)
+                data["track_boxes"][row, place, : end - begin] = fractions
+                data["track_mask"][row, place, : end - begin] = True
+                data["track_start"][row, place] = begin - segment.start
+                if features is not None:
+                    data["track_features"][row, place, : end - begin] = features[segment.video][index][part]
+        inputs = VideoRelationInputs(data)
+        inputs.segments, inputs.boxes, inputs.starts = segments, boxes, starts
+        return inputs
+
+    def post_process_relations(
+        self,
+        output: VideoRelationOutput,
+        inputs: VideoRelationInputs,
+        *,
+        multi_label: bool = True,
+        object_threshold: float = 0.2,
+        predicate_threshold: float = 0.2,
+        max_per_segment: int = 100,
+        nms_threshold: float = 0.9,
+        association_threshold: float = 0.5,
+        max_gap: int = 30,
+        max_per_video: int = 200,
+        association_score: Literal["sum", "mean"] = "sum",
+    ) -> list[list[dict[str, Any]]]:
+        """Relations of every video, best first, in the layout of the public evaluation.
+
+        Args:
+            output: what the model returned for `inputs` (all pairs, or some).
+            inputs: what this processor returned.
+            multi_label: `model.config.multi_label`: predicates are sigmoids, or one softmax.
+            object_threshold, predicate_threshold: least confidence of a class and of a predicate.
+            max_per_segment: candidates of a segment that are kept, by the product of the three confidences.
+            nms_threshold: of one triplet, a candidate that overlaps a better one by more is dropped.
+            association_threshold, max_gap: how parts of consecutive segments are joined, see `associate`.
+            max_per_video: relations of a video that are kept.
+            association_score: "sum" of the segments' scores (VidVRD-II), which may exceed 1, or their "mean"
+                (VidVRD-helper).
+
+        Returns:
+            One list a video, in the order given: `{"triplet", "score", "duration": [first frame, after the last],
+            "sub_traj", "obj_traj"}`, boxes in the units given.
+
+        Raises:
+            CausalVideoError: an output that does not belong to these inputs or vocabularies.
+        """
+        self._check(output, inputs)
+        logits = output.predicate_logits.detach().float().cpu()
+        predicates = logits.sigmoid() if multi_label else logits.softmax(-1)  # (R, P)
+        objects = output.object_logits.detach().float().softmax(-1)[..., :-1].cpu()  # (B, N, C), background dropped
+        found = self._candidates(objects, predicates, output, object_threshold, predicate_threshold)
+        videos: list[list[list[Relation]]] = [[] for _ in inputs.boxes]
+        for row, segment in enumerate(inputs.segments):
+            mine = (found["row"] == row).nonzero().squeeze(1)
+            best = mine[found["score"][mine].argsort(descending=True, stable=True)[:max_per_segment]]
+            relations = [self._relation(found, int(i), segment, inputs) for i in best]
+            videos[segment.video].append(suppress(relations, nms_threshold))
+        results = []
+        for segments in videos:
+            joined = suppress(associate(segments, association_threshold, max_gap), nms_threshold)
+            rows = [relation.to_dict(association_score) for relation in joined]
+            results.append(sorted(rows, key=lambda relation: -relation["score"])[:max_per_video])
+        return results
+
+    def _candidates(
+        self, objects: Tensor, predicates: Tensor, output: VideoRelationOutput, object_min: float, predicate_min: float
+    ) -> dict[str, Tensor]:
+        """Every (pair, predicate, subject class, object class) above the thresholds, as columns of equal length."""
+        # No more than 1 / threshold classes can exceed it, so these many are enough.
+        most = objects.shape[-1] if object_min <= 0 else min(objects.shape[-1], math.floor(1 / object_min))
+        confidence, label = objects.topk(most, dim=-1)  # (B, N, k)
+        pair, predicate = (predicates > predicate_min).nonzero().unbind(1)  # (K,)
+        row, (subject, other) = output.pair_video.cpu()[pair], output.pair_index.cpu()[pair].unbind(1)
+        of_subject, of_other = confidence[row, subject], confidence[row, other]  # (K, k)
+        score = predicates[pair, predicate, None, None] * of_subject.unsqueeze(2) * of_other.unsqueeze(1)  # (K, k, k)
+        allowed = (of_subject > object_min).unsqueeze(2) & (of_other > object_min).unsqueeze(1)
+        which, i, j = allowed.nonzero().unbind(1)
+        return {
+            "row": row[which], "subject": subject[which], "object": other[which], "predicate": predicate[which],
+            "subject_class": label[row[which], subject[which], i], "object_class": label[row[which], other[which], j],
+            "score": score[which, i, j],
+        }  # fmt: skip
+
+    def _relation(self, found: dict[str, Tensor], i: int, segment: Segment, inputs: VideoRelationInputs) -> Relation:
+        """Candidate i with its two trajectories on the frames that both tracks have in this segment."""
+        boxes, starts = inputs.boxes[segment.video], inputs.starts[segment.video]
+        tracks = [segment.tracks[int(found[side][i])] for side in ("subject", "object")]
+        parts = [self._part(segment, boxes[track], starts[track]) for track in tracks]
+        first, last = max(part[0] for part in parts), min(part[1] for part in parts)
+        pair = np.stack([boxes[track][first - starts[track] : last - starts[track]] for track in tracks])
+        subject, other = (self.object_classes[int(found[side][i])] for side in ("subject_class", "object_class"))
+        triplet = (subject, self.predicates[int(found["predicate"][i])], other)
+        return Relation(triplet, [float(found["score"][i])], first, pair)
+
+    def _segments(self, video: int, boxes: list[np.ndarray], starts: list[int]) -> list[Segment]:
+        if not boxes:
+            return []
+        first, last = min(starts), max(start + len(track) for start, track in zip(starts, boxes, strict=True))
+        begins = list(range(first, last - self.segment_frames + 1, self.segment_stride)) or [first]
+        if begins[-1] + self.segment_frames < last:
+            begins.append(last - self.segment_frames)
+        segments = [Segment(video, begin, []) for begin in begins]
+        for segment in segments:
+            for index, track in enumerate(boxes):
+                begin, end = self._part(segment, track, starts[index])
+                if begin < end:
+                    segment.tracks.append(index)
+        return [segment for segment in segments if segment.tracks]
+
+    def _part(self, segment: Segment, boxes: np.ndarray, start: int) -> tuple[int, int]:
+        """Frames [begin, end) of a track inside a segment."""
+        return max(start, segment.start), min(start + len(boxes), segment.start + self.segment_frames)
+
+    def _check(self, output: VideoRelationOutput, inputs: VideoRelationInputs) -> None:
+        rows, classes, predicates = len(inputs.segments), len(self.object_classes), len(self.predicates)
+        found = (output.object_logits.shape[0], output.object_logits.shape[-1] - 1, output.predicate_logits.shape[-1])
+        if found != (rows, classes, predicates):
+            raise CausalVideoError(
+                "relations", found=f"(segments, classes, predicates) = {found} in the output",
+                expected=(rows, classes, predicates),
+                fix="pass the inputs of this very output, and the processor of this model",
+            )  # fmt: skip
+
+
+def _frame_sizes(given: Any, count: int) -> list[tuple[float, float] | None]:
+    if given is None:
+        return [None] * count
+    sizes = [tuple(given)] * count if np.ndim(given) == 1 else [tuple(size) for size in given]
+    if len(sizes) != count or any(len(size) != 2 or not min(size) > 0 for size in sizes):
+        raise CausalVideoError("frame_size", found=sizes[:3], expected=f"(width, height), or {count} of them",
+                               fix="give the size in pixels of each video")  # fmt: skip
+    return sizes
+
+
+def _start(track: Mapping[str, Any]) -> int:
+    start = track.get("start", 0)
+    if int(start) != start or start < 0:
+        raise CausalVideoError(
+            "track", found=f"start {start}", expected="a frame, 0 or later", fix="count frames from 0",
+        )  # fmt: skip
+    return int(start)
+
+
+def _boxes(track: Mapping[str, Any], name: str) -> np.ndarray:
+    boxes = np.asarray(track["boxes"], dtype=np.float64)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
+        raise CausalVideoError(name, found=f"boxes {boxes.shape}", expected="(L, 4), L >= 1", fix="drop empty tracks")
+    bad = ~np.isfinite(boxes).all(1) | (boxes[:, 2:] < boxes[:, :2]).any(1)
+    if bad.any():
+        frame = int(bad.argmax())
+        raise CausalVideoError(f"{name}, its frame {frame}", found=boxes[frame].tolist(),
+                               expected="finite x1, y1, x2, y2 with x1 <= x2 and y1 <= y2",
+                               fix="convert x, y, width, height boxes, or mend the tracker")  # fmt: skip
+    return boxes
+
+
+def _fractions(boxes: np.ndarray, size: tuple[float, float] | None) -> Tensor:
+    """Boxes as fractions of the frame, cut at its edge."""
+    if size is None and boxes.max() > 2:
+        raise CausalVideoError(
+            "boxes", found=f"{boxes.max():g} without a frame size", expected="fractions of the frame",
+            fix="pass frame_size=(width, height) for boxes in pixels",
+        )  # fmt: skip
+    scale = np.array([1.0] * 4 if size is None else [*size, *size])
+    return torch.tensor((boxes / scale).clip(0, 1), dtype=torch.float32)
+
+
+def _features(videos: list, boxes: list[list[np.ndarray]]) -> list[list[Tensor]] | None:
+    """Appearance of every track at every frame, (L, C) each; None where no track has any."""
+    given = [track.get("features") for tracks in videos for track in tracks]
+    if all(feature is None for feature in given):
+        return None
+    if any(feature is None for feature in given):
+        raise CausalVideoError(
+            "features", found="tracks with and without", expected="all or none", fix="extract the rest",
+        )  # fmt: skip
+    found = []
+    for tracks, lengths in zip(videos, boxes, strict=True):
+        found.append([])
+        for track, one in zip(tracks, lengths, strict=True):
+            feature = torch.as_tensor(np.asarray(track["features"]), dtype=torch.float32)
+            found[-1].append(feature.expand(len(one), -1) if feature.dim() == 1 else feature)
+    flat = [[one for group in side for one in group] for side in (found, boxes)]
+    fits = all(len(feature) == len(box) for feature, box in zip(*flat, strict=True))
+    if not fits or len({feature.shape[-1] for feature in flat[0]}) != 1:
+        raise CausalVideoError("features", found="other lengths than the boxes, or several widths",
+                               expected="(C,) or (L, C) for every track", fix="extract them again")  # fmt: skip
+    return found
