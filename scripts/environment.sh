@@ -31,11 +31,11 @@ find_python() {
 install_torch() {
     if [ "$(uname -s)" = Darwin ]; then
         echo "   torch $torch_version from PyPI (its macOS build has no CUDA)"
-        "$python" -m pip install "torch==$torch_version"
-    elif "$python" -m pip install --retries 1 --timeout 20 --index-url https://download.pytorch.org/whl/cpu \
+        "$python" -m pip install --no-compile "torch==$torch_version"
+    elif "$python" -m pip install --no-compile --retries 1 --timeout 20 --index-url https://download.pytorch.org/whl/cpu \
         "torch==$torch_version"; then
         echo "   torch $torch_version, CPU build, as PyTorch's own index names it"
-    elif "$python" -m pip install "torch==$torch_version+cpu"; then
+    elif "$python" -m pip install --no-compile "torch==$torch_version+cpu"; then
         echo "   torch $torch_version, CPU build, from the index pip is set up with"
     else
         fail "no CPU build of torch $torch_version could be installed (pip's own words are above)." \
@@ -61,7 +61,7 @@ make_environment() {
     fi
     "$python" -c "import torch, sys; sys.exit(torch.__version__.split('+')[0] != '$torch_version')" 2>/dev/null ||
         install_torch
-    "$python" -m pip install -e "$project[$extras]" || fail "pip could not install the package; its own words are above."
+    "$python" -m pip install --no-compile -e "$project[$extras]" || fail "pip could not install the package; its own words are above."
     "$python" -c 'import torch; print("   torch", torch.__version__, "with" if torch.version.cuda else "without", "CUDA")'
     printf '%s\n' "$wanted" >"$stamp"
     echo "environment: complete after $SECONDS s"

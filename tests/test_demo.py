@@ -6,13 +6,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from datasets import load_dataset
 
 from hf_causal_video import demo
-from hf_causal_video.data import WorldConfig, draw_clips
-from hf_causal_video.data.world_config import ACTIONS, CLASSES, COLOURS, KINDS
+from hf_causal_video.data import draw_clips, world_questions
 from hf_causal_video.demo_models import box_iou, draw_frames, frame_targets, on_objects, on_queries
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -53,25 +52,17 @@ def test_iou_is_one_with_itself_and_zero_when_apart():
     assert torch.allclose(box_iou(boxes[:, None], boxes[None]), torch.eye(2))
 
 
-def test_every_question_is_asked_once_and_its_answer_is_true():
-    clips = draw_clips(WorldConfig.rendered(), "train", 20)
-    rows = demo.every_question(clips)
-    assert len(rows) == 20 * 2 * len(KINDS) and len(set(rows["question_id"])) == len(rows)
-    assert len({(row["video_id"], row["question"]) for row in rows}) == len(rows)
-    words = dict(zip(KINDS, (ACTIONS, CLASSES, COLOURS), strict=True))
-    values = dict(zip(KINDS, (clips.actions, clips.classes, clips.colours), strict=True))
-    numbers = {video_id: number for number, video_id in enumerate(clips.video_ids)}
-    for row in rows:
-        number, actor, kind = numbers[row["video_id"]], row["causal_object"], row["question_type"]
-        assert clips.actions[number, actor] >= 0
-        assert row["choices"][row["answer"]] == words[kind][values[kind][number, actor]]
-        assert len(set(row["choices"])) == 5
-        assert row["causal_frames"] == clips.acting[number, :, actor].tolist()
-
-
-def test_the_right_choice_stands_everywhere_equally_often():
-    answers = np.bincount(demo.every_question(draw_clips(WorldConfig.rendered(), "train", 300))["answer"], minlength=5)
-    assert abs(answers / answers.sum() - 0.2).max() < 0.04
+def test_questions_of_another_demo_are_never_read_from_a_cache(tmp_path):
+    """Two folders of one name, whose cards would be alike but for what is asked."""
+    found = []
+    for home, count in (("first", 2), ("second", 3)):
+        folder = tmp_path / home / "questions"
+        folder.mkdir(parents=True)
+        for split in demo.SPLITS:
+            world_questions(draw_clips(demo.WORLD, split, count)).to_parquet(folder / f"{split}.parquet")
+        (folder / "README.md").write_text(demo.questions_card(folder))
+        found.append(len(set(load_dataset(str(folder), "questions", split="iid")["video_id"])))
+    assert found == [2, 3]
 
 
 def test_a_demo_of_other_sizes_is_not_mixed_in(tmp_path, capsys):

@@ -8,9 +8,11 @@ keeps one dtype under autocast, where the library's raises (the float32 minimum 
 Source: He et al., "DeBERTa", ICLR 2021 (arXiv 2006.03654); Krell et al. 2021 (arXiv 2107.02027) for packing.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.models.deberta.modeling_deberta import DebertaLayerNorm, DisentangledSelfAttention
 
@@ -45,8 +47,9 @@ def replace_modules(encoder: PreTrainedModel) -> None:
 def can_pack(encoder: PreTrainedModel, mask: Tensor) -> bool:
     """Whether strings may stand end to end: positions are relative only, and no string of mask (R, L) has a hole."""
     config, mask = encoder.config, mask.bool()
-    relative = getattr(config, "relative_attention", False) and not getattr(config, "position_biased_input", True)
-    if config.model_type not in ("deberta", "deberta-v2") or not relative or getattr(config, "conv_kernel_size", 0):
+    if config.model_type not in ("deberta", "deberta-v2") or getattr(config, "conv_kernel_size", None):
+        return False
+    if not config.relative_attention or config.position_biased_input:
         return False
     return bool(((mask[:, 1:] & ~mask[:, :-1]).sum(1) + mask[:, 0] <= 1).all())
 
@@ -69,6 +72,25 @@ def first_fit(lengths: list[int], width: int) -> list[int]:
     return starts
 
 
+def pack(lengths: list[int]) -> tuple[int, int, list[int]]:
+    """Rows, their width, and where each string starts: rows of about two strings, as narrow as they can be.
+
+    Wide rows fill better and narrow ones keep attention cheap.
+
+    Example:
+        >>> pack([3, 6, 2, 4, 1])
+        (2, 8, [12, 0, 6, 8, 15])
+    """
+    longest, tokens = max(1, *lengths), max(1, sum(lengths))
+    rows = -(-tokens // (2 * longest))
+    for width in range(max(longest, -(-tokens // rows)), 2 * longest + 1):
+        starts = first_fit(lengths, width)
+        if max(starts) < rows * width:
+            return rows, width, starts
+    starts = first_fit(lengths, 2 * longest)
+    return max(starts) // (2 * longest) + 1, 2 * longest, starts
+
+
 def encode_packed(encoder: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
     """Encode strings laid end to end.
 
@@ -80,17 +102,15 @@ def encode_packed(encoder: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor
         (R, L, D), zero at padding.
     """
     mask = mask.bool()
-    lengths = mask.sum(1)
-    width = 2 * max(1, int(lengths.max()))  # wide enough to fill rows, narrow enough that attention stays cheap
-    starts = torch.tensor(first_fit(lengths.tolist(), width), device=ids.device)
-    place = (starts.unsqueeze(1) + mask.long().cumsum(1) - 1)[mask]  # (tokens,) of each token in the packed rows
-    rows = int(starts.max()) // width + 1
+    rows, width, starts = pack(mask.sum(1).tolist())
+    place = (ids.new_tensor(starts).unsqueeze(1) + mask.long().cumsum(1) - 1)[mask]  # (tokens,) in the packed rows
     number = torch.arange(1, len(ids) + 1, device=ids.device).unsqueeze(1).expand_as(ids)  # a string's own number
     packed, string = ids.new_zeros(2, rows * width)
     packed[place], string[place] = ids[mask], number[mask]
     packed, string = packed.view(rows, width), string.view(rows, width)
     together = (string.unsqueeze(1) == string.unsqueeze(2)) & (string > 0).unsqueeze(2)  # (rows, width, width)
-    hidden = encoder.embeddings(input_ids=packed, mask=string > 0)
-    hidden = encoder.encoder(hidden, together, output_hidden_states=False).last_hidden_state.flatten(0, 1)
+    embeddings, layers = cast(nn.Module, encoder.embeddings), cast(nn.Module, encoder.encoder)
+    hidden = layers(embeddings(input_ids=packed, mask=string > 0), together, output_hidden_states=False)[0]
+    hidden = hidden.flatten(0, 1)
     states = hidden.new_zeros(*ids.shape, hidden.shape[-1])  # (R, L, D)
     return states.masked_scatter(mask.unsqueeze(-1), hidden[place])

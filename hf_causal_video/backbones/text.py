@@ -6,6 +6,7 @@ buckets, which are cut where they leave the least padding; DeBERTa takes all str
 """
 
 import inspect
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ def build_text_encoder(config: PreTrainedConfig) -> PreTrainedModel:
         >>> build_text_encoder(tiny).pooler is None
         True
     """
-    signature = inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
+    signature = inspect.signature(cast(type, MODEL_MAPPING[type(config)])).parameters
     options = {"add_pooling_layer": False} if "add_pooling_layer" in signature else {}
     encoder = AutoModel.from_config(config, **options)
     replace_modules(encoder)

@@ -1,12 +1,14 @@
 """Post-norm transformer layers in the manner of DETR: self-attention, cross-attention to a memory, feed-forward.
 
-Why own layers: TranSTR ranks frames by the cross-attention map itself, so the layer must hand out the map, its energies
-before the softmax, or neither (then fused attention is used). Positions are added to queries and keys, never to values.
+Why own layers: TranSTR ranks frames by the cross-attention map itself, so the layer must hand out the map, its
+energies before the softmax, or neither (then fused attention is used). Positions are added to queries and keys, never
+to values.
 
 Source: TranSTR (arXiv 2307.12058) section 3; submodule names follow the published checkpoints so that they load.
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal, cast
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 Weights = Literal["prob", "dropped", "energy"]
+Keep = Callable[[Tensor], Tensor]
 
 
 def sine_positions(mask: Tensor, dim: int) -> Tensor:
@@ -58,25 +61,32 @@ class MultiHeadAttention(nn.Module):
         """Attend from query (B, Q, D) to key and value (B, S, D) where mask (B, S) is True.
 
         Returns:
-            The mixed values (B, Q, D), and the map (B, Q, S) averaged over heads: "prob" after the softmax, "dropped" also
-            after dropout (the published ranking), "energy" before the softmax; None when no weights are asked for.
+            The mixed values (B, Q, D), and the map (B, Q, S) averaged over heads: "prob" after the softmax, "dropped"
+            also after dropout (the published ranking), "energy" before the softmax; None where none is asked for.
         """
-        q, k, v = (
-            linear(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, Q or S, D/H)
-            for linear, x in ((self.q_lin, query), (self.k_lin, key), (self.v_lin, value))
-        )
-        bias = None if mask is None else mask[:, None, None, :]
+        q, k, v = self._heads(self.q_lin, query), self._heads(self.k_lin, key), self._heads(self.v_lin, value)
         p = self.dropout if self.training else 0.0
-        ranking = None
         if weights is None:
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=p)
+            bias = None if mask is None else mask[:, None, None, :]
+            mixed, ranking = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=p), None
         else:
-            energy = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)  # (B, H, Q, S)
-            prob = (energy if bias is None else energy.masked_fill(~bias, -math.inf)).softmax(-1)
+            energy, prob = self._map(q, k, mask)
             dropped = F.dropout(prob, p)
             ranking = {"prob": prob, "dropped": dropped, "energy": energy}[weights].mean(1)  # (B, Q, S)
             mixed = dropped @ v
         return self.out_lin(mixed.transpose(1, 2).flatten(-2)), ranking
+
+    def rank(self, query: Tensor, key: Tensor, mask: Tensor | None, weights: Weights | None) -> Tensor:
+        """The map (B, Q, S) alone, as it is in evaluation."""
+        energy, prob = self._map(self._heads(self.q_lin, query), self._heads(self.k_lin, key), mask)
+        return (energy if weights == "energy" else prob).mean(1)
+
+    def _heads(self, linear: nn.Linear, x: Tensor) -> Tensor:
+        return linear(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, Q or S, D/H)
+
+    def _map(self, q: Tensor, k: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        energy = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)  # (B, H, Q, S)
+        return energy, (energy if mask is None else energy.masked_fill(~mask[:, None, None, :], -math.inf)).softmax(-1)
 
 
 class TransformerLayer(GradientCheckpointingLayer):
@@ -110,14 +120,30 @@ class TransformerLayer(GradientCheckpointingLayer):
         memory_mask: Tensor | None = None,
         weights: Weights | None = None,
         self_attended: bool = False,
+        keep: Keep | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Run the layer; `self_attended=True` says that `x` already went through `attend_self`."""
+        """Run the layer on x (B, Q, D).
+
+        Args:
+            self_attended: x already went through `attend_self`.
+            memory: (B, M, D); or fewer rows (B / S, M, D), each shared by S rows of x in turn and projected once.
+            keep: maps the map (B, Q, M) to the rows (B, K) that are needed; the rest of the layer runs on those.
+        """
         x = x if self_attended else self.attend_self(x, pos, mask)
         ranking, last = None, self.norm2
         if memory is not None:
+
+            def fold(rows: Tensor) -> Tensor:  # (B, Q, D) to (B / S, S * Q, D)
+                return rows.reshape(len(memory), -1, rows.shape[-1])
+
             query = x if pos is None else x + pos
-            update, ranking = self.multihead_attn(query, memory, memory, memory_mask, weights)
-            x, last = self.norm2(x + self.dropout(update)), self.norm3
+            if keep is not None:
+                ranking = self.multihead_attn.rank(fold(query), memory, memory_mask, weights).view(*x.shape[:2], -1)
+                kept = keep(ranking).unsqueeze(-1).expand(-1, -1, x.shape[-1])  # (B, K, D)
+                x, query, weights = x.gather(1, kept), query.gather(1, kept), None
+            update, found = self.multihead_attn(fold(query), memory, memory, memory_mask, weights)
+            ranking = ranking if found is None else found.view(*x.shape[:2], -1)  # (B, Q, M)
+            x, last = self.norm2(x + self.dropout(update.view_as(x))), self.norm3
         update = self.linear2(self.dropout(self.linear1(x).relu()))
         return last(x + self.dropout(update)), ranking
 
@@ -155,10 +181,11 @@ class TransformerStack(nn.Module):
         memory_mask: Tensor | None = None,
         weights: Weights | None = None,
         self_attended: bool = False,
+        keep: Keep | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Update x (B, Q, D); see `TransformerLayer.forward`."""
+        """Update x (B, Q, D); see `TransformerLayer.forward`. The last layer ranks and keeps."""
         ranking = None
         for depth, layer in enumerate(self.layers):
-            asked = weights if depth == len(self.layers) - 1 else None
-            x, ranking = layer(x, pos, mask, memory, memory_mask, asked, self_attended and depth == 0)
+            asked = (weights, keep) if depth == len(self.layers) - 1 else (None, None)
+            x, ranking = layer(x, pos, mask, memory, memory_mask, asked[0], self_attended and depth == 0, asked[1])
         return self.norm(x), ranking

@@ -1,8 +1,7 @@
 """How often each predicate was seen in training: the P(z) of the back-door sum, and what adds it to a score.
 
 Why: an intervention replaces the observed P(z) by the uniform one. Both must be one switch apart, so that "trained
-under
-the first, asked under the second" is a setting, and "the intervention switched off" is another.
+under the first, asked under the second" is a setting, and "the intervention switched off" is another.
 
 Source: IVRD (Li et al., ACM MM 2021): P(z) uniform is *confirmed*; the observed prior as its control, log-odds for
 predicates that do not compete, and half an annotation for one never seen are *ours*.
@@ -34,10 +33,12 @@ class PredicatePrior(nn.Module):
         ([0.75, 0.25], [0.5, 0.5])
     """
 
+    rates: Tensor  # (P,) share of the training pairs with each predicate; 0 = not set
+
     def __init__(self, num_predicates: int, multi_label: bool = False):
         super().__init__()
         self.multi_label = multi_label
-        self.register_buffer("rates", torch.zeros(num_predicates))  # share of pairs with each predicate; 0 = not set
+        self.register_buffer("rates", torch.zeros(num_predicates))
 
     def reset_parameters(self) -> None:
         """Forget the counts."""

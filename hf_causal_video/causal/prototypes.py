@@ -28,6 +28,8 @@ class PrototypeDictionary(nn.Module):
         [1.0, 0.0, 0.0]
     """
 
+    vectors: Tensor  # (P, D)
+
     def __init__(self, num: int, dim: int, update: PrototypeUpdate = "learned", momentum: float = 0.99):
         super().__init__()
         self.update, self.momentum = update, momentum
@@ -102,7 +104,7 @@ class PrototypeMixture(nn.Module):
     def __init__(self, dim: int, scale: float = 16.0, project: bool = True):
         super().__init__()
         self.scale = scale
-        self.project = nn.Linear(dim, dim, bias=False) if project else nn.Identity()
+        self.project: nn.Module = nn.Linear(dim, dim, bias=False) if project else nn.Identity()
 
     def forward(self, references: Tensor, prototypes: Tensor, prior_logits: Tensor) -> Tensor:
         """Logits (R, P) for references (R, D), prototypes (P, D) and the prior's logits (P,)."""

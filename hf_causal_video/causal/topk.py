@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from hf_causal_video.causal.noise import normal_chunks
 from hf_causal_video.errors import CausalVideoError
 
 Order = Literal["temporal", "score", "unsorted"]
@@ -108,7 +109,7 @@ class _PerturbedTopK(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores, k, num_samples, sigma, noise, seed, gradient, order, baseline) -> Tensor:
         (batch, length), base = scores.shape, scores if scores.dtype == torch.float64 else scores.float()
-        chunk = max(1, CHUNK_ELEMENTS // (batch * length))
+        chunk = min(num_samples, max(1, CHUNK_ELEMENTS // (batch * length)))
         ctx.sampling = noise, seed, (batch, num_samples, length), chunk, base.device, base.dtype
         ctx.rest = k, sigma, gradient, baseline, scores.dtype
         counts, correlation = base.new_zeros(2, batch, k * length)
@@ -133,7 +134,9 @@ class _PerturbedTopK(torch.autograd.Function):
         if gradient == "diagonal":  # mean over draws of 1(slot j holds i) * noise_i, summed over slots
             grad = (credit * saved.view(batch, k, length)).sum(1)
         else:  # s_n = sum_j credit[j, index_nj]; grad_i = mean_n (s_n - baseline_n) noise_ni / sigma
-            total = sum(credit[:, slot].gather(1, saved[:, :, slot].long()) for slot in range(k))  # (B, n)
+            total = credit.new_zeros(batch, num_samples)
+            for slot in range(k):
+                total += credit[:, slot].gather(1, saved[:, :, slot].long())  # (B, n)
             if baseline:
                 total = (total - total.mean(1, keepdim=True)) * (num_samples / (num_samples - 1))
             grad = credit.new_zeros(batch, length)
@@ -146,6 +149,4 @@ def _draws(noise, seed, shape, chunk, device, dtype):
     """Standard normal noise in chunks of whole samples (B, n, d): parts of what was given, or drawn from the seed."""
     if noise is not None:
         return (part.to(device, dtype) for part in noise.split(chunk, 1))
-    source = torch.Generator(device).manual_seed(seed)
-    sizes = ((shape[0], min(chunk, shape[1] - start), shape[2]) for start in range(0, shape[1], chunk))
-    return (torch.randn(size, generator=source, device=device, dtype=dtype) for size in sizes)
+    return normal_chunks(seed, shape, chunk, device, dtype)

@@ -1,12 +1,12 @@
 """JAAD: pedestrians before a driving car, their tracks and what they do, with a long tail, in windows of 30 frames.
 
-Why: real tracks with labels that anyone may redistribute are rare. Here a relation is what a pedestrian does in front of
-the recording car; of 11 labels the most frequent holds in 86 of 100 windows and the rarest in 3 of 1,000. The car is the
-other track: its box is the whole frame, its appearance the state of motion that was recorded.
+Why: real tracks with labels that anyone may redistribute are rare. Here a relation is what a pedestrian does in front
+of the recording car; of 11 labels the most frequent holds in 86 of 100 windows and the rarest in 3 of 1,000. The car
+is the other track: its box is the whole frame, its appearance the state of motion that was recorded.
 
 Source: Rasouli, Kotseruba and Tsotsos, ICCV Workshops 2017; annotations of JAAD 2.0 (github.com/ykotseruba/JAAD, MIT),
-official split "all_videos". The windows are ours: consecutive, not overlapping, of 30 annotated boxes of a track (ten of
-the 4,165 pass over frames without a box, which are closed up).
+official split "all_videos". The windows are ours: consecutive, not overlapping, of 30 annotated boxes of a track (ten
+of the 4,165 pass over frames without a box, which are closed up).
 """
 
 import tarfile
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 from xml.etree import ElementTree
 
 import torch
@@ -22,8 +22,19 @@ from torch import Tensor
 
 from hf_causal_video.errors import CausalVideoError
 
-JAAD_LABELS = ("walking", "standing", "looking", "not-looking", "crossing", "not-crossing",
-               "clear_path", "speed_up", "slow_down", "hand_gesture", "nodding")  # fmt: skip
+JAAD_LABELS = (
+    "walking",
+    "standing",
+    "looking",
+    "not-looking",
+    "crossing",
+    "not-crossing",
+    "clear_path",
+    "speed_up",
+    "slow_down",
+    "hand_gesture",
+    "nodding",
+)
 STATES = ("action", "look", "cross")  # always one of two: a window has the one that holds in most of its frames
 EVENTS = ("reaction", "hand_gesture", "nod")  # mostly absent: a window has one that occurs in any of its frames
 CAR_STATES = ("stopped", "moving_slow", "moving_fast", "decelerating", "accelerating")
@@ -56,9 +67,10 @@ class JaadWindows:
         """Inputs of a relation model with `feature_dim=5`: a segment a window, the pair <pedestrian, recording car>.
 
         Example:
-            >>> windows = JaadWindows(torch.rand(3, 30, 4), torch.zeros(3, 30).long(), torch.zeros(3, 11), [], torch.zeros(3))
-            >>> {name: tuple(value.shape) for name, value in windows.batch(torch.arange(2)).items()}["track_features"]
-            (2, 2, 30, 5)
+            >>> car, labels = torch.zeros(3, 30).long(), torch.zeros(3, 11)
+            >>> windows = JaadWindows(torch.rand(3, 30, 4), car, labels, [], torch.zeros(3))
+            >>> windows.batch(torch.arange(2))["track_features"].shape
+            torch.Size([2, 2, 30, 5])
         """
         boxes, rows = self.boxes[index], len(index)
         whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand_as(boxes)
@@ -100,14 +112,18 @@ def read_jaad(path: str | Path, split: str, window: int = 30, stride: int | None
     """
     stride = window if stride is None else stride
     if split not in JAAD_SPLITS or window < 1 or stride < 1:
-        _fail("JAAD", f"split {split!r}, {window=}, {stride=}", f"one of {JAAD_SPLITS}, 1 frame or more", "name a split")
+        _fail(
+            "JAAD", f"split {split!r}, {window=}, {stride=}", f"one of {JAAD_SPLITS}, 1 frame or more", "name a split"
+        )
     files = dict(_files(Path(path)))
     wanted = files.get(f"split_ids/all_videos/{split}.txt")
     if wanted is None:
         _fail(f"{path} is not JAAD", "no split_ids/all_videos", "the annotation folders of JAAD 2.0", f"get {SOURCE}")
     boxes, cars, labels, videos, starts = [], [], [], [], []
     for video in wanted.decode().split():
-        sources = [files.get(name.format(video)) for name in ("annotations/{}.xml", "annotations_vehicle/{}_vehicle.xml")]
+        sources = [
+            files.get(name.format(video)) for name in ("annotations/{}.xml", "annotations_vehicle/{}_vehicle.xml")
+        ]
         if None in sources:
             _fail(f"JAAD {video}", "no annotation", "annotations and annotations_vehicle", f"get {SOURCE}")
         annotation, vehicle = (ElementTree.fromstring(source) for source in sources)  # type: ignore[arg-type]
@@ -118,16 +134,21 @@ def read_jaad(path: str | Path, split: str, window: int = 30, stride: int | None
             for first in range(0, len(seen) - window + 1, stride):
                 part = seen[first : first + window]
                 if missing := [one.frame for one in part if one.frame not in states]:
-                    _fail(f"JAAD {video}", f"no state of the car in frames {missing[:3]}", "one a frame", f"get {SOURCE}")
+                    _fail(
+                        f"JAAD {video}", f"no state of the car in frames {missing[:3]}", "one a frame", f"get {SOURCE}"
+                    )
                 boxes.append([[value / side for value, side in zip(one.box, size, strict=True)] for one in part])
                 cars.append([states[one.frame] for one in part])
                 labels.append(_labels(part))
                 videos.append(video)
                 starts.append(part[0].frame)
     return JaadWindows(
-        torch.tensor(boxes).reshape(-1, window, 4), torch.tensor(cars).reshape(-1, window).long(),
-        torch.tensor(labels).reshape(-1, len(JAAD_LABELS)), videos, torch.tensor(starts).long(),
-    )  # fmt: skip
+        torch.tensor(boxes).reshape(-1, window, 4),
+        torch.tensor(cars).reshape(-1, window).long(),
+        torch.tensor(labels).reshape(-1, len(JAAD_LABELS)),
+        videos,
+        torch.tensor(starts).long(),
+    )
 
 
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -179,8 +200,11 @@ def _labels(part: list[_Sighting]) -> list[float]:
     pairs = [JAAD_LABELS[i : i + 2] for i in range(0, 2 * len(STATES), 2)]
     first = part[0].labels
     states = {max(pair, key=lambda label: (counts[label], label in first)) for pair in pairs}
-    return [float(label in states if place < 2 * len(STATES) else counts[label] > 0) for place, label in enumerate(JAAD_LABELS)]
+    return [
+        float(label in states if place < 2 * len(STATES) else counts[label] > 0)
+        for place, label in enumerate(JAAD_LABELS)
+    ]
 
 
-def _fail(what: str, found: object, expected: object, fix: str) -> None:
+def _fail(what: str, found: object, expected: object, fix: str) -> NoReturn:
     raise CausalVideoError(what, found=found, expected=expected, fix=fix)

@@ -1,10 +1,9 @@
 """Readers of ImageNet-VidVRD and VidOR, and of third-party trajectories for their videos.
 
 Why one reader for both: they share one annotation layout (a json a video: objects, a list of boxes a frame,
-relations),
-and differ in the folders they lie in and in a version field. Sources: Shang et al., ACM MM 2017 (ImageNet-VidVRD, 800
-training and 200 test videos, 35 classes, 132 predicates) and ICMR 2019 (VidOR, 7,000 and 835, 80 classes, 50
-predicates).
+relations), and differ in the folders they lie in and in a version field. Sources: Shang et al., ACM MM 2017
+(ImageNet-VidVRD, 800 training and 200 test videos, 35 classes, 132 predicates) and ICMR 2019 (VidOR, 7,000 and 835,
+80 classes, 50 predicates).
 """
 
 import gzip
@@ -138,7 +137,7 @@ def _row(annotation: Mapping[str, Any], file: Path) -> dict[str, Any]:
     moved = {place: number for number, place in enumerate(seen)}
     relations = []
     for number, relation in enumerate(annotation["relation_instances"]):
-        pair = [places.get(relation[side]) for side in ("subject_tid", "object_tid")]
+        pair = [places.get(relation[side], -1) for side in ("subject_tid", "object_tid")]
         if any(place not in moved for place in pair):
             _fail(f"{file}, relation {number}", f"objects {relation['subject_tid']} and {relation['object_tid']}",
                   "two objects that have boxes", "mend the annotation")  # fmt: skip

@@ -1,7 +1,7 @@
 """Which predicted relation found which annotated one: greedy by score, each annotated relation once.
 
-Why a file of its own: detection, recall by predicate and the zero-shot settings all read the same overlaps, so these
-are computed once a video, and every table is a selection of them.
+Why a file of its own: detection, recall by predicate and the zero-shot settings all read the same overlaps, so
+these are computed once a video, and every table is a selection of them.
 
 Source: Shang et al., ACM MM 2017 (ImageNet-VidVRD), evaluation of VidVRD-helper.
 """

@@ -37,8 +37,8 @@ class Tracklet:
         features: (L, C) or (C,) appearance, where there is any.
 
     Raises:
-        CausalVideoError: no boxes, boxes that are inverted, not finite, in pixels or wholly outside the frame, scores or
-            features of another length, a start before 0.
+        CausalVideoError: no boxes, boxes that are inverted, not finite, in pixels or wholly outside the frame, scores
+            or features of another length, a start before 0.
 
     Example:
         >>> track = Tracklet(3, [[0.1, 0.1, 0.3, 0.5], [0.1, 0.1, 1.2, 0.5]], label="dog")
@@ -99,8 +99,12 @@ class Tracklet:
         seen = np.asarray(frames)
         boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) / (1.0 if frame_size is None else [*frame_size] * 2)
         if seen.shape != (len(boxes),) or not len(boxes) or (np.diff(seen) <= 0).any():
-            raise CausalVideoError("track", found=f"{len(boxes)} boxes in frames {seen.tolist()[:8]}",
-                                   expected="a box for each of increasing frames", fix="sort them, one box a frame")  # fmt: skip
+            raise CausalVideoError(
+                "track",
+                found=f"{len(boxes)} boxes in frames {seen.tolist()[:8]}",
+                expected="a box for each of increasing frames",
+                fix="sort them, one box a frame",
+            )
         cls(int(seen[0]), boxes, label=label)  # refuses bad boxes before they are spread over gaps
 
         def fill(values: Any) -> Any:
@@ -110,8 +114,13 @@ class Tracklet:
             return np.stack([np.interp(every, seen, column) for column in columns], -1).reshape(-1, *values.shape[1:])
 
         per_frame = features is not None and np.ndim(features) == 2
-        return cls(int(seen[0]), fill(boxes), None if scores is None else fill(scores), label,
-                   fill(features) if per_frame else features)  # fmt: skip
+        return cls(
+            int(seen[0]),
+            fill(boxes),
+            None if scores is None else fill(scores),
+            label,
+            fill(features) if per_frame else features,
+        )
 
     def part(self, start: int, end: int) -> Tracklet | None:
         """The track within the frames [start, end); None where it is not there.
@@ -138,20 +147,17 @@ class Tracklet:
         if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
             raise self._error("no boxes", boxes.shape, "(L, 4), L at least 1", "leave out tracks without a box")
         low, high = boxes[:, :2], boxes[:, 2:]
-        bad = ~np.isfinite(boxes).all(1) | (high < low).any(1)
-        if bad.any():
-            raise self._at(bad, boxes, "inverted or infinite", "finite x1 <= x2 and y1 <= y2", "convert x, y, w, h boxes")
-        bad = (boxes > 2).any(1)
-        if bad.any():
-            raise self._at(bad, boxes, "in pixels", "fractions of the frame", "divide by width and height (frame_size)")
-        bad = (low >= 1).any(1) | (high <= 0).any(1)
-        if bad.any():
-            raise self._at(bad, boxes, "outside the frame", "some part in [0, 1]", "cut the track where it leaves")
+        mended = (
+            (~np.isfinite(boxes).all(1) | (high < low).any(1), "inverted or infinite", "convert x, y, w, h boxes"),
+            ((boxes > 2).any(1), "in pixels", "divide by width and height (frame_size)"),
+            ((low >= 1).any(1) | (high <= 0).any(1), "outside the frame", "cut the track where it leaves"),
+        )
+        for bad, what, fix in mended:
+            if np.any(bad):
+                place = int(np.argmax(bad))
+                found = f"{boxes[place].tolist()} in frame {self.start_frame + place}"
+                raise self._error(f"a box {what}", found, "x1 <= x2 and y1 <= y2, partly in [0, 1]", fix)
         return boxes.clip(0, 1)
-
-    def _at(self, bad: np.ndarray, boxes: np.ndarray, what: str, expected: str, fix: str) -> CausalVideoError:
-        frame = int(bad.argmax())
-        return self._error(f"a box {what} in frame {self.start_frame + frame}", boxes[frame].tolist(), expected, fix)
 
     def _error(self, what: str, found: object, expected: str, fix: str) -> CausalVideoError:
         return CausalVideoError(f"track {self.label!r}: {what}", found=found, expected=expected, fix=fix)
@@ -195,9 +201,11 @@ def link_detections(
     features = None if detections.get("object_features") is None else np.asarray(detections["object_features"])
     if boxes.shape != (*scores.shape, 4) or kinds.shape != scores.shape or min_frames < 2 or max_gap < 0:
         raise CausalVideoError(
-            "detections", found=f"boxes {boxes.shape}, scores {scores.shape}, labels {kinds.shape}, {min_frames=}, {max_gap=}",
-            expected="(T, N, 4), (T, N), (T, N), min_frames >= 2, max_gap >= 0", fix="pass what ObjectEncoder returns",
-        )  # fmt: skip
+            "detections",
+            found=f"boxes {boxes.shape}, scores {scores.shape}, labels {kinds.shape}, {min_frames=}, {max_gap=}",
+            expected="(T, N, 4), (T, N), (T, N), min_frames >= 2, max_gap >= 0",
+            fix="pass what ObjectEncoder returns",
+        )
     if make_tracker is None:
         make_tracker = _byte_tracker(frame_rate, max_gap, min_score)
     tracks = []
@@ -209,10 +217,14 @@ def link_detections(
             t, n = np.array(sightings).T
             tracks.append(
                 Tracklet.from_sightings(
-                    t, boxes[t, n], None, scores[t, n], (labels or {}).get(kind, str(kind)),
+                    t,
+                    boxes[t, n],
+                    None,
+                    scores[t, n],
+                    (labels or {}).get(kind, str(kind)),
                     None if features is None else features[t, n],
                 )
-            )  # fmt: skip
+            )
     return sorted(tracks, key=lambda track: (track.start_frame, -len(track)))
 
 
@@ -221,13 +233,18 @@ def _byte_tracker(frame_rate: float, max_gap: int, min_score: float) -> Callable
         from trackers import ByteTrackTracker
     except ImportError as error:
         raise CausalVideoError(
-            "objects cannot be tracked", found="no package trackers", expected="the package trackers",
+            "objects cannot be tracked",
+            found="no package trackers",
+            expected="the package trackers",
             fix='pip install "hf-causal-video[track]", or give tracks',
-        ) from error  # fmt: skip
+        ) from error
     return lambda: ByteTrackTracker(
-        lost_track_buffer=round(max_gap * 30 / frame_rate), frame_rate=frame_rate, minimum_consecutive_frames=2,
-        track_activation_threshold=min_score, high_conf_det_threshold=min_score,
-    )  # fmt: skip
+        lost_track_buffer=round(max_gap * 30 / frame_rate),
+        frame_rate=frame_rate,
+        minimum_consecutive_frames=2,
+        track_activation_threshold=min_score,
+        high_conf_det_threshold=min_score,
+    )
 
 
 def _distinct(boxes: np.ndarray, scores: np.ndarray, there: np.ndarray) -> np.ndarray:
@@ -239,7 +256,9 @@ def _distinct(boxes: np.ndarray, scores: np.ndarray, there: np.ndarray) -> np.nd
     return np.array(kept, dtype=np.int64)
 
 
-def _linked(tracker: Any, boxes: np.ndarray, scores: np.ndarray, rows: list[np.ndarray]) -> list[list[tuple[int, int]]]:
+def _linked(
+    tracker: Any, boxes: np.ndarray, scores: np.ndarray, rows: list[np.ndarray]
+) -> list[list[tuple[int, int]]]:
     """(frame, row) of each sighting, track by track."""
     import supervision
 
@@ -248,8 +267,9 @@ def _linked(tracker: Any, boxes: np.ndarray, scores: np.ndarray, rows: list[np.n
     for frame, here in enumerate(rows):
         seen = supervision.Detections(
             xyxy=boxes[frame, here].astype(np.float64).reshape(-1, 4) * SCALE,
-            confidence=scores[frame, here].astype(np.float64), data={"row": here},
-        )  # fmt: skip
+            confidence=scores[frame, here].astype(np.float64),
+            data={"row": here},
+        )
         tracked = tracker.update(seen)
         before, loose = loose, []
         for row, name in zip(tracked.data.get("row", []), tracked.tracker_id, strict=True):

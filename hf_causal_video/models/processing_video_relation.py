@@ -13,6 +13,13 @@ from transformers import BatchFeature, ProcessorMixin
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.relation_association import Relation, associate, suppress
 from hf_causal_video.models.relation_outputs import VideoRelationOutput
+from hf_causal_video.models.relation_tracks import (
+    as_fractions,
+    read_boxes,
+    read_features,
+    read_frame_sizes,
+    read_start,
+)
 
 
 @dataclass
@@ -90,13 +97,13 @@ class VideoRelationProcessor(ProcessorMixin):
         """
         if return_tensors != "pt":
             raise CausalVideoError("return_tensors", found=return_tensors, expected="'pt'", fix="convert afterwards")
-        videos = [tracks] if not tracks or isinstance(tracks[0], Mapping) else list(tracks)
-        sizes = _frame_sizes(frame_size, len(videos))
-        boxes = [[_boxes(track, f"track {i} of video {v}") for i, track in enumerate(given)]
+        videos: list[Any] = [tracks] if not tracks or isinstance(tracks[0], Mapping) else list(tracks)
+        sizes = read_frame_sizes(frame_size, len(videos))
+        boxes = [[read_boxes(track, f"track {i} of video {v}") for i, track in enumerate(given)]
                  for v, given in enumerate(videos)]  # fmt: skip
-        starts = [[_start(track) for track in given] for given in videos]
+        starts = [[read_start(track) for track in given] for given in videos]
         segments = [segment for v in range(len(videos)) for segment in self._segments(v, boxes[v], starts[v])]
-        features = _features(videos, boxes)
+        features = read_features(videos, boxes)
 
         count = max((len(segment.tracks) for segment in segments), default=0)
         shape = (len(segments), count, self.segment_frames)
@@ -109,7 +116,7 @@ class VideoRelationProcessor(ProcessorMixin):
             for place, index in enumerate(segment.tracks):
                 begin, end = self._part(segment, boxes[segment.video][index], starts[segment.video][index])
                 part = slice(begin - starts[segment.video][index], end - starts[segment.video][index])
-                fractions = _fractions(boxes[segment.video][index][part], size)
+                fractions = as_fractions(boxes[segment.video][index][part], size)
                 data["track_boxes"][row, place, : end - begin] = fractions
                 data["track_mask"][row, place, : end - begin] = True
                 data["track_start"][row, place] = begin - segment.start
@@ -155,11 +162,10 @@ class VideoRelationProcessor(ProcessorMixin):
         Raises:
             CausalVideoError: an output that does not belong to these inputs or vocabularies.
         """
-        self._check(output, inputs)
-        logits = output.predicate_logits.detach().float().cpu()
+        logits, classes, where = self._checked(output, inputs)
         predicates = logits.sigmoid() if multi_label else logits.softmax(-1)  # (R, P)
-        objects = output.object_logits.detach().float().softmax(-1)[..., :-1].cpu()  # (B, N, C), background dropped
-        found = self._candidates(objects, predicates, output, object_threshold, predicate_threshold)
+        objects = classes.softmax(-1)[..., :-1]  # (B, N, C), background dropped
+        found = self._candidates(objects, predicates, where, object_threshold, predicate_threshold)
         videos: list[list[list[Relation]]] = [[] for _ in inputs.boxes]
         for row, segment in enumerate(inputs.segments):
             mine = (found["row"] == row).nonzero().squeeze(1)
@@ -174,14 +180,14 @@ class VideoRelationProcessor(ProcessorMixin):
         return results
 
     def _candidates(
-        self, objects: Tensor, predicates: Tensor, output: VideoRelationOutput, object_min: float, predicate_min: float
+        self, objects: Tensor, predicates: Tensor, where: Tensor, object_min: float, predicate_min: float
     ) -> dict[str, Tensor]:
         """Every (pair, predicate, subject class, object class) above the thresholds, as columns of equal length."""
         # No more than 1 / threshold classes can exceed it, so these many are enough.
         most = objects.shape[-1] if object_min <= 0 else min(objects.shape[-1], math.floor(1 / object_min))
         confidence, label = objects.topk(most, dim=-1)  # (B, N, k)
         pair, predicate = (predicates > predicate_min).nonzero().unbind(1)  # (K,)
-        row, (subject, other) = output.pair_video.cpu()[pair], output.pair_index.cpu()[pair].unbind(1)
+        row, subject, other = where[pair].unbind(1)
         of_subject, of_other = confidence[row, subject], confidence[row, other]  # (K, k)
         score = predicates[pair, predicate, None, None] * of_subject.unsqueeze(2) * of_other.unsqueeze(1)  # (K, k, k)
         allowed = (of_subject > object_min).unsqueeze(2) & (of_other > object_min).unsqueeze(1)
@@ -222,78 +228,17 @@ class VideoRelationProcessor(ProcessorMixin):
         """Frames [begin, end) of a track inside a segment."""
         return max(start, segment.start), min(start + len(boxes), segment.start + self.segment_frames)
 
-    def _check(self, output: VideoRelationOutput, inputs: VideoRelationInputs) -> None:
-        rows, classes, predicates = len(inputs.segments), len(self.object_classes), len(self.predicates)
-        found = (output.object_logits.shape[0], output.object_logits.shape[-1] - 1, output.predicate_logits.shape[-1])
-        if found != (rows, classes, predicates):
+    def _checked(self, output: VideoRelationOutput, inputs: VideoRelationInputs) -> tuple[Tensor, Tensor, Tensor]:
+        """Predicate logits (R, P), class logits (B, N, C + 1), and (R, 3) row, subject and object of each pair."""
+        parts = (output.predicate_logits, output.object_logits, output.pair_video, output.pair_index)
+        if any(part is None for part in parts):
+            raise CausalVideoError("relations", found="an output without logits or pairs",
+                                   expected="a relation model's output", fix="pass it whole")  # fmt: skip
+        logits, objects, video, index = (part.detach().cpu() for part in parts if part is not None)
+        wanted = (len(inputs.segments), len(self.object_classes), len(self.predicates))
+        if (found := (len(objects), objects.shape[-1] - 1, logits.shape[-1])) != wanted:
             raise CausalVideoError(
-                "relations", found=f"(segments, classes, predicates) = {found} in the output",
-                expected=(rows, classes, predicates),
+                "relations", found=f"(segments, classes, predicates) = {found} in the output", expected=wanted,
                 fix="pass the inputs of this very output, and the processor of this model",
             )  # fmt: skip
-
-
-def _frame_sizes(given: Any, count: int) -> list[tuple[float, float] | None]:
-    if given is None:
-        return [None] * count
-    sizes = [tuple(given)] * count if np.ndim(given) == 1 else [tuple(size) for size in given]
-    if len(sizes) != count or any(len(size) != 2 or not min(size) > 0 for size in sizes):
-        raise CausalVideoError("frame_size", found=sizes[:3], expected=f"(width, height), or {count} of them",
-                               fix="give the size in pixels of each video")  # fmt: skip
-    return sizes
-
-
-def _start(track: Mapping[str, Any]) -> int:
-    start = track.get("start", 0)
-    if int(start) != start or start < 0:
-        raise CausalVideoError(
-            "track", found=f"start {start}", expected="a frame, 0 or later", fix="count frames from 0",
-        )  # fmt: skip
-    return int(start)
-
-
-def _boxes(track: Mapping[str, Any], name: str) -> np.ndarray:
-    boxes = np.asarray(track["boxes"], dtype=np.float64)
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
-        raise CausalVideoError(name, found=f"boxes {boxes.shape}", expected="(L, 4), L >= 1", fix="drop empty tracks")
-    bad = ~np.isfinite(boxes).all(1) | (boxes[:, 2:] < boxes[:, :2]).any(1)
-    if bad.any():
-        frame = int(bad.argmax())
-        raise CausalVideoError(f"{name}, its frame {frame}", found=boxes[frame].tolist(),
-                               expected="finite x1, y1, x2, y2 with x1 <= x2 and y1 <= y2",
-                               fix="convert x, y, width, height boxes, or mend the tracker")  # fmt: skip
-    return boxes
-
-
-def _fractions(boxes: np.ndarray, size: tuple[float, float] | None) -> Tensor:
-    """Boxes as fractions of the frame, cut at its edge."""
-    if size is None and boxes.max() > 2:
-        raise CausalVideoError(
-            "boxes", found=f"{boxes.max():g} without a frame size", expected="fractions of the frame",
-            fix="pass frame_size=(width, height) for boxes in pixels",
-        )  # fmt: skip
-    scale = np.array([1.0] * 4 if size is None else [*size, *size])
-    return torch.tensor((boxes / scale).clip(0, 1), dtype=torch.float32)
-
-
-def _features(videos: list, boxes: list[list[np.ndarray]]) -> list[list[Tensor]] | None:
-    """Appearance of every track at every frame, (L, C) each; None where no track has any."""
-    given = [track.get("features") for tracks in videos for track in tracks]
-    if all(feature is None for feature in given):
-        return None
-    if any(feature is None for feature in given):
-        raise CausalVideoError(
-            "features", found="tracks with and without", expected="all or none", fix="extract the rest",
-        )  # fmt: skip
-    found = []
-    for tracks, lengths in zip(videos, boxes, strict=True):
-        found.append([])
-        for track, one in zip(tracks, lengths, strict=True):
-            feature = torch.as_tensor(np.asarray(track["features"]), dtype=torch.float32)
-            found[-1].append(feature.expand(len(one), -1) if feature.dim() == 1 else feature)
-    flat = [[one for group in side for one in group] for side in (found, boxes)]
-    fits = all(len(feature) == len(box) for feature, box in zip(*flat, strict=True))
-    if not fits or len({feature.shape[-1] for feature in flat[0]}) != 1:
-        raise CausalVideoError("features", found="other lengths than the boxes, or several widths",
-                               expected="(C,) or (L, C) for every track", fix="extract them again")  # fmt: skip
-    return found
+        return logits.float(), objects.float(), torch.cat([video.unsqueeze(1), index], 1)

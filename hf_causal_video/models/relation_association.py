@@ -2,8 +2,9 @@
 
 Why: a head judges segments of a second; an answer is one relation with two trajectories as long as it lasts.
 
-Source: a *reconstruction* after the greedy association of VidVRD-helper and VidVRD-II (Shang et al., ACM MM 2017 and
-2021), which join over consecutive segments by triplet and by the overlap of both trajectories on their common frames.
+Source: a *reconstruction* after the greedy association of VidVRD-helper and VidVRD-II (Shang et al., ACM MM 2017
+and 2021), which join over consecutive segments by triplet and by the overlap of both trajectories on their common
+frames.
 """
 
 from collections.abc import Sequence

@@ -2,8 +2,8 @@
 
 What can be seen here, and what cannot. Average precision ranks the windows of one label, and the prior adds the same
 number to every window of a label; so the step from the observed to the uniform prior at inference (the intervention of
-`mixture`, or logit adjustment) leaves every AP as it is, to the last digit. It shows where labels compete with each other:
-in the recall of each label among the four best of a window (a window has three states, and sometimes an event).
+`mixture`, or logit adjustment) leaves every AP as it is, but for rounding. It shows where labels compete with each
+other: in the recall of each label among the four best of a window (which has three states, and sometimes an event).
 AP can differ only between models that were *trained* differently.
 """
 
@@ -28,7 +28,7 @@ from hf_causal_video.version import __version__
 
 RESULTS = Path(__file__).parent / "results" / "jaad.csv"
 # name, preset, what is changed, and the priors to ask the trained model under
-MODELS = (
+MODELS: tuple[tuple[str, str, dict[str, str], tuple[str, ...]], ...] = (
     ("plain head", "plain", {}, ("uniform",)),
     ("logit adjustment", "logit-adjustment", {}, ("uniform", "frequency")),
     ("IVRD paper (nwgm), uniform prior in training", "paper", {}, ("uniform",)),
@@ -52,9 +52,14 @@ def train(name: str, preset: str, changes: dict, data: JaadWindows, args: argpar
     """Train one head on the windows of the training split."""
     torch.manual_seed(seed)
     config = IVRDConfig.preset(
-        preset, num_object_classes=2, num_predicates=len(JAAD_LABELS), feature_dim=len(CAR_STATES),
-        hidden_size=args.hidden, trajectory_pooling="mean", **changes,
-    )  # fmt: skip
+        preset,
+        num_object_classes=2,
+        num_predicates=len(JAAD_LABELS),
+        feature_dim=len(CAR_STATES),
+        hidden_size=args.hidden,
+        trajectory_pooling="mean",
+        **changes,
+    )
     model = IVRDForVideoRelationDetection(config).train()
     model.set_predicate_counts(data.labels.sum(0), len(data))
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=1e-2)
@@ -113,22 +118,27 @@ def measure(logits: np.ndarray, labels: np.ndarray, rarest: Sequence[int]) -> di
     recall = {p: float((places[labels[:, p] > 0, p] < BEST).mean()) for p in present}
     means = [
         100 * statistics.fmean(values[p] for p in present if p in which)
-        for values in (precision, recall) for which in (present, rarest)
-    ]  # fmt: skip
+        for values in (precision, recall)
+        for which in (present, rarest)
+    ]
     return dict(zip(COLUMNS[-4:], means, strict=True))
 
 
 def main() -> None:
     """Train, measure, print a table, write a csv."""
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("annotations", type=Path, help="jaad_annotations.tar.xz, or a checkout of the JAAD repository")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--inputs", choices=("both", "track", "car"), default="both")
-    parser.add_argument("--split", choices=("val", "test"), default="test", help="what is measured; test is the default")
+    parser.add_argument(
+        "--split", choices=("val", "test"), default="test", help="what is measured; test is the default"
+    )
     parser.add_argument("--output", default=str(RESULTS), help="csv to write, - for none")
     args = parser.parse_args()
     if min(args.seeds, args.epochs, args.hidden, args.batch_size) < 1:
@@ -168,9 +178,11 @@ def report(rows: list[dict]) -> None:
 def write(path: Path, rows: list[dict]) -> None:
     """Write the rows with how they were made, whole or not at all."""
     made = {
-        "command": shlex.join(["python", "scripts/benchmarks/jaad.py", *[Path(a).name if os.sep in a else a for a in sys.argv[1:]]]),
+        "command": shlex.join(
+            ["python", "scripts/benchmarks/jaad.py", *[Path(a).name if os.sep in a else a for a in sys.argv[1:]]]
+        ),
         "versions": f"hf-causal-video-{__version__} torch-{torch.__version__} python-{platform.python_version()}",
-    }  # fmt: skip
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     with partial.open("w", newline="") as file:

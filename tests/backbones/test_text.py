@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
-from hf_causal_video.backbones.deberta import can_pack, first_fit
+from hf_causal_video.backbones.deberta import can_pack, first_fit, pack
 from hf_causal_video.backbones.text import bucket_widths, build_text_encoder, encode_in_buckets
 
 SHAPE = {
@@ -83,6 +83,14 @@ def test_first_fit_overlaps_nothing_and_breaks_no_string() -> None:
     assert len(tokens) == len(set(tokens)) == sum(lengths)
     assert all(span.start // width == (span.stop - 1) // width for span in taken if span)
     assert max(tokens) // width + 1 <= -(-sum(lengths) // width) + 1
+
+
+def test_rows_are_packed_tightly() -> None:
+    lengths = torch.randint(5, 27, (48,)).tolist()
+    rows, width, starts = pack(lengths)
+    assert max(start + length for start, length in zip(starts, lengths, strict=True)) <= rows * width
+    assert sum(lengths) > 0.93 * rows * width and max(lengths) <= width <= 2 * max(lengths)
+    assert pack([0]) == (1, 1, [0])
 
 
 @pytest.mark.parametrize("kind", ["bert", "deberta", "deberta-v2"])

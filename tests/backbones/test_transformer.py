@@ -107,3 +107,34 @@ def test_bfloat16_stays_bfloat16(weights: str | None) -> None:
     y, ranking = stack(x, None, mask, memory, memory_mask, weights)
     assert y.dtype == torch.bfloat16 and y.isfinite().all()
     assert ranking is None or ranking.dtype == torch.bfloat16
+
+
+def shared_rows() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Six rows of x, two for each of three memories."""
+    mask, memory_mask = (torch.cat([m, m.flip(0)])[:6] for m in masks())
+    return torch.randn(6, 5, 16), sine_positions(mask, 16), mask, torch.randn(3, 7, 16), memory_mask[:3]
+
+
+@pytest.mark.parametrize("weights", [None, "prob", "energy"])
+def test_rows_that_share_a_memory_need_it_once(weights: str | None) -> None:
+    stack, (x, pos, mask, memory, memory_mask) = TransformerStack(2, 16, 4, 32, 0.1, cross=True).eval(), shared_rows()
+    once = stack(x, pos, mask, memory, memory_mask, weights)
+    repeated = (tensor.repeat_interleave(2, 0) for tensor in (memory, memory_mask))
+    for one, other in zip(once, stack(x, pos, mask, *repeated, weights), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("weights", ["prob", "energy"])
+def test_what_is_kept_is_finished_as_if_all_were(weights: str) -> None:
+    stack, (x, pos, mask, memory, memory_mask) = TransformerStack(2, 16, 4, 32, 0.1, cross=True).eval(), shared_rows()
+    seen = []
+
+    def keep(ranking: Tensor) -> Tensor:
+        seen.append(ranking)
+        return torch.tensor([[4, 0, 4]]).expand(6, -1)
+
+    kept, ranking = stack(x, pos, mask, memory, memory_mask, weights, keep=keep)
+    whole, wanted = stack(x, pos, mask, memory, memory_mask, weights)
+    torch.testing.assert_close(kept, whole[:, [4, 0, 4]])
+    torch.testing.assert_close(ranking, wanted)
+    assert len(seen) == 1 and seen[0] is ranking

@@ -187,8 +187,12 @@ def test_features_of_another_backbone_are_refused_by_name(tmp_path):
     store.check(json.loads(json.dumps(CARD.to_dict())))
     store.check({**CARD.to_dict(), "sampling": "fps-2"})  # a model takes any number of frames
     for field, value in (
-        ("frame_model", "org/another"), ("frame_revision", "zzz"), ("frame_layer", "cls"), ("frame_dim", 7), ("object_dim", 9)
-    ):  # fmt: skip
+        ("frame_model", "org/another"),
+        ("frame_revision", "zzz"),
+        ("frame_layer", "cls"),
+        ("frame_dim", 7),
+        ("object_dim", 9),
+    ):
         with pytest.raises(CausalVideoError, match=f"found {field} .*expected {field} {value!r}"):
             store.check({**CARD.to_dict(), field: value})
     with pytest.raises(CausalVideoError, match="object_model"):

@@ -332,10 +332,8 @@ def broken(case: Case, what: str) -> tuple[dict[str, Tensor], str]:
         case "no text":
             return {name: tensor for name, tensor in inputs.items() if name != "input_ids"}, "no input_ids"
         case "wrong batch":
-            return inputs | {
-                "frame_features": frames[:2],
-                "frame_mask": inputs["frame_mask"][:2],
-            }, "3 questions, 2 videos"
+            of_video = [name for name in inputs if name.startswith(("frame", "object"))]
+            return inputs | {name: inputs[name][:2] for name in of_video}, "3 questions, 2 videos"
         case "video index":
             return inputs | {"video_index": torch.tensor([0, 3, 1])}, r"3 videos, video_index \[0, 3, 1\]"
         case "label":

@@ -132,6 +132,24 @@ def test_questions_share_their_video(case: Case, videos: int) -> None:
     model(**shared, video_index=rows).loss.backward()
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("objects", [True, False])
+def test_an_encoded_video_answers_as_its_features_do(case: Case, objects: bool) -> None:
+    model, inputs = case.build(), case.inputs()
+    of_video = ("frame_features", "frame_mask", "object_features", "object_boxes", "object_mask")
+    given = {name: tensor for name, tensor in inputs.items() if name in of_video}
+    asked = {name: tensor for name, tensor in inputs.items() if name not in of_video}
+    with torch.no_grad():
+        wanted, video = model(**inputs), model.encode_video(**given, objects=objects)
+        for _ in range(2):
+            found = model(**asked, video=video)
+            torch.testing.assert_close(found.logits, wanted.logits, atol=2e-5, rtol=1e-4)
+            assert torch.equal(found.kept_frames, wanted.kept_frames)
+            assert not case.objects or torch.equal(found.kept_boxes, wanted.kept_boxes)
+    with pytest.raises(CausalVideoError, match="frame_features: found none"):
+        model(**asked)
+
+
 def test_both_object_paths_were_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     model, inputs = CHOICES.build(), CHOICES.inputs(batch=6)

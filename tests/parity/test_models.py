@@ -119,7 +119,9 @@ def transtr_run(model: torch.nn.Module, inputs: Values) -> tuple[Any, Values]:
 
     names = ("obj_resize", "frame_decoder", "obj_decoder", "fo_decoder", "vl_encoder", "ans_decoder")
     handles = [
-        getattr(model, name).register_forward_hook(lambda _, args, out, name=name: seen.update({name: (args, out)}))
+        getattr(model, name).register_forward_hook(
+            lambda _, args, options, out, name=name: seen.update({name: (args, out, options)}), with_kwargs=True
+        )
         for name in names
     ]
     with spy("topk_indices"), spy("perturbed_topk"), patch.object(model, "encode_text", raw_text):
@@ -128,7 +130,15 @@ def transtr_run(model: torch.nn.Module, inputs: Values) -> tuple[Any, Values]:
         handle.remove()
 
     (rows, slots), tokens = out.kept_frames.shape, inputs["input_ids"].shape[1]
-    (frames, frame_att), (objects, object_att) = seen["frame_decoder"][1], seen["obj_decoder"][1]
+
+    def whole(name: str) -> tuple[Tensor, Tensor]:  # where the choice is hard, our layers finish what is kept alone
+        args, _, options = seen[name]
+        return getattr(model, name)(*args, **options | {"keep": None})
+
+    early = seen["frame_decoder"][2]["keep"] is not None
+    (frames, frame_att), (objects, object_att) = (
+        whole(name) if early else seen[name][1] for name in ("frame_decoder", "obj_decoder")
+    )
     object_in = seen["obj_resize"][1]
     if len(object_in) == rows * slots:
         object_in = object_in.unflatten(0, (rows, slots))

@@ -1,16 +1,14 @@
 """IVRD: detect relations between tracks as if every predicate had been seen equally often.
 
 Why: predicates have a long tail, and a head trained on it answers with what is frequent. IVRD summarises each
-predicate
-by a prototype and intervenes on subject and object, so that all prototypes are weighed fairly.
+predicate by a prototype and intervenes on subject and object, so that all prototypes are weighed fairly.
 
 Source: Li et al., "Interventional Video Relation Detection", ACM MM 2021; no code is public. *Confirmed*: a BiLSTM
-over
-object trajectories, attention over a dictionary of one prototype a predicate, the back-door sum with uniform P(z), and
-L = L_obj + lambda L_pred with cross-entropy on classes and binary cross-entropy on predicates. *Reconstruction*: box
-inputs, pooling, the relation reference with 12 numbers of relative geometry, how prototypes start and move, the two
-forms of the sum. *Ours*: relative motion at every frame, `mixture`, softmax for one predicate a pair, and each track
-counted once in L_obj (not once a pair).
+over object trajectories, attention over a dictionary of one prototype a predicate, the back-door sum with uniform
+P(z), and L = L_obj + lambda L_pred with cross-entropy on classes and binary cross-entropy on predicates.
+*Reconstruction*: box inputs, pooling, the relation reference with 12 numbers of relative geometry, how prototypes
+start and move, the two forms of the sum. *Ours*: relative motion at every frame, `mixture`, softmax for one
+predicate a pair, and each track counted once in L_obj (not once a pair).
 """
 
 import torch
@@ -44,6 +42,8 @@ class IVRDForVideoRelationDetection(PreTrainedModel):
     """
 
     config: IVRDConfig
+    prototypes: PrototypeDictionary
+    intervention: LiteralIntervention | PrototypeMixture
     main_input_name = "track_boxes"
     base_model_prefix = ""
     accepts_loss_kwargs = False  # the loss is a batch mean; the Trainer must not rescale it
@@ -78,8 +78,8 @@ class IVRDForVideoRelationDetection(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Torch's own initialisation throughout."""
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        if callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
 
     def set_predicate_counts(self, counts: Tensor, num_pairs: int) -> None:
         """Set the observed prior: how often each predicate (P,) is annotated among `num_pairs` training pairs."""
@@ -149,7 +149,7 @@ class IVRDForVideoRelationDetection(PreTrainedModel):
                 self.prototypes.move(self._comparable(references.detach()), labels)
         weights = {"object": self.config.object_loss_weight, "predicate": self.config.predicate_loss_weight}
         return VideoRelationOutput(
-            loss=sum(weights[name] * value for name, value in losses.items()) if losses else None,
+            loss=torch.stack([weights[name] * value for name, value in losses.items()]).sum() if losses else None,
             losses=losses or None,
             predicate_logits=predicate_logits,
             object_logits=object_logits.unflatten(0, (rows, tracks)),
@@ -172,8 +172,8 @@ class IVRDForVideoRelationDetection(PreTrainedModel):
 
     def _comparable(self, references: Tensor) -> Tensor:
         """References in the space of the prototypes."""
-        mixture = isinstance(self.intervention, PrototypeMixture)
-        return self.intervention.project(references) if mixture else references
+        judge = self.intervention
+        return judge.project(references) if isinstance(judge, PrototypeMixture) else references
 
     def _multi_hot(self, labels: Tensor) -> Tensor:
         if labels.dim() == 2:

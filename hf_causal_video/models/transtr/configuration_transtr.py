@@ -89,6 +89,9 @@ class TranSTRConfig(PreTrainedConfig):
         topk_eval: "hard" or "perturbed" selection at test time.
         text_length_buckets: length buckets of one text pass; 1 pads all strings to the longest.
         freeze_text_encoder: keep the text encoder's weights and dropout fixed.
+        num_similarities: channels S of the input `similarities`, how well each choice fits each frame as measured
+            outside (cosines in a space that both share); they join the ranking and, on kept frames only, the answer.
+            0: none.
         feature_provenance: how the features this model was trained on were made; checked before a feature set is read.
 
     Example:
@@ -134,6 +137,7 @@ class TranSTRConfig(PreTrainedConfig):
     topk_eval: Literal["hard", "perturbed"] = "hard"
     text_length_buckets: int = 4
     freeze_text_encoder: bool = False
+    num_similarities: int = 0
     feature_provenance: dict | None = None
 
     @classmethod
@@ -187,6 +191,14 @@ class TranSTRConfig(PreTrainedConfig):
                 found=f"K={self.num_frames_kept}, M={self.num_objects_kept}",
                 expected="num_frames_kept >= 1, num_objects_kept >= 0",
                 fix="keep at least a frame",
+            )
+        if self.num_similarities and (self.num_answers is not None or self.rank_by == "prob"):
+            raise CausalVideoError(
+                "TranSTR config",
+                found=f"num_similarities={self.num_similarities} with num_answers={self.num_answers}, "
+                f"rank_by={self.rank_by!r}",
+                expected="similarities only in multiple choice, ranked by 'scorer' or 'energy'",
+                fix="set num_similarities=0, or change the other field",
             )
         if self.topk_baseline and self.topk_gradient == "diagonal":
             raise CausalVideoError(

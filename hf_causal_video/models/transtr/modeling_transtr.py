@@ -18,6 +18,8 @@ from hf_causal_video.models.base import CausalVideoPreTrainedModel, answer_loss,
 from hf_causal_video.models.outputs import VideoQAOutput
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
 from hf_causal_video.models.transtr.selection import Selection, rank, select
+from hf_causal_video.models.transtr.similarity import SimilarityHead
+from hf_causal_video.models.transtr.video import EncodedVideo, check_objects, join_boxes
 
 
 class FeatureResizer(nn.Module):
@@ -78,14 +80,42 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
             self.frame_scorer = nn.Linear(dim, 1)
             if config.num_objects_kept:
                 self.object_scorer = nn.Linear(dim, 1)
+        if config.num_similarities:
+            self.similarity = SimilarityHead(config.num_similarities)
         self.vl_encoder, self.ans_decoder = stack(cross=False), stack(cross=True)
         self.classifier = nn.Linear(dim, 1 if config.num_answers is None else config.num_answers)
         self.topk_sigma = float(config.topk_sigma)  # a trainer may anneal it
         self.post_init()
 
-    def forward(
+    def encode_video(
         self,
         frame_features: Tensor,
+        object_features: Tensor | None = None,
+        object_boxes: Tensor | None = None,
+        frame_mask: Tensor | None = None,
+        object_mask: Tensor | None = None,
+        objects: bool = True,
+    ) -> EncodedVideo:
+        """Encode what does not depend on the question, to be handed to `forward` as `video` any number of times.
+
+        Args:
+            frame_features, object_features, object_boxes, frame_mask, object_mask: as in `forward`.
+            objects: encode the objects of every frame now; otherwise those of kept frames are encoded when asked.
+        """
+        frames, frame_mask = self._embed_frames(frame_features, frame_mask)  # (V, T, D)
+        pos = sine_positions(frame_mask, frames.shape[-1]).to(frames.dtype)
+        video = EncodedVideo(self.frame_decoder.attend_self(frames, pos, frame_mask), pos, frame_mask)
+        if self.config.num_objects_kept:
+            video.boxes = object_boxes
+            video.features, video.object_mask = check_objects(
+                self.config, object_features, object_boxes, object_mask, frame_features
+            )
+            video.objects = self._encode_objects(video) if objects else None
+        return video
+
+    def forward(
+        self,
+        frame_features: Tensor | None = None,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         choice_input_ids: Tensor | None = None,
@@ -97,9 +127,11 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         question_features: Tensor | None = None,
         choice_features: Tensor | None = None,
         video_index: Tensor | None = None,
+        similarities: Tensor | None = None,
         labels: Tensor | None = None,
         frame_noise: Tensor | None = None,
         object_noise: Tensor | None = None,
+        video: EncodedVideo | None = None,
     ) -> VideoQAOutput:
         """Answer questions about videos and say which frames and objects were kept.
 
@@ -114,8 +146,10 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
             question_features, choice_features: (B, L, D_text) and (B, A, D_text), cached text instead of ids.
             video_index: (B,) row of each question's video; what does not depend on the question is computed once a
                 video.
+            similarities: (B, A, T, S) how well each choice fits each frame, S = `num_similarities`.
             labels: (B,) index of the right answer.
             frame_noise, object_noise: (B, samples, T[*L]) and (B*K, samples, N[*L]) stored draws of the selection.
+            video: what `encode_video` returned, in place of all frame and object inputs.
 
         Raises:
             CausalVideoError: a wrong width, an empty axis, NaN, an empty question, too few frames, objects or choices.
@@ -123,7 +157,18 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         question, question_mask, queries, choice_mask = self._encode_text(
             input_ids, attention_mask, choice_input_ids, choice_attention_mask, question_features, choice_features
         )
-        frames, frame_mask = self._embed_frames(frame_features, frame_mask)  # (V, T, D)
+        if video is None:
+            if frame_features is None:
+                raise CausalVideoError(
+                    "frame_features",
+                    found="none",
+                    expected="(V, T, C)",
+                    fix="give frame_features, or an encoded video",
+                )
+            video = self.encode_video(
+                frame_features, object_features, object_boxes, frame_mask, object_mask, objects=False
+            )
+        frames = video.frames
         rows = torch.arange(len(question), device=frames.device) if video_index is None else video_index
         known = torch.compiler.is_compiling() or bool(((rows >= 0) & (rows < len(frames))).all())
         if len(rows) != len(question) or (video_index is None and len(frames) != len(question)) or not known:
@@ -135,28 +180,22 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
             )
 
         # Temporal rationalisation (eq. 3-5): frames meet the question, the critical ones are kept.
-        pos = sine_positions(frame_mask, frames.shape[-1]).to(frames.dtype)
-        frames = self.frame_decoder.attend_self(frames, pos, frame_mask)  # (V, T, D), knows no question
-        frames, pos, frame_mask = frames[rows], pos[rows], frame_mask[rows]  # (B, T, ·)
-        frames, attention = self.frame_decoder(
-            frames, pos, frame_mask, question, question_mask, self._weights, self_attended=True
-        )
-        scores = rank(self.config, frames, attention, frame_mask, question_mask, getattr(self, "frame_scorer", None))
-        chosen_frames = self._select("frames", scores, frame_noise)
-        kept = chosen_frames.take(frames)  # (B, K, D)
+        frames, pos, frame_mask = frames[rows], video.pos[rows], video.frame_mask[rows]  # (B, T, ·)
+        measured = None
+        if self.config.num_similarities:
+            similarities = self._check_similarities(similarities, queries.shape[1], frame_mask)
+            measured = self.similarity.rank(similarities, frame_mask, choice_mask)  # (B, T)
+        kept, chosen_frames = self._choose(
+            "frames", self.frame_decoder, frames, pos, frame_mask, question, question_mask, frame_noise, measured
+        )  # (B, K, D)
 
         object_scores = kept_objects = kept_boxes = None
         if self.config.num_objects_kept:
             # Spatial rationalisation (eq. 6-7) inside each kept frame, then fusion of the two grains (eq. 8).
-            features, object_mask = self._join_boxes(object_features, object_boxes, object_mask, frame_features)
-            objects, present = self._embed_objects(features, object_mask, rows, chosen_frames)  # (B*K, N, D), (B*K, N)
-            slots = kept.shape[1]
-            tokens, token_mask = (x.repeat_interleave(slots, 0) for x in (question, question_mask))
-            objects, attention = self.obj_decoder(
-                objects, None, present, tokens, token_mask, self._weights, self_attended=True
-            )
-            scores = rank(self.config, objects, attention, present, token_mask, getattr(self, "object_scorer", None))
-            chosen = self._select("objects", scores, object_noise)
+            objects, present = self._objects_of_kept(video, rows, chosen_frames)  # (B*K, N, D), (B*K, N)
+            memory, chosen = self._choose(
+                "objects", self.obj_decoder, objects, None, present, question, question_mask, object_noise
+            )  # (B*K, M, D)
             memory_mask = chosen.take_mask(present).view(len(kept), -1)  # (B, K*M): few objects leave slots to padding
             if not torch.compiler.is_compiling() and not memory_mask.any(1).all():
                 raise CausalVideoError(
@@ -165,11 +204,11 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
                     expected="at least one",
                     fix="lower the detector's threshold, or drop the clip",
                 )
-            memory = chosen.take(objects).view(len(kept), -1, kept.shape[-1])  # (B, K*M, D)
+            memory = memory.view(len(kept), -1, kept.shape[-1])  # (B, K*M, D)
             kept = self.fo_decoder(kept, memory=memory, memory_mask=memory_mask)[0]
-            object_scores, kept_objects = (x.unflatten(0, (-1, slots)) for x in (chosen.scores, chosen.indices))
-            if object_boxes is not None:
-                kept_boxes = object_boxes[rows[:, None, None], chosen_frames.indices[..., None], kept_objects]
+            object_scores, kept_objects = (x.unflatten(0, kept.shape[:2]) for x in (chosen.scores, chosen.indices))
+            if video.boxes is not None:
+                kept_boxes = video.boxes[rows[:, None, None], chosen_frames.indices[..., None], kept_objects]
 
         # Reasoning (eq. 9-10): kept frames and question as one sequence, read by the answers.
         memory_mask = torch.cat([question_mask.new_ones(kept.shape[:2]), question_mask], 1)  # (B, K+L)
@@ -179,6 +218,8 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         answers = self.ans_decoder(queries, None, choice_mask, memory, memory_mask)[0]  # (B, A or 1, D)
         logits = self.classifier(answers)  # (B, A, 1) or (B, 1, A)
         logits = logits.squeeze(-1 if self.config.num_answers is None else 1)
+        if similarities is not None and self.config.num_similarities:
+            logits = logits + self.similarity.answer(similarities, chosen_frames.share())
         if choice_mask is not None:
             logits = logits.masked_fill(~choice_mask, torch.finfo(logits.dtype).min)
 
@@ -190,13 +231,49 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
             loss, losses, logits, chosen_frames.scores, chosen_frames.indices, object_scores, kept_objects, kept_boxes
         )
 
-    def _select(self, what: str, scores: Tensor, noise: Tensor | None) -> Selection:
-        keep = self.config.num_frames_kept if what == "frames" else self.config.num_objects_kept
+    def _check_similarities(self, similarities: Tensor | None, choices: int, mask: Tensor) -> Tensor:
+        shape = (len(mask), choices, mask.shape[1], self.config.num_similarities)
+        fix = "measure each choice against each frame, or train with num_similarities=0"
+        if similarities is None or similarities.shape != shape:
+            raise CausalVideoError(
+                "similarities",
+                found="none" if similarities is None else tuple(similarities.shape),
+                expected=f"{shape}: questions, choices, frames, num_similarities",
+                fix=fix,
+            )
+        check_width("similarities", similarities, 4, shape[-1], fix)
+        return similarities.to(self.dtype)
+
+    def _choose(
+        self, what: str, stack: TransformerStack, x: Tensor, pos: Tensor | None, mask: Tensor, question: Tensor,
+        question_mask: Tensor, noise: Tensor | None, measured: Tensor | None = None,
+    ) -> tuple[Tensor, Selection]:  # fmt: skip
+        """Let items x (R, items, D) meet the question, rank them, keep K: the kept (R, K, D), and which they are."""
+        size = self.config.num_frames_kept if what == "frames" else self.config.num_objects_kept
+        scorer = getattr(self, "frame_scorer" if what == "frames" else "object_scorer", None)
         soft = self.training or self.config.topk_eval == "perturbed"
-        # Clips differ in length, and each needs K frames; a frame with few objects leaves slots empty instead.
-        known = what == "frames" and not torch.compiler.is_compiling()
-        available = int((scores > -torch.inf).flatten(1).sum(1).min()) if known else scores[0].numel()
-        return select(self.config, scores, keep, available, soft, self.topk_sigma, noise, what)
+        tokens = question_mask.repeat_interleave(len(x) // len(question), 0)  # (R, L)
+
+        def choose(attention: Tensor | None, x: Tensor) -> Selection:
+            scores = rank(self.config, x, attention, mask, tokens, scorer, measured)
+            # Clips differ in length, and each needs K frames; a frame with few objects leaves slots empty instead.
+            known = what == "frames" and not torch.compiler.is_compiling()
+            available = int((scores > -torch.inf).flatten(1).sum(1).min()) if known else scores[0].numel()
+            return select(self.config, scores, size, available, soft, self.topk_sigma, noise, what)
+
+        chosen: list[Selection] = []
+
+        def keep(attention: Tensor) -> Tensor:
+            chosen.append(choose(attention, x))
+            return chosen[0].indices
+
+        # Attention alone ranks, and the choice is hard: only what is kept needs the rest of the layer.
+        early = keep if scorer is None and not soft else None
+        y, attention = stack(x, pos, mask, question, question_mask, self._weights, self_attended=True, keep=early)
+        if chosen:
+            return y, chosen[0]
+        selection = choose(attention, y)
+        return selection.take(y), selection
 
     @property
     def _weights(self) -> str | None:
@@ -273,59 +350,35 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         )
         return self.frame_resize(features.to(self.dtype)), check_mask("frame_mask", mask, features, 2)
 
-    def _join_boxes(
-        self, features: Tensor | None, boxes: Tensor | None, mask: Tensor | None, frames: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Objects with their boxes appended (V, T, N, C + 4 or 5), and which of them exist (V, T, N)."""
-        if features is None:
-            raise CausalVideoError(
-                "object_features",
-                found="none",
-                expected=f"objects, num_objects_kept={self.config.num_objects_kept}",
-                fix="extract objects too, or train with num_objects_kept=0",
-            )
-        if boxes is not None:
-            if boxes.shape != (*features.shape[:-1], 4):
-                raise CausalVideoError(
-                    "object_boxes",
-                    found=tuple(boxes.shape),
-                    expected=(*features.shape[:-1], 4),
-                    fix="give one xyxy box for each object",
-                )
-            parts = [features, boxes]
-            if self.config.bbox_mode == "norm5":
-                parts.append(((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])).unsqueeze(-1))
-            features = torch.cat([part.to(features.dtype) for part in parts], -1)
-        check_width(
-            "object_features",
-            features,
-            4,
-            self.config.object_input_dim,
-            "give object_boxes, or append boxes of the config's bbox_mode to the features",
-        )
-        if features.shape[:2] != frames.shape[:2]:
-            raise CausalVideoError(
-                "object_features",
-                found=f"{tuple(features.shape[:2])} clips and frames",
-                expected=f"{tuple(frames.shape[:2])}, as in frame_features",
-                fix="extract frames and objects from the same timestamps",
-            )
-        return features.to(self.dtype), check_mask("object_mask", mask, features, 3)
-
-    def _embed_objects(self, features: Tensor, mask: Tensor, rows: Tensor, frames: Selection) -> tuple[Tensor, Tensor]:
+    def _objects_of_kept(self, video: EncodedVideo, rows: Tensor, frames: Selection) -> tuple[Tensor, Tensor]:
         """Objects of the kept frames after self-attention (B*K, N, D), and which of them exist (B*K, N)."""
-        pick = (rows.unsqueeze(1), frames.indices)
+        assert video.features is not None and video.object_mask is not None
+        features, boxes, mask, pick = (
+            video.features,
+            video.boxes,
+            video.object_mask,
+            (rows.unsqueeze(1), frames.indices),
+        )
         if frames.selector is not None:  # a soft mixture of frames
-            selector = frames.selector
+            selector, features = frames.selector, join_boxes(self.config, features, boxes).to(self.dtype)
             features = torch.einsum("btk,btno->bkno", selector.to(features.dtype), features[rows])
             mask = torch.einsum("btk,btn->bkn", selector, mask[rows].to(selector.dtype)) > 0.5
-        elif mask.shape[0] * mask.shape[1] < frames.indices.numel():  # fewer frames in all than slots: each frame once
-            encoded = self._attend_objects(features.flatten(0, 1), mask.flatten(0, 1)).unflatten(0, mask.shape[:2])
-            return encoded[pick].flatten(0, 1), mask[pick].flatten(0, 1)
-        else:
-            features, mask = features[pick], mask[pick]
-        features, mask = features.flatten(0, 1), mask.flatten(0, 1)
-        return self._attend_objects(features, mask), mask
+            return self._attend_objects(features.flatten(0, 1), mask.flatten(0, 1)), mask.flatten(0, 1)
+        objects = video.objects
+        if objects is None and mask.shape[:2].numel() < frames.indices.numel():  # fewer frames in all than slots
+            objects = self._encode_objects(video)
+        mask = mask[pick].flatten(0, 1)
+        if objects is not None:
+            return objects[pick].flatten(0, 1), mask
+        features = join_boxes(self.config, features[pick], None if boxes is None else boxes[pick]).to(self.dtype)
+        return self._attend_objects(features.flatten(0, 1), mask), mask
+
+    def _encode_objects(self, video: EncodedVideo) -> Tensor:
+        """Objects of all frames after self-attention, (V, T, N, D)."""
+        assert video.features is not None and video.object_mask is not None
+        features = join_boxes(self.config, video.features, video.boxes).to(self.dtype)
+        objects = self._attend_objects(features.flatten(0, 1), video.object_mask.flatten(0, 1))
+        return objects.unflatten(0, video.object_mask.shape[:2])
 
     def _attend_objects(self, features: Tensor, mask: Tensor) -> Tensor:
         # A frame without any object attends to its padding: nothing reads the result, a softmax over nothing is NaN.

@@ -34,13 +34,25 @@ class Selection:
             return torch.einsum("rik,rid->rkd", self.selector.to(x.dtype), x)
         return x.gather(1, self.indices.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
 
+    def share(self) -> Tensor:
+        """How surely each item was kept, (R, items): the share of draws that kept it, or 0 and 1."""
+        if self.selector is not None:
+            return self.selector.sum(-1)
+        return torch.zeros_like(self.scores).scatter(1, self.indices, 1.0)
+
     def take_mask(self, mask: Tensor) -> Tensor:
         """Whether each slot (R, K) holds a real item of mask (R, items)."""
         return self.take(mask.unsqueeze(-1).float()).squeeze(-1) > 0.5
 
 
 def rank(
-    config: TranSTRConfig, x: Tensor, attention: Tensor | None, mask: Tensor, tokens: Tensor, scorer: nn.Module | None
+    config: TranSTRConfig,
+    x: Tensor,
+    attention: Tensor | None,
+    mask: Tensor,
+    tokens: Tensor,
+    scorer: nn.Module | None,
+    measured: Tensor | None = None,
 ) -> Tensor:
     """What is ranked, (R, items, units): one score an item, or one for each of its interactions with L tokens.
 
@@ -50,10 +62,13 @@ def rank(
         attention: (R, items, L) their cross-attention, as `rank_by` wants it.
         mask, tokens: (R, items) and (R, L) bool, True where real.
         scorer: the linear score of `rank_by="scorer"`.
+        measured: (R, items) added to the score before it is bounded.
     """
     asked = attention if scorer is None else scorer(x)
     assert asked is not None, "rank_by other than 'scorer' asks the decoder for its attention"
     scores = asked.float()
+    if measured is not None:
+        scores = scores + measured.float().unsqueeze(-1)
     if config.rank_by != "prob":
         if config.score_bound is not None:
             scores = config.score_bound * scores.tanh()

@@ -1,0 +1,70 @@
+"""Similarities measured outside the model, as evidence beside what the transformer learns.
+
+Why: frames and choices often come from encoders that share a space (CLIP; a sentence encoder over captions), and their
+cosine says more about a few thousand questions than layers that start from nothing can learn. So the selector may rank
+frames by it, and an answer may rest on it, but only on frames that were kept: what is shown is what was used.
+
+Not part of the published TranSTR; off unless `num_similarities` is set.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class SimilarityHead(nn.Module):
+    """Rank frames, and score choices on the kept frames, by S given similarities.
+
+    Args:
+        channels: S.
+
+    Example:
+        >>> head = SimilarityHead(1)
+        >>> similarities = torch.tensor([[[[0.0], [0.9], [0.1]], [[0.2], [0.0], [0.1]]]])  # (B, A, T, S)
+        >>> mask = torch.ones(1, 3, dtype=torch.bool)
+        >>> head.rank(similarities, mask).argmax(-1), head.answer(similarities, mask.float()).argmax(-1)
+        (tensor([1]), tensor([0]))
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.ranking = nn.Parameter(torch.full((channels,), 1.0 / channels))
+        self.peak = nn.Parameter(torch.full((channels,), 0.5))
+        self.mean = nn.Parameter(torch.zeros(channels))
+        self.sharpness = nn.Parameter(torch.full((channels,), 2.0))
+
+    def rank(self, similarities: Tensor, mask: Tensor, present: Tensor | None = None) -> Tensor:
+        """Score frames by their best choice, in deviations from the clip's mean.
+
+        Args:
+            similarities: (B, A, T, S).
+            mask: (B, T) bool, True where real.
+            present: (B, A) bool, False at absent choices.
+
+        Returns:
+            (B, T).
+        """
+        if present is not None:
+            similarities = similarities.masked_fill(~present[:, :, None, None], -torch.inf)
+        best = similarities.amax(1)  # (B, T, S)
+        weight = mask.unsqueeze(-1).to(best.dtype)
+        count = weight.sum(1, keepdim=True)
+        best = best - (best * weight).sum(1, keepdim=True) / count
+        spread = ((best.square() * weight).sum(1, keepdim=True) / count + 1e-4).sqrt()
+        return (best / spread) @ self.ranking
+
+    def answer(self, similarities: Tensor, share: Tensor) -> Tensor:
+        """Score choices by the peak and the mean of their similarities over kept frames.
+
+        Args:
+            similarities: (B, A, T, S).
+            share: (B, T) how surely each frame was kept, in [0, 1]; a frame counts by it.
+
+        Returns:
+            (B, A).
+        """
+        share = share.to(similarities.dtype)[:, None, :, None]  # (B, 1, T, 1)
+        mean = (similarities * share).sum(2) / share.sum(2)  # (B, A, S)
+        sharp = (similarities * self.sharpness).masked_fill(share == 0, -torch.inf)
+        weight = share * (sharp - sharp.amax(2, keepdim=True).detach()).exp()  # (B, A, T, S)
+        peak = (similarities * weight).sum(2) / weight.sum(2)  # (B, A, S): a soft maximum
+        return peak @ self.peak + mean @ self.mean

@@ -1,0 +1,85 @@
+"""A video as TranSTR knows it before any question: checked, joined with its boxes, encoded once for all of them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.models.base import check_mask, check_width
+from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
+
+
+@dataclass
+class EncodedVideo:
+    """What does not depend on the question; made by `encode_video`, and read by any number of calls.
+
+    Args:
+        frames, pos: (V, T, D) frames after self-attention, and their positions.
+        frame_mask: (V, T) bool.
+        features, boxes, object_mask: the objects as given, (V, T, N, C), (V, T, N, 4) and (V, T, N).
+        objects: (V, T, N, D) objects after self-attention, where all frames' were encoded.
+    """
+
+    frames: Tensor
+    pos: Tensor
+    frame_mask: Tensor
+    features: Tensor | None = None
+    boxes: Tensor | None = None
+    object_mask: Tensor | None = None
+    objects: Tensor | None = None
+
+
+def check_objects(
+    config: TranSTRConfig, features: Tensor | None, boxes: Tensor | None, mask: Tensor | None, frames: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The objects and the mask of those that exist, (V, T, N, C) and (V, T, N).
+
+    Args:
+        config: says how wide an object is.
+        features: (V, T, N, C), with boxes appended where `boxes` is None.
+        boxes: (V, T, N, 4) xyxy.
+        mask: (V, T, N), True where an object exists; all do where None.
+        frames: (V, T, ·) the frames they belong to.
+
+    Raises:
+        CausalVideoError: no objects, a wrong shape or width, NaN, other frames than those given.
+    """
+    if features is None:
+        raise CausalVideoError(
+            "object_features",
+            found="none",
+            expected=f"objects, num_objects_kept={config.num_objects_kept}",
+            fix="extract objects too, or train with num_objects_kept=0",
+        )
+    if boxes is not None:
+        if boxes.shape != (*features.shape[:-1], 4):
+            raise CausalVideoError(
+                "object_boxes",
+                found=tuple(boxes.shape),
+                expected=(*features.shape[:-1], 4),
+                fix="give one xyxy box for each object",
+            )
+    width = config.object_input_dim if boxes is None else config.object_feature_dim
+    fix = "give object_boxes, or append boxes of the config's bbox_mode to the features"
+    check_width("object_features", features, 4, width, fix)
+    if boxes is not None:
+        check_width("object_boxes", boxes, 4, 4, fix)
+    if features.shape[:2] != frames.shape[:2]:
+        raise CausalVideoError(
+            "object_features",
+            found=f"{tuple(features.shape[:2])} clips and frames",
+            expected=f"{tuple(frames.shape[:2])}, as in frame_features",
+            fix="extract frames and objects from the same timestamps",
+        )
+    return features, check_mask("object_mask", mask, features, 3)
+
+
+def join_boxes(config: TranSTRConfig, features: Tensor, boxes: Tensor | None) -> Tensor:
+    """Objects (..., C) with their boxes (..., 4) appended, and their area where the config says "norm5"."""
+    if boxes is None:
+        return features
+    parts = [features, boxes]
+    if config.bbox_mode == "norm5":
+        parts.append(((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])).unsqueeze(-1))
+    return torch.cat([part.to(features.dtype) for part in parts], -1)

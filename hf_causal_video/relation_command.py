@@ -1,0 +1,136 @@
+"""`hf-causal-video relations`: the relations of one clip on the terminal, as JSON, as a picture, as a page."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.relation_pipeline import RELATION_TASK, VideoRelationDetectionPipeline, pictures_of
+
+EXAMPLES = """examples:
+  hf-causal-video relations outputs/ivrd clip.mp4
+  hf-causal-video relations outputs/ivrd clip.mp4 --html out.html --png out.png
+  hf-causal-video relations outputs/ivrd clip.mp4 --detector PekingU/rtdetr_r50vd --classes tracks
+  hf-causal-video relations outputs/ivrd clip.mp4 --tracks annotation.json --json
+"""
+
+
+def add_relations_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb `relations`."""
+    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
+    parser.add_argument("checkpoint", help="folder or Hub id of a trained relation model")
+    parser.add_argument("video", help="a video file")
+    parser.add_argument(
+        "--detector", help="folder or Hub id of a detector (default: the one the model was trained with)"
+    )
+    parser.add_argument("--sampling", help='frames to look at, such as "fps-10" (default: as the model was trained)')
+    parser.add_argument("--tracks", type=Path, help="tracks of this clip, in the json of VidVRD and VidOR annotations")
+    parser.add_argument("--classes", choices=("model", "tracks"), default="model", help="who names the objects")
+    parser.add_argument("--threshold", type=float, default=0.2, help="least confidence of a predicate (default: 0.2)")
+    parser.add_argument("--top", type=int, default=20, help="relations to print (default: 20; --json gives all)")
+    parser.add_argument("--html", type=Path, help="write a self-contained page with tracks and relations")
+    parser.add_argument("--png", type=Path, help="write a picture with tracks and relations")
+    parser.add_argument("--json", action="store_true", help="print JSON, in the layout of the public evaluation")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+
+
+def run_relations(args: argparse.Namespace) -> None:
+    """Detect, print and draw."""
+    if not Path(args.video).is_file():
+        raise CausalVideoError("clip", found=f"no file {args.video}", expected="a video file", fix="check the path")
+    detect = load_relation_pipeline(args.checkpoint, device=args.device)
+    options = {"classes": args.classes, "predicate_threshold": args.threshold, "return_clip": True}
+    if args.tracks:
+        clip = detect(**read_tracks(args.tracks), **options)
+        clip["frames"], clip["frame_indices"] = pictures_of(args.video, clip["times_s"], clip["relations"])
+    else:
+        if args.detector or args.sampling:
+            detect.clip_tracker = _other_tracker(detect, args)
+        clip = detect(args.video, **options)
+    relations = clip["relations"]
+    if args.json:
+        print(json.dumps({"frame_size": clip["frame_size"], "tracks": len(clip["tracks"]), "relations": relations}))
+    else:
+        _print(relations[: args.top], len(relations), len(clip["tracks"]))
+    if args.html or args.png:
+        from hf_causal_video.evidence.relation_case import RelationCase
+        from hf_causal_video.evidence.relation_page import write_relations
+        from hf_causal_video.evidence.relations import save_relations
+
+        case = RelationCase(
+            relations,
+            clip["frames"],
+            clip["frame_indices"],
+            clip["frame_size"],
+            clip["times_s"],
+            Path(args.video).name,
+        )
+        for path, write in (
+            (args.png, lambda path: save_relations(case, path)),
+            (args.html, lambda path: write_relations(path, case)),
+        ):
+            if path:
+                write(path)
+                print(f"written: {path}", file=sys.stderr)
+
+
+def load_relation_pipeline(checkpoint: str | Path, **kwargs: Any) -> VideoRelationDetectionPipeline:
+    """The pipeline of a checkpoint folder or Hub id; the same as `transformers.pipeline(RELATION_TASK, model=...)`."""
+    from transformers import pipeline
+
+    return pipeline(RELATION_TASK, model=str(checkpoint), **kwargs)  # type: ignore[call-overload]
+
+
+def read_tracks(path: Path) -> dict[str, Any]:
+    """The tracks of one annotated video, its frame size and the times of its frames, as the pipeline takes them."""
+    from hf_causal_video.data.relation_rows import tracklets
+    from hf_causal_video.data.vidvrd import read_relations
+
+    row = read_relations(path)[0]
+    if not row["fps"] > 0:
+        raise CausalVideoError(
+            f"tracks of {path}",
+            found=f"fps {row['fps']}",
+            expected="frames a second above 0",
+            fix="write the field fps into the annotation",
+        )
+    return {
+        "tracks": [part | {"label": part["category"]} for part in tracklets(row)],
+        "frame_size": (row["width"], row["height"]),
+        "timestamps_s": (np.arange(row["num_frames"]) + 0.5) / row["fps"],
+    }
+
+
+def _other_tracker(detect: VideoRelationDetectionPipeline, args: argparse.Namespace) -> Any:
+    from hf_causal_video.features.objects import ObjectEncoder
+    from hf_causal_video.features.tracker import ClipTracker
+
+    card = detect.model.config.trajectory_provenance
+    if card is not None:
+        card = dict(card) | ({"sampling": args.sampling} if args.sampling else {})
+        return ClipTracker.from_provenance(card, args.detector, args.device)
+    if not args.detector:
+        raise CausalVideoError(
+            "clip",
+            found="a checkpoint without trajectory_provenance and no detector",
+            expected="a detector",
+            fix="pass --detector",
+        )
+    encoder = ObjectEncoder(args.detector, device=args.device)
+    return ClipTracker(encoder, **({"sampling": args.sampling} if args.sampling else {}))
+
+
+def _print(relations: list[dict[str, Any]], count: int, tracks: int) -> None:
+    print(f"{count} relation{'s' * (count != 1)} between {tracks} tracks")
+    for one in relations:
+        subject, predicate, other = one["triplet"]
+        when = (
+            f"{one['start_s']:6.1f} to {one['end_s']:.1f} s"
+            if "start_s" in one
+            else "frames {}-{}".format(*one["duration"])
+        )
+        print(f"{one['score']:6.2f}  {when:<18}  {subject} {predicate} {other}")
