@@ -21,8 +21,6 @@ class VideoQAOutput(ModelOutput):
         object_scores: (B, K, N) the same for the objects of each kept frame.
         kept_objects: (B, K, M) object index of every kept slot.
         kept_boxes: (B, K, M, 4) their boxes, where boxes were given.
-        causal_mask: (B, T) bool, frames that a grounding method calls causal.
-        branch_logits: in training, the answer scores of each branch by name.
     """
 
     loss: Tensor | None = None
@@ -33,8 +31,6 @@ class VideoQAOutput(ModelOutput):
     object_scores: Tensor | None = None
     kept_objects: Tensor | None = None
     kept_boxes: Tensor | None = None
-    causal_mask: Tensor | None = None
-    branch_logits: dict[str, Tensor] | None = None
 
 
 @dataclass

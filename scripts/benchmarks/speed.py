@@ -29,7 +29,7 @@ examples:
   python scripts/benchmarks/speed.py --quick             small sizes, to see that it runs; ratios mean nothing there
 
 columns: `ratio` is original / ours; for `growth` the cost of 1,024 frames / the cost of 64, where less is better; for
-`ceiling` what bfloat16 itself gives on this core: the floors in bf16 were set on one with bf16 matrix units (3 or more).
+`ceiling` what bfloat16 itself gives on this core: the bf16 floors were set on one with bf16 matrix units, 3 or more.
 """
 
 

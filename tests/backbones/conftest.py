@@ -3,6 +3,7 @@
 import socket
 
 import pytest
+import torch
 
 
 @pytest.fixture
@@ -14,3 +15,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """The same random numbers in every run."""
+    torch.manual_seed(0)

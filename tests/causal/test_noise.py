@@ -8,6 +8,11 @@ from hf_causal_video.causal import noise, perturbed_topk
 from hf_causal_video.causal.noise import normal_chunks
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
 def drawn(seed: int, batch: int, samples: int, length: int, chunk: int) -> Tensor:
     return torch.cat(list(normal_chunks(seed, (batch, samples, length), chunk, torch.device("cpu"), torch.float32)), 1)
 

@@ -7,6 +7,12 @@ from torch.profiler import ProfilerActivity, profile
 from hf_causal_video.causal import hard_topk, perturbed_topk, topk_indices
 from hf_causal_video.errors import CausalVideoError
 
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
 SIZES = [(1, 1, 1), (2, 8, 3), (3, 40, 5), (2, 9, 9), (4, 130, 12)]
 
 

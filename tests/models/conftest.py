@@ -1,5 +1,5 @@
 """What the tests of the models share."""
 
-from tests.backbones.conftest import no_network
+from tests.backbones.conftest import no_network, seed
 
-__all__ = ["no_network"]
+__all__ = ["no_network", "seed"]

@@ -1,4 +1,4 @@
-"""Laws of the processor: it pads no further than the batch, refuses what it cannot mean, and evidence reads back in seconds."""
+"""Laws of the processor: it pads no further than the batch, refuses what it cannot mean, gives evidence in seconds."""
 
 import pytest
 import torch
@@ -17,7 +17,8 @@ def processor() -> VideoQAProcessor:
 
 def test_a_batch_is_padded_to_its_longest_and_no_further(processor):
     short = processor([QUESTION], [CHOICES], [torch.ones(3, 4)])
-    both = processor([QUESTION, QUESTION + " now or then"], [CHOICES, [*CHOICES, "heart"]], [torch.ones(3, 4), torch.ones(5, 4)])
+    clips = [torch.ones(3, 4), torch.ones(5, 4)]
+    both = processor([QUESTION, QUESTION + " now or then"], [CHOICES, [*CHOICES, "heart"]], clips)
     assert short["frame_features"].shape == (1, 3, 4) and short["frame_mask"].all()
     assert short["input_ids"].shape[1] == int(short["attention_mask"].sum())
     assert both["frame_mask"].sum(1).tolist() == [3, 5]
@@ -35,7 +36,8 @@ def test_one_clip_serves_all_its_questions(processor):
 
 def test_official_template_doubles_the_special_tokens(processor):
     official = VideoQAProcessor(processor.tokenizer, choice_template="official")
-    words = processor.tokenizer.convert_ids_to_tokens(official(QUESTION, CHOICES, torch.ones(3, 4))["choice_input_ids"][0, 0])
+    inputs = official(QUESTION, CHOICES, torch.ones(3, 4))
+    words = processor.tokenizer.convert_ids_to_tokens(inputs["choice_input_ids"][0, 0])
     assert words[:2] == ["[CLS]", "[CLS]"] and words.count("[SEP]") == 2
 
 
@@ -85,7 +87,8 @@ def test_evidence_names_answer_seconds_frames_and_boxes(processor):
     assert evidence.score == pytest.approx(torch.tensor([0.0, 2.0]).softmax(0)[1].item())
     assert [frame.index for frame in evidence.frames] == [1, 2], "each kept frame once, in temporal order"
     assert evidence.spans == [(2.0, 6.0)], "slices of neighbouring frames join"
-    assert [(item.frame_index, item.object_index) for item in evidence.objects] == [(1, 0), (2, 0)], "padding is no object"
+    places = [(item.frame_index, item.object_index) for item in evidence.objects]
+    assert places == [(1, 0), (2, 0)], "padding is no object"
     assert evidence.objects[0].box == (0.5, 0.5, 0.5, 0.5) and evidence.objects[0].time_s == 3.0
 
 
