@@ -13,10 +13,13 @@ from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.hub import convert_official_checkpoint
 from hf_causal_video.models import (
     Evidence,
+    IVRDConfig,
+    IVRDForVideoRelationDetection,
     TranSTRConfig,
     TranSTRForVideoQuestionAnswering,
     VideoQAOutput,
     VideoQAProcessor,
+    VideoRelationProcessor,
 )
 from hf_causal_video.pipelines import VideoQuestionAnsweringPipeline
 from hf_causal_video.version import __version__
@@ -24,11 +27,14 @@ from hf_causal_video.version import __version__
 __all__ = [
     "CausalVideoError",
     "Evidence",
+    "IVRDConfig",
+    "IVRDForVideoRelationDetection",
     "TranSTRConfig",
     "TranSTRForVideoQuestionAnswering",
     "VideoQAOutput",
     "VideoQAProcessor",
     "VideoQuestionAnsweringPipeline",
+    "VideoRelationProcessor",
     "__version__",
     "convert_official_checkpoint",
 ]

@@ -39,12 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _verbs() -> dict:
     from hf_causal_video.features import extract
+    from hf_causal_video.relation_command import add_relations_arguments, run_relations
     from hf_causal_video.training import evaluate
 
     return {
         "extract": ("Turn a folder of videos into a feature set.", extract.add_arguments, extract.run),
         "evaluate": ("Measure a checkpoint on a benchmark.", evaluate.add_arguments, evaluate.run),
         "answer": ("Ask a checkpoint about one clip.", _add_answer, _answer),
+        "relations": (
+            "Detect the relations between the objects of a clip.",
+            add_relations_arguments,
+            run_relations,
+        ),
     }
 
 

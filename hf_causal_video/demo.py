@@ -10,6 +10,7 @@ it, and a run that was stopped goes on where it was.
 import argparse
 import hashlib
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -251,8 +252,8 @@ def questions_card(folder: Path) -> str:
 
 @torch.inference_mode()
 def evidence_quality(folder: Path, split: str) -> dict[str, float]:
-    """Percent of kept frames inside the true window, and of kept objects there that are the true actor; and what a
-    uniform choice of frames, a random choice of regions, would get."""
+    """Percent of kept frames inside the true window, and how often there the true actor (IoU > 0.5) is among the kept
+    objects; and what a uniform choice of frames, a random choice of as many regions, would get."""
     from transformers import AutoModel, AutoProcessor
 
     from hf_causal_video.demo_models import box_iou, frame_numbers
@@ -273,13 +274,15 @@ def evidence_quality(folder: Path, split: str) -> dict[str, float]:
         for slot, frame in enumerate(kept.tolist()):
             regions = item["object_boxes"][frame][item["object_mask"][frame]]
             if causal[frame] and len(regions):
-                hits.append((box_iou(output.kept_boxes[0, slot], true_boxes[frame]) > 0.5).float().mean())
-                random_hits.append((box_iou(regions, true_boxes[frame]) > 0.5).float().mean())
+                hits.append((box_iou(output.kept_boxes[0, slot], true_boxes[frame]) > 0.5).any().float())
+                misses = int((box_iou(regions, true_boxes[frame]) <= 0.5).sum())
+                picks = min(output.kept_boxes.shape[2], len(regions))
+                random_hits.append(torch.tensor(1 - math.comb(misses, picks) / math.comb(len(regions), picks)))
     shares = {
         "kept frames in the window": inside,
         "uniform frames in the window": [torch.tensor(row).float().mean() for row in questions["causal_frames"]],
-        "kept objects that are the actor": hits,
-        "random objects that are the actor": random_hits,
+        "the actor among kept objects": hits,
+        "the actor among random objects": random_hits,
     }
     return {name: float(100 * torch.stack(values).mean()) if values else 0.0 for name, values in shares.items()}
 

@@ -12,6 +12,7 @@ from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.evidence.removal import scores_of_evidence
 from hf_causal_video.features.store import VideoFeatures
 from hf_causal_video.models import VideoQAOutput
+from hf_causal_video.relation_pipeline import RELATION_TASK, VideoRelationDetectionPipeline
 
 TASK = "video-question-answering"
 
@@ -180,6 +181,11 @@ class VideoQuestionAnsweringPipeline(Pipeline):
 
 PIPELINE_REGISTRY.register_pipeline(
     TASK, pipeline_class=VideoQuestionAnsweringPipeline, pt_model=AutoModel, type="multimodal"
+)
+
+
+PIPELINE_REGISTRY.register_pipeline(
+    RELATION_TASK, pipeline_class=VideoRelationDetectionPipeline, pt_model=AutoModel, type="multimodal"
 )
 
 

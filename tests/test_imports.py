@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "hub": {"models", "evaluation"},
 }
 EVERYONE = {"errors", "version"}
-ABOVE_EVERYTHING = {"__init__", "pipelines", "cli", "demo", "demo_models"}
+ABOVE_EVERYTHING = {"__init__", "pipelines", "cli", "demo", "demo_models", "relation_pipeline", "relation_command"}
 OUTSIDE = {  # what a folder of pure mechanism may lean on
     "causal": {"torch"},
     "evaluation": {"numpy"},

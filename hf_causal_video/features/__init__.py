@@ -6,6 +6,9 @@ from hf_causal_video.features.store import FeatureStore, FeatureWriter, Provenan
 
 # what needs transformers, PyAV or h5py is imported when it is first used
 _LATER = {
+    "ClipTracker": "tracker",
+    "Tracklet": "tracks",
+    "link_detections": "tracks",
     "ObjectEncoder": "objects",
     "FrameEncoder": "frames",
     "DecodedVideo": "decode",
