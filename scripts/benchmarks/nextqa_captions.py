@@ -303,7 +303,8 @@ def main(argv: list[str] | None = None) -> None:
         for fold in options.folds:
             result = run_fold(variant, fold, options, questions, texts, store)
             part = measure(result["answers"], questions, grounded)
-            kept = {key: result[key] for key in ("validation_accuracy", "epoch", "wall_s", "weights") if key in result}
+            shown = ("validation_accuracy", "epoch", "wall_s", "weights")
+            kept: dict[str, Any] = {key: result[key] for key in shown if key in result}
             folds.append({"fold": fold, "Acc": part["Acc"], **kept})
             print(f"  fold {fold}: accuracy {part['Acc']:.1f}, epoch {result['epoch']} of validation "
                   f"{result['validation_accuracy']}, {result['wall_s']:.0f} s", flush=True)  # fmt: skip

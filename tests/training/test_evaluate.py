@@ -1,4 +1,4 @@
-"""Laws of measuring a checkpoint: each question answered once, files that say what the table says, no wrong features."""
+"""Laws of measuring a checkpoint: each question answered once, files say what the table says, no wrong features."""
 
 import csv
 import json
