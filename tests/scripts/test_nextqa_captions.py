@@ -71,7 +71,7 @@ def run(world, work, *more):
     command += ["--work", str(work), "--results", str(work / "results"), "--folds", "0", "1", "--frames", "8"]
     command += ["--keep", "3", "--epochs", "2", "--hidden-size", "16", "--samples", "10", *more]
     env = {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH") or str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout, json.loads((work / "results" / "nextqa_captions.json").read_text())
 
