@@ -51,7 +51,7 @@ class Sizes:
     pixels: int = 96  # width and height
     vision_clips: int = 300
     frame_steps: int = 350
-    object_steps: int = 450
+    object_steps: int = 600
     threshold: float = 0.3  # regions that score less are no objects
     epochs: int = 16
     kept_frames: int = 4  # of 16
