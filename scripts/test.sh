@@ -7,7 +7,6 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$project"
 make_environment dev
-export HF_HUB_OFFLINE=1
 if [ $# = 0 ]; then
     "$python" -m ruff check .
     "$python" -m mypy

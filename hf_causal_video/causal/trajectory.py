@@ -20,7 +20,7 @@ def motion_inputs(boxes: Tensor, mask: Tensor) -> Tensor:
 
     Example:
         >>> boxes = torch.tensor([[[0.0, 0.0, 0.2, 0.4], [0.1, 0.0, 0.3, 0.4]]])
-        >>> motion_inputs(boxes, torch.ones(1, 2, dtype=torch.bool))[0, 1].round(decimals=3).tolist()
+        >>> [round(x, 3) for x in motion_inputs(boxes, torch.ones(1, 2, dtype=torch.bool))[0, 1].tolist()]
         [0.2, 0.2, 0.2, 0.4, 0.1, 0.0, 0.0, 0.0]
     """
     centre, size = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
