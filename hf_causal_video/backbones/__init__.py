@@ -1,1 +1,12 @@
-"""Ordinary networks under every method: transformer layers and the text encoder."""
+"""Ordinary networks under every method: VideoQA backbones behind one protocol, transformer layers, the text encoder."""
+
+from hf_causal_video.backbones.protocol import (
+    BACKBONES,
+    Question,
+    Video,
+    VideoQABackbone,
+    build_backbone,
+    register_backbone,
+)
+
+__all__ = ["BACKBONES", "Question", "Video", "VideoQABackbone", "build_backbone", "register_backbone"]
