@@ -1,4 +1,4 @@
-"""Ordinary networks under every method: VideoQA backbones behind one protocol, transformer layers, the text encoder."""
+"""Ordinary networks under every method: VideoQA backbones behind one protocol, transformer layers, text encoder."""
 
 from hf_causal_video.backbones.protocol import (
     BACKBONES,

@@ -1,5 +1,37 @@
 """The mechanisms of the thesis, one small file each: tensors in, tensors out, no knowledge of models."""
 
+from hf_causal_video.causal.contrast import arrange_negatives, deranged_rows, info_nce
+from hf_causal_video.causal.grounding import (
+    Grounding,
+    GroundingIndicator,
+    grounding_logits,
+    gumbel_noise,
+    keep_causal,
+    split_frames,
+)
+from hf_causal_video.causal.intervention import FrameBank, swap_frames
+from hf_causal_video.causal.mixing import divergence, draw_lambda, mix, mix_scenes, mixed_answer_loss, two_hot
 from hf_causal_video.causal.topk import hard_topk, perturbed_topk, topk_indices
 
-__all__ = ["hard_topk", "perturbed_topk", "topk_indices"]
+__all__ = [
+    "FrameBank",
+    "Grounding",
+    "GroundingIndicator",
+    "arrange_negatives",
+    "deranged_rows",
+    "divergence",
+    "draw_lambda",
+    "grounding_logits",
+    "gumbel_noise",
+    "hard_topk",
+    "info_nce",
+    "keep_causal",
+    "mix",
+    "mix_scenes",
+    "mixed_answer_loss",
+    "perturbed_topk",
+    "split_frames",
+    "swap_frames",
+    "topk_indices",
+    "two_hot",
+]
