@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _verbs() -> dict:
     from hf_causal_video.features import extract
     from hf_causal_video.relation_command import add_relations_arguments, run_relations
+    from hf_causal_video.stress_command import add_stress_arguments, run_stress
     from hf_causal_video.training import evaluate
 
     return {
@@ -51,6 +52,7 @@ def _verbs() -> dict:
             add_relations_arguments,
             run_relations,
         ),
+        "stress": ("Test whether answers depend on the clip and on the evidence.", add_stress_arguments, run_stress),
     }
 
 

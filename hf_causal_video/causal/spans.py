@@ -1,4 +1,4 @@
-"""From scores or kept frames to spans of time in seconds: three rules, each written once.
+"""From scores or kept frames to spans of time in seconds: three rules, each written once; and the way back.
 
 Why: a model that keeps frames claims that the answer lies there; only seconds let that claim be checked
 against an annotation, drawn under a clip, or cut out of it.
@@ -9,10 +9,12 @@ Source: window growth and Gaussian fit after the post-hoc and the learned ground
 2309.01327).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from hf_causal_video.causal.slices import batch_of_times, check_same_shape, frame_slices
+from hf_causal_video.causal.slices import ROUNDING_S, batch_of_times, check_same_shape, frame_slices
 from hf_causal_video.errors import CausalVideoError
 
 Span = tuple[float, float, float]  # start_s, end_s, score
@@ -164,7 +166,60 @@ def best_span(spans: list[Span]) -> Span:
     """
     if not spans:
         raise CausalVideoError("no span to choose from", found="0 spans", expected="at least 1", fix="keep a frame")
-    return max(spans, key=lambda span: (span[2], span[1] - span[0], -span[0]))
+    return best_first(spans)[0]
+
+
+def best_first(spans: list[Span]) -> list[Span]:
+    """Spans in the order of `best_span`: the higher score first, then the longer, then the earlier.
+
+    Example:
+        >>> best_first([(0.0, 2.0, 1.0), (3.0, 4.0, 2.0), (5.0, 9.0, 1.0)])
+        [(3.0, 4.0, 2.0), (5.0, 9.0, 1.0), (0.0, 2.0, 1.0)]
+    """
+    return sorted(spans, key=lambda span: (-span[2], span[0] - span[1], span[0]))
+
+
+def frames_in_spans(timestamps: Tensor, spans: Sequence[Sequence[float]]) -> Tensor:
+    """The way back: the frames that lie in spans of seconds.
+
+    A frame belongs to a span when its time does, ends included; a span that falls between two frames takes the one
+    nearest to its middle, so that every span has a frame. With frames at 1, 3, 5, 7, 9 s the spans 2.5-5.5 and
+    7.6-7.9 s give 3, 5 and 7 s.
+
+    Args:
+        timestamps: (T,) seconds, increasing.
+        spans: [start_s, end_s], such as annotated ones.
+
+    Returns:
+        (T,) bool.
+
+    Raises:
+        CausalVideoError: as `frame_slices`; a span that is no interval, or lies outside the clip.
+
+    Example:
+        >>> frames_in_spans(torch.tensor([1.0, 3.0, 5.0, 7.0, 9.0]), [(2.5, 5.5), (7.6, 7.9)]).tolist()
+        [False, True, True, True, False]
+    """
+    slices = frame_slices(timestamps[None])[0]  # (T, 2)
+    times = timestamps.double()
+    inside = torch.zeros_like(times, dtype=torch.bool)
+    for start, end in ((float(span[0]), float(span[1])) for span in spans):
+        here = (times >= start) & (times <= end)
+        if not here.any() and start <= end:
+            middle = (start + end) / 2
+            nearest = int((times - middle).abs().argmin())
+            left, right = slices[nearest].tolist()
+            allowed = max(ROUNDING_S, right - left)  # annotated seconds are rounded
+            here[nearest] = left - allowed <= middle <= right + allowed
+        if not here.any():
+            raise CausalVideoError(
+                "a span lies outside the frames",
+                found=f"{start:g} to {end:g} s, frames from {times[0].item():g} to {times[-1].item():g} s",
+                expected="start_s <= end_s, within the clip",
+                fix="give spans and timestamps of the same clip, in seconds",
+            )
+        inside |= here
+    return inside
 
 
 def _runs(chosen: list[bool], slices: list[list[float]], weights: list[float]) -> list[Span]:

@@ -17,26 +17,34 @@ def evidence_masks(output: VideoQAOutput, frame_mask: Tensor) -> tuple[Tensor, T
     """Frame masks that leave only the evidence, and all but the evidence.
 
     Args:
-        output: of a model that keeps frames.
+        output: of a model that keeps frames (`kept_frames`) or calls frames causal (`causal_mask`); on any device.
         frame_mask: (B, T) True at real frames.
 
     Returns:
-        Two (B, T) bool masks.
+        Two (B, T) bool masks, on the device of `frame_mask`.
+
+    Raises:
+        CausalVideoError: an output that singles out no frames.
 
     Example:
         >>> output = VideoQAOutput(kept_frames=torch.tensor([[0, 2]]))
         >>> [mask.int().tolist() for mask in evidence_masks(output, torch.tensor([[True, True, True, False]]))]
         [[[1, 0, 1, 0]], [[0, 1, 0, 0]]]
     """
-    if output.kept_frames is None:
+    causal = getattr(output, "causal_mask", None)
+    if output.kept_frames is None and causal is None:
         raise CausalVideoError(
-            "evidence",
-            found="an output without kept_frames",
-            expected="a model that chooses frames",
-            fix="ask a model that keeps frames, or for its evidence",
+            "no evidence",
+            found="an output with neither kept_frames nor causal_mask: this model singles out no frames",
+            expected="a model that does, such as TranSTR, IGV or EIGV",
+            fix="wrap this backbone in IGV or EIGV, or test it against annotated spans (evidence='truth')",
         )
-    kept = torch.zeros_like(frame_mask, dtype=torch.bool).scatter(1, output.kept_frames, True)
-    return kept & frame_mask, ~kept & frame_mask
+    real = frame_mask.bool()
+    if output.kept_frames is None:
+        kept = causal.to(real.device) > 0.5  # (B, T); a soft mask counts from one half
+    else:
+        kept = torch.zeros_like(real).scatter(1, output.kept_frames.to(real.device).long(), True)
+    return kept & real, ~kept & real
 
 
 @torch.inference_mode()

@@ -67,7 +67,7 @@ def evaluate_checkpoint(
         CausalVideoError: missing files, features of another backbone, or questions without features.
     """
     model, processor = AutoModel.from_pretrained(str(checkpoint)), AutoProcessor.from_pretrained(str(checkpoint))
-    data = _load(dataset, split, questions, spans, features, num_frames, world)
+    data = load_questions(dataset, split, questions, spans, features, num_frames, world)
     data.store.check(model.config.feature_provenance)
     rows = predict(
         model.eval(),
@@ -152,7 +152,16 @@ def run(args: argparse.Namespace) -> None:
     print(f"written: {output / 'metrics.json'}, {output / 'predictions.jsonl'}")
 
 
-def _load(dataset, split, questions, spans, features, num_frames, world) -> VideoQADataset:
+def load_questions(
+    dataset: str,
+    split: str = "test",
+    questions: str | Path | None = None,
+    spans: str | Path | None = None,
+    features: str | Path | None = None,
+    num_frames: int | None = None,
+    world: dict[str, Any] | None = None,
+) -> VideoQADataset:
+    """The questions of a benchmark with their features; arguments as of `evaluate_checkpoint`."""
     if dataset not in ("nextqa", "nextgqa"):
         arguments = DataArguments(
             dataset=dataset, features=features and str(features), num_frames=num_frames, world=world
