@@ -1,44 +1,53 @@
-"""Readers of NExT-QA (multiple choice) and NExT-GQA (the same questions with the seconds that answer them).
+"""Readers of NExT-QA (multiple choice and open ended) and NExT-GQA (which seconds answer a question).
 
-Why both: NExT-QA asks for causes in real clips; NExT-GQA says *when* the answer is seen, so evidence can be
-scored and not only answers. Papers: Xiao et al., CVPR 2021 (NExT-QA, arXiv 2105.08276) and CVPR 2024
-(NExT-GQA, arXiv 2309.01327).
+Why: NExT-QA asks for causes in real clips; NExT-GQA says *when* the answer is seen, so evidence can be scored and not
+only answers. Papers: Xiao et al., CVPR 2021 (NExT-QA, arXiv 2105.08276) and CVPR 2024 (NExT-GQA, arXiv 2309.01327).
 """
 
-import csv
-import gzip
 import hashlib
-import io
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
 
-from hf_causal_video.data.rows import questions_dataset
+from hf_causal_video.data.tables import (
+    CHOICE_COLUMNS,
+    check_counts,
+    choice_index,
+    choice_of_text,
+    make_table,
+    read_json,
+    read_lines,
+)
+from hf_causal_video.data.vocabulary import index_answers
 from hf_causal_video.errors import CausalVideoError
 
 NEXTQA_SOURCE = "https://github.com/doc-doc/NExT-QA (folder dataset/nextqa)"
+NEXTQA_OE_SOURCE = "https://github.com/doc-doc/NExT-OE (folder dataset/nextqa)"
 NEXTGQA_SOURCE = "https://github.com/doc-doc/NExT-GQA (folder datasets/nextgqa)"
+ATP_HARD_SOURCE = "https://github.com/StanfordVL/atp-video-language (as csv: Hritikbansal/videocon, folder datasets)"
 # questions and videos (NExT-QA), questions and spans (NExT-GQA) of the full files, as published
-NEXTQA_COUNTS = {"train": (34132, 3870), "val": (4996, 570), "test": (8564, 1000)}
+NEXTQA_COUNTS = {"train": (34132, 3870), "val": (4996, 570), "test": (8564, 1000), "atp-hard": (2269, 559)}
+NEXTQA_OE_COUNTS = {"train": (37523, 3870), "val": (5343, 570), "test": (9178, 1000)}
 NEXTGQA_COUNTS = {"val": (3358, 3931), "test": (5553, 6600)}
-CHOICE_COLUMNS = ("a0", "a1", "a2", "a3", "a4")
+NEXTQA_COLUMNS = ("video_id", "question", "answer", "qid", "type")
+# the official open-ended train file gives two different questions each of these ids
+SHARED_IDS = frozenset({"4598213889_5", "4598213889_2", "3617262562_2"})
 
 
 def read_nextqa(path: str | Path, split: str | None = None) -> Dataset:
     """Read a NExT-QA multiple-choice file into question rows.
 
     Args:
-        path: the official `train.csv`, `val.csv` or `test.csv`, plain or gzipped (`.csv.gz`). The column of
-            the video may be called `video` or `video_id`; the fine types (CW, CH, TN, TC, TP, DC, DL, DO) are
-            kept.
-        split: where given, the counts of questions and videos must be the published ones of this split.
+        path: the official `train.csv`, `val.csv` or `test.csv`, or the ATP-hard part of val, plain or gzipped. The
+            fine types (CW, CH, TN, TC, TP, DC, DL, DO) are kept.
+        split: where given, the counts of questions and videos must be the published ones of this split: train, val,
+            test, or atp-hard (the 2,269 questions of val that no single frame answers; Buch et al., CVPR 2022).
 
     Raises:
-        CausalVideoError: no such file, a column is missing, a row is malformed, or the counts are not the
-            published ones.
+        CausalVideoError: no such file, a column is missing, a line is malformed, an id is there twice, or the counts
+            are not the published ones.
 
     Source: Xiao et al., NExT-QA, CVPR 2021.
 
@@ -47,10 +56,61 @@ def read_nextqa(path: str | Path, split: str | None = None) -> Dataset:
         Traceback (most recent call last):
         hf_causal_video.errors.CausalVideoError: ...
     """
-    rows = [_question_row(line, _index_of_answer(line, path)) for line in _read_csv(path, NEXTQA_SOURCE)]
-    found = (len(rows), len({row["video_id"] for row in rows}))
-    _check_counts(path, split, found, NEXTQA_COUNTS, "questions, videos", NEXTQA_SOURCE)
-    return questions_dataset(rows)
+    source = ATP_HARD_SOURCE if split == "atp-hard" else NEXTQA_SOURCE
+    lines = read_lines(path, source, (*NEXTQA_COLUMNS, *CHOICE_COLUMNS), "NExT-QA multiple choice")
+    hint = "use the multiple-choice csv; NExT-GQA (answers as text) is read by read_nextgqa"
+    rows = [_question_row(line, choice_index(path, number, line, hint)) for number, line in lines]
+    check_counts(path, split, (len(rows), _videos(rows)), NEXTQA_COUNTS, "questions, videos", source)
+    return make_table(path, rows, names=[number for number, _ in lines])
+
+
+def read_nextqa_open(
+    path: str | Path,
+    references_path: str | Path | None = None,
+    split: str | None = None,
+    vocabulary: Sequence[str] | None = None,
+    outside_is_a_class: bool | None = None,
+) -> Dataset:
+    """Read open-ended NExT-QA; the column `reference_answers` holds every answer that counts as right.
+
+    Three ids of the official train file name two different questions each; the second of them gets the id with a "b"
+    behind it.
+
+    Args:
+        path: the official csv, plain or gzipped.
+        references_path: `add_reference_answer_test.json`, a second answer for 4,632 questions of test.
+        split: where given, the counts of questions and videos must be the published ones.
+        vocabulary: answers in the order of their indices. Without one every `answer` is -1 (these answers are phrases
+            of up to nine words, and most of them occur once).
+        outside_is_a_class: as in `read_msvdqa`.
+
+    Raises:
+        CausalVideoError: as `read_nextqa`, or reference answers to questions that are not in the csv.
+
+    Source: Xiao et al., NExT-QA, CVPR 2021, open-ended part.
+
+    Example:
+        >>> read_nextqa_open("no/such/val.csv")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        hf_causal_video.errors.CausalVideoError: ...
+    """
+    lines = read_lines(path, NEXTQA_OE_SOURCE, NEXTQA_COLUMNS, "NExT-QA open ended")
+    rows, seen = [], set()
+    for _, line in lines:
+        row = _question_row(line, -1, choices=[], answer_text=line["answer"], reference_answers=[line["answer"]])
+        if row["question_id"] in SHARED_IDS & seen:
+            row["question_id"] += "b"
+        seen.add(row["question_id"])
+        rows.append(row)
+    check_counts(path, split, (len(rows), _videos(rows)), NEXTQA_OE_COUNTS, "questions, videos", NEXTQA_OE_SOURCE)
+    if references_path is not None:
+        _add_references({row["question_id"]: row for row in rows}, references_path, path)
+    if vocabulary is not None:
+        outside = split == "train" if outside_is_a_class is None else outside_is_a_class
+        indices = index_answers([row["answer_text"] for row in rows], vocabulary, outside)
+        rows = [{**row, "answer": index} for row, index in zip(rows, indices, strict=True)]
+    extra = Features({"reference_answers": List(Value("string"))})
+    return make_table(path, rows, extra, names=[number for number, _ in lines])
 
 
 def read_nextgqa(path: str | Path, spans_path: str | Path, split: str | None = None) -> Dataset:
@@ -76,18 +136,26 @@ def read_nextgqa(path: str | Path, spans_path: str | Path, split: str | None = N
         Traceback (most recent call last):
         hf_causal_video.errors.CausalVideoError: ...
     """
-    lines = _read_csv(path, NEXTGQA_SOURCE)
-    located = json.loads(_read_text(spans_path, NEXTGQA_SOURCE))
+    lines = read_lines(path, NEXTGQA_SOURCE, (*NEXTQA_COLUMNS, *CHOICE_COLUMNS), "NExT-GQA")
+    hint = "use the csv of NExT-GQA; NExT-QA (answers as indices) is read by read_nextqa"
+    located = read_json(spans_path, NEXTGQA_SOURCE)
     rows, without = [], []
-    for line in lines:
-        video = located.get(line["video_id"], {})
-        spans = video.get("location", {}).get(line["qid"], [])
-        if not spans:
+    for number, line in lines:
+        answer = choice_of_text(path, number, line, hint)
+        try:
+            video = located.get(line["video_id"], {})
+            spans = video.get("location", {}).get(line["qid"], [])
+            more = {"spans": [list(span) for span in spans], "duration_s": float(video["duration"])} if spans else {}
+        except (AttributeError, TypeError, KeyError, ValueError) as error:
+            raise CausalVideoError(
+                f"{spans_path} is not in the layout of NExT-GQA",
+                found=f"{type(error).__name__} at video {line['video_id']}",
+                expected="{video: {duration: seconds, location: {qid: [[start_s, end_s], ...]}}}",
+                fix=f"use gsub_*.json of {NEXTGQA_SOURCE}",
+            ) from error
+        if not more:
             without.append(f"{line['video_id']}_{line['qid']}")
-            continue
-        rows.append(
-            _question_row(line, _choice_of_text(line, path), spans=spans, duration_s=float(video["duration"]))
-        )
+        rows.append(_question_row(line, answer, **more))
     if without:
         raise CausalVideoError(
             f"questions of {path} without spans",
@@ -96,8 +164,8 @@ def read_nextgqa(path: str | Path, spans_path: str | Path, split: str | None = N
             fix=f"give the gsub_*.json of the same split; both files come from {NEXTGQA_SOURCE}",
         )
     found = (len(rows), sum(len(row["spans"]) for row in rows))
-    _check_counts(path, split, found, NEXTGQA_COUNTS, "questions, spans", NEXTGQA_SOURCE)
-    return questions_dataset(rows)
+    check_counts(path, split, found, NEXTGQA_COUNTS, "questions, spans", NEXTGQA_SOURCE)
+    return make_table(path, rows, names=[number for number, _ in lines])
 
 
 def video_folds(video_ids: Iterable[str], k: int = 5) -> list[int]:
@@ -119,93 +187,40 @@ def video_folds(video_ids: Iterable[str], k: int = 5) -> list[int]:
     return [int(hashlib.sha256(video_id.encode("utf-8")).hexdigest(), 16) % k for video_id in video_ids]
 
 
-def _read_text(path: str | Path, source: str) -> str:
-    path = Path(path)
-    if not path.is_file():
-        raise CausalVideoError(
-            "an annotation file is not there",
-            found=f"no file {path}",
-            expected="the official annotation",
-            fix=f"download it from {source}; nothing is downloaded for you",
-        )
-    data = path.read_bytes()
-    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-
-
-def _read_csv(path: str | Path, source: str) -> list[dict[str, str]]:
-    reader = csv.DictReader(io.StringIO(_read_text(path, source), newline=""))
-    lines = [
-        {("video_id" if key == "video" else key): value for key, value in line.items()} for line in reader
-    ]
-    needed = {"video_id", "question", "answer", "qid", "type", *CHOICE_COLUMNS}
-    for number, line in enumerate(lines, start=2):
-        if missing := sorted(str(key) for key in needed if line.get(key) is None):
-            raise CausalVideoError(
-                f"line {number} of {path} is not in the multiple-choice layout",
-                found=f"nothing in {missing}",
-                expected="columns video (or video_id), question, answer, qid, type, a0 to a4",
-                fix=f"use the multiple-choice csv of {source}",
-            )
-    if not lines:
-        raise CausalVideoError(
-            f"{path} has no rows", found="0 rows", expected="1 or more", fix=f"get it from {source}"
-        )
-    return lines
-
-
 def _question_row(line: dict[str, str], answer: int, **more: Any) -> dict[str, Any]:
     return {
         "question_id": f"{line['video_id']}_{line['qid']}",
         "video_id": line["video_id"],
         "question": line["question"],
-        "choices": [line[column] for column in CHOICE_COLUMNS],
+        "choices": [line[column] for column in CHOICE_COLUMNS if column in line],
         "answer": answer,
         "question_type": line["type"],
         **more,
     }
 
 
-def _index_of_answer(line: dict[str, str], path: str | Path) -> int:
-    if line["answer"] not in ("0", "1", "2", "3", "4"):
-        raise CausalVideoError(
-            f"question {line['video_id']}_{line['qid']} of {path} has no answer index",
-            found=repr(line["answer"]),
-            expected="0 to 4",
-            fix="use the multiple-choice csv; NExT-GQA (answers as text) is read by read_nextgqa",
-        )
-    return int(line["answer"])
+def _videos(rows: list[dict[str, Any]]) -> int:
+    return len({row["video_id"] for row in rows})
 
 
-def _choice_of_text(line: dict[str, str], path: str | Path) -> int:
-    choices: Sequence[str] = [line[column] for column in CHOICE_COLUMNS]
-    if line["answer"] not in choices:
+def _add_references(rows: dict[str, dict[str, Any]], references_path: str | Path, path: str | Path) -> None:
+    answers = read_json(references_path, NEXTQA_OE_SOURCE)
+    if not isinstance(answers, dict) or not all(isinstance(given, dict) for given in answers.values()):
         raise CausalVideoError(
-            f"the answer of question {line['video_id']}_{line['qid']} of {path} is none of its choices",
-            found=repr(line["answer"]),
-            expected=f"one of {choices}",
-            fix="use the csv of NExT-GQA; NExT-QA (answers as indices) is read by read_nextqa",
+            f"{references_path} holds no reference answers",
+            found=type(answers).__name__,
+            expected="{video: {qid: answer}}",
+            fix=f"use add_reference_answer_test.json of {NEXTQA_OE_SOURCE}",
         )
-    return choices.index(line["answer"])
-
-
-def _check_counts(
-    path: str | Path,
-    split: str | None,
-    found: tuple[int, int],
-    table: dict[str, tuple[int, int]],
-    what: str,
-    source: str,
-) -> None:
-    if split is None:
-        return
-    if split not in table:
-        raise CausalVideoError(
-            "no published counts", found=f"split {split!r}", expected=sorted(table), fix="name one of them"
-        )
-    if found != table[split]:
-        raise CausalVideoError(
-            f"{path} is not the full {split} file",
-            found=f"{found} ({what})",
-            expected=f"{table[split]} as published",
-            fix=f"get the full file from {source}, or leave `split` out to read a part",
-        )
+    for video_id, given in answers.items():
+        for qid, answer in given.items():
+            row = rows.get(f"{video_id}_{qid}")
+            if row is None or not isinstance(answer, str) or not answer.strip():
+                raise CausalVideoError(
+                    f"a reference answer in {references_path} cannot be used",
+                    found=f"{answer!r} to question {video_id}_{qid}",
+                    expected=f"a text, to a question of {path}",
+                    fix="give both files of the same split",
+                )
+            if answer not in row["reference_answers"]:
+                row["reference_answers"].append(answer)

@@ -1,0 +1,217 @@
+"""Annotation files as they are handed around: plain or gzipped, comma or tab, columns of several names.
+
+Why: the same questions circulate in half a dozen exports whose columns are called differently, and a file that is read
+wrongly still trains. Whatever is ambiguous here, or is not what it says it is, is an error that names file and line.
+"""
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Features
+
+from hf_causal_video.data.rows import questions_dataset
+from hf_causal_video.errors import CausalVideoError
+
+# canonical column -> names it goes by in the public files and their copies
+ALIASES = {
+    "video_id": ("video_id", "video", "vid", "vid_id", "video_name"),
+    "qid": ("qid", "question_id", "id"),
+    "type": ("type", "question_type"),
+}
+CHOICE_COLUMNS = ("a0", "a1", "a2", "a3", "a4")
+Line = tuple[int, dict[str, str]]  # number of the line in the file, and its cells by canonical column
+
+
+def read_text(path: str | Path, source: str) -> str:
+    """Read a UTF-8 file, gunzipped if its name ends in `.gz`; a byte order mark is dropped.
+
+    Args:
+        path: the file.
+        source: where the official file comes from; stands in the errors.
+
+    Raises:
+        CausalVideoError: no such file, a gzip file that is cut off or none, or another encoding.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CausalVideoError(
+            "an annotation file is not there",
+            found=f"no file {path}",
+            expected="the official annotation",
+            fix=f"download it from {source}; nothing is downloaded for you",
+        )
+    data = path.read_bytes()
+    try:
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise CausalVideoError(
+            f"{path} cannot be unpacked", found=error, expected="a whole gzip file", fix=f"get it again from {source}"
+        ) from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _other_encoding(path, f"byte 0x{data[error.start]:02x} in line {line}") from error
+    if "\0" in text:
+        raise _other_encoding(path, "zero bytes, as UTF-16 has them")
+    return text
+
+
+def read_json(path: str | Path, source: str) -> Any:
+    """Read a JSON file, plain or gzipped; arguments and errors as `read_text`, and an error for what is no JSON."""
+    try:
+        return json.loads(read_text(path, source))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise CausalVideoError(
+            f"{path} cannot be read", found=error, expected="one JSON document", fix=f"get it again from {source}"
+        ) from error
+
+
+def read_lines(path: str | Path, source: str, columns: Sequence[str], layout: str) -> list[Line]:
+    """Read a table with a header: every line has as many cells as the header, and none of the wanted is empty.
+
+    Args:
+        path: csv, or tab-separated if the header has a tab; plain or gzipped.
+        source: where the official file comes from.
+        columns: canonical names of the columns that are wanted, see `ALIASES`; other columns are left out.
+        layout: what the file should be, for the errors.
+
+    Raises:
+        CausalVideoError: as `read_text`; a column that is missing or there under two names; a line that is cut off or
+            has an empty cell; no lines.
+    """
+    text = read_text(path, source)
+    head = text.split("\n", 1)[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in head else ",", strict=True)
+    lines: list[Line] = []
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        places = {name: _place(path, source, header, name, layout) for name in columns}
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise _bad_line(path, reader.line_num, f"{len(cells)} cells", f"{len(header)}, as the header", source)
+            line = {name: cells[place] for name, place in places.items()}
+            if empty := [name for name, cell in line.items() if not cell.strip()]:
+                raise _bad_line(path, reader.line_num, f"nothing in {', '.join(empty)}", "text in every one", source)
+            lines.append((reader.line_num, line))
+    except csv.Error as error:
+        raise _bad_line(path, reader.line_num, error, "cells parted and quoted as csv", source) from error
+    if not lines:
+        raise CausalVideoError(
+            f"{path} has no rows", found="0 rows", expected="1 or more", fix=f"get it from {source}"
+        )
+    return lines
+
+
+def make_table(
+    path: str | Path, rows: Iterable[Mapping[str, Any]], extra: Features | None = None, names: Sequence[int] = ()
+) -> Dataset:
+    """Check rows with `questions_dataset`, so that an error says which file they come from.
+
+    Args:
+        path: the file.
+        rows: question rows.
+        extra: see `questions_dataset`.
+        names: line numbers of the rows, for the error about an id that is there twice.
+    """
+    rows = list(rows)
+    seen: dict[str, int] = {}
+    for place, row in enumerate(rows):
+        first = seen.setdefault(row["question_id"], place)
+        if first != place:
+            lines = [names[first], names[place]] if names else [first, place]
+            raise CausalVideoError(
+                f"a question is twice in {path}",
+                found=f"{row['question_id']} in {'lines' if names else 'rows'} {lines[0]} and {lines[1]}",
+                expected="each question once",
+                fix="drop the repeated line, or give it a number of its own",
+            )
+    try:
+        return questions_dataset(rows, extra)
+    except CausalVideoError as error:
+        raise CausalVideoError(
+            f"{path}: {error.what}", found=error.found, expected=error.expected, fix=error.fix
+        ) from error
+
+
+def check_counts(
+    path: str | Path, split: str | None, found: tuple[int, int], table: Mapping[str, tuple[int, int]], what: str,
+    source: str,
+) -> None:  # fmt: skip
+    """Compare the size of a file with the published size of a split; nothing is compared where `split` is None.
+
+    Raises:
+        CausalVideoError: a split without published counts, or other counts.
+    """
+    if split is None:
+        return
+    if split not in table:
+        raise CausalVideoError(
+            "no published counts", found=f"split {split!r}", expected=sorted(table), fix="name one of them"
+        )
+    if found != table[split]:
+        raise CausalVideoError(
+            f"{path} is not the full {split} file",
+            found=f"{found} ({what})",
+            expected=f"{table[split]} as published",
+            fix=f"get the full file from {source}, or leave `split` out to read a part",
+        )
+
+
+def choice_index(path: str | Path, number: int, line: Mapping[str, str], hint: str) -> int:
+    """Read an answer that is stated as the index of a choice, zero-based."""
+    if line["answer"] not in tuple("01234"):
+        raise CausalVideoError(
+            f"line {number} of {path} has no answer index", found=repr(line["answer"]), expected="0 to 4", fix=hint
+        )
+    return int(line["answer"])
+
+
+def choice_of_text(path: str | Path, number: int, line: Mapping[str, str], hint: str) -> int:
+    """Read an answer that is stated as the text of a choice; of two choices that read alike, the first is taken."""
+    choices = [line[column] for column in CHOICE_COLUMNS]
+    if line["answer"] not in choices:
+        raise CausalVideoError(
+            f"the answer in line {number} of {path} is none of its choices",
+            found=repr(line["answer"]),
+            expected=f"one of {choices}",
+            fix=hint,
+        )
+    return choices.index(line["answer"])
+
+
+def _place(path: str | Path, source: str, header: list[str], name: str, layout: str) -> int:
+    names = ALIASES.get(name, (name,))
+    places = [place for place, cell in enumerate(header) if cell in names]
+    if len(places) != 1:
+        found = [header[place] for place in places] if places else f"no {name} in {', '.join(header) or 'no header'}"
+        raise CausalVideoError(
+            f"{path} is not in the layout of {layout}",
+            found=found,
+            expected=f"one column named {' or '.join(names)}",
+            fix=f"use the file of {source}" if not places else "drop one of these columns",
+        )
+    return places[0]
+
+
+def _bad_line(path: str | Path, number: int, found: object, expected: str, source: str) -> CausalVideoError:
+    return CausalVideoError(
+        f"line {number} of {path} cannot be read", found=found, expected=expected, fix=f"get the file from {source}"
+    )
+
+
+def _other_encoding(path: Path, found: str) -> CausalVideoError:
+    return CausalVideoError(
+        f"{path} is not UTF-8",
+        found=found,
+        expected="text in UTF-8",
+        fix="convert it, for instance `iconv -f latin1 -t utf-8`, if you know the encoding it was saved in",
+    )

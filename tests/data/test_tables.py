@@ -1,0 +1,199 @@
+"""Laws of reading annotation files: what is written comes back, and what is broken is named, never guessed."""
+
+import csv
+import gzip
+import io
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hf_causal_video.data import (
+    build_answer_vocabulary,
+    index_answers,
+    read_answer_vocabulary,
+    read_causalvidqa,
+    read_msvdqa,
+    read_nextgqa,
+    read_nextqa,
+    read_nextqa_open,
+    read_tgifqa,
+)
+from hf_causal_video.errors import CausalVideoError
+
+HEADER = ["video", "question", "answer", "qid", "type", "a0", "a1", "a2", "a3", "a4"]
+CELLS = ["v7", "why did he stop", "2", "4", "CW", "to rest", "to eat", "to look", "to hide", "none"]
+many = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def write(path: Path, *lines: list[str], delimiter: str = ",", encoding: str = "utf-8") -> Path:
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(lines)
+    data = text.getvalue().encode(encoding)
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def changed(**cells: str) -> list[str]:
+    return [cells.get(name, cell) for name, cell in zip(HEADER, CELLS, strict=True)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_byte_order_mark_and_tabs_change_nothing(tmp_path, encoding, delimiter):
+    path = write(tmp_path / "val.csv", HEADER, changed(question="où, donc"), delimiter=delimiter, encoding=encoding)
+    row = read_nextqa(path)[0]
+    assert (row["question_id"], row["question"], row["answer_text"]) == ("v7_4", "où, donc", "to look")
+
+
+def test_both_exports_of_msvd_read_alike(tmp_path):
+    one = write(
+        tmp_path / "a.csv", ["video", "width", "question", "answer", "qid"], ["9", "480", "who is it", "dog", "3"]
+    )
+    two = write(
+        tmp_path / "b.csv", ["id", "video_id", "question", "answer"], ["3", "9", "who is it", "dog"], delimiter="\t"
+    )
+    assert read_msvdqa(one, ["cat", "dog"]).to_list() == read_msvdqa(two, ["cat", "dog"]).to_list()
+
+
+BAD = {
+    "latin-1": (lambda p: write(p, HEADER, changed(question="où"), encoding="latin-1"), "not UTF-8.*0xf9 in line 2"),
+    "utf-16": (lambda p: write(p, HEADER, CELLS, encoding="utf-16"), "not UTF-8"),
+    "utf-16 without a mark": (lambda p: write(p, HEADER, CELLS, encoding="utf-16-le"), "zero bytes"),
+    "nothing": (lambda p: p.write_bytes(b""), "no header"),
+    "a header alone": (lambda p: write(p, HEADER), "has no rows"),
+    "answer 5": (lambda p: write(p, HEADER, changed(answer="5")), "line 2 of .* found '5'; expected 0 to 4"),
+    "answer -1": (lambda p: write(p, HEADER, changed(answer="-1")), "found '-1'"),
+    "answer 2.0": (lambda p: write(p, HEADER, changed(answer="2.0")), "found '2.0'"),
+    "a twin": (lambda p: write(p, HEADER, CELLS, changed(answer="1")), "v7_4 in lines 2 and 3"),
+    "a blank choice": (lambda p: write(p, HEADER, changed(a3=" ")), "line 2 .*nothing in a3"),
+    "a short line": (lambda p: write(p, HEADER, CELLS[:-1]), "line 2 .*9 cells; expected 10"),
+    "a long line": (lambda p: write(p, HEADER, [*CELLS, "more"]), "line 2 .*11 cells; expected 10"),
+    "no a0": (lambda p: write(p, HEADER[:5] + ["b", "c", "d", "e", "f"], CELLS), "no a0 in video, question"),
+    "two names of the video": (lambda p: write(p, ["video_id", *HEADER], ["v8", *CELLS]), r"\['video_id', 'video'\]"),
+    "an open quote": (lambda p: p.write_text(",".join(HEADER) + '\nv7,"why'), "line 2 .*cannot be read"),
+    "a folder": (lambda p: p.mkdir(), "not there"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_broken_file_is_refused_by_name_and_line(tmp_path, case):
+    make, words = BAD[case]
+    make(tmp_path / "val.csv")
+    with pytest.raises(CausalVideoError, match=words) as caught:
+        read_nextqa(tmp_path / "val.csv")
+    assert "val.csv" in str(caught.value) and caught.value.fix
+
+
+def test_a_gzip_file_that_is_cut_off_is_named(tmp_path):
+    path = write(tmp_path / "val.csv.gz", HEADER, CELLS)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(CausalVideoError, match="val.csv.gz cannot be unpacked"):
+        read_nextqa(path)
+    path.write_bytes(b"video,question")
+    with pytest.raises(CausalVideoError, match="val.csv.gz cannot be unpacked"):
+        read_nextqa(path)
+
+
+words = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1, max_size=12).filter(
+    lambda text: text.strip() == text and text
+)
+questions = st.tuples(words, words, st.integers(0, 4), st.lists(words, min_size=5, max_size=5))
+
+
+@many
+@given(st.lists(questions, min_size=1, max_size=6), st.sampled_from([",", "\t"]), st.sampled_from(["", ".gz"]))
+def test_whatever_is_written_comes_back(tmp_path, rows, delimiter, end):
+    """Quotes, line breaks and delimiters inside of cells included."""
+    lines = [
+        [video, question, str(answer), str(qid), "CW", *choices]
+        for qid, (video, question, answer, choices) in enumerate(rows)
+    ]
+    path = write(tmp_path / f"val.csv{end}", HEADER, *lines, delimiter=delimiter)
+    for row, (video, question, answer, choices) in zip(read_nextqa(path), rows, strict=True):
+        assert (row["video_id"], row["question"], row["answer"], row["choices"]) == (video, question, answer, choices)
+
+
+GOOD = "\n".join([",".join(HEADER), *(",".join(changed(qid=str(n), answer=str(n % 5))) for n in range(4))]).encode()
+edits = st.lists(
+    st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 2), st.binary(min_size=1, max_size=3)), max_size=4
+)
+READERS = {
+    "nextqa": read_nextqa,
+    "nextqa open": read_nextqa_open,
+    "tgif": lambda path: read_tgifqa(path, "action"),
+    "msvd": lambda path: read_msvdqa(path, ["2", "3"]),
+    "causal": read_causalvidqa,
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@settings(many, max_examples=60)
+@given(edits, st.integers(0, len(GOOD)))
+def test_any_damage_is_read_whole_or_refused(tmp_path, reader, edits, keep):
+    """Bytes put in, taken out, replaced, the end cut off: no bare IndexError, no answer that is no choice."""
+    data = bytearray(GOOD)
+    for place, kind, put in edits:
+        data[place : place + kind] = put if kind < 2 else b""
+    (tmp_path / "file.csv").write_bytes(bytes(data[: max(keep, len(GOOD) // 2)] if edits else data))
+    try:
+        table = READERS[reader](tmp_path / "file.csv")
+    except CausalVideoError as error:
+        assert "file.csv" in str(error)
+        return
+    assert len(set(table["question_id"])) == len(table)
+    for row in table:
+        assert row["answer"] == -1 or not row["choices"] or row["choices"][row["answer"]] == row["answer_text"]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 9) | st.floats() | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["v7", "4", "location", "duration", "descriptive", "answer"]), inner, max_size=3
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@many
+@given(json_values)
+def test_any_json_for_spans_and_references_is_used_rightly_or_refused(tmp_path, value):
+    path = write(tmp_path / "val.csv", HEADER, changed(answer="to look"))
+    (tmp_path / "more.json").write_text(json.dumps(value))
+    for read in (read_nextgqa, read_nextqa_open):
+        try:
+            row = read(path, tmp_path / "more.json")[0]
+        except CausalVideoError:
+            continue
+        assert row["answer_text"] == "to look"
+        assert all(start <= end for start, end in row["spans"])
+    try:
+        assert all(isinstance(word, str) for word in read_answer_vocabulary(tmp_path / "more.json", "x"))
+    except CausalVideoError as error:
+        assert "more.json" in str(error)
+
+
+@many
+@given(st.lists(st.sampled_from("abcdefg"), min_size=1), st.integers(1, 9))
+def test_a_vocabulary_is_frequent_first_and_indices_lead_back(answers, size):
+    vocabulary = build_answer_vocabulary(answers, size)
+    counts = [answers.count(word) for word in vocabulary]
+    assert counts == sorted(counts, reverse=True) and len(set(vocabulary)) == len(vocabulary) <= size
+    ties = [(-answers.count(word), answers.index(word)) for word in vocabulary]
+    assert ties == sorted(ties)
+    for text, index in zip(answers, index_answers(answers, vocabulary, True), strict=True):
+        assert (vocabulary + ["other"])[index] == (text if text in vocabulary else "other")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '["a", 1]', '["a", "a"]', '["a", " "]', "[", "3"])
+def test_a_vocabulary_is_a_list_of_different_texts(tmp_path, text):
+    (tmp_path / "ans_word.json").write_text(text)
+    with pytest.raises(CausalVideoError, match="ans_word.json"):
+        read_answer_vocabulary(tmp_path / "ans_word.json", "the source")
+    with pytest.raises(CausalVideoError, match="no vocabulary"):
+        build_answer_vocabulary(["a", ""])
