@@ -1,0 +1,135 @@
+"""The causal selector: the frames a trained VideoQA model needs for this question.
+
+Why: similarity finds frames that look like the question, which is not what answers it. A model trained to answer from
+the frames it keeps, and from those alone, ranks frames by what they are needed for (TranSTR's temporal rationale, the
+causal scene of IGV and EIGV). Any model of this package serves whose output carries `frame_scores`; a budget above the
+K frames that it keeps goes on down its scores.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.evidence.selection.clip import Clip
+from hf_causal_video.evidence.selection.selectors import FrameSelector, Ranking
+from hf_causal_video.features.store import VideoFeatures
+
+PLACEHOLDERS = ("yes", "no")  # stand in for choices where none are given; scores must not depend on them
+
+
+class CausalSelector(FrameSelector):
+    """Frames by the `frame_scores` of a trained VideoQA model.
+
+    Without `choices` the question alone is read. A multiple-choice model is then asked with two placeholders in turn,
+    and refused if its scores differ: they would depend on choices that nobody gave.
+
+    Args:
+        model: TranSTR, IGV, EIGV or another model that returns `VideoQAOutput` with `frame_scores`.
+        processor: its `VideoQAProcessor`.
+        extractor: turns frames and their seconds into features, see `VideoFeatureExtractor`; by default the one that
+            the checkpoint's `feature_provenance` names, loaded with the first clip.
+        sampling: which moments are candidates; by default those the model was trained on.
+    """
+
+    def __init__(
+        self, model: Any, processor: Any, extractor: Callable | None = None, sampling: str | None = None
+    ):
+        provenance = getattr(getattr(model, "config", None), "feature_provenance", None) or {}
+        super().__init__(sampling or getattr(extractor, "sampling", None) or provenance.get("sampling", "uniform-64"))
+        self.model, self.processor, self._extractor = model, processor, extractor
+
+    @classmethod
+    def from_pretrained(
+        cls, checkpoint: str | Path, device: str = "cpu", sampling: str | None = None
+    ) -> "CausalSelector":
+        """Load a checkpoint folder or Hub id with its processor."""
+        from transformers import AutoModel, AutoProcessor
+
+        import hf_causal_video.models  # noqa: F401  (teaches the Auto classes)
+
+        model = AutoModel.from_pretrained(str(checkpoint)).to(device).eval()
+        return cls(model, AutoProcessor.from_pretrained(str(checkpoint)), sampling=sampling)
+
+    @torch.inference_mode()
+    def rank(self, clip: Clip, question: str, choices: Sequence[str] | None) -> Ranking:
+        """The model's frame scores."""
+        features = clip.features if clip.features is not None else self._extract(clip)
+        config = self.model.config
+        asked: list[list[str]] | None = None
+        reads = "the question"
+        if choices is not None:
+            asked, reads = [list(choices)], "the question and its choices"
+        elif getattr(config, "num_answers", None) is None:
+            width = getattr(config, "num_choices", None) or 1
+            asked, reads = [[word] * width for word in PLACEHOLDERS], "the question alone"
+        count = len(asked) if asked else 1
+        inputs = self.processor(
+            [question] * count,
+            asked,
+            frame_features=features.frame_features,
+            object_features=features.object_features,
+            object_boxes=features.object_boxes,
+            object_mask=features.object_mask,
+        )
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            output = self.model(**{name: value.to(self.model.device) for name, value in inputs.items()})
+        finally:
+            self.model.train(was_training)
+        scores = frame_scores(output, type(self.model).__name__)
+        if count == 2 and not np.allclose(*np.where(np.isfinite(scores), scores, 0.0), atol=1e-4, rtol=1e-3):
+            raise CausalVideoError(
+                "choices",
+                found="none, and a model whose frame scores depend on them",
+                expected="the choices of the question",
+                fix="pass choices=[...], or use a model that ranks frames by the question (TranSTR)",
+            )
+        kept = getattr(output, "kept_frames", None)
+        keeps = f"; it keeps {len(set(kept[0].tolist()))} itself" if kept is not None else ""
+        return Ranking(scores[0], f"that {_name(self.model)} needs, reading {reads}{keeps}")
+
+    def _extract(self, clip: Clip) -> VideoFeatures:
+        if self._extractor is None:
+            provenance = self.model.config.feature_provenance
+            if provenance is None:
+                raise CausalVideoError(
+                    "clip",
+                    found="a checkpoint that does not say which features it was trained on",
+                    expected="feature_provenance in its config",
+                    fix="pass features, or CausalSelector(..., extractor=VideoFeatureExtractor(...))",
+                )
+            from hf_causal_video.features.extractor import VideoFeatureExtractor  # needs the `video` extra
+
+            self._extractor = VideoFeatureExtractor.from_provenance(provenance, device=str(self.model.device))
+        return self._extractor(clip.frames, timestamps_s=clip.times_s)[0]
+
+
+def frame_scores(output: Any, model_name: str = "the model") -> np.ndarray:
+    """The scores of a model's output as (B, T) float64 on the CPU, wherever and in whatever precision they are.
+
+    Raises:
+        CausalVideoError: an output without frame scores.
+
+    Example:
+        >>> from hf_causal_video.models.outputs import VideoQAOutput
+        >>> frame_scores(VideoQAOutput(frame_scores=torch.tensor([[1.0, 2.0]], dtype=torch.bfloat16))).tolist()
+        [[1.0, 2.0]]
+    """
+    scores = getattr(output, "frame_scores", None)
+    if scores is None:
+        raise CausalVideoError(
+            "no evidence to select by",
+            found=f"an output of {model_name} without frame_scores",
+            expected="a VideoQA model of this package (TranSTR, IGV, EIGV), or one whose output has frame_scores (B, T)",
+            fix="load such a checkpoint, or use SimilaritySelector or UniformSelector",
+        )
+    return scores.detach().to("cpu", torch.float64).numpy()
+
+
+def _name(model: Any) -> str:
+    return type(model).__name__.removesuffix("ForVideoQuestionAnswering")
