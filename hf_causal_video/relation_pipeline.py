@@ -17,7 +17,7 @@ from transformers import Pipeline
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features.tracks import Tracklet
 from hf_causal_video.models.processing_video_relation import VideoRelationInputs
-from hf_causal_video.models.relation_outputs import VideoRelationOutput
+from hf_causal_video.models.relation_outputs import judge_segments
 
 RELATION_TASK = "video-relation-detection"
 SEGMENTS_A_PASS = 8  # segments judged at once; their pairs decide how much memory that takes
@@ -147,24 +147,17 @@ class VideoRelationDetectionPipeline(Pipeline):
         }
 
     def _forward(self, model_inputs: dict[str, Any], classes: str = "model") -> dict[str, Any]:
-        inputs, batch = model_inputs["inputs"], model_inputs["batch"]
-        rows = len(batch.value.segments)
-        parts = []
-        for start in range(0, rows, SEGMENTS_A_PASS):
-            part = self.model(**{name: value[start : start + SEGMENTS_A_PASS] for name, value in inputs.items()})
-            parts.append((part.predicate_logits, part.object_logits, part.pair_index, part.pair_video + start))
-        columns = [torch.cat(column) for column in zip(*parts, strict=True)] if parts else None
-        if columns and classes == "tracks":
-            columns[1] = self._given_classes(batch.value, model_inputs["labels"], columns[1])
-        return {"columns": columns, "batch": batch, "clip": model_inputs["clip"]}
+        batch = model_inputs["batch"]
+        output = judge_segments(self.model, model_inputs["inputs"], SEGMENTS_A_PASS)
+        if output is not None and classes == "tracks":
+            output.object_logits = self._given_classes(batch.value, model_inputs["labels"], output.object_logits)
+        return {"output": _Hold(output), "batch": batch, "clip": model_inputs["clip"]}
 
     def postprocess(self, model_outputs: dict[str, Any], **options: Any) -> dict[str, Any]:
         """Join the judgements of the segments to relations of the clip."""
-        clip, columns = model_outputs["clip"].value, model_outputs["columns"]
+        clip, output = model_outputs["clip"].value, model_outputs["output"].value
         relations: list[dict[str, Any]] = []
-        if columns:
-            names = ("predicate_logits", "object_logits", "pair_index", "pair_video")
-            output = VideoRelationOutput(**dict(zip(names, columns, strict=True)))
+        if output is not None:
             [relations] = self.processor.post_process_relations(
                 output, model_outputs["batch"].value, multi_label=self.model.config.multi_label, **options
             )

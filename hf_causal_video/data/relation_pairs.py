@@ -78,7 +78,7 @@ def segment_targets(
         ([[0, 1], [1, 0]], [[1.0], [0.0]])
     """
     rule = rule or PairRule()
-    given, there = _dense([(start + np.arange(len(boxes)), boxes) for start, boxes in tracks], segment)
+    given, there = _dense(_framed(tracks), segment)
     wanted, annotated = _dense([(track["frames"], track["boxes"]) for track in row["tracks"]], segment)
     viou = _viou(given, there, wanted, annotated, rule.inclusive)  # (N, G)
     best = viou.max(axis=1, initial=0.0)
@@ -106,6 +106,18 @@ def segment_targets(
     order = torch.rand(len(index), generator=generator) + values.any(1)  # those with a relation first
     kept = order.argsort(descending=True)[: rule.max_pairs].sort().values
     return {"track_labels": torch.tensor(labels), "pair_index": index[kept], "predicate_labels": values[kept]}
+
+
+def tracks_viou(
+    one: Sequence[tuple[int, np.ndarray]], two: Sequence[tuple[int, np.ndarray]], segment: tuple[int, int],
+    inclusive: bool = True,
+) -> np.ndarray:  # fmt: skip
+    """vIoU inside a segment of each track of one list with each of another, (N, G); tracks as in `segment_targets`."""
+    return _viou(*_dense(_framed(one), segment), *_dense(_framed(two), segment), inclusive)
+
+
+def _framed(tracks: Sequence[tuple[int, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(start + np.arange(len(boxes)), boxes) for start, boxes in tracks]
 
 
 def _dense(tracks: Sequence[tuple[Any, Any]], segment: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import gzip
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from datasets import Dataset
 
@@ -59,7 +59,9 @@ def read_relations(path: str | Path, split: str | None = None) -> Dataset:
 
 
 def read_trajectories(
-    path: str | Path, videos: Iterable[Mapping[str, Any]] | Mapping[str, tuple[int, int, int]]
+    path: str | Path,
+    videos: Iterable[Mapping[str, Any]] | Mapping[str, tuple[int, int, int]],
+    others: Literal["error", "ignore"] = "error",
 ) -> Dataset:
     """Read third-party trajectories into relation rows without relations.
 
@@ -67,6 +69,7 @@ def read_trajectories(
         path: json, plain or gzipped, in the layout of the VidOR object task: `{"results": {video_id: [{"category",
             "score", "trajectory": {frame: [left, top, right, bottom]}}]}}`, or the mapping alone.
         videos: what is known of the videos: relation rows, or `{video_id: (width, height, number of frames)}`.
+        others: videos of the file that `videos` does not have are an "error", or left out ("ignore").
 
     Raises:
         CausalVideoError: no such file, a video that `videos` does not have, or a malformed track.
@@ -85,13 +88,16 @@ def read_trajectories(
     known = videos if isinstance(videos, Mapping) else {
         row["video_id"]: (row["width"], row["height"], row["num_frames"]) for row in videos
     }  # fmt: skip
-    if unknown := sorted(set(results) - set(known)):
+    unknown = sorted(set(results) - set(known))
+    if unknown and others == "error":
         _fail(
             f"{path} has tracks of unknown videos", f"{len(unknown)}, first {unknown[:3]}",
             f"ids such as {sorted(known)[:3]}", "name the size and length of these videos, or drop their tracks",
         )  # fmt: skip
     rows = []
     for video, given in results.items():
+        if video not in known:
+            continue
         tracks = []
         for number, track in enumerate(given):
             if missing := [name for name in ("category", "score", "trajectory") if name not in track]:

@@ -126,6 +126,16 @@ class VideoRelationProcessor(ProcessorMixin):
         inputs.segments, inputs.boxes, inputs.starts = segments, boxes, starts
         return inputs
 
+    def segment_begins(self, first: int, last: int) -> list[int]:
+        """First frames of the segments that cover the frames [first, last).
+
+        Example:
+            >>> VideoRelationProcessor(["dog"], ["chase"], segment_frames=30, segment_stride=15).segment_begins(0, 70)
+            [0, 15, 30, 40]
+        """
+        begins = list(range(first, last - self.segment_frames + 1, self.segment_stride)) or [first]
+        return begins if begins[-1] + self.segment_frames >= last else [*begins, last - self.segment_frames]
+
     def post_process_relations(
         self,
         output: VideoRelationOutput,
@@ -213,10 +223,7 @@ class VideoRelationProcessor(ProcessorMixin):
         if not boxes:
             return []
         first, last = min(starts), max(start + len(track) for start, track in zip(starts, boxes, strict=True))
-        begins = list(range(first, last - self.segment_frames + 1, self.segment_stride)) or [first]
-        if begins[-1] + self.segment_frames < last:
-            begins.append(last - self.segment_frames)
-        segments = [Segment(video, begin, []) for begin in begins]
+        segments = [Segment(video, begin, []) for begin in self.segment_begins(first, last)]
         for segment in segments:
             for index, track in enumerate(boxes):
                 begin, end = self._part(segment, track, starts[index])

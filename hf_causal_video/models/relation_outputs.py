@@ -1,7 +1,10 @@
 """What a relation model returns: object classes of the tracks and predicates of the pairs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
@@ -29,3 +32,25 @@ class VideoRelationOutput(ModelOutput):
     pair_video: Tensor | None = None
     references: Tensor | None = None
     responsibilities: Tensor | None = None
+
+
+def judge_segments(model: Any, inputs: Mapping[str, Tensor], at_once: int = 8) -> VideoRelationOutput | None:
+    """Judge the segments of `VideoRelationProcessor` a few at a time, for their pairs decide how much memory it takes.
+
+    Args:
+        model: a relation model, in evaluation mode.
+        inputs: what the processor returned.
+        at_once: segments a pass.
+
+    Returns:
+        What the passes say together, without losses and references; None without segments.
+    """
+    names = ("predicate_logits", "object_logits", "pair_index", "pair_video")
+    columns: dict[str, list[Tensor]] = {name: [] for name in names}
+    for start in range(0, len(inputs["track_boxes"]), at_once):
+        part = model(**{name: value[start : start + at_once].to(model.device) for name, value in inputs.items()})
+        for name in names:
+            columns[name].append(part[name] + start if name == "pair_video" else part[name])
+    if not columns[names[0]]:
+        return None
+    return VideoRelationOutput(**{name: torch.cat(values) for name, values in columns.items()})

@@ -121,14 +121,22 @@ class DataArguments:
     world: dict[str, Any] | str | None = _told(
         None,
         "Options of the confounded world: study (selection, grounding or rendered), train_clips, "
-        "eval_clips, seed, and any field of data.WorldConfig.",
+        "eval_clips, seed, and any field of data.WorldConfig. Of a relation method: train_pairs, eval_pairs, seed, and "
+        "any field of data.relation_world.RelationWorldConfig.",
+    )
+    relations: dict[str, Any] | str | None = _told(
+        None,
+        "Options of a relation method, whose `dataset` maps splits to annotations (a folder of VidVRD or VidOR json, "
+        "PATH[10%%:] for a part of its videos) and whose `features` to tracks (none: the annotated tracks): reader "
+        "(annotations or jaad), segment_frames, segment_stride, appearance, positive, negative, min_overlap, "
+        "max_pairs, inclusive.",
     )
 
     def __post_init__(self):
         for name in ("dataset", "features"):
             if str(getattr(self, name)).startswith("{"):
                 setattr(self, name, _mapping(name, getattr(self, name)))
-        self.world = _mapping("world", self.world)
+        self.world, self.relations = _mapping("world", self.world), _mapping("relations", self.relations)
         if not self.dataset:
             raise CausalVideoError(
                 "no dataset",
@@ -136,7 +144,7 @@ class DataArguments:
                 expected="'world', a folder, a Hub id, or csv files by split",
                 fix="add --dataset NAME",
             )
-        if self.dataset != "world" and not self.features:
+        if self.dataset != "world" and not self.features and not self.relations:
             raise CausalVideoError(
                 "no features", found=self.features, expected="a feature set", fix="add --features FOLDER_OR_HUB_ID"
             )
@@ -161,6 +169,12 @@ class DataArguments:
         """`world` as the mapping that it is after parsing."""
         assert isinstance(self.world, dict)
         return self.world
+
+    @property
+    def relation_options(self) -> dict[str, Any]:
+        """`relations` as the mapping that it is after parsing."""
+        assert isinstance(self.relations, dict)
+        return self.relations
 
 
 @dataclass

@@ -18,16 +18,14 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
-from torch.utils.data import Subset
 from transformers import PreTrainedModel, set_seed
 from transformers.trainer_callback import TrainerState
 from transformers.utils.logging import disable_progress_bar
 
-from hf_causal_video.data import VideoQACollator, VideoQADataset
 from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.models import RELATION_METHODS
+from hf_causal_video.training import question_task, relation_task
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments, DataArguments, ModelArguments
-from hf_causal_video.training.build import build_model
 from hf_causal_video.training.callbacks import bare_model
 from hf_causal_video.training.checkpoints import (
     METRICS_FILE,
@@ -38,10 +36,7 @@ from hf_causal_video.training.checkpoints import (
     stopped_early,
     write_atomically,
 )
-from hf_causal_video.training.datasets import load_splits
 from hf_causal_video.training.lora import add_lora
-from hf_causal_video.training.measure import measure
-from hf_causal_video.training.predict import predict
 from hf_causal_video.training.recipe import ConfigParser, resolved_recipe
 from hf_causal_video.training.trainer import CausalVideoTrainer
 from hf_causal_video.version import __version__
@@ -70,12 +65,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     started = time.perf_counter()
     set_seed(arguments.seed)
     chosen = [data_arguments.train_split, data_arguments.validation_split]
-    splits = load_splits(data_arguments, [*chosen, *data_arguments.test_splits])
-    model, processor = build_model(model_arguments, data_arguments, splits[chosen[0]])
+    task: Any = relation_task if model_arguments.method in RELATION_METHODS else question_task
+    splits = task.load_splits(data_arguments, [*chosen, *data_arguments.test_splits])
+    model, processor = task.build_model(model_arguments, data_arguments, splits[chosen[0]])
     if model_arguments.lora_rank:
         model = add_lora(model, model_arguments.lora_rank, model_arguments.lora_alpha)
-    collator = VideoQACollator(processor)
-    trainer = CausalVideoTrainer(
+    collator = task.collator(processor)
+    trainer = task.Trainer(
         model=model, args=arguments, data_collator=collator,
         train_dataset=splits[chosen[0]], eval_dataset=splits[chosen[1]],
     )  # fmt: skip
@@ -90,11 +86,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     for name in splits:
         if name == data_arguments.train_split:
             continue
-        records = _answer(saved, splits[name], collator, arguments)
+        records = task.answer(saved, splits[name], collator, arguments)
         if trainer.is_world_process_zero():
             lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
             write_atomically(folder / "predictions" / f"{name}.jsonl", lines)
-            numbers = measure(records, splits[name].questions)
+            numbers = task.measure(records, splits[name], splits[chosen[0]])
             if name == data_arguments.validation_split:
                 metrics["validation"] = numbers
             else:
@@ -115,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         history = "".join(json.dumps(entry) + "\n" for entry in state.log_history)
         write_atomically(folder / "training_log.jsonl", history)
         write_atomically(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")  # last: now all is there
-        _print_summary(metrics, data_arguments, folder)
+        _print_summary(metrics, data_arguments, folder, task.headline)
     PartialState().wait_for_everyone()
     return metrics
 
@@ -154,20 +150,6 @@ def _save(trainer: CausalVideoTrainer, processor: Any, folder: Path) -> PreTrain
     return saved
 
 
-def _answer(
-    model: PreTrainedModel,
-    dataset: VideoQADataset,
-    collator: VideoQACollator,
-    arguments: CausalVideoTrainingArguments,
-) -> list[dict[str, Any]]:
-    """Answer a split, each process its share, and bring the records back into the order of the questions."""
-    share = Subset(dataset, range(arguments.process_index, len(dataset), arguments.world_size))
-    show = arguments.process_index == 0 and not arguments.disable_tqdm
-    records = gather_object(predict(model, share, collator, arguments.per_device_eval_batch_size, show))
-    by_id = {record["question_id"]: record for record in records}
-    return [by_id[question_id] for question_id in dataset.questions["question_id"]]
-
-
 def _card_data(
     metrics: dict[str, Any],
     model_arguments: ModelArguments,
@@ -178,13 +160,15 @@ def _card_data(
     """What a model card says about this run; every number carries its mark."""
     measured = [(data_arguments.validation_split, "validation", metrics["validation"])]
     measured += [(name, "test", numbers) for name, numbers in metrics["test"].items()]
+    text = getattr(model.config, "text_config", None)
     packages = ("torch", "transformers", "accelerate", "datasets", "peft", "numpy")
     return {
         "method": model_arguments.method,
         "preset": model_arguments.preset,
-        "text_encoder": model_arguments.text_model or f"new {model.config.text_config.model_type}",
+        "text_encoder": model_arguments.text_model or (f"new {text.model_type}" if text is not None else None),
         "dataset": data_arguments.dataset,
-        "features": model.config.feature_provenance,
+        "features": getattr(model.config, "feature_provenance", None),
+        "tracks": getattr(model.config, "trajectory_provenance", None),
         "parameters": model.num_parameters(),
         "metrics": [
             {"split": split, "role": role, "name": name, "value": value, "unit": "percent", "mark": "measured here"}
@@ -206,9 +190,8 @@ def _card_data(
     }
 
 
-def _print_summary(metrics: dict[str, Any], data_arguments: DataArguments, folder: Path) -> None:
+def _print_summary(metrics: dict[str, Any], data_arguments: DataArguments, folder: Path, headline: Any) -> None:
     print(f"\nbest checkpoint: step {metrics['best']['step']}, chosen on {data_arguments.validation_split}")
     for name, numbers in {data_arguments.validation_split: metrics["validation"], **metrics["test"]}.items():
-        accuracy = f"{numbers['Acc']:.2f} %" if numbers else "answers unknown"
-        print(f"  {name:<14} accuracy {accuracy:>9}   (measured here)")
+        print(f"  {name:<14} {headline(numbers)}   (measured here)")
     print(f"model, processor, predictions, {METRICS_FILE}, card_data.json and {RECIPE_FILE} are in {folder}")

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.models import METHODS
+from hf_causal_video.models import METHODS, RELATION_METHODS
 from hf_causal_video.training import ConfigParser, read_recipe
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments, DataArguments, ModelArguments
 from hf_causal_video.training.recipe import resolved_recipe
@@ -123,7 +123,7 @@ def test_packaged_recipes_name_a_preset_and_parse(name: str):
     if "dataset" not in read_recipe(name):
         given += ["--dataset", "questions"]
     model, _, training = parse("--config", name, *given, "--fp16", "false")
-    config_class = METHODS[model.method][0]
+    config_class = {**METHODS, **RELATION_METHODS}[model.method][0]
     overrides = {key: value for key, value in model.overrides.items() if key != "text_config"}
     assert config_class.preset(model.preset, **overrides)
     assert training.learning_rate < 1e-2

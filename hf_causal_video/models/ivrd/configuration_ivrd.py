@@ -8,11 +8,12 @@ from transformers import PreTrainedConfig
 from hf_causal_video.errors import CausalVideoError
 
 LITERAL: dict[str, Any] = {"prior_train": "uniform", "prior_eval": "uniform"}
+STARTED: dict[str, Any] = {"prototype_warmup": 0.1, **LITERAL}  # prototypes from class means, as reconstructed
 # "paper" is the back-door sum as the paper states it; no code is public, so there is no "official" preset.
 PRESETS: dict[str, dict[str, Any]] = {
     "clean": {},
-    "paper": {"intervention": "nwgm", **LITERAL},
-    "paper-exact": {"intervention": "exact", **LITERAL},
+    "paper": {"intervention": "nwgm", **STARTED},
+    "paper-exact": {"intervention": "exact", **STARTED},
     "plain": {"intervention": "none", "classifier": "linear", **LITERAL},
     "cosine": {"intervention": "none", "classifier": "cosine", **LITERAL},
     "logit-adjustment": {"intervention": "none", "classifier": "linear"},
@@ -40,6 +41,8 @@ class IVRDConfig(PreTrainedConfig):
         similarity_scale: scale of cosine similarities.
         prototype_update: prototypes are "learned", move as "ema" of class means, or stay "frozen" as set.
         prototype_momentum: mu of "ema".
+        prototype_warmup: share of the training steps without intervention, after which the prototypes start from the
+            class means of the relation references (reconstruction); 0 keeps their random start.
         multi_label: a pair may have several predicates, or none, judged by a sigmoid each (the public datasets);
             False: exactly one, by softmax (the confounded world).
         focal_gamma: focal loss of VidVRD-II; 0 is plain cross-entropy.
@@ -69,6 +72,7 @@ class IVRDConfig(PreTrainedConfig):
     similarity_scale: float | int = 16.0
     prototype_update: Literal["learned", "ema", "frozen"] = "learned"
     prototype_momentum: float | int = 0.99
+    prototype_warmup: float | int = 0.0
     multi_label: bool = True
     focal_gamma: float | int = 0.0
     object_loss_weight: float | int = 1.0
@@ -106,9 +110,10 @@ class IVRDConfig(PreTrainedConfig):
                 "IVRD config", found=f"classes, predicates, hidden size {sizes}, feature_dim={self.feature_dim}",
                 expected="at least 1 each, hidden_size even (two directions), feature_dim >= 0", fix="change one",
             )  # fmt: skip
-        if not 0 <= self.prototype_momentum <= 1 or self.focal_gamma < 0 or self.similarity_scale <= 0:
+        shares = (self.prototype_momentum, self.prototype_warmup)
+        if not all(0 <= share <= 1 for share in shares) or self.focal_gamma < 0 or self.similarity_scale <= 0:
             raise CausalVideoError(
-                "IVRD config", found=f"momentum {self.prototype_momentum}, focal_gamma {self.focal_gamma}, "
-                f"similarity_scale {self.similarity_scale}", expected="momentum in [0, 1], gamma >= 0, scale > 0",
-                fix="change one",
+                "IVRD config", found=f"momentum, warm-up {shares}, focal_gamma {self.focal_gamma}, "
+                f"similarity_scale {self.similarity_scale}",
+                expected="momentum and warm-up in [0, 1], gamma >= 0, scale > 0", fix="change one",
             )  # fmt: skip

@@ -47,6 +47,7 @@ class IVRDForVideoRelationDetection(PreTrainedModel):
     main_input_name = "track_boxes"
     base_model_prefix = ""
     accepts_loss_kwargs = False  # the loss is a batch mean; the Trainer must not rescale it
+    warming_up = False  # training without intervention, until the prototypes are set; the trainer switches it
 
     def __init__(self, config: IVRDConfig):
         super().__init__(config)
@@ -163,7 +164,11 @@ class IVRDForVideoRelationDetection(PreTrainedModel):
         """Predicate logits (R, P) under the prior of this mode, and the share of each prototype."""
         kind = self.config.prior_train if self.training else self.config.prior_eval
         if self.config.intervention in ("nwgm", "exact"):
-            return self.intervention(references, self.prototypes.vectors, self.prior.probabilities(kind))
+            # warm-up: prototypes of 0 leave h([r; z]) = W1 r, and every weight in the graph
+            prototypes = self.prototypes.vectors * (0.0 if self.warming_up and self.training else 1.0)
+            return self.intervention(references, prototypes, self.prior.probabilities(kind))
+        if self.warming_up and self.training and self.config.intervention == "mixture":
+            kind = "uniform"
         prior = self.prior.logits(kind)
         if not self.config.uses_prototypes:
             return self.predicate_classifier(references) + prior, None
