@@ -1,8 +1,9 @@
 """A Hub on this machine, so that tests speak to it through the real huggingface_hub client and no network.
 
-It keeps repositories in memory and answers what the client asks: create, preupload, Git LFS upload, commit, tag,
-resolve (ranges, commit and entity headers), revisions, file tree, whoami. Whoever writes must show the token; to those
-who do not, a private repository does not exist. Xet is not spoken: `environment` turns it off.
+It keeps repositories in memory and answers what the client asks: create, delete, preupload, Git LFS upload, commit,
+branch, tag, resolve (ranges, commit and entity headers), revisions, file tree, whoami. Whoever writes must show the
+token; to those who show none, a private repository does not exist, and `read_token` reads only. `broken` names routes
+that fail. Xet is not spoken: `environment` turns it off.
 """
 
 import base64
@@ -20,16 +21,22 @@ LARGE = (".parquet", ".safetensors", ".bin")  # files that travel by Git LFS, as
 API = r"/api/(?P<kind>model|dataset)s/(?P<name>[^/]+/[^/]+)"
 PAGE = r"/(?:(?P<kind>dataset)s/)?(?P<name>[^/]+/[^/]+)"
 FIXED = {
-    "/api/whoami-v2": {"type": "user", "name": "me", "orgs": [{"name": "org"}]},
+    "/api/whoami-v2": {
+        "type": "user",
+        "name": "me",
+        "orgs": [{"name": "org", "roleInOrg": "write"}, {"name": "readers", "roleInOrg": "read"}],
+    },
     "/api/validate-yaml": {"errors": [], "warnings": []},
 }
 ROUTES = (  # methods, path, who answers
     ("POST", "/api/repos/create", "create"),
+    ("DELETE", "/api/repos/delete", "delete"),
     ("POST", API + "/preupload/(?P<revision>[^/]+)", "preupload"),
     ("POST", PAGE + r"\.git/info/lfs/objects/batch", "lfs_batch"),
     ("PUT", "/lfs/(?P<oid>[0-9a-f]{64})", "lfs_upload"),
     ("POST", API + "/commit/(?P<revision>[^/]+)", "commit"),
     ("POST", API + "/tag/(?P<revision>[^/]+)", "tag"),
+    ("POST", API + "/branch/(?P<branch>[^/]+)", "branch"),
     ("GET", API + "(?:/revision/(?P<revision>[^/]+))?", "info"),
     ("GET", API + "/tree/(?P<revision>[^/]+)(?:/(?P<folder>.+))?", "tree"),
     ("GET HEAD", PAGE + "/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
@@ -42,12 +49,13 @@ class Repository:
 
     name: str
     private: bool = False
+    hidden: bool = False  # somebody else's private one: it is there, and the token may not see it
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
 
-    def commit(self, files: dict[str, bytes]) -> str:
+    def commit(self, files: dict[str, bytes], ref: str = "main") -> str:
         sha = hashlib.sha1(f"{self.name}/{len(self.commits)}".encode()).hexdigest()
-        self.commits[sha], self.refs["main"] = files, sha
+        self.commits[sha], self.refs[ref] = files, sha
         return sha
 
     @property
@@ -59,7 +67,8 @@ class LoopbackHub:
     """Serve repositories on a free loopback port while the `with` block lasts."""
 
     def __init__(self, token: str = "hf_secretOfTheLoopbackHub"):
-        self.token, self.lock = token, threading.Lock()
+        self.token, self.read_token, self.lock = token, f"{token}ForReadersAlone", threading.Lock()
+        self.broken: set[str] = set()
         self.repositories: dict[tuple[str, str], Repository] = {}  # by kind and name
         self.uploads: dict[str, bytes] = {}  # by SHA-256; empty until they come
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
@@ -107,24 +116,29 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    do_GET = do_HEAD = do_POST = do_PUT = serve
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = serve
 
     def route(self, path: str) -> Any:
         shown = self.headers.get("Authorization")
-        if shown and shown != f"Bearer {self.hub.token}":
+        writes = self.command in ("POST", "DELETE") and path not in FIXED  # a PUT goes to an address given to a member
+        if shown and shown not in (f"Bearer {self.hub.token}", f"Bearer {self.hub.read_token}"):
             raise _Refused(401, "", "Invalid credentials in Authorization header")
-        if not shown and (self.command == "POST" or path in FIXED):  # a PUT goes to an address given to a member
+        if not shown and (writes or path in FIXED):
             raise _Refused(401, "", "Invalid username or password.")
+        if writes and shown == f"Bearer {self.hub.read_token}":
+            raise _Refused(403, "", "Forbidden: you must use a write token to upload to a repository.")
         if path in FIXED:
             return FIXED[path]
         routes = ((re.fullmatch(pattern, path), name) for methods, pattern, name in ROUTES if self.command in methods)
         found, name = next(((found, name) for found, name in routes if found), (None, ""))
         if found is None:
             raise _Refused(404, "", "not on the loopback Hub")
+        if name in self.hub.broken:
+            raise _Refused(500, "", "Internal Error")
         self.parts = found.groupdict()
         if "name" in self.parts:
             repository = self.hub.repositories.get((self.parts["kind"] or "model", self.parts["name"]))
-            if repository is None or (repository.private and not shown):
+            if repository is None or repository.hidden or (repository.private and not shown):
                 raise _Refused(404 if shown else 401, "RepoNotFound", "Repository not found")
             revision = self.parts.get("revision") or "main"
             self.repository, self.sha = repository, repository.refs.get(revision, revision)
@@ -142,6 +156,11 @@ class _Handler(BaseHTTPRequestHandler):
             made.commit({".gitattributes": b""})
             self.hub.repositories[kind, name] = made
         return {"url": f"{self.hub.url}/{'' if kind == 'model' else 'datasets/'}{name}"}, 200 if is_new else 409, {}
+
+    def delete(self) -> Any:
+        asked = json.loads(self.body)
+        del self.hub.repositories[asked.get("type") or "model", f"{asked.get('organization') or 'me'}/{asked['name']}"]
+        return {}
 
     def preupload(self) -> Any:
         files = json.loads(self.body)["files"]
@@ -174,16 +193,24 @@ class _Handler(BaseHTTPRequestHandler):
                     files[value["path"]] = self.hub.uploads[value["oid"]]
                 case "deletedFile", value:
                     del files[value["path"]]
-        sha = self.repository.commit(files)
+        sha = self.repository.commit(files, self.parts["revision"])
         return {"commitOid": sha, "commitUrl": f"{self.hub.url}/{self.repository.name}/commit/{sha}"}
 
     def tag(self) -> Any:
         self.repository.refs[json.loads(self.body)["tag"]] = self.sha
         return {}
 
+    def branch(self) -> Any:
+        if self.parts["branch"] in self.repository.refs:
+            raise _Refused(409, "", "Reference already exists")
+        self.repository.refs[self.parts["branch"]] = self.sha
+        return {}
+
     def info(self) -> Any:
         files = [{"rfilename": path} for path in self.files]
-        return {"id": self.parts["name"], "sha": self.sha, "private": self.repository.private, "siblings": files}
+        told = {"id": self.parts["name"], "sha": self.sha, "private": self.repository.private, "siblings": files}
+        config = json.loads(self.files.get("config.json", b"{}"))
+        return told | {"config": {name: config[name] for name in ("architectures", "model_type") if name in config}}
 
     def tree(self) -> Any:
         folder, entries = f"{self.parts['folder']}/" if self.parts["folder"] else "", {}

@@ -1,0 +1,184 @@
+"""The README of a pushed checkpoint, written from its config, its recipe and what was measured on it.
+
+Why: a typed card ages with the first retraining. Here each line is read from a file that the run wrote, and every
+number carries its mark.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+from transformers import PreTrainedConfig
+
+from hf_causal_video.hub.checks import Checkpoint
+from hf_causal_video.hub.results import Result, dataset_name, read_recipe, read_results, read_run
+from hf_causal_video.version import __version__
+
+METHOD_FOLDERS = Path(__file__).resolve().parents[1] / "models"
+METRIC_TYPES = {"Acc": "accuracy", "accuracy": "accuracy"}  # how the Hub calls them
+HOUSEKEEPING = {"text_config", "feature_provenance", "trajectory_provenance"}  # told elsewhere in a card
+LIBRARY = "hf-causal-video"
+
+
+def repository_card(checkpoint: Checkpoint, repo_id: str, license_id: str) -> str:
+    """Write the card of a checkpoint, metadata and text.
+
+    Args:
+        checkpoint: from `open_checkpoint`.
+        repo_id: where it is going.
+        license_id: licence of the weights, as the Hub names it.
+
+    Raises:
+        CausalVideoError: results of other weights.
+    """
+    results, run, recipe = read_results(checkpoint.run), read_run(checkpoint.run), read_recipe(checkpoint.run)
+    metadata = _metadata(checkpoint, repo_id, license_id, results, run)
+    parts = [
+        f"# {repo_id.split('/')[-1]}",
+        introduction(checkpoint.method),
+        _load(checkpoint, repo_id),
+        _measured(results, run),
+        architecture(checkpoint.model.config, checkpoint.model.num_parameters()),
+        _provenance(checkpoint.model.config),
+        _training(run),
+        recipe_text(recipe),
+        f"*Written by hf-causal-video {__version__} from the checkpoint's own files.*",
+    ]
+    return f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
+
+
+def introduction(method: str) -> str:
+    """What a method is: the paper and the first paragraph of its own README."""
+    _, paper, text, *_ = (METHOD_FOLDERS / method / "README.md").read_text(encoding="utf-8").split("\n\n")
+    return f"{paper}\n\n{text}"
+
+
+def architecture(config: PreTrainedConfig, parameters: int) -> str:
+    """A section on the network: its size, its text encoder, and every field of its config.
+
+    Args:
+        config: of the model.
+        parameters: how many weights it has.
+    """
+    text = getattr(config, "text_config", None)
+    rows = [("parameters", f"{parameters:,}")]
+    if text is not None:
+        layers = getattr(text, "num_hidden_layers", "?")
+        rows.append(("text encoder", f"{text.model_type}, {layers} layers of width {text.hidden_size}"))
+    names = [name for name in type(config).__annotations__ if name not in HOUSEKEEPING]
+    rows += [(f"`{name}`", f"`{getattr(config, name)}`") for name in names if hasattr(config, name)]
+    return f"## Architecture\n\n{type(config).__name__}\n\n" + table(("field", "value"), rows)
+
+
+def recipe_text(recipe: dict[str, Any] | None) -> str:
+    """A section with the recipe, as YAML that a training run reads."""
+    if recipe is None:
+        return "## Recipe\n\nNone was kept with these weights."
+    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+    command = "`accelerate launch scripts/train.py --config recipe.yaml --output_dir ...`"
+    return f"## Recipe\n\n{command}\n\n```yaml\n{text}```"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name is one of a repository, and not a folder here."""
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not Path(name).exists()
+
+
+def _metadata(
+    checkpoint: Checkpoint, repo_id: str, license_id: str, results: list[Result], run: dict[str, Any]
+) -> ModelCardData:
+    task, encoder, dataset = _task(checkpoint), str(run.get("text_encoder")), dataset_name(run)
+    evaluated = [
+        EvalResult(
+            task_type=task,
+            dataset_type=one.dataset,
+            dataset_name=one.dataset,
+            dataset_split=one.split,
+            metric_type=METRIC_TYPES.get(one.metric, one.metric),
+            metric_name=one.metric,
+            metric_value=round(one.value, 4),
+        )
+        for one in results
+    ]
+    return ModelCardData(
+        license=license_id,
+        library_name="peft" if checkpoint.base else "transformers",
+        pipeline_tag=None if checkpoint.is_relation else "visual-question-answering",
+        tags=[LIBRARY, task, checkpoint.method, "causality", "custom_code"],
+        base_model=checkpoint.base or (encoder if is_hub_id(encoder) else None),
+        datasets=[dataset] if is_hub_id(dataset) else None,
+        model_name=repo_id.split("/")[-1] if evaluated else None,
+        eval_results=evaluated or None,
+    )
+
+
+def _load(checkpoint: Checkpoint, repo_id: str) -> str:
+    alone = "transformers, torch and peft" if checkpoint.base else "transformers and torch"
+    lines = [
+        f"import hf_causal_video                      # or, with {alone} alone: trust_remote_code=True",
+        "from transformers import AutoModel, AutoProcessor" + ("" if checkpoint.base else ", pipeline"),
+        "",
+        f'model = AutoModel.from_pretrained("{repo_id}")',
+        f'processor = AutoProcessor.from_pretrained("{repo_id}")',
+    ]
+    if not checkpoint.base:
+        asked = 'question="...", choices=["...", "..."]' if _has_choices(checkpoint) else 'question="..."'
+        clip = '"clip.mp4"' if checkpoint.is_relation else f'"clip.mp4", {asked}'
+        lines.append(f'pipeline("{_task(checkpoint)}", model="{repo_id}")({clip})')
+    about = (
+        "Adapters of the text encoder and all of the method's own weights; the line that loads the model follows "
+        f"them to their base [{checkpoint.base}](https://huggingface.co/{checkpoint.base}).\n\n"
+        if checkpoint.base
+        else ""
+    )
+    return f"## Load\n\n{about}```python\n" + "\n".join(lines) + "\n```"
+
+
+def _task(checkpoint: Checkpoint) -> str:
+    return "video-relation-detection" if checkpoint.is_relation else "video-question-answering"
+
+
+def _has_choices(checkpoint: Checkpoint) -> bool:
+    return not checkpoint.is_relation and checkpoint.model.config.num_answers is None
+
+
+def _measured(results: list[Result], run: dict[str, Any]) -> str:
+    if not results:
+        return "## Measured here\n\nNothing yet."
+    rows = [
+        (one.dataset, one.split + (" (chosen by it)" if one.chosen else ""), one.metric, f"{one.value:.2f}")
+        for one in results
+    ]
+    told = f"Seed {run['seed']}; checkpoint chosen by {run['chosen_by']}. " if run else ""
+    sure = all(one.bound for one in results)
+    bound = "" if sure else "The reports name the folder and are younger than the weights, but do not hold their hash."
+    note = (told + bound).strip()
+    return "## Measured here\n\n" + table(("dataset", "split", "metric", "%"), rows) + (f"\n\n{note}" if note else "")
+
+
+def _provenance(config: PreTrainedConfig) -> str:
+    for name, what in (("feature_provenance", "features"), ("trajectory_provenance", "tracks")):
+        made = getattr(config, name, None)
+        if made:
+            rows = [(key, f"`{value}`") for key, value in made.items() if value not in (None, {}, "")]
+            return f"## What it reads\n\nOther {what} than these are refused.\n\n" + table(("field", "value"), rows)
+    return ""
+
+
+def _training(run: dict[str, Any]) -> str:
+    if not run:
+        return ""
+    training, versions = run.get("training", {}), run.get("versions", {})
+    rows = [(name, str(run[name])) for name in ("hardware", "precision", "seed") if run.get(name) is not None]
+    rows += [(name.replace("_", " "), str(value)) for name, value in training.items() if value is not None]
+    rows += [("versions", ", ".join(f"{name} {version}" for name, version in versions.items()))]
+    return "## Training\n\n" + table(("", ""), rows)

@@ -1,0 +1,222 @@
+"""What must hold before a checkpoint leaves this machine: it loads whole, its parts belong together, it is finite.
+
+Why: a repository is read by strangers who cannot ask. A missing key, a NaN, or a processor of another vocabulary gives
+them wrong numbers and no error.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.models import METHODS, RELATION_METHODS
+
+WEIGHTS = "model*.safetensors"
+ADAPTER = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checked checkpoint.
+
+    Args:
+        folder: where it lies.
+        method: its name in the tables of methods.
+        model, processor: as loaded.
+        run: folder of the training run, whose recipe and results belong to it; the folder itself, or for adapters the
+            folder that holds theirs.
+        base: Hub id of the model that adapters go onto; None for a whole model.
+    """
+
+    folder: Path
+    method: str
+    model: PreTrainedModel
+    processor: Any
+    run: Path
+    base: str | None = None
+
+    @property
+    def is_relation(self) -> bool:
+        """Whether it detects relations rather than answering questions."""
+        return self.method in RELATION_METHODS
+
+    @property
+    def weights(self) -> list[Path]:
+        """The weights that travel."""
+        return sorted(self.folder.glob(ADAPTER if self.base else WEIGHTS))
+
+
+def open_checkpoint(folder: str | Path, base: str | None = None) -> Checkpoint:
+    """Load a checkpoint from a folder and refuse it unless everything in it fits together.
+
+    Args:
+        folder: what `save_pretrained` or a training run wrote: a whole model with its processor, or adapters.
+        base: Hub id of the model the adapters go onto; by default the one they name.
+
+    Raises:
+        CausalVideoError: no checkpoint, weights that are missing, unknown, torn or not finite, a config or a processor
+            of another model, adapters without a base on the Hub.
+    """
+    folder = Path(folder)
+    if (folder / "adapter_config.json").is_file():
+        return _open_adapter(folder, base)
+    if base is not None:
+        raise CausalVideoError(
+            f"{folder} holds no adapters", found="--base with a whole model",
+            expected="a folder with adapter_config.json",
+            fix="leave --base out, or name the folder of the adapters",
+        )  # fmt: skip
+    method = _method(folder)
+    config_class, model_class, processor_class = (METHODS | RELATION_METHODS)[method]
+    _check_weight_files(folder, WEIGHTS)
+    config = _loaded(folder, "config.json", lambda: config_class.from_pretrained(folder))
+    if model_class.__name__ not in (config.architectures or []):
+        raise CausalVideoError(
+            f"config.json of {folder}", found=f"architectures {config.architectures}", expected=model_class.__name__,
+            fix="save the model with save_pretrained",
+        )  # fmt: skip
+    model, report = _loaded(
+        folder,
+        "the weights",
+        lambda: model_class.from_pretrained(
+            folder, config=config, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True
+        ),
+    )
+    mismatched = [key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]]
+    if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"], *mismatched}):
+        raise CausalVideoError(
+            f"the weights of {folder} do not fit its config",
+            found=f"missing, unknown or of another shape: {wrong[:8]}",
+            expected="exactly the weights of the config's network", fix="save model and config together",
+        )  # fmt: skip
+    _check_finite(folder, dict(model.state_dict()))
+    processor = _loaded(
+        folder, "the processor", lambda: processor_class.from_pretrained(folder, local_files_only=True)
+    )
+    checkpoint = Checkpoint(folder, method, model.eval(), processor, folder)
+    _check_match(checkpoint)
+    return checkpoint
+
+
+def _open_adapter(folder: Path, base: str | None) -> Checkpoint:
+    """Adapters: they must name a base on the Hub, fit onto it, and have their processor beside or above them."""
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors.torch import load_file
+    from transformers import AutoModel
+
+    _check_weight_files(folder, ADAPTER)
+    base = base or json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    if not base or Path(base).exists() or base.count("/") != 1:
+        raise CausalVideoError(
+            f"the adapters in {folder}", found=f"base {base!r}", expected="the Hub id of the model they go onto",
+            fix="push the base first, then name it: --base org/base",
+        )  # fmt: skip
+    bare = _loaded(folder, f"the base {base}", lambda: AutoModel.from_pretrained(base))
+    if bare.config.model_type not in METHODS | RELATION_METHODS:
+        raise CausalVideoError(
+            f"the base {base}", found=f"model_type {bare.config.model_type}", expected="a method of this package",
+            fix="name the base that the adapters were trained on",
+        )  # fmt: skip
+    wrapped = _loaded(folder, "the adapters", lambda: PeftModel.from_pretrained(bare, folder))
+    stored, wanted = load_file(folder / ADAPTER), get_peft_model_state_dict(wrapped)
+    if wrong := sorted(set(stored) ^ set(wanted)):
+        raise CausalVideoError(
+            f"the adapters in {folder} do not fit {base}", found=f"missing or unknown: {wrong[:8]}",
+            expected="the adapters of that model", fix="name the base that they were trained on",
+        )  # fmt: skip
+    _check_finite(folder, stored)
+    run = folder if (folder / "processor_config.json").is_file() else folder.parent
+    processor_class = (METHODS | RELATION_METHODS)[bare.config.model_type][2]
+    processor = _loaded(run, "the processor", lambda: processor_class.from_pretrained(run, local_files_only=True))
+    checkpoint = Checkpoint(folder, bare.config.model_type, wrapped.get_base_model().eval(), processor, run, base)
+    _check_match(checkpoint)
+    return checkpoint
+
+
+def _method(folder: Path) -> str:
+    if not (folder / "config.json").is_file():
+        raise CausalVideoError(
+            "no checkpoint to push", found=f"no config.json in {folder}", expected="a folder with model and processor",
+            fix="name the --output_dir of a training run, or save both with save_pretrained",
+        )  # fmt: skip
+    try:
+        method = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CausalVideoError(
+            f"config.json of {folder} cannot be read", found=repr(error), expected="JSON with a model_type",
+            fix="save the model again",
+        ) from error  # fmt: skip
+    if method not in METHODS | RELATION_METHODS:
+        raise CausalVideoError(
+            f"{folder} is no model of this package", found=f"model_type {method!r}",
+            expected=", ".join(METHODS | RELATION_METHODS), fix="push it with its own library",
+        )  # fmt: skip
+    return method
+
+
+def _check_weight_files(folder: Path, pattern: str) -> None:
+    files = sorted(folder.glob(pattern))
+    if not files:
+        names = ", ".join(sorted(path.name for path in folder.iterdir()))
+        raise CausalVideoError(
+            f"no weights in {folder}", found=names[:200], expected=pattern,
+            fix="save with save_pretrained; pickled weights are not pushed",
+        )  # fmt: skip
+    for file in files:
+        try:
+            with safe_open(file, "pt") as opened:
+                opened.keys()
+        except (SafetensorError, OSError) as error:
+            raise CausalVideoError(
+                f"{file} cannot be read", found=str(error), expected="a whole safetensors file", fix="save it again"
+            ) from error
+
+
+def _check_finite(folder: Path, state: dict[str, Any]) -> None:
+    bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise CausalVideoError(
+            f"the weights of {folder}", found=f"NaN or infinity in {', '.join(bad[:5])}", expected="finite weights",
+            fix="train again; a run that diverged is no model",
+        )  # fmt: skip
+
+
+def _check_match(checkpoint: Checkpoint) -> None:
+    """The processor speaks the model's vocabulary, and knows its answers or its classes."""
+    config, processor = checkpoint.model.config, checkpoint.processor
+    pairs: list[tuple[str, int | None, list[Any]]] = []
+    if checkpoint.is_relation:
+        pairs += [("object classes", len(processor.object_classes), [config.num_object_classes])]
+        pairs += [("predicates", len(processor.predicates), [config.num_predicates])]
+    else:
+        known, size = processor.answer_vocabulary, config.num_answers
+        words = None if known is None else len(known)  # a released head has one class more: any other answer
+        pairs += [("answers in the vocabulary", words, [None] if size is None else [size, size - 1])]
+        text = getattr(config, "text_config", None)
+        if text is not None and len(processor.tokenizer) > text.vocab_size:
+            pairs += [("tokens", len(processor.tokenizer), [f"at most {text.vocab_size}"])]
+    for what, found, expected in pairs:
+        if found not in expected:
+            raise CausalVideoError(
+                f"config and processor of {checkpoint.run} are of two models",
+                found=f"{found} {what} in the processor",
+                expected=" or ".join(map(str, expected)), fix="save the processor that the model was trained with",
+            )  # fmt: skip
+
+
+def _loaded(folder: Path, what: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except CausalVideoError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise CausalVideoError(
+            f"{what} of {folder} cannot be loaded",
+            found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            expected="what save_pretrained wrote", fix="save model and processor together into one folder",
+        ) from error  # fmt: skip

@@ -1,0 +1,147 @@
+"""What of a checkpoint is uploaded, file by file, and the last look over it for what must stay here.
+
+Why: a folder of a run holds optimizer states, logs and paths; a repository needs nine files and the code to read them.
+A token or a home directory in a config is read by everyone, and stays in the history for good.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import safe_open
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.hub.bundle import auto_map, bundle
+from hf_causal_video.hub.card import repository_card
+from hf_causal_video.hub.checks import Checkpoint
+from hf_causal_video.hub.results import RECIPE_FILE, is_path, read_recipe
+from hf_causal_video.models import METHODS, RELATION_METHODS
+
+LICENSES = {  # as the Hub names them
+    "apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc0-1.0",
+}  # fmt: skip
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "vocab.txt", "merges.txt", "spm.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
+)  # fmt: skip
+VOCABULARIES = {"tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"}
+NAMES = {"_name_or_path", "name_or_path"}  # where transformers notes what a part was loaded from
+SECRETS = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|sk-[\w-]{20,}|AKIA[A-Z0-9]{16})\b"
+)
+PLACES = re.compile(
+    r"(?:(?<![\w./:~-])(?:/home|/Users|/root|/tmp|/mnt|/media|/scratch|/data|/var|/opt)/[^\s\"'`]+|\b[A-Za-z]:\\+\w+)"
+)
+
+Files = dict[str, bytes | Path]
+
+
+def repository_files(checkpoint: Checkpoint, repo_id: str, license_id: str) -> Files:
+    """Everything that a push of this checkpoint uploads: content, or the file that holds it, by its name there.
+
+    Args:
+        checkpoint: from `open_checkpoint`.
+        repo_id: where it is going; the card names it.
+        license_id: licence of the weights, as the Hub names it.
+
+    Raises:
+        CausalVideoError: an unknown licence, code that cannot travel, results of other weights.
+    """
+    if license_id not in LICENSES:
+        raise CausalVideoError(
+            "licence of the weights", found=repr(license_id), expected=", ".join(sorted(LICENSES)),
+            fix="name one by --license",
+        )  # fmt: skip
+    config_class, model_class, processor_class = (METHODS | RELATION_METHODS)[checkpoint.method]
+    places = auto_map(config_class, model_class, processor_class, _tasks(checkpoint))
+    files: Files = {path.name: path for path in checkpoint.weights}
+    config, processor = checkpoint.folder, checkpoint.run
+    if checkpoint.base:
+        adapter = _json(config / "adapter_config.json") | {"base_model_name_or_path": checkpoint.base}
+        files["adapter_config.json"] = _dump(adapter)
+    else:
+        files["config.json"] = _dump(_json(config / "config.json") | {"auto_map": places})
+        for index in config.glob("model*.safetensors.index.json"):
+            files[index.name] = index
+    files["processor_config.json"] = _dump(
+        _json(processor / "processor_config.json") | {"auto_map": {"AutoProcessor": places["AutoProcessor"]}}
+    )
+    for name in TOKENIZER_FILES:
+        if (processor / name).is_file():
+            changed = name == "tokenizer_config.json"
+            files[name] = _dump(_json(processor / name)) if changed else processor / name
+    recipe = read_recipe(checkpoint.run)
+    if recipe is not None:
+        files[RECIPE_FILE] = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode()
+    # Adapters live in the base, whose repository brings its own code; here only the processor is read from these files.
+    parts = [] if checkpoint.base else {type(module) for module in checkpoint.model.modules()}
+    code = bundle(config_class, model_class, processor_class, parts)
+    files |= {name: text.encode() for name, text in code.items()}
+    files["README.md"] = repository_card(checkpoint, repo_id, license_id).encode()
+    return files
+
+
+def check_private(files: Files, secrets: tuple[str | None, ...] = ()) -> None:
+    """Refuse to upload a token or a path of this machine.
+
+    Args:
+        files: from `repository_files`.
+        secrets: strings that must be nowhere, such as the token in use.
+
+    Raises:
+        CausalVideoError: the file that holds one, and for a path, which; a token is never repeated.
+    """
+    known, home = [secret for secret in secrets if secret], str(Path.home())
+    for name, content in files.items():
+        if name.endswith(".safetensors"):
+            assert isinstance(content, Path)
+            with safe_open(content, "pt") as opened:
+                text = json.dumps(opened.metadata() or {})
+        else:
+            raw = content.read_bytes() if isinstance(content, Path) else content
+            text = raw.decode("utf-8", errors="replace")
+        if any(secret in text for secret in known) or (name not in VOCABULARIES and SECRETS.search(text)):
+            raise CausalVideoError(
+                f"{name} is not fit to be uploaded", found="a token in it", expected="nothing secret",
+                fix="remove it, and revoke the token if it was ever public",
+            )  # fmt: skip
+        if name in VOCABULARIES or name.endswith(".py"):
+            place = home if len(home) > 5 and home in text else None
+        else:
+            found = PLACES.search(text) or (re.search(re.escape(home) + r"\b", text) if len(home) > 5 else None)
+            place = found[0] if found else None
+        if place:
+            raise CausalVideoError(
+                f"{name} is not fit to be uploaded", found=f"{place}, a path of this machine",
+                expected="names that mean something elsewhere",
+                fix="use Hub ids and file names in the recipe, the config and the features' provenance",
+            )  # fmt: skip
+
+
+def _tasks(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Auto classes by task under which the model answers to its name."""
+    if checkpoint.is_relation:
+        return ()
+    choices = checkpoint.model.config.num_answers is None
+    return ("AutoModelForMultipleChoice",) if choices else ("AutoModelForVisualQuestionAnswering",)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return _without_names(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _without_names(value: Any) -> Any:
+    """Drop notes of where a part was loaded from, if that was a folder."""
+    if isinstance(value, dict):
+        return {
+            key: _without_names(part)
+            for key, part in value.items()
+            if not (key in NAMES and isinstance(part, str) and (is_path(part) or Path(part).exists()))
+        }
+    return [_without_names(part) for part in value] if isinstance(value, list) else value
+
+
+def _dump(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,241 @@
+"""`hf-causal-video push`: look at everything first, then write it in one commit, or not at all.
+
+    hf-causal-video push outputs/transtr org/transtr-nextqa --dry-run
+
+Why one commit: whoever loads the repository meets the old state or the new one, never weights of one run beside the
+config of another.
+"""
+
+import argparse
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, get_token
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+from transformers.utils.logging import disable_progress_bar
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.hub.checks import Checkpoint, open_checkpoint
+from hf_causal_video.hub.contents import Files, check_private, repository_files
+
+EXAMPLES = """examples:
+  hf-causal-video push outputs/transtr org/transtr-nextqa --dry-run      # checks everything, uploads nothing
+  hf-causal-video push outputs/transtr org/transtr-nextqa --private
+  hf-causal-video push outputs/transtr org/transtr-nextqa --revision seed-1
+  # adapters and heads alone, onto a base that is on the Hub; loads with AutoModel.from_pretrained("org/transtr-lora")
+  hf-causal-video push outputs/transtr/adapter org/transtr-lora --base org/transtr-base
+"""
+# Files of an earlier push that this one does not write again.
+STALE = re.compile(r"[\w.-]+\.(?:py|safetensors|safetensors\.index\.json)|(?:adapter_)?config\.json")
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did, or with `dry_run` would do.
+
+    Args:
+        files: size in bytes of each file, by its name in the repository.
+        url: of the commit; None where nothing was uploaded.
+    """
+
+    files: dict[str, int]
+    url: str | None = None
+
+
+def push_checkpoint(
+    folder: str | Path,
+    repo_id: str,
+    private: bool = False,
+    revision: str | None = None,
+    license_id: str = "apache-2.0",
+    base: str | None = None,
+    token: str | None = None,
+    dry_run: bool = False,
+) -> Pushed:
+    """Check a checkpoint, then upload it with its card, recipe and remote code in one commit.
+
+    Args:
+        folder: what a training run wrote, or any folder with a model and its processor; or one with adapters.
+        repo_id: "org/name", made if absent.
+        private: whether only you and yours see it, where it is made.
+        revision: branch, made if absent; None is the main one.
+        license_id: licence of the weights, as the Hub names it.
+        base: for adapters, the Hub id of the model they go onto; by default the one they name.
+        token: of the Hub; the one you logged in with if None.
+        dry_run: check and list, upload nothing. Of a whole model nothing is asked of the Hub.
+
+    Raises:
+        CausalVideoError: a checkpoint that is not whole, results of other weights, a token or a path in a file, no
+            token, no network, a repository that is not yours, holds something else, or is seen by others than asked.
+
+    Example:
+        >>> push_checkpoint("outputs/transtr", "org/transtr-nextqa", dry_run=True).files  # doctest: +SKIP
+        {'README.md': 4711, 'config.json': 1523, 'model.safetensors': 734003200, ...}
+    """
+    token = token or get_token()
+    with _in_words(repo_id, token):
+        validate_repo_id(repo_id)
+        if repo_id.count("/") != 1:
+            raise HFValidationError(f"{repo_id!r} names no owner")
+    if token is None and not dry_run:
+        raise CausalVideoError(
+            f"pushing {'a private repository ' if private else ''}to {repo_id}", found="no token",
+            expected="a token that may write", fix="log in with `hf auth login`, or set HF_TOKEN",
+        )  # fmt: skip
+    checkpoint = open_checkpoint(folder, base)
+    files = repository_files(checkpoint, repo_id, license_id)
+    check_private(files, (token,))
+    sizes = {name: part.stat().st_size if isinstance(part, Path) else len(part) for name, part in files.items()}
+    if dry_run:
+        return Pushed(sizes)
+    with _in_words(repo_id, token):
+        api = HfApi(token=token)
+        _check_owner(api, repo_id)
+        return Pushed(sizes, _write(api, repo_id, files, checkpoint, private, revision))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `hf-causal-video push`."""
+    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folder", help="folder of a training run, of a saved model with its processor, or of adapters")
+    parser.add_argument("repository", help="org/name on the Hub, made if absent")
+    parser.add_argument("--private", action="store_true", help="make it private")
+    parser.add_argument("--revision", help="branch to write to, made if absent (default: main)")
+    parser.add_argument("--license", default="apache-2.0", help="licence of the weights (default: apache-2.0)")
+    parser.add_argument("--base", help="of adapters: Hub id of the model they go onto (default: the one they name)")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, list the files, upload nothing")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Body of `hf-causal-video push`."""
+    disable_progress_bar()  # of reading weights; uploading keeps its own
+    pushed = push_checkpoint(
+        args.folder, args.repository, args.private, args.revision, args.license, args.base, dry_run=args.dry_run
+    )
+    for name, size in sorted(pushed.files.items()):
+        print(f"  {size:>12,}  {name}")
+    total = f"{len(pushed.files)} files, {sum(pushed.files.values()):,} bytes"
+    print(f"{total}; checked, nothing uploaded" if pushed.url is None else f"{total}; in one commit: {pushed.url}")
+
+
+def _check_owner(api: HfApi, repo_id: str) -> None:
+    """Refuse another's namespace before anything is made."""
+    me, (owner, name) = api.whoami(), repo_id.split("/")
+    mine = [me["name"], *(org["name"] for org in me.get("orgs", []) if org.get("roleInOrg") != "read")]
+    if owner not in mine:
+        raise CausalVideoError(
+            f"{owner}/ is not yours", found=f"you may write to {', '.join(mine)}", expected=owner,
+            fix=f"push to {mine[0]}/{name}, or with the token of a member of {owner} who may write",
+        )  # fmt: skip
+
+
+def _write(api: HfApi, repo_id: str, files: Files, checkpoint: Checkpoint, private: bool, revision: str | None) -> str:
+    """Make what is missing, commit, and give the commit's address; what was made for nothing is taken back."""
+    made = _look(api, repo_id, checkpoint.method, private) is None
+    if made:
+        try:
+            api.create_repo(repo_id, private=private)
+        except HfHubHTTPError as error:
+            if error.response.status_code != 409:
+                raise
+            raise CausalVideoError(
+                f"the name {repo_id} is taken", found="a repository that you may not see", expected="a free name",
+                fix="push under another name",
+            ) from None  # fmt: skip
+    try:
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        now = api.model_info(repo_id, revision=revision)
+        gone = {sibling.rfilename for sibling in now.siblings or []} - set(files)
+        operations: list[Any] = [CommitOperationAdd(name, part) for name, part in sorted(files.items())]
+        operations += [CommitOperationDelete(name) for name in sorted(gone) if STALE.fullmatch(name)]
+        message = f"Upload {'adapters' if checkpoint.base else 'model'}"
+        done = api.create_commit(repo_id, operations, commit_message=message, revision=revision, parent_commit=now.sha)
+    except BaseException:
+        if made:
+            _take_back(api, repo_id)
+        raise
+    return done.commit_url
+
+
+def _look(api: HfApi, repo_id: str, method: str, private: bool) -> ModelInfo | None:
+    """What is there under this name; None if nothing is. Refuse what a push must not overwrite."""
+    try:
+        there = api.model_info(repo_id)
+    except RepositoryNotFoundError:
+        return None
+    if private and not there.private:
+        raise CausalVideoError(
+            f"{repo_id} is there already", found="public", expected="private",
+            fix="change it in the repository's settings, or push under another name",
+        )  # fmt: skip
+    names = {sibling.rfilename for sibling in there.siblings or []} - {".gitattributes", "README.md", "LICENSE"}
+    code = next((found[1] for name in sorted(names) if (found := re.fullmatch(r"modeling_(\w+)\.py", name))), None)
+    held = (there.config or {}).get("model_type") or code
+    if names and held != method:
+        raise CausalVideoError(
+            f"the name {repo_id} is taken", found=f"a model of type {held}" if held else ", ".join(sorted(names)[:4]),
+            expected=f"a free name, or a repository of {method}",
+            fix="push under another name, or delete that one first",
+        )  # fmt: skip
+    return there
+
+
+def _take_back(api: HfApi, repo_id: str) -> None:
+    """Delete a repository that this push made and could not fill, unless it holds something after all."""
+    try:
+        if {sibling.rfilename for sibling in api.model_info(repo_id).siblings or []} <= {".gitattributes"}:
+            api.delete_repo(repo_id, missing_ok=True)
+    except (HTTPError, OSError) as error:
+        raise CausalVideoError(
+            f"the push to {repo_id} broke off, and the empty repository may still be there",
+            found=f"{type(error).__name__} when it was to be deleted", expected="an answer of the Hub",
+            fix="push again, which fills it, or delete it on the Hub",
+        ) from None  # fmt: skip
+
+
+@contextmanager
+def _in_words(repo_id: str, token: str | None) -> Iterator[None]:
+    """Turn what the client raises into our error; the token stands in none of it."""
+    try:
+        yield
+    except CausalVideoError:
+        raise
+    except (HFValidationError, HTTPError, OSError) as error:
+        what, expected, fix = _explain(error)
+        text = " ".join(str(error).split())[:400] or type(error).__name__
+        text = text.replace(token, "hf_***") if token else text
+        # not `from error`: a traceback would print the request, and with it whatever stands in its headers
+        raise CausalVideoError(f"pushing to {repo_id}: {what}", found=text, expected=expected, fix=fix) from None
+
+
+def _explain(error: Exception) -> tuple[str, str, str]:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, HFValidationError):
+        return "no name of a repository", "owner/name", "choose a name of letters, digits, '-', '_' and '.'"
+    if isinstance(error, OfflineModeIsEnabled):
+        return "the network is switched off", "HF_HUB_OFFLINE unset", "unset it and push again; nothing was written"
+    if status == 401:
+        return "the token was refused", "a token that may write", "log in again: hf auth login"
+    if status == 403:
+        return "not allowed", "a token with write access to it", "ask its owner, or make a token that may write there"
+    if status in (409, 412):
+        return "somebody else wrote there meanwhile", "the state that was read", "push again"
+    if isinstance(error, RevisionNotFoundError | EntryNotFoundError | RepositoryNotFoundError):
+        return "it is not there", "a repository and branch that you may read", "check name, branch and token"
+    if status is not None:
+        return f"the Hub answered {status}", "success", "try again later; nothing was written"
+    return "the Hub cannot be reached", "a connection", "check the network and HF_ENDPOINT; nothing was written"

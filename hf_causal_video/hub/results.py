@@ -1,0 +1,166 @@
+"""What was measured on a checkpoint, read from its folder, and only where these very weights gave the numbers.
+
+Why: a folder lives on. Someone trains again, or copies results from another run, and the card would state numbers of a
+model that is gone. Evaluation writes the hashes of the weights; where a report has none, it must at least be younger
+than the weights and name this folder.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.models.weights import weights_digest
+
+RUN_FILE, RECIPE_FILE = "card_data.json", "recipe.yaml"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One number measured on a checkpoint, in percent unless its name says otherwise.
+
+    Args:
+        dataset: name or Hub id.
+        split: of it.
+        metric: name, such as "Acc".
+        value: the number.
+        chosen: whether the checkpoint was chosen by this split, so that the number is optimistic.
+        bound: whether the report holds the hashes of the weights.
+    """
+
+    dataset: str
+    split: str
+    metric: str
+    value: float
+    chosen: bool
+    bound: bool
+
+
+def read_results(run: str | Path) -> list[Result]:
+    """Read what training and `hf-causal-video evaluate` measured on the weights of a folder.
+
+    Args:
+        run: a training run's folder, or any checkpoint with its `evaluation/`.
+
+    Returns:
+        Test numbers first; [] where nothing was measured.
+
+    Raises:
+        CausalVideoError: a report of other weights, one that cannot be read, a number that is not finite.
+    """
+    run = Path(run)
+    results: list[Result] = []
+    if (run / RUN_FILE).is_file():
+        card = _read(run / RUN_FILE)
+        bound = _check_weights(run / RUN_FILE, card, run)
+        dataset = dataset_name(card)
+        for line in card.get("metrics", []):
+            chosen = line["role"] != "test"
+            results.append(Result(dataset, line["split"], line["name"], line["value"], chosen, bound))
+    for file in sorted(run.glob("evaluation/*/metrics.json")):
+        report = _read(file)
+        bound = _check_weights(file, report, run)
+        dataset = Path(report["dataset"]).name if Path(report["dataset"]).is_absolute() else report["dataset"]
+        known = {(one.dataset, one.split, one.metric) for one in results}
+        for metric, value in report["metrics"].items():
+            if (dataset, report["split"], metric) not in known:
+                results.append(Result(dataset, report["split"], metric, value, False, bound))
+    if bad := [one for one in results if not math.isfinite(one.value)]:
+        raise CausalVideoError(
+            f"results of {run}", found=f"{bad[0].metric} = {bad[0].value} on {bad[0].split}",
+            expected="finite numbers",
+            fix="evaluate again",
+        )  # fmt: skip
+    return sorted(results, key=lambda one: one.chosen)
+
+
+def read_run(run: str | Path) -> dict[str, Any]:
+    """What a training run says about itself; {} where there is no run."""
+    return _read(Path(run) / RUN_FILE) if (Path(run) / RUN_FILE).is_file() else {}
+
+
+def read_recipe(run: str | Path) -> dict[str, Any] | None:
+    """The recipe that repeats a run, without the paths of this machine; None where there is none.
+
+    A file or folder that was given by its path keeps its last name alone: where it lies is the reader's to say.
+    """
+    path = Path(run) / RECIPE_FILE
+    if not path.is_file():
+        return None
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CausalVideoError(
+            f"{path} cannot be read", found=str(error), expected="YAML", fix="restore it"
+        ) from error
+    if not isinstance(recipe, dict):
+        raise CausalVideoError(
+            f"{path} cannot be read", found=type(recipe).__name__, expected="keys", fix="restore it"
+        )
+    return without_paths(recipe)
+
+
+def without_paths(value: Any) -> Any:
+    """The same plain data with every absolute path cut to its last name.
+
+    Example:
+        >>> without_paths({"features": "/data/nextqa/features", "dataset": {"train": "train.csv"}, "seed": 0})
+        {'features': 'features', 'dataset': {'train': 'train.csv'}, 'seed': 0}
+    """
+    if isinstance(value, dict):
+        return {key: without_paths(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [without_paths(part) for part in value]
+    return Path(value).name if isinstance(value, str) and is_path(value) else value
+
+
+def is_path(text: str) -> bool:
+    """Whether a string is a place on one machine."""
+    return Path(text).is_absolute() or text.startswith("~") or text[1:3] in (":\\", ":/")
+
+
+def dataset_name(card: dict[str, Any]) -> str:
+    """What a run was trained on, in one word or a Hub id."""
+    dataset, preset = card.get("dataset"), str(card.get("preset", ""))
+    if isinstance(dataset, str):
+        return Path(dataset).name if is_path(dataset) else dataset
+    return preset.removeprefix("official-") if preset.startswith("official-") else "own questions"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CausalVideoError(
+            f"{path} cannot be read", found=str(error), expected="the JSON that a run wrote", fix="evaluate again"
+        ) from error
+
+
+def _check_weights(path: Path, report: dict[str, Any], run: Path) -> bool:
+    """Refuse a report of other weights; say whether it is bound to them by their hashes."""
+    here, told = weights_digest(run), report.get("weights")
+    if told:
+        if told != here:
+            raise CausalVideoError(
+                f"{path} was measured on other weights", found=_short(told), expected=_short(here),
+                fix="evaluate this checkpoint again, or remove the file",
+            )  # fmt: skip
+        return True
+    place = report.get("checkpoint")
+    elsewhere = place is not None and Path(place).resolve() != run.resolve()
+    written = max(((run / name).stat().st_mtime for name in here), default=0.0)
+    if elsewhere or path.stat().st_mtime < written:
+        raise CausalVideoError(
+            f"{path} does not say which weights it was measured on",
+            found=f"a report of {place}" if elsewhere else "a report older than the weights",
+            expected="a report of this checkpoint", fix="evaluate it again: hf-causal-video evaluate",
+        )  # fmt: skip
+    return False
+
+
+def _short(digest: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value[:12]}" for name, value in digest.items()) or "none"

@@ -1,0 +1,93 @@
+"""An environment that holds what `pip install torch transformers` would, and a client that runs in it.
+
+The environment is a folder of links to exactly the installed distributions that torch and transformers require, read
+from their metadata without extras; Python starts without its site packages and finds only that folder. So neither
+hf_causal_video nor datasets, accelerate, peft or av is there.
+
+Run as a file it is the client: `python -S -P bare.py FOLDER`, see `main`.
+"""
+
+import os
+import re
+import sys
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+ABSENT = ("hf_causal_video", "datasets", "accelerate", "peft", "av", "PIL", "pyarrow", "scipy", "pandas", "evaluate")
+
+
+def required(*names: str) -> list[Distribution]:
+    """The installed distributions that these need, and these; a marker for another platform is not installed here."""
+    found: dict[str, Distribution] = {}
+    waiting = list(names)
+    while waiting:
+        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
+        if name in found:
+            continue
+        try:
+            found[name] = distribution(name)
+        except PackageNotFoundError:
+            continue
+        needed = [line for line in found[name].requires or [] if "extra ==" not in line]
+        waiting += [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed]
+    return list(found.values())
+
+
+def make_site(folder: Path, *names: str) -> Path:
+    """Fill a folder with links to the files of these distributions and of what they need."""
+    folder.mkdir()
+    for one in required(*names):
+        root = Path(str(one.locate_file("")))
+        tops = {Path(file).parts[0] for file in one.files or [] if not str(file).startswith("..")}
+        for top in tops - {"__pycache__"}:
+            if not (folder / top).exists():
+                (folder / top).symlink_to(root / top)
+    return folder
+
+
+def environment(site: Path, **variables: str) -> dict[str, str]:
+    """Variables of a process that finds that folder alone; run it as `python -S -P`."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    return kept | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1"} | variables
+
+
+def main(folder: Path) -> None:
+    """Load and run every model listed in `cases.json`, and compare with the logits that the package got."""
+    import importlib.util
+    import json
+
+    for name in ABSENT:
+        assert importlib.util.find_spec(name) is None, f"{name} is here"
+
+    import torch
+    import transformers
+    from safetensors.torch import load_file
+
+    for name, case in json.loads((folder / "cases.json").read_text()).items():
+        model = transformers.AutoModel.from_pretrained(case["repository"], trust_remote_code=True)
+        config = transformers.AutoConfig.from_pretrained(case["repository"], trust_remote_code=True)
+        processor = transformers.AutoProcessor.from_pretrained(case["repository"], trust_remote_code=True)
+        assert type(model).__module__.startswith("transformers_modules."), type(model)
+        assert type(processor).__module__.startswith("transformers_modules."), type(processor)
+        assert type(config).__name__ == case["config"] and type(processor).__name__ == case["processor"]
+        stored = load_file(folder / f"{name}.safetensors")
+        given = {key.removeprefix("in."): value for key, value in stored.items() if key.startswith("in.")}
+        with torch.no_grad():
+            output = model.eval()(**given)
+        for key in (key for key in stored if key.startswith("out.")):
+            assert torch.equal(output[key.removeprefix("out.")], stored[key]), (name, key)
+        for task in case["tasks"]:
+            other = getattr(transformers, task).from_pretrained(case["repository"], trust_remote_code=True)
+            assert type(other) is type(model), (task, type(other))
+        if "question" in case:
+            again = processor(case["question"], case["choices"], frame_features=torch.zeros(9, case["width"]))
+            assert torch.equal(again["input_ids"], stored["ids"]), name
+        else:
+            tracks = processor(case["tracks"], frame_size=(100, 100))
+            assert torch.equal(tracks["track_boxes"], stored["boxes"]), name
+            assert isinstance(processor.post_process_relations(model(**tracks), tracks), list)
+        print(f"{name}: {type(model).__name__} from {type(model).__module__}", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
