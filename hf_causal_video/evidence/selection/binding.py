@@ -45,7 +45,7 @@ class Binding:
         from transformers.video_utils import make_batched_metadata, make_batched_videos
 
         videos = [os.fspath(v) if isinstance(v, os.PathLike) else v for v in _listed(videos)]
-        clips = make_batched_videos(videos)
+        clips: Any = make_batched_videos(videos)
         if not clips or isinstance(clips[0], list):
             raise CausalVideoError(
                 "clip", found="pictures given by path", expected="a video's path, or its decoded frames",
@@ -54,8 +54,10 @@ class Binding:
         given: list[Any] = [None] * len(clips)
         if metadata is not None:
             given = make_batched_metadata(clips, metadata)
-        questions = [self.question] * len(clips) if self.question is None or isinstance(self.question, str) else list(
-            self.question
+        questions = (
+            [self.question] * len(clips)
+            if self.question is None or isinstance(self.question, str)
+            else list(self.question)
         )
         if len(questions) != len(clips):
             raise CausalVideoError(
@@ -92,7 +94,7 @@ class Binding:
                 "the times of the frames",
                 found="decoded frames without times",
                 expected="the seconds of each frame, which decide its timestamp in the prompt",
-                fix="pass video_metadata with fps to the processor, timestamps_s to bind_selector, or the video's path",
+                fix="give the processor video_metadata with fps, or bind_selector timestamps_s, or pass the video's path",
             )
         ticks = np.arange(metadata.total_num_frames) if metadata.frames_indices is None else metadata.frames_indices
         ticks = np.asarray(ticks)
@@ -185,11 +187,11 @@ def _length(times: np.ndarray) -> float:
     return float(times[-1] + (np.median(np.diff(times)) if len(times) > 1 else 1.0))
 
 
-def _metadata(times_s: np.ndarray, duration_s: float | None, frames: np.ndarray | Tensor) -> Any:
+def _metadata(times_s: np.ndarray, duration_s: float | None, frames: Any) -> Any:
     """Metadata on a clock of milliseconds, which uneven frames fit."""
     from transformers.video_utils import VideoMetadata, get_video_size
 
     duration = max(duration_s or 0.0, float(times_s[-1]))
     height, width = get_video_size(frames)
-    ticks = np.round(times_s * CLOCK).astype(int)
+    ticks: Any = np.round(times_s * CLOCK).astype(int)  # an array: Qwen3-VL appends to a list
     return VideoMetadata(max(round(duration * CLOCK), 1), CLOCK, width, height, duration, "pyav", ticks)

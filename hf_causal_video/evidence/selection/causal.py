@@ -35,12 +35,11 @@ class CausalSelector(FrameSelector):
         sampling: which moments are candidates; by default those the model was trained on.
     """
 
-    def __init__(
-        self, model: Any, processor: Any, extractor: Callable | None = None, sampling: str | None = None
-    ):
+    def __init__(self, model: Any, processor: Any, extractor: Callable | None = None, sampling: str | None = None):
         provenance = getattr(getattr(model, "config", None), "feature_provenance", None) or {}
         super().__init__(sampling or getattr(extractor, "sampling", None) or provenance.get("sampling", "uniform-64"))
-        self.model, self.processor, self._extractor = model, processor, extractor
+        self.model, self.processor = model, processor
+        self._extractor: Any = extractor
 
     @classmethod
     def from_pretrained(
@@ -82,7 +81,8 @@ class CausalSelector(FrameSelector):
         finally:
             self.model.train(was_training)
         scores = frame_scores(output, type(self.model).__name__)
-        if count == 2 and not np.allclose(*np.where(np.isfinite(scores), scores, 0.0), atol=1e-4, rtol=1e-3):
+        real = np.isfinite(scores).all(0)  # (T,)
+        if count == 2 and not np.allclose(scores[0, real], scores[1, real], rtol=1e-3, atol=1e-4):
             raise CausalVideoError(
                 "choices",
                 found="none, and a model whose frame scores depend on them",
@@ -106,7 +106,7 @@ class CausalSelector(FrameSelector):
             from hf_causal_video.features.extractor import VideoFeatureExtractor  # needs the `video` extra
 
             self._extractor = VideoFeatureExtractor.from_provenance(provenance, device=str(self.model.device))
-        return self._extractor(clip.frames, timestamps_s=clip.times_s)[0]
+        return self._extractor(clip.frames, timestamps_s=clip.times_s.tolist())[0]
 
 
 def frame_scores(output: Any, model_name: str = "the model") -> np.ndarray:
@@ -125,7 +125,7 @@ def frame_scores(output: Any, model_name: str = "the model") -> np.ndarray:
         raise CausalVideoError(
             "no evidence to select by",
             found=f"an output of {model_name} without frame_scores",
-            expected="a VideoQA model of this package (TranSTR, IGV, EIGV), or one whose output has frame_scores (B, T)",
+            expected="a VideoQA model of this package (TranSTR, IGV, EIGV), or another with frame_scores (B, T)",
             fix="load such a checkpoint, or use SimilaritySelector or UniformSelector",
         )
     return scores.detach().to("cpu", torch.float64).numpy()

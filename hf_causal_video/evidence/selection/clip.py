@@ -70,7 +70,7 @@ class Clip:
                 raise _times("times beside a file", "read from the file", "leave timestamps_s out")
             if not Path(video).is_file():
                 raise CausalVideoError("clip", found=f"no file {video}", expected="a video file", fix="check the path")
-            decoded = decode_video(video, sampling)
+            decoded = decode_video(Path(video), sampling)
             times = decoded.timestamps_s.astype(np.float64)
             return cls(times, np.arange(len(times)), decoded.frames, duration_s=decoded.duration_s)
         if isinstance(video, dict):
@@ -87,7 +87,7 @@ class Clip:
         return cls(times[wanted], wanted, [frames[i] for i in wanted])
 
 
-def check_times(times: Sequence[float] | Tensor | None, count: int) -> np.ndarray:
+def check_times(times: Sequence[float] | np.ndarray | Tensor | None, count: int) -> np.ndarray:
     """Seconds as (T,) float64, or an error that says what is wrong with them.
 
     Example:

@@ -1,11 +1,4 @@
-"""Tiny random video language models with their processors, built in code: five families, nothing downloaded.
-
-Their video processors need torchvision. The wheel on PyPI is a CUDA build whose compiled operators do not load beside
-CPU torch; its transforms, all that is used here, are Python. `declare_operators` names the two operators whose absence
-would stop the import.
-"""
-
-import importlib.util
+"""Tiny random video language models with their processors, built in code: five families, nothing downloaded."""
 
 import torch
 import transformers as hf
@@ -25,39 +18,20 @@ SPECIAL = {
     "global_image_token": "<global-img>",
     "end_of_utterance_token": "<end_of_utterance>",
 }
-WORDS = "what is the star doing why did it move jumping spinning user assistant answer yes no < > seconds . : , 0 1 2 3"
+WORDS = "what is the star doing why did it move jumping spinning answer yes no < > seconds . : , 0 1 2 3 4 5 6 7 8 9"
 TEMPLATE = (
-    "{% for message in messages %}{% for part in message['content'] %}{% if part['type'] == 'video' %}<video>"
-    "{% else %} {{ part['text'] }}{% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %} answer :{% endif %}"
+    "{% for message in messages %}{% for part in message['content'] %}{% if part['type'] == 'video' %}"
+    "<video>{% else %} {{ part['text'] }}{% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %} answer :{% endif %}"
 )
-_libraries = []
-
-
-def has_torchvision() -> bool:
-    """Whether torchvision is installed; makes it importable where its compiled half does not load."""
-    if importlib.util.find_spec("torchvision") is None:
-        return False
-    try:
-        torch.ops.torchvision.nms  # noqa: B018
-    except (AttributeError, RuntimeError):
-        declare_operators()
-    return True
-
-
-def declare_operators() -> None:
-    """Name torchvision's operators that its import wants to see, without giving them a body."""
-    if not _libraries:
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _libraries.append(library)
 
 
 def tokenizer() -> hf.PreTrainedTokenizerFast:
     """Words, and the special tokens of all five families by attribute."""
     vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", *WORDS.split()])}
     words = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    words.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Digits(individual_digits=True)]
+    )
     fast = hf.PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", eos_token="[PAD]", extra_special_tokens=SPECIAL
     )
