@@ -38,13 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _verbs() -> dict:
-    from hf_causal_video.features import extract
+    from hf_causal_video.app import add_app_arguments, run_app
+    from hf_causal_video.evidence.selection.command import add_select_arguments, run_select
+    from hf_causal_video.features import extract, track_set
+    from hf_causal_video.hub import push
     from hf_causal_video.relation_command import add_relations_arguments, run_relations
     from hf_causal_video.stress_command import add_stress_arguments, run_stress
     from hf_causal_video.training import evaluate
 
     return {
         "extract": ("Turn a folder of videos into a feature set.", extract.add_arguments, extract.run),
+        "track": ("Turn a folder of videos into a track set, for relations.", track_set.add_arguments, track_set.run),
         "evaluate": ("Measure a checkpoint on a benchmark.", evaluate.add_arguments, evaluate.run),
         "answer": ("Ask a checkpoint about one clip.", _add_answer, _answer),
         "relations": (
@@ -52,7 +56,10 @@ def _verbs() -> dict:
             add_relations_arguments,
             run_relations,
         ),
+        "select": ("Choose frames of a clip for a video language model.", add_select_arguments, run_select),
+        "app": ("Upload a clip, ask, and see the evidence in a browser.", add_app_arguments, run_app),
         "stress": ("Test whether answers depend on the clip and on the evidence.", add_stress_arguments, run_stress),
+        "push": ("Check a checkpoint and upload it to the Hub in one commit.", push.add_arguments, push.run),
     }
 
 

@@ -1,18 +1,33 @@
-"""From answers to pictures that let anyone check them: the strip (PNG) and the report (one html file)."""
+"""From answers to pictures that let anyone check them, and to tests of whether the evidence mattered.
 
-from hf_causal_video.evidence.case import EvidenceCase
-from hf_causal_video.evidence.relation_case import RelationCase
-from hf_causal_video.evidence.relations import draw_relations, save_relations
-from hf_causal_video.evidence.report import report_html, write_report
-from hf_causal_video.evidence.strip import draw_strip, save_strip
+Names are imported when they are first used: the pictures need Pillow (the extra `viewer`), the rest does not.
+"""
 
-__all__ = [
-    "EvidenceCase",
-    "RelationCase",
-    "draw_relations",
-    "draw_strip",
-    "report_html",
-    "save_relations",
-    "save_strip",
-    "write_report",
-]
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "EvidenceCase": "case",
+    "RelationCase": "relation_case",
+    "draw_relations": "relations",
+    "draw_stress": "stress_picture",
+    "draw_strip": "strip",
+    "report_html": "report",
+    "save_relations": "relations",
+    "save_stress": "stress_picture",
+    "save_strip": "strip",
+    "stress_table": "stress_report",
+    "stress_test": "stress",
+    "write_report": "report",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -28,7 +28,7 @@ a { color: inherit; text-decoration-color: var(--plain); }
   align-items: start; }
 @media (max-width: 760px) { .columns { grid-template-columns: minmax(0, 1fr); } .case { padding: 16px; } }
 .stage { position: relative; border-radius: 8px; overflow: hidden; background: #000; width: fit-content; }
-.stage img { display: block; max-width: 100%; max-height: 420px; }
+.stage img { display: block; min-width: min(100%, 300px); max-width: 100%; max-height: 420px; }
 .object { position: absolute; border: 3px solid var(--evidence); border-radius: 4px;
   box-shadow: 0 0 0 1.5px #fffc; }
 .stamp { position: absolute; left: 8px; bottom: 8px; background: #1b1f2ae6; color: #fff;
@@ -51,6 +51,7 @@ a { color: inherit; text-decoration-color: var(--plain); }
 .tag.right, .tag.true { color: var(--truth); }
 .tag.wrong { color: var(--wrong); }
 .tag.answer { color: var(--evidence); }
+.tag.now { color: var(--ink); }
 .bar { display: block; height: 8px; border-radius: 4px; background: var(--faint); margin-top: 4px;
   overflow: hidden; }
 .bar i { display: block; height: 100%; border-radius: 4px; background: var(--plain); }
@@ -59,6 +60,10 @@ a { color: inherit; text-decoration-color: var(--plain); }
 .view-without:checked ~ .choices :is(.full, .only),
 .view-only:checked ~ .choices :is(.full, .without) { display: none !important; }
 .view-without:checked ~ .choices .without, .view-only:checked ~ .choices .only { display: block !important; }
+.view-without:checked ~ .choices .tag.without, .view-only:checked ~ .choices .tag.only {
+  display: inline-block !important; }
+.case:has(.view-without:checked) .frame.kept img, .case:has(.view-only:checked) .frame:not(.kept) img {
+  visibility: hidden; }
 .clip { position: relative; margin-top: 40px; }
 .film { position: relative; height: 72px; }
 .frame { position: absolute; top: 0; height: 72px; padding: 0 1px; border: 0; background: none;

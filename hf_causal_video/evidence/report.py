@@ -158,6 +158,7 @@ def _answers(number: int, case: EvidenceCase) -> str:
                     f'<input class="view view-{name}" type="radio" name="view-{number}" id="{key}"{checked}>'
                     f'<label for="{key}">{label}</label>'
                 )
+    best = {name: max(range(len(each)), key=lambda row, each=each: each[row]) for name, each in given.items()}
     parts.append('<ul class="choices">')
     for row, choice in enumerate(case.evidence.choices):
         chosen, true = row == case.predicted_row, row == case.true_row
@@ -167,6 +168,9 @@ def _answers(number: int, case: EvidenceCase) -> str:
             tag = f'<span class="tag {kind}">{kind}</span>'
         elif true:
             tag = '<span class="tag true">true answer</span>'
+        for name, each in given.items():
+            if name != "full" and row == best[name]:
+                tag += f'<span class="tag now {name}">answer now</span>'
         values = {name: min(max(float(each[row]), 0.0), 1.0) * 100 for name, each in given.items()}
         figures = "".join(f'<b class="{name}">{value:.0f} %</b>' for name, value in values.items())
         bars = "".join(f'<i class="{name}" style="width:{value:.2f}%"></i>' for name, value in values.items())

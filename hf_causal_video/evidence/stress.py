@@ -40,7 +40,7 @@ TESTS = {  # name: what is asked
     "blind": "every frame blank",
     "shuffled": "the frames in random order",
     "first_frame": "the first frame alone",
-    "environment_swapped": "frames outside the evidence from another video",
+    "environment_swapped": "the environment of another video",
     "evidence_only": "the evidence alone",
     "evidence_removed": "all but the evidence",
     "window_only": "a random window of as many frames",

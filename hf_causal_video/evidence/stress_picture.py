@@ -11,7 +11,7 @@ from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.evidence.drawing import EVIDENCE, FAINT, INK, MUTED, PLAIN, TRUTH, Canvas
 
 MARGIN, LINE, BAR = 40, 38, 20
-LABELS, VALUES = 430, 210  # width of the words on the left and of the numbers on the right
+LABELS, VALUES = 340, 210  # width of the words on the left and of the numbers on the right
 COLOURS = {"whole": INK, "evidence_only": EVIDENCE, "evidence_removed": EVIDENCE, "evidence_effect": EVIDENCE}
 WORDS = {
     "evidence_effect": "evidence: only - removed",
@@ -39,7 +39,7 @@ def draw_stress(report: Mapping[str, Any], title: str = "", width: int = 1200) -
     rows, effects = report["rows"], report["effects"]
     height = MARGIN + 96 + LINE * len(rows) + (64 + LINE * len(effects)) * bool(effects) + MARGIN
     canvas = Canvas(width, height)
-    left, right = MARGIN + LABELS, width - MARGIN - VALUES
+    left, right = MARGIN + LABELS, width - MARGIN - VALUES  # where bars are
     [heading] = canvas.wrap(title or str(report["settings"]["name"]), 28, width - 2 * MARGIN, most=1) or [""]
     canvas.text(MARGIN, MARGIN - 8, heading, 28, bold=True)
     about = f"accuracy in percent, {report['questions']} questions about {report['videos']} videos, lines are 95 %"
@@ -62,7 +62,8 @@ def draw_stress(report: Mapping[str, Any], title: str = "", width: int = 1200) -
         y += 30
         canvas.line([(MARGIN, y - 6), (width - MARGIN, y - 6)], FAINT, 2)
         y += 16
-        zero, scale = (left + right) / 2, (right - left) / 200
+        reach = max(100.0, *(abs(edge) for effect in effects.values() for edge in effect["interval"]))
+        zero, scale = (left + right) / 2, (right - left) / 2 / reach
         first = y
         for name, effect in effects.items():
             colour = COLOURS.get(name, PLAIN)

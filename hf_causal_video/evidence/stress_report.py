@@ -107,7 +107,7 @@ def stress_table(report: Mapping[str, Any]) -> str:
         change = "" if row["test"] == "whole" else _signed(row["change"], row["change_interval"])
         same = "" if row["test"] == "whole" else f"{row['same_answer']:.1f}"
         level = f"{row['accuracy']:5.1f} ({low:.1f}, {high:.1f})"
-        lines.append(f"| {row['asks'][:36]:<36} | {level:<19} | {change:<23} | {same:>11} |")
+        lines.append(f"| {row['asks']:<36} | {level:<19} | {change:<23} | {same:>11} |")
     for name, effect in report["effects"].items():
         words = f"{name.replace('_', ' ')}: {_signed(effect['value'], effect['interval'])}"
         lines += ["", f"{words}  [{effect['is']}]"]

@@ -5,12 +5,13 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hf_causal_video.evidence import report_html
-from tests.evidence.test_pictures import make_case
+from tests.evidence.test_pictures import CHOICES, make_case
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +27,11 @@ const look = (name) => { seen[name] = {
   same: card.querySelector('.stage img').src === card.querySelector('.frame.shown img').src,
   marker: parseFloat(card.querySelector('.playhead').style.left),
   scores: [...card.querySelectorAll('.choice b')].filter((b) => getComputedStyle(b).display !==
-  'none').map((b) => b.textContent), slider: getComputedStyle(card.querySelector('.scrub')).display }; };
+  'none').map((b) => b.textContent), slider: getComputedStyle(card.querySelector('.scrub')).display,
+  now: [...card.querySelectorAll('.now')].map((tag, row) => getComputedStyle(tag).display !== 'none' &&
+  tag.closest('li').querySelector('.choice span').firstChild.textContent).filter((words) => words),
+  seen: [...card.querySelectorAll('.frame')].map((frame, row) => getComputedStyle(frame.querySelector('img')).visibility
+  === 'visible' ? row : -1).filter((row) => row >= 0) }; };
 look('start');
 const scrub = card.querySelector('.scrub');
 scrub.value = 0; scrub.dispatchEvent(new Event('input')); look('slid');
@@ -65,7 +70,19 @@ def test_the_report_can_be_operated(tmp_path: Path) -> None:
     assert all(seen[name]["same"] and seen[name]["slider"] == "block" for name in ("start", "slid", "clicked"))
     assert seen["slid"]["marker"] < seen["clicked"]["marker"] < seen["start"]["marker"]
     assert [seen[name]["scores"][0] for name in ("start", "without", "only")] == ["60 %", "20 %", "70 %"]
+    assert [seen[name]["now"] for name in ("start", "without", "only")] == [[], ["to sit"], ["to catch the ball"]]
+    shown = [seen[name]["seen"] for name in ("start", "without", "only")]
+    assert shown == [list(range(8)), [0, 1, 4, 5, 6, 7], [2, 3]], "the film shows what the model was shown"
     assert seen["requests"] == 0 and seen["width"]
+
+
+def test_what_a_question_and_a_file_name_say_does_not_run(tmp_path: Path) -> None:
+    nasty = "<script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">"
+    evidence = replace(make_case().evidence, choices=[nasty, *CHOICES[1:]], answer=nasty)
+    case = make_case(question=nasty, title=f"{nasty}.mp4", evidence=evidence, scores_only=[0.1, 0.9, 0, 0, 0])
+    document = browse(report_html([case, case], {nasty: 1.0}, title="sound", note=nasty), tmp_path)
+    assert "<title>sound</title>" in document and 'class="js"' in document
+    assert document.count("<script") == 1 and 'src="x"' not in document
 
 
 def test_without_script_the_evidence_is_there(tmp_path: Path) -> None:
