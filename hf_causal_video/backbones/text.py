@@ -6,13 +6,21 @@ buckets, which are cut where they leave the least padding; DeBERTa takes all str
 """
 
 import inspect
-from typing import cast
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
 
-from hf_causal_video.backbones.deberta import can_pack, encode_packed, replace_modules
+from hf_causal_video.backbones.deberta import can_flatten, encode_flat, replace_modules
+
+
+class FirstTokens(NamedTuple):
+    """A group of strings of which only each first column is wanted; DeBERTa's last layer leaves the rest out."""
+
+    ids: Tensor
+    mask: Tensor
 
 
 def build_text_encoder(config: PreTrainedConfig) -> PreTrainedModel:
@@ -64,10 +72,10 @@ def encode_in_buckets(encoder: PreTrainedModel, groups: list[tuple[Tensor, Tenso
         encoder: a text encoder with `last_hidden_state`.
         groups: pairs of (input_ids, attention_mask), each (rows, L) with its own L, padded at the right or left.
         buckets: how many length buckets all rows are sorted into; 1 pads every string to the longest of its group.
-            Where it is more and the encoder `can_pack`, strings stand end to end instead.
+            Where it is more and the encoder `can_flatten`, strings stand end to end instead.
 
     Returns:
-        One (rows, L, D) tensor a group, zero at padding.
+        One (rows, L, D) tensor a group, zero at padding; (rows, 1, D) for `FirstTokens`.
 
     Example:
         >>> from transformers import BertConfig
@@ -77,12 +85,13 @@ def encode_in_buckets(encoder: PreTrainedModel, groups: list[tuple[Tensor, Tenso
         [torch.Size([2, 3, 8])]
     """
     if buckets <= 1:
-        return [_encode(encoder, ids, mask) for ids, mask in groups]
+        return _wanted([_encode(encoder, ids, mask) for ids, mask in groups], groups)
     longest = max(ids.shape[1] for ids, _ in groups)
     ids, mask = (torch.cat([_pad(pair[part], longest) for pair in groups]) for part in (0, 1))  # (R, longest)
-    if can_pack(encoder, mask):
-        return _split(encode_packed(encoder, ids, mask), groups)
     columns = torch.arange(1, longest + 1, device=mask.device)
+    if can_flatten(encoder, mask):
+        last = mask.new_tensor([_width(group) for group in groups for _ in group[0]])
+        return _split(encode_flat(encoder, ids, mask, columns <= last.unsqueeze(1)), groups)
     reach = (mask.bool() * columns).amax(1).clamp(min=1)  # (R,): last valid column of each string
     widths = bucket_widths(reach.tolist(), buckets)
     bucket = torch.bucketize(reach, reach.new_tensor(widths))  # (R,)
@@ -96,8 +105,15 @@ def encode_in_buckets(encoder: PreTrainedModel, groups: list[tuple[Tensor, Tenso
 
 
 def _split(states: Tensor, groups: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
-    parts = states.split([len(ids) for ids, _ in groups])
-    return [part[:, : ids.shape[1]] for part, (ids, _) in zip(parts, groups, strict=True)]
+    return _wanted(states.split([len(ids) for ids, _ in groups]), groups)
+
+
+def _wanted(states: Sequence[Tensor], groups: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    return [part[:, : _width(group)] for part, group in zip(states, groups, strict=True)]
+
+
+def _width(group: tuple[Tensor, Tensor]) -> int:
+    return 1 if isinstance(group, FirstTokens) else group[0].shape[1]
 
 
 def _encode(encoder: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:

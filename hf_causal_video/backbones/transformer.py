@@ -64,29 +64,42 @@ class MultiHeadAttention(nn.Module):
             The mixed values (B, Q, D), and the map (B, Q, S) averaged over heads: "prob" after the softmax, "dropped"
             also after dropout (the published ranking), "energy" before the softmax; None where none is asked for.
         """
-        q, k, v = self._heads(self.q_lin, query), self._heads(self.k_lin, key), self._heads(self.v_lin, value)
+        return self.attend(self.q_lin(query), key, value, mask, weights)
+
+    def attend(
+        self, projected: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, weights: Weights | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """`forward` from queries (B, Q, D) that went through `q_lin` before."""
+        q, k, v = self._heads(projected), self._heads(self.k_lin(key)), self._heads(self.v_lin(value))
         p = self.dropout if self.training else 0.0
         if weights is None:
             bias = None if mask is None else mask[:, None, None, :]
             mixed, ranking = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=p), None
         else:
-            energy, prob = self._map(q, k, mask)
+            energy = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)  # (B, H, Q, S)
+            prob = _share(energy, mask)
             dropped = F.dropout(prob, p)
             ranking = {"prob": prob, "dropped": dropped, "energy": energy}[weights].mean(1)  # (B, Q, S)
             mixed = dropped @ v
         return self.out_lin(mixed.transpose(1, 2).flatten(-2)), ranking
 
-    def rank(self, query: Tensor, key: Tensor, mask: Tensor | None, weights: Weights | None) -> Tensor:
-        """The map (B, Q, S) alone, as it is in evaluation."""
-        energy, prob = self._map(self._heads(self.q_lin, query), self._heads(self.k_lin, key), mask)
-        return (energy if weights == "energy" else prob).mean(1)
+    def rank(self, projected: Tensor, key: Tensor, mask: Tensor | None, weights: Weights | None) -> Tensor:
+        """The map (B, Q, S) alone, as it is in evaluation; a single row of queries (1, Q, D) is every row's."""
+        scale, k = math.sqrt(projected.shape[-1] // self.heads), self.k_lin(key)
+        if len(projected) == len(key):
+            energy = self._heads(projected) @ (self._heads(k) / scale).transpose(-1, -2)  # (B, H, Q, S)
+        else:
+            k = self._heads(k.flatten(0, 1).unsqueeze(0))  # (1, H, B * S, D/H)
+            energy = (self._heads(projected) @ (k / scale).transpose(-1, -2)).unflatten(-1, (len(key), -1))
+            energy = energy.squeeze(0).movedim(2, 0)  # (B, H, Q, S)
+        return (energy if weights == "energy" else _share(energy, mask)).mean(1)
 
-    def _heads(self, linear: nn.Linear, x: Tensor) -> Tensor:
-        return linear(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, Q or S, D/H)
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, Q or S, D/H)
 
-    def _map(self, q: Tensor, k: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        energy = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)  # (B, H, Q, S)
-        return energy, (energy if mask is None else energy.masked_fill(~mask[:, None, None, :], -math.inf)).softmax(-1)
+
+def _share(energy: Tensor, mask: Tensor | None) -> Tensor:
+    return (energy if mask is None else energy.masked_fill(~mask[:, None, None, :], -math.inf)).softmax(-1)
 
 
 class TransformerLayer(GradientCheckpointingLayer):
@@ -111,6 +124,10 @@ class TransformerLayer(GradientCheckpointingLayer):
         placed = x if pos is None else x + pos
         return self.norm1(x + self.dropout(self.self_attn(placed, placed, x, mask)[0]))
 
+    def ask(self, x: Tensor, pos: Tensor | None) -> Tensor:
+        """Queries (B, Q, D) to any memory, from x after `attend_self`; they do not know the question either."""
+        return self.multihead_attn.q_lin(x if pos is None else x + pos)
+
     def forward(
         self,
         x: Tensor,
@@ -121,6 +138,7 @@ class TransformerLayer(GradientCheckpointingLayer):
         weights: Weights | None = None,
         self_attended: bool = False,
         keep: Keep | None = None,
+        query: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Run the layer on x (B, Q, D).
 
@@ -128,6 +146,7 @@ class TransformerLayer(GradientCheckpointingLayer):
             self_attended: x already went through `attend_self`.
             memory: (B, M, D); or fewer rows (B / S, M, D), each shared by S rows of x in turn and projected once.
             keep: maps the map (B, Q, M) to the rows (B, K) that are needed; the rest of the layer runs on those.
+            query: (B, Q, D), or (1, Q, D) for all rows: what `ask` said.
         """
         x = x if self_attended else self.attend_self(x, pos, mask)
         ranking, last = None, self.norm2
@@ -136,12 +155,14 @@ class TransformerLayer(GradientCheckpointingLayer):
             def fold(rows: Tensor) -> Tensor:  # (B, Q, D) to (B / S, S * Q, D)
                 return rows.reshape(len(memory), -1, rows.shape[-1])
 
-            query = x if pos is None else x + pos
+            query = self.ask(x, pos) if query is None else query
             if keep is not None:
-                ranking = self.multihead_attn.rank(fold(query), memory, memory_mask, weights).view(*x.shape[:2], -1)
+                asked = query if len(query) == 1 else fold(query)
+                ranking = self.multihead_attn.rank(asked, memory, memory_mask, weights).reshape(*x.shape[:2], -1)
                 kept = keep(ranking).unsqueeze(-1).expand(-1, -1, x.shape[-1])  # (B, K, D)
-                x, query, weights = x.gather(1, kept), query.gather(1, kept), None
-            update, found = self.multihead_attn(fold(query), memory, memory, memory_mask, weights)
+                x, query, weights = x.gather(1, kept), query.expand_as(x).gather(1, kept), None
+            query = fold(query.expand_as(x))
+            update, found = self.multihead_attn.attend(query, memory, memory, memory_mask, weights)
             ranking = ranking if found is None else found.view(*x.shape[:2], -1)  # (B, Q, M)
             x, last = self.norm2(x + self.dropout(update.view_as(x))), self.norm3
         update = self.linear2(self.dropout(self.linear1(x).relu()))
@@ -172,6 +193,10 @@ class TransformerStack(nn.Module):
         """What `forward` does before it meets the memory; hand the result over with `self_attended=True`."""
         return cast(TransformerLayer, self.layers[0]).attend_self(x, pos, mask)
 
+    def ask(self, x: Tensor, pos: Tensor | None) -> Tensor:
+        """Queries of the first layer from the result of `attend_self`; hand them over as `query`."""
+        return cast(TransformerLayer, self.layers[0]).ask(x, pos)
+
     def forward(
         self,
         x: Tensor,
@@ -182,10 +207,12 @@ class TransformerStack(nn.Module):
         weights: Weights | None = None,
         self_attended: bool = False,
         keep: Keep | None = None,
+        query: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Update x (B, Q, D); see `TransformerLayer.forward`. The last layer ranks and keeps."""
         ranking = None
         for depth, layer in enumerate(self.layers):
             asked = (weights, keep) if depth == len(self.layers) - 1 else (None, None)
-            x, ranking = layer(x, pos, mask, memory, memory_mask, asked[0], self_attended and depth == 0, asked[1])
+            begun = (self_attended, query) if depth == 0 else (False, None)
+            x, ranking = layer(x, pos, mask, memory, memory_mask, asked[0], begun[0], asked[1], begun[1])
         return self.norm(x), ranking

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
-from hf_causal_video.backbones.deberta import can_pack, first_fit, pack
-from hf_causal_video.backbones.text import bucket_widths, build_text_encoder, encode_in_buckets
+from hf_causal_video.backbones.deberta import can_flatten, encode_flat, first_fit
+from hf_causal_video.backbones.text import FirstTokens, bucket_widths, build_text_encoder, encode_in_buckets
 
 SHAPE = {
     "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24,
@@ -68,12 +68,14 @@ def test_deberta_computes_what_the_library_does(kind: str) -> None:
             torch.testing.assert_close(one.grad, other.grad, atol=1e-4 * peak, rtol=0, msg=name)
 
 
-def test_only_relative_positions_without_holes_are_packed() -> None:
+def test_only_relative_positions_without_holes_are_laid_end_to_end() -> None:
     _, mask = strings([3, 9, 1], 9, 0)
-    packed = {kind: can_pack(build_text_encoder(text_config(kind)), mask) for kind in KINDS}
-    assert {kind for kind, packable in packed.items() if packable} == {"deberta", "deberta-v2"}
+    flat = {kind for kind in KINDS if can_flatten(build_text_encoder(text_config(kind)), mask)}
+    assert flat == {"deberta"}
+    one_way = AutoConfig.for_model("deberta", **(SHAPE | KINDS["deberta"] | {"pos_att_type": ["c2p"]}))
+    assert not can_flatten(build_text_encoder(one_way), mask)
     mask[1, 4] = 0
-    assert not can_pack(build_text_encoder(text_config("deberta")), mask)
+    assert not can_flatten(build_text_encoder(text_config("deberta")), mask)
 
 
 def test_first_fit_overlaps_nothing_and_breaks_no_string() -> None:
@@ -86,12 +88,41 @@ def test_first_fit_overlaps_nothing_and_breaks_no_string() -> None:
     assert max(tokens) // width + 1 <= -(-sum(lengths) // width) + 1
 
 
-def test_rows_are_packed_tightly() -> None:
-    lengths = torch.randint(5, 27, (48,)).tolist()
-    rows, width, starts = pack(lengths)
-    assert max(start + length for start, length in zip(starts, lengths, strict=True)) <= rows * width
-    assert sum(lengths) > 0.9 * rows * width and max(lengths) <= width <= 2 * max(lengths)
-    assert pack([0]) == (1, 1, [0])
+def test_no_token_of_padding_goes_through_a_layer() -> None:
+    encoder, seen = build_text_encoder(text_config("deberta")).eval(), []
+    for layer in encoder.encoder.layer:
+        layer.intermediate.register_forward_hook(lambda module, args, out: seen.append(len(out)))
+    question, choices = strings([5, 3], 7, 0), strings([9, 4, 6, 1], 9, 0)
+    with torch.no_grad():
+        encode_in_buckets(encoder, [question, FirstTokens(*choices)], 2)
+    assert seen == [28, 8 + 4]  # the last layer: questions whole, and one token a choice
+
+
+@pytest.mark.parametrize("buckets", [1, 3])
+@pytest.mark.parametrize("kind", ["bert", "deberta"])
+def test_first_tokens_are_those_of_whole_strings(kind: str, buckets: int) -> None:
+    encoder = build_text_encoder(text_config(kind)).eval()
+    question, choices = strings([5, 3], 7, 0), strings([9, 4, 6, 1], 9, 0)
+    found = []
+    for group in (choices, FirstTokens(*choices)):
+        encoder.zero_grad()
+        whole, first = encode_in_buckets(encoder, [question, group], buckets)
+        (whole.square().sum() + first[:, 0].square().sum()).backward()
+        gradients = [parameter.grad for parameter in encoder.parameters() if parameter.grad is not None]
+        found.append([whole, first[:, :1], *gradients])
+    assert found[1][1].shape == (4, 1, 16) and len(found[0]) == len(found[1])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("longest", [1, 7, 30])
+def test_flat_deberta_knows_distances_beyond_its_table(longest: int) -> None:
+    config = AutoConfig.for_model("deberta", **(SHAPE | KINDS["deberta"] | {"max_relative_positions": 4}))
+    encoder = build_text_encoder(config).eval()
+    ids, mask = strings([longest, 1, longest // 2 + 1], longest, 0)
+    with torch.no_grad():
+        wanted = encoder(ids, mask).last_hidden_state * mask.unsqueeze(-1)
+        torch.testing.assert_close(encode_flat(encoder, ids, mask, mask.bool()), wanted, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["bert", "deberta", "deberta-v2"])

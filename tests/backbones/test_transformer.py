@@ -124,6 +124,23 @@ def test_rows_that_share_a_memory_need_it_once(weights: str | None) -> None:
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("weights", [None, "prob", "energy"])
+@pytest.mark.parametrize("hard", [False, True])
+def test_what_one_video_asks_is_asked_for_every_question(weights: str | None, hard: bool) -> None:
+    stack, (_, memory_mask) = TransformerStack(2, 16, 4, 32, 0.1, cross=True).eval(), masks()
+    x, memory, mask = torch.randn(1, 5, 16), torch.randn(3, 7, 16), torch.ones(1, 5).bool()
+    pos = sine_positions(mask, 16)
+    keep = (lambda ranking: ranking.sum(-1).topk(2).indices) if hard and weights else None
+    repeated = (tensor.repeat(3, 1, 1) for tensor in (x, pos))
+    wanted = stack(*repeated, mask.expand(3, 5), memory, memory_mask, weights, keep=keep)
+    x = stack.attend_self(x, pos, mask)
+    query = stack.ask(x, pos)
+    rows = (tensor.expand(3, -1, -1) for tensor in (x, pos))
+    got = stack(*rows, mask.expand(3, 5), memory, memory_mask, weights, True, keep, query)
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize("weights", ["prob", "energy"])
 def test_what_is_kept_is_finished_as_if_all_were(weights: str) -> None:
     stack, (x, pos, mask, memory, memory_mask) = TransformerStack(2, 16, 4, 32, 0.1, cross=True).eval(), shared_rows()

@@ -18,7 +18,8 @@ from hf_causal_video.models.base import CausalVideoPreTrainedModel, answer_loss,
 from hf_causal_video.models.outputs import VideoQAOutput
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
 from hf_causal_video.models.transtr.selection import Selection, rank, select
-from hf_causal_video.models.transtr.similarity import SimilarityHead
+from hf_causal_video.models.transtr.similarity import SimilarityHead, check_similarities
+from hf_causal_video.models.transtr.text import encode_question
 from hf_causal_video.models.transtr.video import EncodedVideo, check_objects, join_boxes
 
 
@@ -42,8 +43,7 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
     """Spatio-temporal rationalisation for multiple-choice or open-ended video question answering.
 
     Relation to other methods: IGV and EIGV wrap a backbone and mask frames; TranSTR is a network of its own that
-        gathers
-    frames and objects.
+    gathers frames and objects.
 
     Example:
         >>> text = {"model_type": "bert", "vocab_size": 9, "hidden_size": 8, "num_attention_heads": 2,
@@ -104,7 +104,8 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         """
         frames, frame_mask = self._embed_frames(frame_features, frame_mask)  # (V, T, D)
         pos = sine_positions(frame_mask, frames.shape[-1]).to(frames.dtype)
-        video = EncodedVideo(self.frame_decoder.attend_self(frames, pos, frame_mask), pos, frame_mask)
+        frames = self.frame_decoder.attend_self(frames, pos, frame_mask)
+        video = EncodedVideo(frames, pos, self.frame_decoder.ask(frames, pos), frame_mask)
         if self.config.num_objects_kept:
             video.boxes = object_boxes
             video.features, video.object_mask = check_objects(
@@ -154,8 +155,9 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         Raises:
             CausalVideoError: a wrong width, an empty axis, NaN, an empty question, too few frames, objects or choices.
         """
-        question, question_mask, queries, choice_mask = self._encode_text(
-            input_ids, attention_mask, choice_input_ids, choice_attention_mask, question_features, choice_features
+        strings = input_ids, attention_mask, choice_input_ids, choice_attention_mask
+        question, question_mask, queries, choice_mask = encode_question(
+            self, *strings, question_features, choice_features
         )
         if video is None:
             if frame_features is None:
@@ -168,25 +170,17 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
             video = self.encode_video(
                 frame_features, object_features, object_boxes, frame_mask, object_mask, objects=False
             )
-        frames = video.frames
-        rows = torch.arange(len(question), device=frames.device) if video_index is None else video_index
-        known = torch.compiler.is_compiling() or bool(((rows >= 0) & (rows < len(frames))).all())
-        if len(rows) != len(question) or (video_index is None and len(frames) != len(question)) or not known:
-            raise CausalVideoError(
-                "batch",
-                found=f"{len(question)} questions, {len(frames)} videos, video_index {rows.tolist()}",
-                expected="a row of the videos for each question",
-                fix="give video_index, or a video for each question",
-            )
+        rows = video.rows_of(len(question), video_index)
 
         # Temporal rationalisation (eq. 3-5): frames meet the question, the critical ones are kept.
-        frames, pos, frame_mask = frames[rows], video.pos[rows], video.frame_mask[rows]  # (B, T, ·)
+        frames, pos, query, frame_mask = video.frames_of(rows)  # (B, T, ·)
         measured = None
         if self.config.num_similarities:
-            similarities = self._check_similarities(similarities, queries.shape[1], frame_mask)
+            similarities = check_similarities(self.config, similarities, queries.shape[1], frame_mask).to(self.dtype)
             measured = self.similarity.rank(similarities, frame_mask, choice_mask)  # (B, T)
+        text, more = (question, question_mask), (frame_noise, measured, query)
         kept, chosen_frames = self._choose(
-            "frames", self.frame_decoder, frames, pos, frame_mask, question, question_mask, frame_noise, measured
+            "frames", self.frame_decoder, frames, pos, frame_mask, *text, *more
         )  # (B, K, D)
 
         object_scores = kept_objects = kept_boxes = None
@@ -194,7 +188,7 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
             # Spatial rationalisation (eq. 6-7) inside each kept frame, then fusion of the two grains (eq. 8).
             objects, present = self._objects_of_kept(video, rows, chosen_frames)  # (B*K, N, D), (B*K, N)
             memory, chosen = self._choose(
-                "objects", self.obj_decoder, objects, None, present, question, question_mask, object_noise
+                "objects", self.obj_decoder, objects, None, present, *text, object_noise
             )  # (B*K, M, D)
             memory_mask = chosen.take_mask(present).view(len(kept), -1)  # (B, K*M): few objects leave slots to padding
             if not torch.compiler.is_compiling() and not memory_mask.any(1).all():
@@ -231,22 +225,9 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
             loss, losses, logits, chosen_frames.scores, chosen_frames.indices, object_scores, kept_objects, kept_boxes
         )
 
-    def _check_similarities(self, similarities: Tensor | None, choices: int, mask: Tensor) -> Tensor:
-        shape = (len(mask), choices, mask.shape[1], self.config.num_similarities)
-        fix = "measure each choice against each frame, or train with num_similarities=0"
-        if similarities is None or similarities.shape != shape:
-            raise CausalVideoError(
-                "similarities",
-                found="none" if similarities is None else tuple(similarities.shape),
-                expected=f"{shape}: questions, choices, frames, num_similarities",
-                fix=fix,
-            )
-        check_width("similarities", similarities, 4, shape[-1], fix)
-        return similarities.to(self.dtype)
-
     def _choose(
         self, what: str, stack: TransformerStack, x: Tensor, pos: Tensor | None, mask: Tensor, question: Tensor,
-        question_mask: Tensor, noise: Tensor | None, measured: Tensor | None = None,
+        question_mask: Tensor, noise: Tensor | None, measured: Tensor | None = None, query: Tensor | None = None,
     ) -> tuple[Tensor, Selection]:  # fmt: skip
         """Let items x (R, items, D) meet the question, rank them, keep K: the kept (R, K, D), and which they are."""
         size = self.config.num_frames_kept if what == "frames" else self.config.num_objects_kept
@@ -269,7 +250,9 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
 
         # Attention alone ranks, and the choice is hard: only what is kept needs the rest of the layer.
         early = keep if scorer is None and not soft else None
-        y, attention = stack(x, pos, mask, question, question_mask, self._weights, self_attended=True, keep=early)
+        y, attention = stack(
+            x, pos, mask, question, question_mask, self._weights, self_attended=True, keep=early, query=query
+        )
         if chosen:
             return y, chosen[0]
         selection = choose(attention, y)
@@ -280,64 +263,6 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         if self.config.rank_by == "prob":
             return "dropped" if self.config.rank_after_dropout else "prob"
         return "energy" if self.config.rank_by == "energy" else None
-
-    def _encode_text(self, ids, mask, choice_ids, choice_mask, question, choices):
-        """Question (B, L, D) with its mask, and the answer queries (B, A or 1, D) with the mask of present choices."""
-        multiple_choice = self.config.num_answers is None
-        if question is None and ids is None or multiple_choice and choices is None and choice_ids is None:
-            missing = "input_ids" if question is None and ids is None else "choice_input_ids"
-            raise CausalVideoError(
-                "text",
-                found=f"no {missing}",
-                expected="ids, or cached features in their place",
-                fix="pass what the processor returned; an open-ended model sets num_answers",
-            )
-        if mask is None:
-            mask = (ids if ids is not None else question[..., 0]).new_ones(
-                (ids if ids is not None else question).shape[:2]
-            )
-        question_mask = mask.bool()
-        if not torch.compiler.is_compiling() and not question_mask.any(1).all():
-            raise CausalVideoError(
-                "question",
-                found="a question of zero tokens",
-                expected="at least one token",
-                fix="check the question column and the attention mask",
-            )
-        groups = [(ids, mask)] if question is None else []
-        if multiple_choice and choices is None:
-            choice_mask = torch.ones_like(choice_ids) if choice_mask is None else choice_mask
-            groups.append((choice_ids.flatten(0, 1), choice_mask.flatten(0, 1)))
-        states = self.encode_text(groups) if groups else []
-        question = self.text_resize(states.pop(0) if question is None else question.to(self.dtype))
-        if not multiple_choice:  # the question's mean token asks the vocabulary
-            weight = question_mask.unsqueeze(-1).to(question.dtype)
-            return question, question_mask, ((question * weight).sum(1) / weight.sum(1)).unsqueeze(1), None
-        present = None
-        if choices is None:
-            present = choice_mask.bool().any(-1)  # (B, A)
-            if not torch.compiler.is_compiling() and not present.any(1).all():
-                raise CausalVideoError(
-                    "choices",
-                    found="a question without any choice",
-                    expected="at least one choice that is not empty",
-                    fix="drop the question, or give its choices",
-                )
-            strings = states.pop(0).unflatten(0, present.shape)  # (B, A, L', D)
-            if self.config.choice_pooling == "mean":
-                choices = strings.sum(2) / choice_mask.sum(-1, keepdim=True).clamp(min=1).to(strings.dtype)
-            else:
-                choices = strings[:, :, 0]
-        choices = self.text_resize(choices.to(self.dtype))  # (B, A, D)
-        wanted = self.config.num_choices
-        if wanted is not None and (choices.shape[1] != wanted or present is not None and not present.all()):
-            raise CausalVideoError(
-                "choices",
-                found=f"{choices.shape[1]} choices a question, some may be empty",
-                expected=f"num_choices={wanted}",
-                fix="give every choice, or set num_choices=None",
-            )
-        return question, question_mask, choices, present
 
     def _embed_frames(self, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         made_by = (self.config.feature_provenance or {}).get("frame_model", "the frame model it was trained with")

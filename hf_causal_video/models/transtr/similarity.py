@@ -10,6 +10,10 @@ Not part of the published TranSTR; off unless `num_similarities` is set.
 import torch
 from torch import Tensor, nn
 
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.models.base import check_width
+from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
+
 
 class SimilarityHead(nn.Module):
     """Rank frames, and score choices on the kept frames, by S given similarities.
@@ -68,3 +72,18 @@ class SimilarityHead(nn.Module):
         weight = share * (sharp - sharp.amax(2, keepdim=True).detach()).exp()  # (B, A, T, S)
         peak = (similarities * weight).sum(2) / weight.sum(2)  # (B, A, S): a soft maximum
         return peak @ self.peak + mean @ self.mean
+
+
+def check_similarities(config: TranSTRConfig, similarities: Tensor | None, choices: int, mask: Tensor) -> Tensor:
+    """The similarities (B, A, T, S) for A choices and the frames of mask (B, T); an error where they do not fit."""
+    shape = (len(mask), choices, mask.shape[1], config.num_similarities)
+    fix = "measure each choice against each frame, or train with num_similarities=0"
+    if similarities is None or similarities.shape != shape:
+        raise CausalVideoError(
+            "similarities",
+            found="none" if similarities is None else tuple(similarities.shape),
+            expected=f"{shape}: questions, choices, frames, num_similarities",
+            fix=fix,
+        )
+    check_width("similarities", similarities, 4, shape[-1], fix)
+    return similarities

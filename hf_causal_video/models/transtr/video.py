@@ -16,6 +16,7 @@ class EncodedVideo:
 
     Args:
         frames, pos: (V, T, D) frames after self-attention, and their positions.
+        query: (V, T, D) what the frames ask of any question.
         frame_mask: (V, T) bool.
         features, boxes, object_mask: the objects as given, (V, T, N, C), (V, T, N, 4) and (V, T, N).
         objects: (V, T, N, D) objects after self-attention, where all frames' were encoded.
@@ -23,11 +24,34 @@ class EncodedVideo:
 
     frames: Tensor
     pos: Tensor
+    query: Tensor
     frame_mask: Tensor
     features: Tensor | None = None
     boxes: Tensor | None = None
     object_mask: Tensor | None = None
     objects: Tensor | None = None
+
+    def rows_of(self, questions: int, index: Tensor | None) -> Tensor:
+        """The row of each question's video, (B,): those given, or one a question; an error where there is none."""
+        videos, given = len(self.frames), index is not None
+        rows = torch.arange(questions, device=self.frames.device) if index is None else index
+        known = torch.compiler.is_compiling() or bool(((rows >= 0) & (rows < videos)).all())
+        if len(rows) != questions or (not given and videos != questions) or not known:
+            raise CausalVideoError(
+                "batch",
+                found=f"{questions} questions, {videos} videos, video_index {rows.tolist()}",
+                expected="a row of the videos for each question",
+                fix="give video_index, or a video for each question",
+            )
+        return rows
+
+    def frames_of(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Frames, positions, queries and mask of these rows; nothing is copied where all ask about one video."""
+        parts = self.frames, self.pos, self.query, self.frame_mask
+        if len(self.frames) > 1:
+            return self.frames[rows], self.pos[rows], self.query[rows], self.frame_mask[rows]
+        frames, pos, query, mask = (x.expand(len(rows), *x.shape[1:]) for x in parts)
+        return frames, pos, query[:1], mask
 
 
 def check_objects(
