@@ -9,10 +9,17 @@ memory entries. Units: seconds for spans and times (`start_s`, `end_s`, `time_s`
 in [0, 1], rates in frames a second.
 """
 
+from hf_causal_video.backbones import VideoQABackbone, register_backbone
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.hub import convert_official_checkpoint
 from hf_causal_video.models import (
+    BackboneConfig,
+    BackboneForVideoQuestionAnswering,
+    EIGVConfig,
+    EIGVForVideoQuestionAnswering,
     Evidence,
+    IGVConfig,
+    IGVForVideoQuestionAnswering,
     IVRDConfig,
     IVRDForVideoRelationDetection,
     TranSTRConfig,
@@ -25,16 +32,24 @@ from hf_causal_video.pipelines import VideoQuestionAnsweringPipeline
 from hf_causal_video.version import __version__
 
 __all__ = [
+    "BackboneConfig",
+    "BackboneForVideoQuestionAnswering",
     "CausalVideoError",
+    "EIGVConfig",
+    "EIGVForVideoQuestionAnswering",
     "Evidence",
+    "IGVConfig",
+    "IGVForVideoQuestionAnswering",
     "IVRDConfig",
     "IVRDForVideoRelationDetection",
     "TranSTRConfig",
     "TranSTRForVideoQuestionAnswering",
+    "VideoQABackbone",
     "VideoQAOutput",
     "VideoQAProcessor",
     "VideoQuestionAnsweringPipeline",
     "VideoRelationProcessor",
     "__version__",
     "convert_official_checkpoint",
+    "register_backbone",
 ]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from hf_causal_video.errors import CausalVideoError
@@ -22,6 +23,18 @@ class _Rows:
     def rows(self, index: Tensor) -> Self:
         """The rows at `index` (K,) int, in that order; a row may repeat."""
         return self._each(lambda tensor: tensor.index_select(0, index))
+
+    @classmethod
+    def join(cls, parts: list[Self]) -> Self:
+        """All rows of several of a kind, in order; other axes must agree."""
+        first, joined = parts[0], {}
+        for part in fields(cls):  # type: ignore[arg-type]
+            values: list[Any] = [getattr(one, part.name) for one in parts]
+            if isinstance(values[0], dict):
+                joined[part.name] = {name: torch.cat([value[name] for value in values]) for name in values[0]}
+            elif values[0] is not None:
+                joined[part.name] = torch.cat(values)
+        return replace(first, **joined)  # type: ignore[type-var]
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         changed: dict[str, Any] = {}
@@ -81,10 +94,13 @@ class VideoQABackbone(nn.Module):
     Attributes:
         question_dim: H, width of `Question.pooled` and of the grounding key.
         joint_dim: J, width of the joint vector.
+        depends_on_batch: whether a row's answer depends on how long the other rows are (a released behaviour of HGA);
+            then the branches of a method are encoded one by one, else in one batch.
     """
 
     question_dim: int
     joint_dim: int
+    depends_on_batch: bool = False
 
     def __init__(self, text_dim: int, frame_dim: int, num_answers: int | None):
         super().__init__()
@@ -108,14 +124,15 @@ class VideoQABackbone(nn.Module):
     def encode_video(self, frames: Tensor, mask: Tensor) -> Video:
         """Embedded frames (V, T, E) and mask (V, T) bool to a video.
 
-        True frames may stand anywhere, and every row has at least one. Frames outside the mask must not be heard.
+        True frames may stand anywhere, and every row has at least one. Frames outside the mask must not be heard. The
+        true entries of the video's own mask are the true frames, in their order.
         """
         raise NotImplementedError
 
     def grounding_key(self, video: Video) -> Tensor:
         """What the indicator compares with the question, (V, T, H); default: the encoded frames.
 
-        Asked for videos that were encoded with all their frames, so entry t belongs to frame t.
+        Asked for videos that were encoded with all their frames.
         """
         return video.frames
 

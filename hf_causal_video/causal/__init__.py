@@ -1,6 +1,7 @@
 """The mechanisms of the thesis, one small file each: tensors in, tensors out, no knowledge of models."""
 
 from hf_causal_video.causal.contrast import arrange_negatives, deranged_rows, info_nce
+from hf_causal_video.causal.divergence import divergence, soft_target_loss, uniformity
 from hf_causal_video.causal.grounding import (
     Grounding,
     GroundingIndicator,
@@ -10,7 +11,7 @@ from hf_causal_video.causal.grounding import (
     split_frames,
 )
 from hf_causal_video.causal.intervention import FrameBank, swap_frames
-from hf_causal_video.causal.mixing import divergence, draw_lambda, mix, mix_scenes, mixed_answer_loss, two_hot
+from hf_causal_video.causal.mixing import draw_lambda, mix, mix_scenes, mixed_answer_loss, two_hot
 from hf_causal_video.causal.topk import hard_topk, perturbed_topk, topk_indices
 
 __all__ = [
@@ -30,8 +31,10 @@ __all__ = [
     "mix_scenes",
     "mixed_answer_loss",
     "perturbed_topk",
+    "soft_target_loss",
     "split_frames",
     "swap_frames",
     "topk_indices",
     "two_hot",
+    "uniformity",
 ]

@@ -9,7 +9,7 @@ Where the released code differs from what we think right, a switch says so: `kin
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -26,10 +26,10 @@ class FrameScorer(nn.Module):
         super().__init__()
         self.linear_q, self.linear_k = nn.Linear(dim, dim), nn.Linear(dim, dim)
 
-    def forward(self, question: Tensor, key: Tensor) -> Tensor:
-        """Question (R, H) and frames (R, T, H) to energies (R, T)."""
+    def forward(self, question: Tensor, key: Tensor, rows: Tensor) -> Tensor:
+        """Question (R, H), frames (V, T, H) and the clip of each question (R,) to energies (R, T)."""
         query = self.linear_q(question) / math.sqrt(key.shape[-1])
-        return torch.einsum("rh,rth->rt", query, self.linear_k(key))
+        return (self.linear_k(key)[rows] @ query.unsqueeze(-1)).squeeze(-1)
 
 
 class GroundingIndicator(nn.Module):
@@ -40,17 +40,17 @@ class GroundingIndicator(nn.Module):
 
     Example:
         >>> indicator = GroundingIndicator(8)
-        >>> indicator(torch.randn(2, 8), torch.randn(2, 5, 8)).shape
-        torch.Size([2, 2, 5])
+        >>> indicator(torch.randn(3, 8), torch.randn(2, 5, 8), torch.tensor([0, 0, 1])).shape
+        torch.Size([3, 2, 5])
     """
 
     def __init__(self, dim: int):
         super().__init__()
         self.fg_att, self.bg_att = FrameScorer(dim), FrameScorer(dim)
 
-    def forward(self, question: Tensor, key: Tensor) -> Tensor:
-        """Question (R, H) and frames (R, T, H) to energies (R, 2, T), causal first."""
-        return torch.stack([self.fg_att(question, key), self.bg_att(question, key)], 1)
+    def forward(self, question: Tensor, key: Tensor, rows: Tensor) -> Tensor:
+        """Question (R, H), frames (V, T, H) and the clip of each question (R,) to energies (R, 2, T), causal first."""
+        return torch.stack([scorer(question, key, rows) for scorer in (self.fg_att, self.bg_att)], 1)
 
 
 def grounding_logits(energies: Tensor, mask: Tensor, kind: LogitKind = "energy") -> Tensor:
@@ -95,6 +95,10 @@ class Grounding:
     chosen_environment: Tensor
     probability: Tensor
     scores: Tensor
+
+    def rows(self, index: Tensor) -> "Grounding":
+        """The splits at `index` (K,)."""
+        return Grounding(*(getattr(self, part.name)[index] for part in fields(self)))
 
 
 def split_frames(
@@ -156,7 +160,7 @@ def keep_causal(split: Grounding) -> Tensor:
                 [1, 1]])
     """
     kept = split.chosen_causal
-    order = (~kept).int().sort(1, stable=True).indices  # causal frames first, in temporal order
+    order = (~kept).int().sort(dim=1, stable=True).indices  # causal frames first, in temporal order
     best = split.scores.masked_fill(~kept, -torch.inf).argmax(1, keepdim=True)  # (R, 1)
     counts = kept.sum(1, keepdim=True)
     width = kept.shape[1] if torch.compiler.is_compiling() else int(counts.max())

@@ -87,7 +87,3 @@ def two_hot(labels: Tensor, partner: Tensor, weight: Tensor, answers: int) -> Te
     hot = F.one_hot(labels, answers).float()
     return torch.cat([mix(hot, hot * 0, weight), mix(hot * 0, hot[partner], weight)], 1)
 
-
-def divergence(target: Tensor, logits: Tensor) -> Tensor:
-    """KL(target || softmax(logits)), mean over rows; both (B, A), target a distribution."""
-    return F.kl_div(logits.float().log_softmax(-1), target.float(), reduction="batchmean")

@@ -2,6 +2,9 @@
 
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
+from hf_causal_video.models.backbone import BackboneConfig, BackboneForVideoQuestionAnswering
+from hf_causal_video.models.eigv import EIGVConfig, EIGVForVideoQuestionAnswering
+from hf_causal_video.models.igv import IGVConfig, IGVForVideoQuestionAnswering
 from hf_causal_video.models.ivrd import IVRDConfig, IVRDForVideoRelationDetection
 from hf_causal_video.models.outputs import Evidence, EvidenceFrame, EvidenceObject, VideoQAOutput
 from hf_causal_video.models.processing_video_qa import VideoQAInputs, VideoQAProcessor
@@ -9,9 +12,15 @@ from hf_causal_video.models.processing_video_relation import VideoRelationProces
 from hf_causal_video.models.transtr import TranSTRConfig, TranSTRForVideoQuestionAnswering
 
 __all__ = [
+    "BackboneConfig",
+    "BackboneForVideoQuestionAnswering",
+    "EIGVConfig",
+    "EIGVForVideoQuestionAnswering",
     "Evidence",
     "EvidenceFrame",
     "EvidenceObject",
+    "IGVConfig",
+    "IGVForVideoQuestionAnswering",
     "IVRDConfig",
     "IVRDForVideoRelationDetection",
     "TranSTRConfig",
@@ -22,7 +31,12 @@ __all__ = [
     "VideoRelationProcessor",
 ]
 
-METHODS = {"transtr": (TranSTRConfig, TranSTRForVideoQuestionAnswering, VideoQAProcessor)}
+METHODS = {
+    "transtr": (TranSTRConfig, TranSTRForVideoQuestionAnswering, VideoQAProcessor),
+    "video_qa_backbone": (BackboneConfig, BackboneForVideoQuestionAnswering, VideoQAProcessor),
+    "igv": (IGVConfig, IGVForVideoQuestionAnswering, VideoQAProcessor),
+    "eigv": (EIGVConfig, EIGVForVideoQuestionAnswering, VideoQAProcessor),
+}
 RELATION_METHODS = {"ivrd": (IVRDConfig, IVRDForVideoRelationDetection, VideoRelationProcessor)}
 
 for _name, (_config, _model, _processor) in {**METHODS, **RELATION_METHODS}.items():

@@ -21,6 +21,7 @@ class VideoQAOutput(ModelOutput):
         object_scores: (B, K, N) the same for the objects of each kept frame.
         kept_objects: (B, K, M) object index of every kept slot.
         kept_boxes: (B, K, M, 4) their boxes, where boxes were given.
+        causal_mask: (B, T) bool, the frames that a grounding model calls causal.
     """
 
     loss: Tensor | None = None
@@ -31,6 +32,7 @@ class VideoQAOutput(ModelOutput):
     object_scores: Tensor | None = None
     kept_objects: Tensor | None = None
     kept_boxes: Tensor | None = None
+    causal_mask: Tensor | None = None
 
 
 @dataclass

@@ -1,0 +1,203 @@
+"""HGA: question words and frames as nodes of one graph, whose edges are learned; pooled and fused into an answer.
+
+Why here: it is the backbone of IGV's released code, and one of EIGV's three.
+
+Source: Jiang and Han, "Reasoning with Heterogeneous Graph Alignment for Video Question Answering", AAAI 2020, in the
+form that IGV and EIGV use: bidirectional, without co-attention, decoding to a vocabulary or one score a candidate.
+Submodule names follow the published checkpoints. Switches for what was released: `pool_mask="post"`, and
+`bilinear_epsilon=None`.
+
+Speed: the first projection of a frame is linear, so edited copies of a clip share it; what a node contributes to edges
+and to the first convolution depends on that node alone, so it is computed once and gathered for each pair.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from hf_causal_video.backbones.bilinear import BlockFusion
+from hf_causal_video.backbones.protocol import Question, Video, VideoQABackbone, register_backbone
+from hf_causal_video.backbones.recurrent import BidirectionalEncoder, pack_left
+
+
+class XavierLinear(nn.Linear):
+    """A linear layer that starts as the published encoders do."""
+
+    def reset_parameters(self) -> None:
+        """Xavier-normal weights, the usual bias."""
+        super().reset_parameters()
+        nn.init.xavier_normal_(self.weight)
+
+
+class QuestionEncoder(BidirectionalEncoder):
+    """Project, drop out (twice, as released), read in both directions."""
+
+    def __init__(self, text_dim: int, word_dim: int, dim: int, cell: str, dropout: float):
+        super().__init__(word_dim, dim, cell)
+        self.embedding = nn.Sequential(XavierLinear(text_dim, word_dim), nn.ReLU(), nn.Dropout(dropout))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (R, L, D_text) to normalised states (R, L, H) and the last states (R, H)."""
+        states, last = super().forward(self.dropout(self.embedding(x)), mask)
+        return F.layer_norm(states, states.shape[-1:]), last
+
+
+class VideoEncoder(BidirectionalEncoder):
+    """Finish the projection of the frames, read in both directions."""
+
+    def __init__(self, frame_dim: int, dim: int, cell: str, dropout: float):
+        super().__init__(dim, dim, cell)
+        self.vid2hid = nn.Sequential(XavierLinear(frame_dim, dim), nn.ReLU(), nn.Dropout(dropout))
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Projected frames without bias (R, T, dim) to normalised states (R, T, H) and the last states (R, H)."""
+        linear, relu, dropout = self.vid2hid
+        states, last = super().forward(dropout(relu(x + linear.bias)), mask)
+        return F.layer_norm(states, states.shape[-1:]), last
+
+
+class AdjacencyLearner(nn.Module):
+    """Edges of the graph: scalar products of what two layers make of each node."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.edge_layer_1, self.edge_layer_2 = (weight_norm(nn.Linear(dim, dim, bias=False)) for _ in range(2))
+
+    def embed(self, nodes: Tensor) -> Tensor:
+        """Nodes (R, N, H) to what their edges are made of, (R, N, H)."""
+        return self.edge_layer_2(self.edge_layer_1(nodes).relu()).relu()
+
+    def forward(self, embedded: Tensor) -> Tensor:
+        """(R, N, H) to the adjacency (R, N, N), not normalised."""
+        return embedded @ embedded.transpose(1, 2)
+
+
+class GraphConvolution(nn.Module):
+    """A weight for every node; the adjacency, norm, ReLU and dropout follow in `GCN`."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.weight = nn.Linear(dim, dim, bias=False)
+
+
+class GCN(nn.Module):
+    """Graph convolutions without residual."""
+
+    def __init__(self, dim: int, layers: int, dropout: float):
+        super().__init__()
+        self.layers = nn.ModuleList(GraphConvolution(dim) for _ in range(layers))
+        self.dropout = nn.Dropout(dropout)
+
+    def embed(self, nodes: Tensor) -> Tensor:
+        """The first layer's weight, which needs no neighbours."""
+        return self.layers[0].weight(nodes)  # type: ignore[operator]
+
+    def forward(self, embedded: Tensor, adjacency: Tensor) -> Tensor:
+        """Nodes behind the first weight (R, N, H) and adjacency (R, N, N) to nodes (R, N, H)."""
+        for depth, layer in enumerate(self.layers):
+            x = adjacency @ (embedded if depth == 0 else layer.weight(embedded))  # type: ignore[operator]
+            embedded = self.dropout(F.layer_norm(x, x.shape[-1:]).relu())
+        return embedded
+
+
+class AttentionPool(nn.Sequential):
+    """Attention weights over nodes, (R, N, H) to (R, N, 1); padding takes part unless it is masked."""
+
+    def forward(self, nodes: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Weights that sum to 1 over the nodes of `mask` (R, N), or over all."""
+        scores = super().forward(nodes)
+        if mask is not None:
+            scores = scores.masked_fill(~mask.unsqueeze(-1), torch.finfo(scores.dtype).min)
+        return scores.softmax(1)
+
+
+class HGA(VideoQABackbone):
+    """Heterogeneous graph alignment.
+
+    Args:
+        text_dim, frame_dim, num_answers: as in `VideoQABackbone`.
+        hidden_dim: width of one direction; H = J = 2 * hidden_dim.
+        word_dim: width of a token before the recurrence.
+        cell: "gru" (IGV) or "lstm" (EIGV).
+        dropout: everywhere it applies.
+        gcn_layers: graph convolutions.
+        pool_mask: "pre" masks padded nodes before the softmax of the pooling; "post" after it, as released: padding
+            then takes part of the attention, so an answer depends on how long the other questions of its batch are.
+        bilinear_dim, bilinear_chunks, bilinear_rank, bilinear_epsilon: of the Block fusions.
+
+    Example:
+        >>> hga = HGA(6, 10, 3, hidden_dim=4, word_dim=5, bilinear_dim=8, bilinear_chunks=2, bilinear_rank=2)
+        >>> question = hga.encode_question(torch.randn(2, 4, 6), torch.ones(2, 4, dtype=torch.bool))
+        >>> frames = hga.embed_frames(torch.randn(2, 7, 10))
+        >>> video = hga.encode_video(frames, torch.ones(2, 7, dtype=torch.bool))
+        >>> hga.answer(hga.fuse(question, video)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(
+        self, text_dim: int, frame_dim: int, num_answers: int | None, hidden_dim: int = 512, word_dim: int = 512,
+        cell: Literal["gru", "lstm"] = "lstm", dropout: float = 0.3, gcn_layers: int = 2,
+        pool_mask: Literal["pre", "post"] = "pre", bilinear_dim: int = 1600, bilinear_chunks: int = 20,
+        bilinear_rank: int = 15, bilinear_epsilon: float | None = 1e-6,
+    ):  # fmt: skip
+        super().__init__(text_dim, frame_dim, num_answers)
+        dim = self.question_dim = self.joint_dim = 2 * hidden_dim
+        self.pool_mask = pool_mask
+        self.depends_on_batch = pool_mask == "post"
+        self.qns_encoder = QuestionEncoder(text_dim, word_dim, hidden_dim, cell, dropout)
+        self.vid_encoder = VideoEncoder(frame_dim, hidden_dim, cell, dropout)
+        self.adj_learner = AdjacencyLearner(dim)
+        self.gcn = GCN(dim, gcn_layers, dropout)
+        self.atten_pool = AttentionPool(nn.Linear(dim, dim // 2), nn.Tanh(), nn.Linear(dim // 2, 1))
+        shape = (bilinear_dim, bilinear_chunks, bilinear_rank)
+        self.global_fusion = BlockFusion(dim, dim, dim, *shape, dropout, bilinear_epsilon)
+        self.fusion = BlockFusion(dim, dim, dim, *shape, 0.0, bilinear_epsilon)
+        self.decoder = nn.Linear(dim, 1 if num_answers is None else num_answers)
+
+    def encode_question(self, tokens: Tensor, mask: Tensor) -> Question:
+        """Question words (R, L', H) of at most the longest question, and the last states (R, H)."""
+        tokens, mask = pack_left(tokens, mask)
+        states, last = self.qns_encoder(tokens, mask)
+        return Question(last, states, mask)
+
+    def embed_frames(self, frames: Tensor) -> Tensor:
+        """The projection of the video encoder, (V, T, C) to (V, T, hidden_dim)."""
+        return F.linear(frames, self.vid_encoder.vid2hid[0].weight)  # type: ignore[arg-type]
+
+    def encode_video(self, frames: Tensor, mask: Tensor) -> Video:
+        """True frames, moved to the left, to (V, T', H)."""
+        frames, mask = pack_left(frames, mask)
+        states, last = self.vid_encoder(frames, mask)
+        return Video(states, mask, last)
+
+    def fuse(self, question: Question, video: Video) -> Tensor:
+        """Graph over words and frames, pooled, fused with the last states of both encoders; (R, J)."""
+        rows = torch.arange(len(question.pooled), device=question.pooled.device)
+        return self.fuse_pairs(question, video, rows, rows)
+
+    def fuse_pairs(self, question: Question, video: Video, question_rows: Tensor, video_rows: Tensor) -> Tensor:
+        """The same for pairs; what a node brings along is computed once."""
+        assert question.tokens is not None and question.mask is not None and video.pooled is not None
+
+        def pair(words: Tensor, frames: Tensor) -> Tensor:  # (P, L' + T', ...)
+            return torch.cat([words[question_rows], frames[video_rows]], 1)
+
+        sides = (question.tokens, video.frames)
+        adjacency = self.adj_learner(pair(*(self.adj_learner.embed(nodes) for nodes in sides)))  # (P, N, N)
+        nodes = self.gcn(pair(*(self.gcn.embed(nodes) for nodes in sides)), adjacency)  # (P, N, H)
+        mask = pair(question.mask, video.mask)
+        weights = self.atten_pool(nodes, mask if self.pool_mask == "pre" else None)  # (P, N, 1)
+        local = (nodes * weights * mask.unsqueeze(-1)).sum(1)  # (P, H)
+        whole = self.global_fusion(question.pooled[question_rows], video.pooled[video_rows])
+        return self.fusion(whole, local)
+
+    def answer(self, joint: Tensor) -> Tensor:
+        """Linear, to (R, num_answers or 1)."""
+        return self.decoder(joint)
+
+
+register_backbone("hga", HGA)

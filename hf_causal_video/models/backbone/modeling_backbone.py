@@ -1,0 +1,218 @@
+"""A VideoQA backbone on its own, for multiple choice or open answers.
+
+Why: IGV and EIGV wrap a backbone, and a claim about them is a comparison with it. This class reads the inputs, encodes
+questions and clip, and answers; IGV changes what the answer rests on, EIGV how it is trained, and neither changes
+anything here.
+
+Source: section 3 of IGV (arXiv 2206.02349) and EIGV (arXiv 2207.12783) for what a backbone is.
+"""
+
+import torch
+from torch import Tensor
+
+from hf_causal_video.backbones.protocol import Question, Video, build_backbone
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.models.backbone.configuration_backbone import BackboneConfig
+from hf_causal_video.models.backbone.draws import Draws
+from hf_causal_video.models.backbone.reading import (
+    Batch,
+    Strings,
+    read_choices,
+    read_frames,
+    read_question,
+    read_rows,
+)
+from hf_causal_video.models.base import CausalVideoPreTrainedModel, answer_loss
+from hf_causal_video.models.outputs import VideoQAOutput
+
+
+class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
+    """A registered backbone that answers from the whole clip.
+
+    It chooses no frames: its `kept_frames` are all frames of a clip, all with score 0.
+
+    Example:
+        >>> sizes = {"hidden_dim": 4, "word_dim": 4, "bilinear_dim": 8, "bilinear_chunks": 2, "bilinear_rank": 2}
+        >>> config = BackboneConfig(text_feature_dim=6, frame_feature_dim=5, num_answers=3, backbone_config=sizes)
+        >>> model = BackboneForVideoQuestionAnswering(config).eval()
+        >>> output = model(frame_features=torch.randn(2, 7, 5), question_features=torch.randn(2, 4, 6))
+        >>> output.logits.shape, output.kept_frames.shape
+        (torch.Size([2, 3]), torch.Size([2, 7]))
+    """
+
+    config: BackboneConfig
+    config_class = BackboneConfig
+
+    def __init__(self, config: BackboneConfig):
+        super().__init__(config)
+        if config.text_config is None:
+            self.text_encoder = None
+        else:
+            self._build_text_encoder()
+        self.backbone = build_backbone(
+            config.backbone, config.text_width, config.frame_feature_dim, config.num_answers, config.backbone_config
+        )
+        self._build()
+        self.post_init()
+
+    def _build(self) -> None:
+        """What a method adds to its backbone."""
+
+    def train(self, mode: bool = True):
+        """Switch modes; a frozen text encoder stays in evaluation mode."""
+        if self.text_encoder is None:
+            return torch.nn.Module.train(self, mode)
+        return super().train(mode)
+
+    def forward(
+        self,
+        frame_features: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        choice_input_ids: Tensor | None = None,
+        choice_attention_mask: Tensor | None = None,
+        frame_mask: Tensor | None = None,
+        question_features: Tensor | None = None,
+        choice_features: Tensor | None = None,
+        video_index: Tensor | None = None,
+        video_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        object_features: Tensor | None = None,
+        object_boxes: Tensor | None = None,
+        object_mask: Tensor | None = None,
+        output_evidence: bool | None = None,
+        draws: Draws | None = None,
+    ) -> VideoQAOutput:
+        """Answer questions about clips.
+
+        Args:
+            frame_features: (V, T, C); V = B, or fewer clips than questions together with `video_index`.
+            input_ids, attention_mask: (B, L) the question. A multiple-choice model reads it only where it grounds by
+                the question alone.
+            choice_input_ids, choice_attention_mask: (B, A, L) question and choice as one string; a row of zeros in
+                the mask is an absent choice. Multiple choice only.
+            frame_mask: (V, T) bool, False at padding.
+            question_features, choice_features: (B, L, D_text) and (B, A, L, D_text) token features in place of ids,
+                with the same masks.
+            video_index: (B,) the clip of each question; a clip is encoded once.
+            video_ids: (B,) int, clips of one video share an id and never lend each other frames. None: every clip is
+                a video of its own.
+            labels: (B,) index of the right answer.
+            object_features, object_boxes, object_mask: not read, whatever they are: a collator hands over all that a
+                feature set holds, and these models look at frames alone.
+            output_evidence: also say which frames the answer should rest on, where the model would not do so by
+                itself (EIGV); None: as the config says.
+            draws: stored random draws of a training step, for tests.
+
+        Raises:
+            CausalVideoError: a wrong width, an empty axis, NaN, an empty question, a label that is no answer, a clip
+                without frames; in training, a batch without another video to take frames from.
+        """
+        batch = self._read(
+            frame_features, input_ids, attention_mask, choice_input_ids, choice_attention_mask, frame_mask,
+            question_features, choice_features, video_index, video_ids, labels,
+        )  # fmt: skip
+        if self.training and labels is not None:
+            return self._step(batch, draws or Draws())
+        output = self._predict(batch, draws or Draws(), output_evidence)
+        if labels is not None:
+            output.losses = {"answer": answer_loss(output.logits, labels)}
+            output.loss = output.losses["answer"]
+        return output
+
+    def _step(self, batch: Batch, draws: Draws) -> VideoQAOutput:
+        """A training step."""
+        output = self._predict(batch, draws, None)
+        return self._with_losses(output, {"answer": answer_loss(output.logits, batch.labels)}, {"answer": 1.0})
+
+    def _predict(self, batch: Batch, draws: Draws, output_evidence: bool | None) -> VideoQAOutput:
+        """Answer from the whole clip."""
+        question = self._encode(batch.strings)
+        video = self.backbone.encode_video(batch.frames, batch.frame_mask)
+        logits = self._logits(batch, self._fuse(question, video, batch.rows[batch.string_samples]))
+        return self._whole_clip(batch, logits)
+
+    def _whole_clip(self, batch: Batch, logits: Tensor) -> VideoQAOutput:
+        """The output of an answer that rests on every frame: all are kept, padding repeats the first one."""
+        mask = batch.frame_mask[batch.rows]  # (B, T)
+        places = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+        first = mask.int().argmax(1, keepdim=True)
+        scores = logits.new_zeros(mask.shape).masked_fill(~mask, -torch.inf)
+        return VideoQAOutput(logits=logits, frame_scores=scores, kept_frames=torch.where(mask, places, first))
+
+    def _encode(self, strings: Strings) -> Question:
+        return self.backbone.encode_question(strings.tokens, strings.mask)
+
+    def _fuse(self, question: Question, video: Video, video_rows: Tensor) -> Tensor:
+        """Fuse every question row with the clip that `video_rows` (R,) names."""
+        rows = torch.arange(len(question.pooled), device=video_rows.device)
+        return self.backbone.fuse_pairs(question, video, rows, video_rows)
+
+    def _logits(self, batch: Batch, joint: Tensor) -> Tensor:
+        """Joint vectors (R, J) to (B, A); an absent choice gets the lowest logit there is."""
+        logits = self.backbone.answer(joint)
+        if batch.present is None:
+            return logits
+        logits = logits.view(batch.present.shape)
+        return logits.masked_fill(~batch.present, torch.finfo(logits.dtype).min)
+
+    @staticmethod
+    def _with_losses(output: VideoQAOutput, losses: dict[str, Tensor], weights: dict[str, float]) -> VideoQAOutput:
+        output.losses = losses
+        output.loss = torch.stack([weights[name] * term for name, term in losses.items()]).sum()
+        return output
+
+    def _asks_question(self) -> bool:
+        """Whether the question is encoded by itself beside the strings that are scored."""
+        return False
+
+    def _read(
+        self, frames, ids, mask, choice_ids, choice_mask, frame_mask, question, choices, video_index, video_ids, labels
+    ) -> Batch:  # fmt: skip
+        config, width = self.config, self.config.text_width
+        multiple = config.num_answers is None
+        groups: list[tuple[str, Tensor, Tensor]] = []
+        present = question_mask = None
+        if not multiple or self._asks_question() or ids is not None or question is not None:
+            question_mask = read_question(ids, question, mask, width)
+            if not multiple or self._asks_question():
+                groups.append(("question", ids if question is None else question, question_mask))
+        if multiple:
+            all_mask, present = read_choices(choice_ids, choices, choice_mask, width, config.num_choices)
+            # An absent choice is one empty token: it has to be something, and its score is never read.
+            shown = all_mask | torch.nn.functional.pad(~present.unsqueeze(-1), (0, all_mask.shape[-1] - 1))
+            given = choice_ids if choices is None else choices
+            groups.append(("choices", given.flatten(0, 1), shown.flatten(0, 1)))
+        strings = self._tokens(groups)
+        made_by = (config.feature_provenance or {}).get("frame_model", "the frame model it was trained with")
+        frames, frame_mask = read_frames(frames, frame_mask, config.frame_feature_dim, made_by)
+        count = len(question_mask) if present is None else len(present)
+        rows = read_rows(video_index, count, len(frames), frames.device)
+        frames = self.backbone.embed_frames(frames.to(self.dtype))
+        return Batch(
+            strings=strings["choices" if multiple else "question"],
+            question=strings.get("question"),
+            present=present,
+            frames=frames,
+            frame_mask=frame_mask,
+            rows=rows,
+            video_ids=video_ids,
+            labels=labels,
+        )
+
+    def _tokens(self, groups: list[tuple[str, Tensor, Tensor]]) -> dict[str, Strings]:
+        """Ids through the text encoder, all groups in one pass; features as they are."""
+        ids = [(given, mask.long()) for _, given, mask in groups if not given.is_floating_point()]
+        if ids and self.text_encoder is None:
+            raise CausalVideoError(
+                "text",
+                found="ids, and no text encoder",
+                expected="question_features and choice_features",
+                fix="give token features, or a config with text_config",
+            )
+        states = self.encode_text(ids) if ids else []
+        found = {}
+        for name, given, mask in groups:
+            tokens = given.to(self.dtype) if given.is_floating_point() else states.pop(0)
+            found[name] = Strings(tokens, mask)
+        return found

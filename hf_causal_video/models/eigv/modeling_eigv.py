@@ -1,0 +1,210 @@
+"""EIGV: IGV, and the only change is that the constraints come from mixing and contrast, and bind training alone.
+
+Why: invariance says what must not move an answer; it is silent on what must. If causal scene and question change, the
+answer must change along. EIGV mixes two samples: causal scenes, questions and answers by one coefficient, environments
+by another that no answer follows (equivariance and invariance in one step). Then it grounds the mixed sample again,
+disrupts one part at a time, and asks the joint vector to follow the causal ones only ("contrast"). At test time the
+backbone answers from the whole clip; the split is evidence, given on request.
+
+Source: Li et al., "Equivariant and Invariant Grounding for Video Question Answering", ACM MM 2022 (arXiv 2207.12783),
+sections 3.2 to 3.4.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from hf_causal_video.backbones.protocol import Question, Video
+from hf_causal_video.causal import (
+    Grounding,
+    arrange_negatives,
+    deranged_rows,
+    draw_lambda,
+    info_nce,
+    mix,
+    mix_scenes,
+    mixed_answer_loss,
+    soft_target_loss,
+    swap_frames,
+    two_hot,
+)
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.models.backbone.draws import Draws
+from hf_causal_video.models.backbone.reading import Batch, Strings
+from hf_causal_video.models.eigv.configuration_eigv import EIGVConfig
+from hf_causal_video.models.igv.modeling_igv import IGVForVideoQuestionAnswering
+from hf_causal_video.models.outputs import VideoQAOutput
+
+
+@dataclass
+class Mixed:
+    """B mixed samples: question, encoded clip, embedded frames (B, T, E) with mask (B, T), partner (B,), lambda 1."""
+
+    question: Question
+    video: Video
+    frames: Tensor
+    mask: Tensor
+    partner: Tensor
+    lambda1: Tensor
+
+
+class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
+    """Equivariant and invariant grounding around a backbone.
+
+    Example:
+        >>> sizes = {"hidden_dim": 4, "word_dim": 4, "bilinear_dim": 8, "bilinear_chunks": 2, "bilinear_rank": 2}
+        >>> config = EIGVConfig(text_feature_dim=6, frame_feature_dim=5, num_answers=3, backbone_config=sizes)
+        >>> model = EIGVForVideoQuestionAnswering(config).eval()
+        >>> inputs = {"frame_features": torch.randn(2, 7, 5), "question_features": torch.randn(2, 4, 6)}
+        >>> model(**inputs).causal_mask is None, model(**inputs, output_evidence=True).causal_mask.shape
+        (True, torch.Size([2, 7]))
+    """
+
+    config: EIGVConfig
+    config_class = EIGVConfig
+
+    def _build(self) -> None:
+        super()._build()
+        self.project_head = nn.Sequential(nn.ReLU(), nn.Linear(self.backbone.joint_dim, self.config.projection_dim))
+
+    def _predict(self, batch: Batch, draws: Draws, output_evidence: bool | None) -> VideoQAOutput:
+        """Answer from the whole clip; the evidence, if asked for, is grounded by the answer given."""
+        question = self._encode(batch.strings)
+        video = self.backbone.encode_video(batch.frames, batch.frame_mask)
+        logits = self._logits(batch, self._fuse(question, video, batch.rows[batch.string_samples]))
+        if not (self.config.output_evidence if output_evidence is None else output_evidence):
+            return self._whole_clip(batch, logits)
+        asked = question.pooled[self._answer_rows(batch, logits.argmax(1))]
+        split = self._split(asked, video, batch.frame_mask, batch.rows, draws.gumbel)
+        return self._explained(batch, logits, split)
+
+    def _step(self, batch: Batch, draws: Draws) -> VideoQAOutput:
+        """A training step."""
+        self._check_labels(batch)
+        share = self._grounding_share()
+        if share == 0:
+            return self._warm_up(batch, draws)
+        config, strings = self.config, self._encode(batch.strings)
+        own, samples = self._answer_rows(batch, batch.labels), torch.arange(len(batch.rows), device=batch.rows.device)
+        video = self.backbone.encode_video(batch.frames, batch.frame_mask)
+        split = self._split(strings.pooled[own], video, batch.frame_mask, batch.rows, draws.gumbel)
+
+        mixed = self._mix(batch, strings.rows(own), own, split, draws)
+        if config.contrast_weight:
+            joints = self._disrupt(batch, mixed, draws)  # (2 + 2n, B, J): the sample, its positive, its negatives
+        else:
+            joints = self.backbone.fuse_pairs(mixed.question, mixed.video, samples, samples).unsqueeze(0)
+        logits, answer = self._mixed_answer(batch, strings, mixed, joints[0])
+        losses = {"answer": answer, "size": self._size(split, samples, batch)}
+        if config.contrast_weight:
+            if config.answer_every_branch:
+                self._visit_answer(batch, joints)
+            anchor, positive, *negatives = self.project_head(joints)
+            visual, asked = torch.stack(negatives).chunk(2)  # (n, B, P) each
+            negative = arrange_negatives(visual, asked, config.negatives_layout)
+            temperature = float(config.contrast_temperature)
+            losses["contrast"] = info_nce(anchor, positive, negative, temperature, config.contrast_cosine)
+        weights = {"answer": config.answer_weight} | {
+            name: share * getattr(config, f"{name}_weight") for name in ("size", "contrast")
+        }
+        return self._with_losses(self._explained(batch, logits, split), losses, weights)
+
+    # ----- equivariance and invariance: two samples mixed
+
+    def _mix(self, batch: Batch, question: Question, own: Tensor, split: Grounding, draws: Draws) -> Mixed:
+        """Mix every sample with a partner: causal scenes and questions by lambda 1, environments by lambda 2."""
+        config, count, device = self.config, len(own), batch.frames.device
+        partner = torch.randperm(count, device=device) if draws.partner is None else draws.partner
+        each = None if config.lambda_per == "batch" else count
+        lambda1 = draw_lambda(config.lambda1_alpha, each, device) if draws.lambda1 is None else draws.lambda1
+        lambda2 = draw_lambda(config.lambda2_alpha, each, device) if draws.lambda2 is None else draws.lambda2
+        frames, mask = batch.frames[batch.rows], batch.frame_mask[batch.rows]
+        causal, environment = (side.to(frames.dtype) for side in (split.causal, split.environment))
+        frames, mask = mix_scenes(frames, causal, environment, partner, lambda1, lambda2), mask | mask[partner]
+        if config.mix_question_at == "tokens":
+            tokens, words = batch.strings.tokens[own], batch.strings.mask[own]
+            both = words if config.mixed_length == "own" else words | words[partner]
+            question = self._encode(Strings(mix(tokens, tokens[partner], lambda1), both))
+        else:
+            words = question.mask
+            question = self.backbone.mix_question(question, question.rows(partner), lambda1)
+            if config.mixed_length == "own":
+                question = replace(question, mask=words)
+        return Mixed(question, self.backbone.encode_video(frames, mask), frames, mask, partner, lambda1)
+
+    def _mixed_answer(self, batch: Batch, strings: Question, mixed: Mixed, joint: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, A) of the mixed clip, and the loss of its mixed answer.
+
+        Open answers are asked with the mixed question. Candidates are scored unmixed, the own and the partner's.
+        """
+        partner, lambda1, labels = mixed.partner, mixed.lambda1, batch.labels
+        if batch.present is None:
+            logits = self.backbone.answer(joint)
+            return logits, mixed_answer_loss(logits, labels, partner, lambda1)
+        answers = batch.present.shape[1]
+        own = torch.arange(len(strings.pooled), device=partner.device).view(-1, answers)  # (B, A)
+        rows = torch.cat([own, own[partner]], 1)  # (B, 2A)
+        videos = torch.arange(len(rows), device=partner.device).repeat_interleave(2 * answers)
+        logits = self.backbone.answer(self.backbone.fuse_pairs(strings, mixed.video, rows.flatten(), videos))
+        present = torch.cat([batch.present, batch.present[partner]], 1)
+        logits = logits.view(present.shape).masked_fill(~present, torch.finfo(logits.dtype).min)
+        return logits[:, :answers], soft_target_loss(two_hot(labels, partner, lambda1, answers), logits)
+
+    # ----- contrast: one part disrupted at a time
+
+    def _disrupt(self, batch: Batch, mixed: Mixed, draws: Draws) -> Tensor:
+        """Joint vectors (2 + 2n, B, J): the mixed sample, with another environment, n with another causal scene, and n
+        with another question."""
+        copies, count, device = self.config.num_negatives, len(mixed.partner), mixed.frames.device
+        samples = torch.arange(count, device=device)
+        split = self._split(mixed.question.pooled, mixed.video, mixed.mask, samples, draws.gumbel_mixed)
+        causal = split.causal.detach() > 0.5
+        own = self._own_ids(batch)
+        own = torch.stack([own, own[mixed.partner]], 1)  # no frame of either source
+        positive = swap_frames(mixed.frames, mixed.mask & ~causal, self._foreign(batch, own, draws.foreign))
+        foreign = self._foreign(batch, own.repeat(copies, 1), _flat(draws.foreign_negative))
+        negative = swap_frames(mixed.frames.repeat(copies, 1, 1), causal.repeat(copies, 1), foreign)
+        video = self.backbone.encode_video(torch.cat([positive, negative]), mixed.mask.repeat(1 + copies, 1))
+        if draws.question_swap is not None:
+            swapped = draws.question_swap % count
+        elif self.config.question_swap == "any":
+            swapped = torch.randperm(copies * count, device=device) % count
+        else:
+            swapped = deranged_rows(count, copies, device)
+        questions = torch.cat([samples.repeat(2 + copies), swapped.flatten()])
+        videos = torch.cat([torch.arange((2 + copies) * count, device=device), samples.repeat(copies)])
+        joint = self.backbone.fuse_pairs(mixed.question, Video.join([mixed.video, video]), questions, videos)
+        return joint.view(2 + 2 * copies, count, -1)
+
+    def _visit_answer(self, batch: Batch, joints: Tensor) -> None:
+        """Let the answer head see every branch, for the running statistics of its batch norms."""
+        copies = self.config.num_negatives
+        for branch in joints.split([1, 1, copies, copies])[0 if batch.present is not None else 1 :]:
+            self.backbone.answer(branch.flatten(0, 1))
+
+    def _answer_rows(self, batch: Batch, answers: Tensor) -> Tensor:
+        """(B,) the string of each sample that holds an answer (B,): its question, or its candidate of that index."""
+        samples = torch.arange(len(batch.rows), device=batch.rows.device)
+        return samples if batch.present is None else samples * batch.candidates + answers
+
+    def _check_labels(self, batch: Batch) -> None:
+        """Mixing needs a known answer in every row."""
+        labels = batch.labels
+        assert labels is not None
+        answers = self.config.num_answers if batch.present is None else batch.candidates
+        if torch.compiler.is_compiling():
+            return
+        if bool(((labels >= 0) & (labels < answers)).all()):
+            if batch.present is None or bool(batch.present.gather(1, labels.unsqueeze(1)).all()):
+                return
+        raise CausalVideoError(
+            "labels",
+            found=labels.tolist(),
+            expected=f"indices 0..{answers - 1} of answers that are there, one a question",
+            fix="check the answer column against the choices or the vocabulary; drop questions without an answer",
+        )
+
+
+def _flat(index: Tensor | None) -> Tensor | None:
+    return None if index is None else index.flatten(0, 1)
