@@ -94,7 +94,7 @@ class Binding:
                 "the times of the frames",
                 found="decoded frames without times",
                 expected="the seconds of each frame, which decide its timestamp in the prompt",
-                fix="give the processor video_metadata with fps, or bind_selector timestamps_s, or pass the video's path",
+                fix="give the processor video_metadata with fps, or bind_selector timestamps_s, or pass a path",
             )
         ticks = np.arange(metadata.total_num_frames) if metadata.frames_indices is None else metadata.frames_indices
         ticks = np.asarray(ticks)

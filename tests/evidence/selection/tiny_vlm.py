@@ -21,7 +21,8 @@ SPECIAL = {
 WORDS = "what is the star doing why did it move jumping spinning answer yes no < > seconds . : , 0 1 2 3 4 5 6 7 8 9"
 TEMPLATE = (
     "{% for message in messages %}{% for part in message['content'] %}{% if part['type'] == 'video' %}"
-    "<video>{% else %} {{ part['text'] }}{% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %} answer :{% endif %}"
+    "<video>{% else %} {{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %} answer :{% endif %}"
 )
 
 
