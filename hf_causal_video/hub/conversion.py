@@ -4,7 +4,6 @@ The key layouts are those of the authors' released `state_dict`s. A converted mo
 every legacy switch of the `official-*` presets is on.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,17 +11,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.models.transtr import TranSTRConfig, TranSTRForVideoQuestionAnswering
-from hf_causal_video.models.transtr.configuration_transtr import BOX_WIDTH
+from hf_causal_video.hub.convert_grounding import PRESETS as GROUNDING_PRESETS
+from hf_causal_video.hub.convert_grounding import grounding_model
+from hf_causal_video.hub.convert_transtr import PRESETS as TRANSTR_PRESETS
+from hf_causal_video.hub.convert_transtr import transtr_model
 
-# Buffers that older transformers versions saved and newer ones build: no weights, so dropping them loses nothing.
-STALE_BUFFERS = ("text_encoder.embeddings.position_ids",)
-TRANSTR_PRESETS = {
-    "next": "official-nextqa",
-    "causalvid": "official-causalvidqa",
-    "msvd": "official-msvdqa",
-    "msrvtt": "official-msrvttqa",
-}
+VARIANTS: dict[str, dict[str, str]] = {"transtr": TRANSTR_PRESETS, **GROUNDING_PRESETS}
 
 
 def convert_official_checkpoint(
@@ -32,8 +26,10 @@ def convert_official_checkpoint(
 
     Args:
         state_dict: the released tensors under the released names.
-        method: "transtr".
-        variant: which copy of the released code: "next", "causalvid", "msvd" or "msrvtt".
+        method: "transtr", "igv" or "eigv".
+        variant: which copy of the released code: "next", "causalvid", "msvd" or "msrvtt" of TranSTR; a dataset and a
+            backbone of IGV and EIGV, as "msvd-hga" (IGV: msvd or msrvtt, over hga; EIGV: nextqa, msvd or msrvtt, over
+            hga, comem or mspan).
         config_overrides: config fields that the tensors cannot tell (heads, effective K's of another run, a text
             encoder other than DeBERTa base). Widths are read off the tensors.
 
@@ -48,13 +44,15 @@ def convert_official_checkpoint(
         Traceback (most recent call last):
         hf_causal_video.errors.CausalVideoError: transtr checkpoint: found no classifier.weight; expected ...
     """
-    if method != "transtr":
-        raise CausalVideoError("method", found=method, expected=["transtr"], fix="name a method that is built")
-    if variant not in TRANSTR_PRESETS:
-        raise CausalVideoError("variant", found=variant, expected=sorted(TRANSTR_PRESETS), fix="name one of these")
-    tensors = {key: value for key, value in state_dict.items() if key not in STALE_BUFFERS}
-    fields = {**_transtr_sizes(tensors, TRANSTR_PRESETS[variant]), **(config_overrides or {})}
-    model = TranSTRForVideoQuestionAnswering(TranSTRConfig.preset(TRANSTR_PRESETS[variant], **fields))
+    if method not in VARIANTS:
+        raise CausalVideoError("method", found=method, expected=sorted(VARIANTS), fix="name a method that is built")
+    if variant not in VARIANTS[method]:
+        raise CausalVideoError("variant", found=variant, expected=sorted(VARIANTS[method]), fix="name one of these")
+    overrides = config_overrides or {}
+    if method == "transtr":
+        model, tensors = transtr_model(state_dict, variant, overrides)
+    else:
+        model, tensors = grounding_model(state_dict, method, variant, overrides)
     load_exactly(model, tensors)
     return model.eval()
 
@@ -77,41 +75,3 @@ def load_exactly(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
             fix="name the variant the file was trained with, or the fields that differ in config_overrides",
         )
     model.load_state_dict(tensors)
-
-
-def _transtr_sizes(tensors: Mapping[str, Tensor], preset: str) -> dict[str, Any]:
-    """Config fields that the tensor shapes tell."""
-
-    def shape(key: str) -> tuple[int, ...]:
-        if key not in tensors:
-            raise CausalVideoError(
-                "transtr checkpoint",
-                found=f"no {key}",
-                expected="a released TranSTR state_dict",
-                fix="pass the dictionary of tensors that torch.save wrote",
-            )
-        return tuple(tensors[key].shape)
-
-    config = TranSTRConfig.preset(preset)
-    (answers, dim), objects = shape("classifier.weight"), shape("obj_resize.fc.weight")[1]
-    other = {config.object_feature_dim + width for width in BOX_WIDTH.values()} - {config.object_input_dim}
-    if (answers == 1) != (config.num_answers is None) or objects in other:
-        raise CausalVideoError(
-            "transtr checkpoint",
-            found=f"{answers} answers and objects of width {objects}",
-            expected=f"{config.num_answers or 1} answers and objects of width {config.object_input_dim} in {preset}",
-            fix="name the variant the file was trained with",
-        )
-    return {
-        "hidden_size": dim,
-        "frame_feature_dim": dim,
-        "intermediate_size": shape("frame_decoder.layers.0.linear1.weight")[0],
-        "num_layers": _layers(tensors, "frame_decoder.layers"),
-        "object_feature_dim": objects - BOX_WIDTH[config.bbox_mode],
-        "num_answers": None if config.num_answers is None else answers,
-    }
-
-
-def _layers(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    found = {match[1] for key in tensors if (match := re.match(rf"{re.escape(prefix)}\.(\d+)\.", key))}
-    return len(found)
