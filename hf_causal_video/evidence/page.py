@@ -27,8 +27,9 @@ a { color: inherit; text-decoration-color: var(--plain); }
 .columns { display: grid; grid-template-columns: minmax(0, 11fr) minmax(0, 10fr); gap: 28px;
   align-items: start; }
 @media (max-width: 760px) { .columns { grid-template-columns: minmax(0, 1fr); } .case { padding: 16px; } }
-.stage { position: relative; border-radius: 8px; overflow: hidden; background: #000; width: fit-content; }
-.stage img { display: block; min-width: min(100%, 300px); max-width: 100%; max-height: 420px; }
+.stage { position: relative; border-radius: 8px; overflow: hidden; background: #000; width: fit-content;
+  max-width: 100%; }
+.stage img { display: block; width: 100%; max-width: 100%; }
 .object { position: absolute; border: 3px solid var(--evidence); border-radius: 4px;
   box-shadow: 0 0 0 1.5px #fffc; }
 .stamp { position: absolute; left: 8px; bottom: 8px; background: #1b1f2ae6; color: #fff;

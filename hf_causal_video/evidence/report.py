@@ -23,6 +23,7 @@ from hf_causal_video.evidence.page import POLICY, SCRIPT, STYLE
 
 VIEWS = (("full", "whole clip"), ("without", "evidence removed"), ("only", "only evidence"))
 FILM_HEIGHT = 72  # pixels, as in the style
+STAGE_SIZE = (512, 400)  # most pixels across and down of the large frame; small frames are enlarged
 
 
 def write_report(
@@ -135,9 +136,11 @@ def _case(number: int, case: EvidenceCase, frame_width: int) -> str:
         for x, y, w, h in _percent_boxes(case, first)
     )
     title = f'<p class="muted">{escape(case.title)}</p>' if case.title else ""
+    tall, across = case.frames[first].shape[:2]
+    wide = min(STAGE_SIZE[0], round(STAGE_SIZE[1] * across / tall))
     return (
         f'<section class="case" id="case-{number}">{title}<h2>{escape(case.question)}</h2><div class="columns"><div>'
-        f'<div class="stage"><img src="{pictures[first]}" alt="frame at {case.times_s[first]:.1f} seconds">{boxes}'
+        f'<div class="stage" style="width:{wide}px"><img src="{pictures[first]}" alt="frame at {case.times_s[first]:.1f} seconds">{boxes}'
         f'<span class="stamp">{case.times_s[first]:.1f} s</span></div>'
         f'<input class="scrub" type="range" min="0" max="{len(pictures) - 1}" value="{first}" step="1" '
         f'aria-label="frame of the clip"></div><div>{_answers(number, case)}</div></div>'
