@@ -42,11 +42,12 @@ def summarize(
     Returns:
         `rows`: a test each with `accuracy`, `change` from the whole clip, their `interval` and `change_interval`, and
         `same_answer` (share of questions answered as on the whole clip), in percent. `effects`: `value` and
-        `interval`. `chance`: accuracy of a guess, None for open-ended questions.
+        `interval`. `chance`: accuracy of a guess, None for open-ended questions. `evidence_share`: percent of the
+        frames that are evidence, None without evidence.
 
     Example:
         >>> rows = [{"video_id": str(i), "answer": 0, "choices": 2, "predictions": {"whole": 0, "blind": i % 2},
-        ...          "notes": []} for i in range(10)]
+        ...          "frames": 8, "evidence": None, "notes": []} for i in range(10)]
         >>> report = summarize(rows, {"tests": ["whole", "blind"], "seed": 0}, {}, {"whole": "", "blind": ""})
         >>> report["rows"][1]["accuracy"], report["effects"]["visual_gain"]["value"], report["chance"]
         (50.0, 50.0, 50.0)
@@ -79,6 +80,7 @@ def summarize(
         "settings": dict(settings),
         "questions": len(records),
         "videos": int(videos.max()) + 1,
+        "evidence_share": _share(records),
         "chance": round(100 * float(np.mean([1 / size for size in sizes])), 2) if all(sizes) else None,
         "rows": rows,
         "effects": _effects(names, accuracy, draws),
@@ -93,7 +95,8 @@ def stress_table(report: Mapping[str, Any]) -> str:
     Example:
         >>> row = {"test": "blind", "asks": "every frame blank", "accuracy": 50.0, "interval": [40.0, 60.0],
         ...        "change": -40.0, "change_interval": [-50.0, -30.0], "same_answer": 55.0}
-        >>> print(stress_table({"rows": [row], "effects": {}, "not_applicable": {}, "notes": {}}))
+        >>> print(stress_table({"rows": [row], "effects": {}, "not_applicable": {}, "notes": {},
+        ...                     "evidence_share": None}))
         | asked with                           | accuracy            | change                  | same answer |
         |--------------------------------------|---------------------|-------------------------|-------------|
         | every frame blank                    |  50.0 (40.0, 60.0)  | -40.0 (-50.0, -30.0)    |        55.0 |
@@ -111,6 +114,8 @@ def stress_table(report: Mapping[str, Any]) -> str:
     for name, effect in report["effects"].items():
         words = f"{name.replace('_', ' ')}: {_signed(effect['value'], effect['interval'])}"
         lines += ["", f"{words}  [{effect['is']}]"]
+    if report["evidence_share"] is not None:
+        lines += ["", f"evidence: {report['evidence_share']:.1f} % of the frames"]
     lines += [""] * bool(report["not_applicable"]) + [
         f"not made: {test.replace('_', ' ')} ({why})" for test, why in report["not_applicable"].items()
     ]
@@ -189,6 +194,11 @@ def _effects(names: list[str], accuracy: np.ndarray, draws: np.ndarray) -> dict[
         inside = _interval(spread["evidence_effect"] - spread["control_effect"])
         found[BOTH] = {"is": "evidence effect - control effect", "value": round(over, 2), "interval": inside}
     return found
+
+
+def _share(records: Sequence[Mapping[str, Any]]) -> float | None:
+    shares = [len(row["evidence"]) / row["frames"] for row in records if row["evidence"] is not None]
+    return round(100 * float(np.mean(shares)), 2) if shares else None
 
 
 def _interval(values: np.ndarray) -> list[float]:

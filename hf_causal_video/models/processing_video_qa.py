@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
-from hf_causal_video.causal.spans import Span, fit_gaussian, grow_window, kept_frames_to_spans
+from hf_causal_video.causal.spans import Span, best_first, fit_gaussian, grow_window, kept_frames_to_spans
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.outputs import Evidence, EvidenceFrame, EvidenceObject, VideoQAOutput
 
@@ -177,7 +177,7 @@ class VideoQAProcessor(ProcessorMixin):
                     score=float(probabilities[row, answer]),
                     scores=[float(probabilities[row, i]) for i in shown],
                     choices=[words[i] for i in shown],
-                    spans=[(start, end) for start, end, _ in sorted(spans[row], key=lambda span: (-span[2], span[0]))],
+                    spans=[(start, end) for start, end, _ in best_first(spans[row])],
                     frames=[
                         EvidenceFrame(i, moments[i], float(scores[row, i])) for i in sorted(set(kept[row].tolist()))
                     ],

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from hf_causal_video.causal.slices import frame_slices
-from hf_causal_video.causal.spans import best_span, fit_gaussian, grow_window, kept_frames_to_spans
+from hf_causal_video.causal.spans import (
+    best_first,
+    best_span,
+    fit_gaussian,
+    frames_in_spans,
+    grow_window,
+    kept_frames_to_spans,
+)
 from hf_causal_video.errors import CausalVideoError
 
 TIMES = torch.tensor([1.0, 3.0, 5.0, 7.0, 9.0])
@@ -74,6 +81,36 @@ def test_span_score_is_the_mean_over_its_frames() -> None:
     spans = kept_frames_to_spans(torch.tensor([[0, 1, 3]]), TIMES, scores=torch.tensor([[0.2, 0.4, 9.0, 0.5, 0.0]]))
     assert [round(score, 6) for *_, score in spans[0]] == [0.3, 0.5]
     assert best_span(spans[0])[:2] == (6.0, 8.0)
+
+
+def test_the_best_span_comes_first_whatever_the_order() -> None:
+    spans = [(0.0, 2.0, 0.3), (4.0, 9.0, 0.7), (10.0, 11.0, 0.7), (12.0, 17.0, 0.7)]
+    assert best_first(spans) == best_first(spans[::-1]) and best_first(spans)[0] == best_span(spans) == spans[1]
+
+
+def test_spans_and_back_give_the_kept_frames() -> None:
+    for seed in range(20):
+        times = random_times(1, 12, seed)
+        kept = torch.rand(1, 12, generator=torch.Generator().manual_seed(seed)) < 0.4
+        if kept.any():
+            [spans] = kept_frames_to_spans(kept, times)
+            assert torch.equal(frames_in_spans(times[0], spans), kept[0])
+
+
+def test_a_span_between_two_frames_takes_the_nearer_one() -> None:
+    for span, frame in (((3.2, 3.4), 1), ((4.2, 4.4), 2), ((0.0, 0.1), 0), ((9.9, 10.4), 4)):
+        assert frames_in_spans(TIMES, [span]).nonzero().tolist() == [[frame]]
+    for span in ((20.0, 25.0), (5.0, 4.0), (math.nan, 4.0)):
+        with pytest.raises(CausalVideoError, match="outside the frames"):
+            frames_in_spans(TIMES, [span])
+
+
+def test_scores_of_any_precision_and_device_give_spans() -> None:
+    scores = torch.tensor([[1.0, 6.0, 8.0, 5.0, 7.0]])
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        assert grow_window(scores.to(dtype), TIMES) == grow_window(scores, TIMES)
+        assert kept_frames_to_spans(torch.tensor([[2]], dtype=torch.int32), TIMES, scores.to(dtype))[0][0][2] == 8
+    assert kept_frames_to_spans(torch.tensor([[0]]), torch.tensor([3.0]))[0] == [(0.0, 6.0, 1.0)]  # a lone frame
 
 
 def test_a_window_holds_the_peak_and_shrinks_as_the_fraction_rises() -> None:

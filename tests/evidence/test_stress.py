@@ -81,6 +81,7 @@ def run(answer, items, **options) -> dict:
 def test_an_oracle_stands_and_falls_with_its_evidence(iid) -> None:
     found = run(Oracle(), iid)
     level = {test: row["accuracy"] for test, row in found["at"].items()}
+    assert 15 < found["evidence_share"] < 30  # windows of 3 to 5 of 16 frames, two at times
     assert list(level) == list(TESTS) and not found["not_applicable"] and found["chance"] == 20
     assert min(level[test] for test in ("whole", "shuffled", "evidence_only", "options_permuted")) >= 98
     assert level["environment_swapped"] >= 85, "a donor's actor may do what is asked about"
@@ -161,7 +162,15 @@ def test_intervals_hold_the_truth_and_narrow_with_more_videos() -> None:
     def report(videos: int, each: int) -> dict:
         rng = np.random.default_rng(0)
         rows = [
-            {"video_id": f"v{v}", "answer": 0, "choices": 2, "notes": [], "predictions": {"whole": int(r > 0.7)}}
+            {
+                "video_id": f"v{v}",
+                "answer": 0,
+                "choices": 2,
+                "notes": [],
+                "frames": 4,
+                "evidence": None,
+                "predictions": {"whole": int(r > 0.7)},
+            }
             for v, r in ((v, r) for v in range(videos) for r in [rng.random()] * each)
         ]
         return summarize(rows, {"tests": ["whole"], "seed": 0}, {}, TESTS)["rows"][0]
