@@ -93,15 +93,19 @@ class FrameBank:
 
 
 def swap_frames(frames: Tensor, swap: Tensor, foreign: Tensor) -> Tensor:
-    """Replace frames; those that stay are bit-identical, and no gradient reaches the choice.
+    """Replace frames; those that stay are bit-identical.
 
     Args:
         frames: (R, T, C).
-        swap: (R, T) bool, true where a frame is replaced.
+        swap: (R, T) true where a frame is replaced: bool, then no gradient reaches the choice; or exactly 0 and 1
+            with a straight-through gradient, which then does.
         foreign: (R, T, C) what stands there instead.
 
     Example:
         >>> swap_frames(torch.zeros(1, 2, 1), torch.tensor([[False, True]]), torch.ones(1, 2, 1)).flatten()
         tensor([0., 1.])
     """
-    return torch.where(swap.unsqueeze(-1), foreign, frames)
+    if swap.dtype == torch.bool:
+        return torch.where(swap.unsqueeze(-1), foreign, frames)
+    weight = swap.unsqueeze(-1).to(frames.dtype)
+    return frames * (1 - weight) + foreign * weight

@@ -86,4 +86,3 @@ def two_hot(labels: Tensor, partner: Tensor, weight: Tensor, answers: int) -> Te
     """
     hot = F.one_hot(labels, answers).float()
     return torch.cat([mix(hot, hot * 0, weight), mix(hot * 0, hot[partner], weight)], 1)
-

@@ -159,12 +159,11 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         copies, count, device = self.config.num_negatives, len(mixed.partner), mixed.frames.device
         samples = torch.arange(count, device=device)
         split = self._split(mixed.question.pooled, mixed.video, mixed.mask, samples, draws.gumbel_mixed)
-        causal = split.causal.detach() > 0.5
         own = self._own_ids(batch)
         own = torch.stack([own, own[mixed.partner]], 1)  # no frame of either source
-        positive = swap_frames(mixed.frames, mixed.mask & ~causal, self._foreign(batch, own, draws.foreign))
+        positive = swap_frames(mixed.frames, split.environment, self._foreign(batch, own, draws.foreign))
         foreign = self._foreign(batch, own.repeat(copies, 1), _flat(draws.foreign_negative))
-        negative = swap_frames(mixed.frames.repeat(copies, 1, 1), causal.repeat(copies, 1), foreign)
+        negative = swap_frames(mixed.frames.repeat(copies, 1, 1), split.causal.repeat(copies, 1), foreign)
         video = self.backbone.encode_video(torch.cat([positive, negative]), mixed.mask.repeat(1 + copies, 1))
         if draws.question_swap is not None:
             swapped = draws.question_swap % count
