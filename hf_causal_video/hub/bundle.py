@@ -17,7 +17,7 @@ from hf_causal_video.version import __version__
 PACKAGE = Path(__file__).resolve().parents[1]
 NAME = PACKAGE.name
 TRAVELS = {"causal", "backbones", "models", "errors", "version"}  # rooms and files that may leave the house
-LIBRARIES = {"torch", "transformers", "huggingface_hub", "numpy"}  # transformers needs the last two itself
+LIBRARIES = {"torch", "transformers", "huggingface_hub", "numpy", "safetensors"}  # transformers needs the last three
 ROOT = f"{NAME}.models"  # its __init__ registers every method, which remote code does in its own way
 OWN_NAME = ("configuration_", "modeling_", "processing_")
 

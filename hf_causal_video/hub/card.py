@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig
 
 from hf_causal_video.hub.checks import Checkpoint
 from hf_causal_video.hub.results import Result, dataset_name, read_recipe, read_results, read_run
+from hf_causal_video.models import METHODS, RELATION_METHODS
 from hf_causal_video.version import __version__
 
 METHOD_FOLDERS = Path(__file__).resolve().parents[1] / "models"
@@ -51,9 +52,12 @@ def repository_card(checkpoint: Checkpoint, repo_id: str, license_id: str) -> st
 
 
 def introduction(method: str) -> str:
-    """What a method is: the paper and the first paragraph of its own README."""
-    _, paper, text, *_ = (METHOD_FOLDERS / method / "README.md").read_text(encoding="utf-8").split("\n\n")
-    return f"{paper}\n\n{text}"
+    """What a method is: the paper and the first paragraph of its own README; "" where it has none yet."""
+    known: dict[str, Any] = METHODS | RELATION_METHODS
+    folder = known[method][1].__module__.split(".")[-2] if method in known else method
+    path = METHOD_FOLDERS / folder / "README.md"
+    blocks = path.read_text(encoding="utf-8").split("\n\n") if path.is_file() else []
+    return "\n\n".join([block for block in blocks if block[0] not in "#`|-"][:2]).strip()
 
 
 def architecture(config: PreTrainedConfig, parameters: int) -> str:
@@ -68,8 +72,8 @@ def architecture(config: PreTrainedConfig, parameters: int) -> str:
     if text is not None:
         layers = getattr(text, "num_hidden_layers", "?")
         rows.append(("text encoder", f"{text.model_type}, {layers} layers of width {text.hidden_size}"))
-    names = [name for name in type(config).__annotations__ if name not in HOUSEKEEPING]
-    rows += [(f"`{name}`", f"`{getattr(config, name)}`") for name in names if hasattr(config, name)]
+    own = [name for name in type(config).__dataclass_fields__ if name not in PreTrainedConfig.__dataclass_fields__]
+    rows += [(f"`{name}`", f"`{getattr(config, name)}`") for name in own if name not in HOUSEKEEPING]
     return f"## Architecture\n\n{type(config).__name__}\n\n" + table(("field", "value"), rows)
 
 

@@ -72,7 +72,8 @@ def open_checkpoint(folder: str | Path, base: str | None = None) -> Checkpoint:
             fix="leave --base out, or name the folder of the adapters",
         )  # fmt: skip
     method = _method(folder)
-    config_class, model_class, processor_class = (METHODS | RELATION_METHODS)[method]
+    known: dict[str, Any] = METHODS | RELATION_METHODS
+    config_class, model_class, processor_class = known[method]
     _check_weight_files(folder, WEIGHTS)
     config = _loaded(folder, "config.json", lambda: config_class.from_pretrained(folder))
     if model_class.__name__ not in (config.architectures or []):

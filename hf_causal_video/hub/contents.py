@@ -75,7 +75,7 @@ def repository_files(checkpoint: Checkpoint, repo_id: str, license_id: str) -> F
     recipe = read_recipe(checkpoint.run)
     if recipe is not None:
         files[RECIPE_FILE] = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode()
-    # Adapters live in the base, whose repository brings its own code; here only the processor is read from these files.
+    # Adapters go onto a base whose repository brings its own code; here only the processor is read from these files.
     parts = [] if checkpoint.base else {type(module) for module in checkpoint.model.modules()}
     code = bundle(config_class, model_class, processor_class, parts)
     files |= {name: text.encode() for name, text in code.items()}

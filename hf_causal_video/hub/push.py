@@ -28,8 +28,10 @@ from huggingface_hub.utils import validate_repo_id
 from transformers.utils.logging import disable_progress_bar
 
 from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.hub.bundle import flat_name
 from hf_causal_video.hub.checks import Checkpoint, open_checkpoint
 from hf_causal_video.hub.contents import Files, check_private, repository_files
+from hf_causal_video.models import METHODS, RELATION_METHODS
 
 EXAMPLES = """examples:
   hf-causal-video push outputs/transtr org/transtr-nextqa --dry-run      # checks everything, uploads nothing
@@ -183,9 +185,9 @@ def _look(api: HfApi, repo_id: str, method: str, private: bool) -> ModelInfo | N
             fix="change it in the repository's settings, or push under another name",
         )  # fmt: skip
     names = {sibling.rfilename for sibling in there.siblings or []} - {".gitattributes", "README.md", "LICENSE"}
-    code = next((found[1] for name in sorted(names) if (found := re.fullmatch(r"modeling_(\w+)\.py", name))), None)
-    held = (there.config or {}).get("model_type") or code
-    if names and held != method:
+    held = (there.config or {}).get("model_type")
+    same = held == method if held else f"{flat_name((METHODS | RELATION_METHODS)[method][1].__module__)}.py" in names
+    if names and not same:
         raise CausalVideoError(
             f"the name {repo_id} is taken", found=f"a model of type {held}" if held else ", ".join(sorted(names)[:4]),
             expected=f"a free name, or a repository of {method}",

@@ -1,0 +1,214 @@
+"""`model_cards/` and the results table of the README: every method by benchmark, written and never typed.
+
+    python -m hf_causal_video.hub.model_cards
+
+Why: three kinds of numbers are easily mixed up: what the authors published, what we aim for, what was measured here.
+They come from one table (`benchmarks.yaml`) in which each number names its source, and stand in columns of their own.
+A test writes both again and compares.
+"""
+
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.hub.card import architecture, introduction, table
+from hf_causal_video.models import METHODS, RELATION_METHODS
+
+PACKAGE = Path(__file__).resolve().parents[1]
+RECIPES = PACKAGE / "training" / "recipes"
+HEARSAY = {"memory": "recalled", "issue": "quoted"}  # sources that make no target, and their mark in the table
+START, END = "<!-- results: python -m hf_causal_video.hub.model_cards -->", "<!-- end of results -->"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method on one benchmark.
+
+    Args:
+        method, benchmark: keys of the table.
+        recipe: name of its recipe.
+        backbone: what the method wraps, where that is one of several.
+        published: its authors' numbers, each with metric, value and source.
+        measured: ours, each with metric, value, command and seed.
+        notes: what a reader of the numbers must know.
+    """
+
+    method: str
+    benchmark: str
+    recipe: str
+    backbone: str | None = None
+    published: list[dict[str, Any]] = field(default_factory=list)
+    measured: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def recipe_text(self) -> str | None:
+        """The recipe with its comments; None where there is none yet."""
+        path = RECIPES / f"{self.recipe}.yaml"
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """Published numbers from the authors' own hand: what the recipe is to reach."""
+        return {one["metric"]: one["value"] for one in self.published if one["source"] not in HEARSAY}
+
+
+def read_table() -> tuple[dict[str, Any], list[Entry]]:
+    """The table of benchmarks: sources, benchmarks and methods by key, and an entry for every card.
+
+    Raises:
+        CausalVideoError: a number without a known source, or one measured for no card or without its command.
+    """
+    told = yaml.safe_load((files("hf_causal_video.hub") / "benchmarks.yaml").read_text(encoding="utf-8"))
+    measured: dict[str, list[dict[str, Any]]] = {}
+    for one in told["measured"]:
+        if one.get("card") not in {card["recipe"] for card in told["cards"]} or not one.get("command"):
+            raise CausalVideoError(
+                "a number measured here", found=one, expected="the card it belongs to and the command that gave it",
+                fix="mend benchmarks.yaml",
+            )  # fmt: skip
+        measured.setdefault(one["card"], []).append(one)
+    entries = [Entry(**card, measured=measured.get(card["recipe"], [])) for card in told["cards"]]
+    for entry in entries:
+        if unknown := [one for one in entry.published if one["source"] not in told["sources"]]:
+            raise CausalVideoError(
+                f"a published number of {entry.recipe}", found=unknown[0], expected=f"one of {list(told['sources'])}",
+                fix="name where the number stands, or leave it out",
+            )  # fmt: skip
+    return told, entries
+
+
+def model_cards() -> dict[str, str]:
+    """The text of every card by its file name.
+
+    Example:
+        >>> "61.52" in model_cards()["transtr_nextqa.md"]
+        True
+    """
+    told, entries = read_table()
+    return {f"{entry.recipe}.md": _card(entry, told) for entry in entries}
+
+
+def results_table() -> str:
+    """The README's table: a row for every method and benchmark, the three marks in columns of their own."""
+    told, entries = read_table()
+    rows = []
+    for entry in entries:
+        first = entry.published[0] if entry.published else None
+        metric = first["metric"] if first else "accuracy"
+        ours = [one for one in entry.measured if one["metric"] == metric]
+        mark = f" ({HEARSAY[first['source']]})" if first and first["source"] in HEARSAY else ""
+        rows.append((
+            _name(entry, told),
+            f"[{told['benchmarks'][entry.benchmark]['title']}](model_cards/{entry.recipe}.md), {metric}",
+            "–" if first is None else f"{first['value']:.2f}{mark}",
+            f"{entry.targets[metric]:.2f}" if metric in entry.targets else "–",
+            f"{ours[-1]['value']:.2f}" if ours else "not trained yet",
+            f"`{entry.recipe}`" if entry.recipe_text else "not written yet",
+        ))  # fmt: skip
+    head = ("method", "benchmark", "published by the authors", "target", "measured here", "recipe")
+    marks = " ".join(f"*{mark.capitalize()}*: {told['sources'][source]}." for source, mark in HEARSAY.items())
+    return f"{table(head, rows)}\n\n{marks} Every number with its source is in the cards."
+
+
+def write(root: str | Path) -> list[Path]:
+    """Write the cards and the README's table.
+
+    Args:
+        root: of the repository, which holds README.md and model_cards/.
+
+    Returns:
+        The files that changed.
+
+    Raises:
+        CausalVideoError: a README without the two marks that the table stands between.
+    """
+    root = Path(root)
+    wanted = {root / "model_cards" / name: text for name, text in model_cards().items()}
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    wanted[root / "README.md"] = replace_table(readme)
+    changed = []
+    for path, text in wanted.items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            changed.append(path)
+    for path in sorted(set((root / "model_cards").glob("*.md")) - set(wanted)):
+        path.unlink()
+        changed.append(path)
+    return changed
+
+
+def replace_table(readme: str) -> str:
+    """A README with the table as it is now between its marks."""
+    before, mark, rest = readme.partition(START)
+    _, end, after = rest.partition(END)
+    if not mark or not end:
+        raise CausalVideoError("README.md", found="no place for the results", expected=f"{START} ... {END}",
+                               fix="put both marks where the table belongs")  # fmt: skip
+    return f"{before}{START}\n{results_table()}\n{END}{after}"
+
+
+def _name(entry: Entry, told: dict[str, Any]) -> str:
+    return told["methods"][entry.method] + (f" with {entry.backbone}" if entry.backbone else "")
+
+
+def _card(entry: Entry, told: dict[str, Any]) -> str:
+    benchmark = told["benchmarks"][entry.benchmark]
+    ours = {one["metric"]: one for one in entry.measured}
+    sources = sorted({one["source"] for one in entry.published})
+    metrics = list(dict.fromkeys([*(one["metric"] for one in entry.published), *ours])) or ["accuracy"]
+    published = {one["metric"]: f"{one['value']:.2f} ({one['source']})" for one in entry.published}
+    recipe = entry.recipe_text
+    rows = [
+        (
+            metric,
+            published.get(metric, "–"),
+            f"{entry.targets[metric]:.2f}" if metric in entry.targets else "–",
+            f"{ours[metric]['value']:.2f}" if metric in ours else "not trained yet",
+        )
+        for metric in metrics
+    ]
+    parts = [
+        f"# {_name(entry, told)} on {benchmark['title']}",
+        "*Not trained yet.*" if not ours else "",
+        introduction(entry.method),
+        f"## Results\n\n{benchmark['title']}, {benchmark['split']} split; {benchmark['answers']}. Percent.",
+        table(("metric", "published by the authors", "target", "measured here"), rows),
+        "\n".join(f"- *{source}*: {told['sources'][source]}." for source in sources),
+        "\n".join(f"- Measured: {one['metric']} by `{one['command']}`, seed {one['seed']}." for one in entry.measured),
+        "\n".join(f"- {note}" for note in entry.notes),
+        _network(entry),
+        "## Recipe\n\n" + (f"`{entry.recipe}`:\n\n```yaml\n{recipe}```" if recipe else "Not written yet."),
+        _commands(entry) if recipe else "",
+        "*Written by `python -m hf_causal_video.hub.model_cards`; edit `hub/benchmarks.yaml` or the recipe instead.*",
+    ]  # fmt: skip
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _commands(entry: Entry) -> str:
+    folder, repository = f"outputs/{entry.recipe}", f"org/{entry.recipe.replace('_', '-')}"
+    train = f"accelerate launch scripts/train.py --config {entry.recipe} --output_dir {folder}"
+    return f"## Train it\n\n```bash\n{train}\nhf-causal-video push {folder} {repository}\n```"
+
+
+def _network(entry: Entry) -> str:
+    """The architecture as the recipe's preset has it; the model is built without memory for its weights."""
+    recipe = yaml.safe_load(entry.recipe_text or "")
+    table_of_methods: dict[str, Any] = METHODS | RELATION_METHODS
+    if recipe is None or entry.method not in table_of_methods:
+        return ""
+    config_class, model_class, _ = table_of_methods[entry.method]
+    config = config_class.preset(recipe["preset"], **(recipe.get("config_overrides") or {}))
+    with torch.device("meta"):
+        model = model_class(config)
+    return architecture(config, model.num_parameters())
+
+
+if __name__ == "__main__":
+    for path in write(PACKAGE.parent):
+        print(f"written: {path}")
