@@ -9,7 +9,7 @@ from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.evidence.removal import scores_of_evidence
+from hf_causal_video.evidence.removal import asking_for_evidence, scores_of_evidence
 from hf_causal_video.features.store import VideoFeatures
 from hf_causal_video.models import VideoQAOutput
 from hf_causal_video.relation_pipeline import RELATION_TASK, VideoRelationDetectionPipeline
@@ -133,7 +133,7 @@ class VideoQuestionAnsweringPipeline(Pipeline):
 
     def _forward(self, model_inputs: dict[str, Any], prove: bool = False) -> dict[str, Any]:
         inputs = model_inputs["inputs"]
-        output = self.model(**inputs)
+        output = self.model(**inputs, **asking_for_evidence(self.model))
         proof = scores_of_evidence(self.model, inputs, output) if prove else None
         return {
             **{key: model_inputs[key] for key in ("choices", "times_s", "frames")},

@@ -120,7 +120,7 @@ def test_bad_input_ends_with_a_message_and_code_two(checkpoint, capsys):
     assert "absent.mp4" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["extract", "evaluate", "answer", "relations"])
+@pytest.mark.parametrize("verb", ["extract", "evaluate", "answer", "relations", "stress", "app"])
 def test_help_teaches_by_example(verb, capsys):
     with pytest.raises(SystemExit):
         main([verb, "--help"])

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.evidence.removal import evidence_masks
+from hf_causal_video.evidence.removal import asking_for_evidence, evidence_masks
 from hf_causal_video.evidence.stress_clips import Clip
 from hf_causal_video.models.outputs import VideoQAOutput
 
@@ -46,12 +46,14 @@ class VideoQAAnswerer:
 
     def evidence(self, asked: list[tuple[Clip, str, list[str] | None]]) -> list[np.ndarray]:
         """Indices of the frames that each answer rests on."""
-        output, frame_mask = self._output(asked)
+        output, frame_mask = self._output(asked, **asking_for_evidence(self.model))
         only, _ = evidence_masks(output, frame_mask)
         return [np.flatnonzero(row) for row in only.cpu().numpy()]
 
     @torch.inference_mode()
-    def _output(self, asked: list[tuple[Clip, str, list[str] | None]]) -> tuple[VideoQAOutput, torch.Tensor]:
+    def _output(
+        self, asked: list[tuple[Clip, str, list[str] | None]], **options: Any
+    ) -> tuple[VideoQAOutput, torch.Tensor]:
         clips = [clip for clip, _, _ in asked]
         if not all(isinstance(clip, dict) and "frame_features" in clip for clip in clips):
             raise CausalVideoError(
@@ -62,4 +64,4 @@ class VideoQAAnswerer:
         choices = None if asked[0][2] is None else [list(one or ()) for _, _, one in asked]
         inputs = self.processor([question for _, question, _ in asked], choices, **given)
         inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
-        return self.model(**inputs), inputs["frame_mask"]
+        return self.model(**inputs, **options), inputs["frame_mask"]

@@ -115,7 +115,8 @@ def stress_table(report: Mapping[str, Any]) -> str:
         words = f"{name.replace('_', ' ')}: {_signed(effect['value'], effect['interval'])}"
         lines += ["", f"{words}  [{effect['is']}]"]
     if report["evidence_share"] is not None:
-        lines += ["", f"evidence: {report['evidence_share']:.1f} % of the frames"]
+        whole = ": this model singles out none" if report["evidence_share"] == 100 else ""
+        lines += ["", f"evidence: {report['evidence_share']:.1f} % of the frames{whole}"]
     lines += [""] * bool(report["not_applicable"]) + [
         f"not made: {test.replace('_', ' ')} ({why})" for test, why in report["not_applicable"].items()
     ]
