@@ -118,8 +118,8 @@ def _look(data: Any, file: Path, key: str, part: str, kind: type) -> Any:
     entry = data.get(key) if isinstance(data, Mapping) else None
     value = entry.get(part) if isinstance(entry, Mapping) else None
     good = isinstance(value, kind) and not isinstance(value, bool)
-    if good and kind is list:
-        good = len(value) == 5 and all(isinstance(choice, str) and choice.strip() for choice in value)
+    if isinstance(value, list):
+        good = good and len(value) == 5 and all(isinstance(choice, str) and choice.strip() for choice in value)
     if not good:
         raise CausalVideoError(
             f"{file} is not in the layout of Causal-VidQA",

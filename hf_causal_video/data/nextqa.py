@@ -95,7 +95,8 @@ def read_nextqa_open(
         hf_causal_video.errors.CausalVideoError: ...
     """
     lines = read_lines(path, NEXTQA_OE_SOURCE, NEXTQA_COLUMNS, "NExT-QA open ended")
-    rows, seen = [], set()
+    rows: list[dict[str, Any]] = []
+    seen: set[str] = set()
     for _, line in lines:
         row = _question_row(line, -1, choices=[], answer_text=line["answer"], reference_answers=[line["answer"]])
         if row["question_id"] in SHARED_IDS & seen:

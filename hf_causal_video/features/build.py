@@ -1,17 +1,20 @@
-"""Write a feature set from any source: resumable, never stopped by one bad video, with a report of what failed."""
+"""Write a feature set from any source, on one process or many: resumable by the video, never stopped by a bad one."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features.store import FeatureWriter, Provenance, VideoFeatures
-from hf_causal_video.features.writer import write_text
+from hf_causal_video.features.parts import Gatherer, Parts, start_processes
+from hf_causal_video.features.provenance import Provenance
+from hf_causal_video.features.rows import VideoFeatures
+from hf_causal_video.features.writer import FeatureWriter, finished_ids, write_text
 
 FAILED_FILE = "failed.json"
 
@@ -56,6 +59,9 @@ def build_feature_set(
 ) -> ExtractionReport:
     """Make and write one row for each source that is not yet in the feature set.
 
+    Started by `accelerate launch`, the videos are split over its processes, on one machine or on several that share
+    the output folder; the result is that of one process, byte for byte.
+
     Args:
         sources: video id to whatever `make` needs; its order is the order of the rows.
         make: gives the features of a video; a CausalVideoError from it, or a row that is refused, is listed in
@@ -63,31 +69,65 @@ def build_feature_set(
         output: folder of the feature set.
         provenance: how the rows are made.
         split: name of the split.
-        rows_per_shard: videos a shard; a kill loses at most this many.
+        rows_per_shard: videos a shard; a kill loses the videos in progress, not the shard.
         progress: show a bar.
         label: what the bar says.
 
     Raises:
         CausalVideoError: the folder holds a set that was made in another way.
     """
-    from tqdm import tqdm
-
-    start, report = time.monotonic(), ExtractionReport(Path(output))
-    with FeatureWriter(output, provenance, split, rows_per_shard) as writer:
-        report.kept = [video_id for video_id in sources if video_id in writer.done]
-        todo = [video_id for video_id in sources if video_id not in writer.done]
-        bar = tqdm(todo, desc=label, unit="video", initial=len(report.kept), total=len(sources), disable=not progress)
-        for video_id in bar:
+    state, start, report = start_processes(), time.monotonic(), ExtractionReport(Path(output))
+    # the main process claims the folder and sweeps it before any other looks at it
+    writer = FeatureWriter(output, provenance, split, rows_per_shard) if state.is_main_process else None
+    state.wait_for_everyone()
+    if writer is None:
+        Provenance.read(output).must_equal(provenance, report.output)
+    parts, done = Parts(report.output, split, provenance), finished_ids(report.output, provenance)
+    if writer is not None:
+        parts.sweep()
+        parts.drop(done.intersection(sources))
+    state.wait_for_everyone()
+    order = [video_id for video_id in sources if video_id not in done]
+    todo = [video_id for video_id in order if video_id not in parts]
+    report.kept = [video_id for video_id in sources if video_id not in set(todo)]
+    state.wait_for_everyone()  # all have seen the same, so that they split the same
+    gatherer = None if writer is None else Gatherer(order, parts, writer)
+    with writer or nullcontext(), state.split_between_processes(todo) as mine:
+        for video_id in _bar(mine, label, progress and state.is_main_process):
             try:
-                writer.add(make(video_id, sources[video_id]))
+                parts.add(replace(make(video_id, sources[video_id]), video_id=video_id))
                 report.written.append(video_id)
             except CausalVideoError as error:
                 report.failed[video_id] = str(error)
-                _write_failed(report)
-                bar.set_postfix(failed=len(report.failed))
-    _write_failed(report)
+                if writer is not None:
+                    _write_failed(report)
+            if gatherer is not None:
+                gatherer.gather(report.failed)
+        state.wait_for_everyone()
+        _add_up(report, order)
+        if gatherer is not None:
+            gatherer.gather(report.failed, last=True)
+            parts.remove()
+            _write_failed(report)
+    state.wait_for_everyone()
     report.seconds = time.monotonic() - start
     return report
+
+
+def _bar(video_ids: list[str], label: str, show: bool) -> Iterable[str]:
+    from tqdm import tqdm
+
+    return tqdm(video_ids, desc=label, unit="video", disable=not show)
+
+
+def _add_up(report: ExtractionReport, order: list[str]) -> None:
+    """Make the report of every process that of all."""
+    from accelerate.utils import gather_object
+
+    reports = gather_object([(report.written, report.failed)])
+    written = {video_id for ids, _ in reports for video_id in ids}
+    report.written = [video_id for video_id in order if video_id in written]
+    report.failed = {name: reason for _, failed in reports for name, reason in failed.items()}
 
 
 def _write_failed(report: ExtractionReport) -> None:

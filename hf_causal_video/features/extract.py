@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from hf_causal_video.errors import CausalVideoError
@@ -13,6 +12,7 @@ from hf_causal_video.features.build import ExtractionReport, build_feature_set
 from hf_causal_video.features.extractor import VideoFeatureExtractor
 from hf_causal_video.features.frames import LAYERS, FrameEncoder
 from hf_causal_video.features.objects import ObjectEncoder
+from hf_causal_video.features.parts import start_processes
 
 __all__ = ["ExtractionReport", "VideoFeatureExtractor", "add_arguments", "extract_folder", "find_videos", "run"]
 
@@ -47,9 +47,9 @@ def extract_folder(
         object_model, num_objects, object_threshold, object_revision: see `ObjectEncoder`; None for frames only.
         sampling: see `decode_video`; frames and objects come from the same instants.
         split: name of the split.
-        rows_per_shard: videos a shard; a kill loses at most this many.
+        rows_per_shard: videos a shard.
         batch_size: frames a forward pass.
-        device, dtype: where and how to compute.
+        device, dtype: where and how to compute; several processes of `accelerate launch` take one accelerator each.
         progress: show a bar.
 
     Returns:
@@ -59,7 +59,9 @@ def extract_folder(
         CausalVideoError: no videos, two files of one name, a network that cannot be loaded, or an output folder that
             was made in another way. A clip that cannot be read never raises.
     """
-    files = find_videos(videos)
+    files, state = find_videos(videos), start_processes(device)
+    if state.num_processes > 1 and device in ("cuda", "xpu", "npu"):
+        device = f"{device}:{state.local_process_index}"
     objects = None
     if object_model is not None:
         objects = ObjectEncoder(
@@ -69,7 +71,7 @@ def extract_folder(
     extractor = VideoFeatureExtractor(frames, objects, sampling)
     return build_feature_set(
         files,
-        lambda name, file: replace(extractor(file)[0], video_id=name),
+        lambda _, file: extractor(file)[0],
         output,
         extractor.provenance,
         split=split,
@@ -116,7 +118,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
         "Turn a folder of videos into a feature set: one row a video, with networks, layers and instants on record.\n"
-        "Run the same command again after an interruption and it goes on where it stopped."
+        "Run the same command again after an interruption and it goes on where it stopped, video by video."
     )
     parser.epilog = (
         "examples:\n"
@@ -124,6 +126,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  hf-causal-video extract videos/ --frame-model facebook/dinov2-base --object-model PekingU/rtdetr_r50vd \\\n"
         "      --sampling uniform-16 --num-objects 20 --device cuda --dtype bfloat16 --output features/\n"
         "  hf-causal-video extract a.mp4 --frame-model ./my-vit --frame-layer cls --sampling fps-1 --output out/\n\n"
+        "on several processes or machines that share the output folder:\n"
+        "  accelerate launch --num_processes 8 scripts/extract_features.py videos/ --frame-model ID --output out/\n\n"
         "Clips that cannot be read are listed with the reason in OUTPUT/failed.json; they never stop the run.\n"
         'Read the result with FeatureStore.open(OUTPUT), or datasets.load_dataset(OUTPUT, "features").'
     )
@@ -143,7 +147,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rows-per-shard",
         type=int,
         default=32,
-        help="videos a file; a kill loses at most these (default: %(default)s)",
+        help="videos a file (default: %(default)s)",
     )
     add("--batch-size", type=int, default=16, help="frames a forward pass (default: %(default)s)")
     add("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
@@ -158,6 +162,8 @@ def run(args: argparse.Namespace) -> None:
     report = extract_folder(
         videos, args.output, args.frame_model, args.object_model, args.sampling, args.num_objects, **options
     )
+    if not start_processes().is_main_process:
+        return
     print(report)
     if not report.written and not report.kept:
         raise CausalVideoError(

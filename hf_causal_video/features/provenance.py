@@ -7,6 +7,7 @@ refuses them instead of quietly losing accuracy.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -79,6 +80,10 @@ class Provenance:
         """Give plain JSON data."""
         return asdict(self)
 
+    def digest(self) -> str:
+        """Give a hash that two provenances share only if they agree in every field."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
     @classmethod
     def from_dict(cls, data: dict) -> Provenance:
         """Rebuild from `to_dict`; unknown or missing keys are refused by name."""
@@ -110,6 +115,23 @@ class Provenance:
             raise CausalVideoError(
                 f"{file} cannot be read", found=str(error), expected="JSON", fix="restore or extract again"
             ) from error
+
+    def must_equal(self, expected: Provenance, folder: Path) -> None:
+        """Refuse rows that are made in another way than those of the set, which this is the provenance of.
+
+        Args:
+            expected: how the new rows are made.
+            folder: of the set, for the error.
+        """
+        there, ours = self.to_dict(), json.loads(json.dumps(expected.to_dict()))
+        differs = [name for name in ours if ours[name] != there[name]]
+        if differs:
+            raise CausalVideoError(
+                f"the feature set {folder} was made in another way",
+                found=", ".join(f"{name} {there[name]!r}" for name in differs),
+                expected=", ".join(f"{name} {ours[name]!r}" for name in differs),
+                fix="write to a new folder, or go on with the settings and versions found there",
+            )
 
     def differences(self, expected: dict) -> dict[str, tuple]:
         """Compare the backbones: `{field: (here, expected)}`, empty if the features come from the same networks.

@@ -23,7 +23,7 @@ from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features.card import feature_card, merge_cards
 from hf_causal_video.features.provenance import PROVENANCE_FILE, Provenance
 from hf_causal_video.features.rows import VideoFeatures
-from hf_causal_video.features.shards import Shard, is_finite, row_shapes
+from hf_causal_video.features.shards import Shard, is_finite, open_shards, row_shapes
 from hf_causal_video.features.writer import FeatureWriter
 
 __all__ = ["FeatureStore", "FeatureWriter", "Provenance", "VideoFeatures"]
@@ -69,7 +69,7 @@ class FeatureStore:
         if not folder.is_dir():
             folder = _download(str(path_or_repo_id), revision)
         provenance = Provenance.read(folder)
-        shards = [Shard(path) for path in sorted((folder / "features").glob("*.parquet"))]
+        shards = open_shards(folder, provenance)
         if not any(shard.video_ids for shard in shards):
             raise CausalVideoError(
                 f"the feature set {folder} is empty",
@@ -112,7 +112,7 @@ class FeatureStore:
         block, ends = np.empty(sum(sizes), np.uint8), np.cumsum(sizes)
         rooms = [block[end - size : end] for size, end in zip(sizes, ends, strict=True)]
         return [
-            VideoFeatures(video_id, **self._to_tensors(video_id, shard.read(row, room), shard.path))
+            VideoFeatures(video_id, **self._to_tensors(video_id, shard.read(row, room), shard))
             for (video_id, shard, row), room in zip(places, rooms, strict=True)
         ]
 
@@ -203,20 +203,20 @@ class FeatureStore:
         number, row = self._where[video_id]
         return self._shards[number], row
 
-    def _to_tensors(self, video_id: str, arrays: dict[str, np.ndarray], path: object) -> dict[str, Tensor]:
+    def _to_tensors(self, video_id: str, arrays: dict[str, np.ndarray], shard: Shard) -> dict[str, Tensor]:
         shapes = row_shapes(self.provenance, arrays["timestamps_s"].size)
         if arrays.keys() != shapes.keys():
             raise CausalVideoError(
-                f"{path} does not have the columns that the provenance promises",
+                f"{shard.path} does not have the columns that the provenance promises",
                 found=", ".join(arrays),
                 expected=", ".join(shapes),
                 fix="keep shards and provenance.json of one extraction together",
             )
         for name, array in arrays.items():
             fits = array.size == math.prod(shapes[name])
-            if not fits or not is_finite(array):
+            if not fits or not shard.is_checked and not is_finite(array):  # the writer lets finite numbers in only
                 raise CausalVideoError(
-                    f"{name} of video {video_id!r} in {path} is damaged",
+                    f"{name} of video {video_id!r} in {shard.path} is damaged",
                     found="NaN or infinity" if fits else f"{array.size} values",
                     expected=f"finite values of shape {shapes[name]}",
                     fix="extract this set again",
@@ -225,7 +225,7 @@ class FeatureStore:
 
 
 class _MemoryShard:
-    path = "memory"
+    path, is_checked = "memory", True
 
     def __init__(self, provenance: Provenance, rows: Iterable[VideoFeatures]):
         self._rows = [(row.video_id, row.to_arrays(provenance)) for row in rows]

@@ -10,7 +10,7 @@ from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features.card import feature_card
 from hf_causal_video.features.provenance import PROVENANCE_FILE, Provenance
 from hf_causal_video.features.rows import VideoFeatures
-from hf_causal_video.features.shards import Shard, ShardWriter, make_schema
+from hf_causal_video.features.shards import ShardWriter, open_shards
 
 
 class FeatureWriter:
@@ -50,11 +50,10 @@ class FeatureWriter:
         for leftover in (self.folder / "features").glob(f".{split}-*.tmp"):
             leftover.unlink()
         self._claim_folder()
-        shards = [Shard(path) for path in sorted((self.folder / "features").glob("*.parquet"))]
-        self.done: set[str] = {video_id for shard in shards for video_id in shard.video_ids}
-        numbers = [int(s.path.stem.rsplit("-", 1)[1]) for s in shards if s.path.stem.startswith(f"{split}-")]
+        self.done = finished_ids(self.folder, provenance)
+        names = [path.stem for path in (self.folder / "features").glob(f"{split}-*.parquet")]
+        numbers = [int(number) for name in names if (number := name.rsplit("-", 1)[1]).isdigit()]
         self._next_number = max(numbers, default=-1) + 1
-        self._schema = make_schema(provenance)
 
     def add(self, features: VideoFeatures) -> None:
         """Append one video; nothing is written if it is refused."""
@@ -68,16 +67,21 @@ class FeatureWriter:
         arrays = features.to_arrays(self.provenance)
         if self._shard is None:
             path = self.folder / "features" / f"{self.split}-{self._next_number:05d}.parquet"
-            self._shard = ShardWriter(path, self._schema)
+            self._shard = ShardWriter(path, self.provenance)
         self._shard.add(features.video_id, arrays)
         self.done.add(features.video_id)
         if len(self._shard.video_ids) >= self.rows_per_shard:
-            self._finish_shard()
+            self.finish_shard()
+
+    def finish_shard(self) -> None:
+        """Put the rows so far on disk, whether or not the shard is full."""
+        if self._shard is not None:
+            self._shard.finish()
+            self._shard, self._next_number = None, self._next_number + 1
 
     def close(self) -> None:
         """Finish the last shard and write the card."""
-        if self._shard is not None:
-            self._finish_shard()
+        self.finish_shard()
         write_text(self.folder / "README.md", feature_card(self.folder, self.provenance))
 
     def __enter__(self) -> FeatureWriter:
@@ -89,11 +93,6 @@ class FeatureWriter:
         elif self._shard is not None:
             self._shard.discard()
 
-    def _finish_shard(self) -> None:
-        assert self._shard is not None
-        self._shard.finish()
-        self._shard, self._next_number = None, self._next_number + 1
-
     def _claim_folder(self) -> None:
         if not (self.folder / PROVENANCE_FILE).exists():
             if any((self.folder / "features").glob("*.parquet")):
@@ -101,15 +100,12 @@ class FeatureWriter:
             card = json.dumps(self.provenance.to_dict(), indent=2, sort_keys=True)
             write_text(self.folder / PROVENANCE_FILE, card + "\n")
             return
-        there, ours = Provenance.read(self.folder).to_dict(), json.loads(json.dumps(self.provenance.to_dict()))
-        differs = [name for name in ours if ours[name] != there[name]]
-        if differs:
-            raise CausalVideoError(
-                f"the feature set {self.folder} was made in another way",
-                found=", ".join(f"{name} {there[name]!r}" for name in differs),
-                expected=", ".join(f"{name} {ours[name]!r}" for name in differs),
-                fix="write to a new folder, or go on with the settings and versions found there",
-            )
+        Provenance.read(self.folder).must_equal(self.provenance, self.folder)
+
+
+def finished_ids(folder: Path, provenance: Provenance) -> set[str]:
+    """Give the ids of every video that the shards of a feature set hold."""
+    return {video_id for shard in open_shards(folder, provenance) for video_id in shard.video_ids}
 
 
 def write_text(path: Path, text: str) -> None:

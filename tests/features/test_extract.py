@@ -1,6 +1,7 @@
 """Laws of extraction: resumable to the byte, never stopped by a bad clip, frames and objects of the same instants."""
 
 import argparse
+import hashlib
 import json
 import os
 import signal
@@ -24,6 +25,8 @@ from hf_causal_video.features import (
     extract_folder,
 )
 from hf_causal_video.features.extract import add_arguments, find_videos, run
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -112,25 +115,77 @@ extract_folder(**json.loads(sys.argv[1]))
 """
 
 
-def test_a_killed_extraction_resumes_to_the_same_bytes(clips, networks, tmp_path):
-    """SIGKILL inside the second of three shards; whole shards stay, the rest is made again, nothing is left over."""
-    extract_folder(clips, tmp_path / "whole", rows_per_shard=2, **networks)
-    options = {"videos": str(clips), "output": str(tmp_path / "killed"), "rows_per_shard": 2, **networks}
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    child = subprocess.Popen([sys.executable, "-c", SLOW_RUN, json.dumps(options)], env=environment)
-    features = tmp_path / "killed" / "features"
-    deadline = time.monotonic() + 120
-    while not (features / ".train-00001.parquet.tmp").exists():
+def environment() -> dict[str, str]:
+    paths = os.pathsep.join(path for path in [str(ROOT), *sys.path] if path)
+    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": paths}
+
+
+def kill_when(condition, command: list[str]) -> None:
+    """Start a command with all its children, and end them with SIGKILL as soon as the condition holds."""
+    child = subprocess.Popen(command, env=environment(), start_new_session=True)
+    deadline = time.monotonic() + 240
+    while not condition():
         assert time.monotonic() < deadline and child.poll() is None
         time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
+    os.killpg(child.pid, signal.SIGKILL)
     child.wait()
-    assert [path.name for path in features.glob("*.parquet")] == ["train-00000.parquet"]
-    assert FeatureStore.open(tmp_path / "killed").video_ids == ["clip0", "clip1"]  # usable as it is
-    report = extract_folder(clips, tmp_path / "killed", rows_per_shard=2, **networks)
-    assert report.kept == ["clip0", "clip1"] and len(report.written) == 4
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_a_killed_extraction_resumes_to_the_same_bytes(clips, networks, tmp_path):
+    """SIGKILL between two shards; whole shards and finished videos stay, the rest is made, nothing is left over."""
+    extract_folder(clips, tmp_path / "whole", rows_per_shard=2, **networks)
+    killed = tmp_path / "killed"
+    options = {"videos": str(clips), "output": str(killed), "rows_per_shard": 2, **networks}
+    shards, parts = killed / "features", killed / ".parts" / "train"
+
+    def in_the_middle() -> bool:
+        return len(list(shards.glob("*.parquet"))) == 1 and len(list(parts.glob("[!.]*.parquet"))) == 1
+
+    kill_when(in_the_middle, [sys.executable, "-c", SLOW_RUN, json.dumps(options)])
+    assert [path.name for path in shards.glob("*.parquet")] == ["train-00000.parquet"]
+    assert FeatureStore.open(killed).video_ids == ["clip0", "clip1"]  # usable as it is
+    (parts / ".half.parquet.tmp").write_bytes(b"left by a kill")
+    report = extract_folder(clips, killed, rows_per_shard=2, **networks)
+    assert report.kept == ["clip0", "clip1", "clip2"] and report.written == ["clip3", "clip4", "clip5"]
+    assert contents(killed) == contents(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_two_processes_killed_and_started_again_give_the_bytes_of_one(clips, networks, tmp_path):
+    """Through accelerate's launcher and the script that a person starts; the split falls between clip2 and clip3."""
+    extract_folder(clips, tmp_path / "whole", rows_per_shard=2, **networks)
+    killed = tmp_path / "killed"
+    (tmp_path / "slow.py").write_text(SLOW_RUN)
+    options = {"videos": str(clips), "output": str(killed), "rows_per_shard": 2, **networks}
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.accelerate_cli",
+        "launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+    ]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+
+    def both_have_written() -> bool:
+        parts = {path.name for path in (killed / ".parts" / "train").glob("[!.]*.parquet")}
+        first = (killed / "features" / "train-00000.parquet").exists() or name_of("clip0") in parts
+        return first and bool(parts & {name_of(f"clip{number}") for number in (3, 4, 5)})
+
+    kill_when(both_have_written, [*launch, str(tmp_path / "slow.py"), json.dumps(options)])
+    assert contents(killed) != contents(tmp_path / "whole")
+    command = [*launch, str(ROOT / "scripts" / "extract_features.py"), str(clips), "--output", str(killed)]
+    command += ["--frame-model", networks["frame_model"], "--object-model", networks["object_model"]]
+    command += ["--num-objects", "4", "--sampling", "uniform-8", "--rows-per-shard", "2", "--no-progress"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("3 failed") == 1, "one process speaks for all"
+    assert contents(killed) == contents(tmp_path / "whole")
+
+
+def name_of(video_id: str) -> str:
+    return f"{hashlib.sha256(video_id.encode()).hexdigest()[:32]}.parquet"
 
 
 def test_one_clip_through_the_provenance_equals_its_row(clips, networks, tmp_path):
