@@ -24,12 +24,12 @@ from torch import Tensor
 from hf_causal_video.causal import hard_topk, perturbed_topk, topk_indices
 from hf_causal_video.hub import convert_official_checkpoint
 from hf_causal_video.models.transtr import selection
+from tests.parity.comparison import Values, assert_alterations_are_noticed, compare
 from tests.parity.fixtures import VARIABLE, all_fixtures, evaluator_kind, read_fixture
 from tests.parity.test_evaluators import COMPARISONS
 
 pytestmark = pytest.mark.parity
 
-Values = dict[str, Tensor]
 ORDERS = {"": "unsorted", "temporal.": "temporal", "score_descending.": "score"}
 
 
@@ -200,30 +200,9 @@ def ours(path: Path) -> Values:
     return VALUES[str(model_kind(spec))](parts, spec)
 
 
-def compare(stored: Values, found: Values, spec: dict[str, Any]) -> None:
-    """Every stored output against ours, within the tolerances that the fixtures state (gradients: a tenth of them)."""
-    assert not (unknown := sorted(set(stored) - set(found))), f"stored outputs that nobody compares: {unknown}"
-    assert stored, "a fixture without outputs"
-    largest = max((float(value.abs().max()) for name, value in stored.items() if "grad_" in name), default=0.0)
-    rounding = spec.get("float32_rounding", {}).get("gradient_max_relative", 0.0)
-    for name, wanted in stored.items():
-        got = found[name]
-        assert got.shape == wanted.shape, f"{name}: shape {tuple(got.shape)}, stored {tuple(wanted.shape)}"
-        if not wanted.is_floating_point():
-            assert torch.equal(got, wanted), f"{name}: indices differ"
-            continue
-        peak = float(wanted.abs().max())
-        if model_kind(spec) == "topk":
-            tight = wanted.dtype == torch.float64
-            limit = 1e-9 * max(1.0, peak) if tight else 1e-4 * peak + 1e-6 * largest if "grad_" in name else 1e-6
-        elif "grad_" in name:
-            limit = min(5e-3, max(5e-4, 20 * rounding)) * peak + 1e-6 * largest
-        elif name == "loss":
-            limit = 1e-5 * peak
-        else:
-            limit = 2e-5 * max(1.0, peak)
-        gap = float((got.to(wanted.dtype) - wanted).abs().max())
-        assert gap <= limit, f"{name}: off by {gap:.3g}, allowed {limit:.3g}"  # NaN fails too
+def check(stored: Values, found: Values, spec: dict[str, Any]) -> None:
+    """Every stored output against ours."""
+    compare(stored, found, spec, operator=model_kind(spec) == "topk")
 
 
 SPECS = {path: read_fixture(path)[1] for path in all_fixtures()}
@@ -233,7 +212,7 @@ OTHERS = [path for path, spec in SPECS.items() if not model_kind(spec)]
 
 @pytest.mark.parametrize("path", BUILT, ids=lambda path: path.stem)
 def test_model_equals_the_published_one(path: Path) -> None:
-    compare(read_fixture(path)[0]["output"], ours(path), SPECS[path])
+    check(read_fixture(path)[0]["output"], ours(path), SPECS[path])
 
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
@@ -259,28 +238,20 @@ def test_text_buckets_keep_the_published_answers(path: Path, buckets: int) -> No
     model = build_transtr(parts, spec, text_length_buckets=buckets).train("answer" in parts["input"])
     with torch.no_grad():
         logits = model(**transtr_inputs(parts["input"])).logits
-    compare({"logits": parts["output"]["logits"]}, {"logits": logits}, spec)
+    check({"logits": parts["output"]["logits"]}, {"logits": logits}, spec)
 
 
 @pytest.mark.parametrize("path", BUILT, ids=lambda path: path.stem)
 def test_an_altered_output_is_noticed(path: Path) -> None:
     stored, spec = read_fixture(path)[0]["output"], SPECS[path]
-    largest = max((float(value.abs().max()) for name, value in stored.items() if "grad_" in name), default=0.0)
-    for name, value in stored.items():
-        if "grad_" in name and float(value.abs().max()) < 1e-5 * largest:
-            continue  # a gradient that is zero up to rounding
-        flat = value.clone().flatten()
-        place = flat.abs().argmax()  # one entry, in its third digit
-        flat[place] = flat[place] * 1.005 if value.is_floating_point() else flat[place] + 1
-        with pytest.raises(AssertionError, match=name):
-            compare(stored | {name: flat.view(value.shape)}, ours(path), spec)
+    assert_alterations_are_noticed(stored, lambda altered: check(altered, ours(path), spec))
 
 
 def test_an_unknown_output_is_noticed() -> None:
     if not BUILT:
         pytest.skip(f"no parity fixtures: set {VARIABLE} to their folder")
     with pytest.raises(AssertionError, match="nobody compares"):
-        compare({"telepathy": torch.zeros(1)}, ours(BUILT[0]), SPECS[BUILT[0]])
+        check({"telepathy": torch.zeros(1)}, ours(BUILT[0]), SPECS[BUILT[0]])
 
 
 @pytest.mark.slow
