@@ -106,6 +106,11 @@ class DataArguments:
         "'world' (the confounded world, made on the spot), a folder or Hub id with a 'questions' config, or a "
         "mapping from split to NExT-QA csv file: '{\"train\": \"train.csv\", \"validation\": \"val.csv\"}'.",
     )
+    annotations: str | None = _told(
+        None,
+        "Folder of the official files of the benchmark that dataset names: nextqa, nextqa-oe, nextgqa, msvdqa, "
+        "msrvttqa, causalvidqa, tgifqa-frameqa, ... (data.BENCHMARKS).",
+    )
     features: dict[str, str] | str | None = _told(
         None, "Feature set (folder or Hub id) of all splits, or a mapping from split to feature set."
     )

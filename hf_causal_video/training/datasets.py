@@ -1,7 +1,7 @@
 """From `DataArguments` to the splits of a run: questions joined with their features.
 
-Three sources: the confounded world (made on the spot, the truth is known), a dataset of question rows (folder or Hub
-id with a `questions` config), and NExT-QA's own csv files.
+Four sources: the confounded world (made on the spot, the truth is known), a public benchmark by name with the folder
+of its official files, a dataset of question rows (folder or Hub id with a `questions` config), and NExT-QA's csv files.
 """
 
 from pathlib import Path
@@ -10,11 +10,13 @@ from typing import Any
 from datasets import Dataset, load_dataset
 
 from hf_causal_video.data import (
+    BENCHMARKS,
     QUESTION_FEATURES,
     SPLITS,
     VideoQADataset,
     WorldConfig,
     generate_world,
+    load_benchmark,
     questions_dataset,
     read_nextqa,
 )
@@ -24,6 +26,7 @@ from hf_causal_video.training.arguments import DataArguments
 
 WORLD_DEFAULTS = {"study": "selection", "train_clips": 4000, "eval_clips": 1000, "seed": 0}
 STUDIES = ("selection", "grounding", "rendered")
+BENCHMARK_NAMES = list(BENCHMARKS)
 
 
 def load_split(arguments: DataArguments, split: str) -> VideoQADataset:
@@ -43,7 +46,9 @@ def load_split(arguments: DataArguments, split: str) -> VideoQADataset:
     """
     if arguments.dataset == "world":
         return _world_split(arguments, split)
-    if isinstance(arguments.dataset, dict):
+    if arguments.annotations or arguments.dataset in BENCHMARK_NAMES:
+        questions = _benchmark_split(arguments, split)
+    elif isinstance(arguments.dataset, dict):
         questions = read_nextqa(_of_split(arguments.dataset, split, "dataset"))
     else:
         questions = _question_split(str(arguments.dataset), split)
@@ -82,6 +87,17 @@ def _world_split(arguments: DataArguments, split: str) -> VideoQADataset:
         raise CausalVideoError("no such split of the world", found=split, expected=", ".join(SPLITS), fix="name one")
     world = generate_world(getattr(WorldConfig, study)(**options), split, clips, seed)
     return VideoQADataset(world.questions, world.features, arguments.num_frames)
+
+
+def _benchmark_split(arguments: DataArguments, split: str) -> Dataset:
+    if arguments.dataset not in BENCHMARK_NAMES or arguments.annotations is None:
+        raise CausalVideoError(
+            "a benchmark is its name and the folder of its files",
+            found=f"dataset={arguments.dataset!r}, annotations={arguments.annotations!r}",
+            expected=f"dataset one of {', '.join(BENCHMARK_NAMES)}, and its folder",
+            fix="add --annotations FOLDER with the official files, or give question rows as dataset",
+        )
+    return load_benchmark(arguments.dataset, split, arguments.annotations)
 
 
 def _question_split(name: str, split: str) -> Dataset:

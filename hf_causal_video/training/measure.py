@@ -4,7 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.evaluation import multiple_choice_accuracy, nextqa_accuracy, open_ended_accuracy
+from hf_causal_video.evaluation import (
+    causalvidqa_accuracy,
+    multiple_choice_accuracy,
+    nextqa_accuracy,
+    open_ended_accuracy,
+)
+from hf_causal_video.evaluation.causalvidqa import TYPES as CAUSALVIDQA_TYPES
 from hf_causal_video.evaluation.nextqa import FINE_TYPES
 
 ANNOTATION = ("question_id", "video_id", "question", "choices", "answer", "question_type", "spans", "duration_s")
@@ -42,4 +48,6 @@ def measure(predictions: Sequence[Mapping[str, Any]], questions: Iterable[Mappin
             expected="all known, or none", fix="split the questions into two datasets",
         )  # fmt: skip
     types = {row["question_type"] for row in rows}
+    if types == set(CAUSALVIDQA_TYPES):  # an answer counts together with its reason
+        return {"Acc": multiple_choice_accuracy(answers, rows)["Acc"], **causalvidqa_accuracy(answers, rows)}
     return (nextqa_accuracy if types <= {*FINE_TYPES, "TP"} else multiple_choice_accuracy)(answers, rows)

@@ -80,3 +80,16 @@ def test_measure_knows_what_it_does_not_know():
     assert measure(answers[2:], rows[2:]) == {}
     with pytest.raises(CausalVideoError, match="1 of 3"):
         measure(answers, rows)
+
+
+def test_causalvidqa_is_measured_in_pairs():
+    kinds = ("d", "e", "p", "pr", "c", "cr")
+    rows = [
+        {"question_id": f"v_{kind}", "video_id": "v", "question": "?", "choices": list("abcde"), "answer": 1,
+         "question_type": kind}
+        for kind in kinds
+    ]  # fmt: skip
+    answers = [{"question_id": f"v_{kind}", "prediction": 0 if kind == "pr" else 1} for kind in kinds]
+    found = measure(answers, rows)
+    assert (found["p"], found["par"], found["All"]) == (100.0, 0.0, 75.0)
+    assert found["Acc"] == pytest.approx(100 * 5 / 6)
