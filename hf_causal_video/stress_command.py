@@ -162,7 +162,12 @@ def _world(args: argparse.Namespace) -> dict[str, Any] | None:
                 "--world", found=args.world, expected='JSON such as {"study": "grounding"}', fix="mind the quotes"
             ) from error
         return given
-    recipe = Path(args.checkpoint) / "recipe.yaml"
-    if args.dataset != "world" or not recipe.is_file():
+    return recipe_world(args.checkpoint) if args.dataset == "world" else None
+
+
+def recipe_world(checkpoint: str | Path) -> dict[str, Any] | None:
+    """Options of the world that a checkpoint folder was trained in; None where its recipe says nothing of it."""
+    recipe = Path(checkpoint) / "recipe.yaml"
+    if not recipe.is_file():
         return None
     return (yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}).get("world")

@@ -38,8 +38,8 @@ def evidence_masks(output: VideoQAOutput, frame_mask: Tensor) -> tuple[Tensor, T
         >>> [mask.int().tolist() for mask in evidence_masks(output, torch.tensor([[True, True, True, False]]))]
         [[[1, 0, 1, 0]], [[0, 1, 0, 0]]]
     """
-    causal = getattr(output, "causal_mask", None)
-    if output.kept_frames is None and causal is None:
+    kept_frames, causal = output.kept_frames, output.causal_mask
+    if kept_frames is None and causal is None:
         raise CausalVideoError(
             "no evidence",
             found="an output with neither kept_frames nor causal_mask: this model singles out no frames",
@@ -47,10 +47,11 @@ def evidence_masks(output: VideoQAOutput, frame_mask: Tensor) -> tuple[Tensor, T
             fix="wrap this backbone in IGV or EIGV, or test it against annotated spans (evidence='truth')",
         )
     real = frame_mask.bool()
-    if output.kept_frames is None:
-        kept = causal.to(real.device) > 0.5  # (B, T); a soft mask counts from one half
+    if causal is not None:
+        kept = causal.to(real.device) > 0.5  # (B, T)
     else:
-        kept = torch.zeros_like(real).scatter(1, output.kept_frames.to(real.device).long(), True)
+        assert kept_frames is not None
+        kept = torch.zeros_like(real).scatter(1, kept_frames.to(real.device).long(), True)
     return kept & real, ~kept & real
 
 

@@ -161,7 +161,7 @@ def _answers(number: int, case: EvidenceCase) -> str:
                     f'<input class="view view-{name}" type="radio" name="view-{number}" id="{key}"{checked}>'
                     f'<label for="{key}">{label}</label>'
                 )
-    best = {name: max(range(len(each)), key=lambda row, each=each: each[row]) for name, each in given.items()}
+    best = {name: int(np.argmax(each)) for name, each in given.items()}
     parts.append('<ul class="choices">')
     for row, choice in enumerate(case.evidence.choices):
         chosen, true = row == case.predicted_row, row == case.true_row

@@ -59,7 +59,7 @@ class Answerer(Protocol):
     `evidence(asked)`, on the same list, the frames that each answer rests on.
     """
 
-    def __call__(self, frames: Clip, question: str, choices: list[str] | None, /) -> Sequence[float]:
+    def __call__(self, frames: Clip, question: str, choices: list[str] | None, /) -> Any:
         """Scores, one a choice (one a word of the vocabulary where choices is None); the best is the answer."""
 
 
@@ -181,7 +181,7 @@ class _Table:
 
 def _not_applicable(table: _Table, evidence: Any, environment: str) -> dict[str, str]:
     """Tests that cannot be made on these questions, with the reason."""
-    reasons = {}
+    reasons: dict[str, str] = {}
     if evidence == "none":
         reasons |= dict.fromkeys(OF_EVIDENCE, "no evidence was given, and the model has none of its own")
     if environment == "evidence" and evidence == "none":
@@ -297,6 +297,7 @@ class _Run:
             asked = self._asked(item)
             if same_kind(clip, asked[0]):
                 [inside] = self._around([item], [asked], None)
+                assert inside is not None
                 outside = np.setdiff1d(np.arange(length(asked[0])), inside)
                 if not len(outside):
                     notes.append("environment_swapped: the other video is all evidence, all of it was used")
