@@ -129,4 +129,21 @@ def hga_sizes(shapes: _Shapes) -> dict[str, Any]:
     }
 
 
-SIZES = {"hga": hga_sizes}
+def comem_sizes(shapes: _Shapes) -> dict[str, Any]:
+    """Config fields that the shapes of a Co-Mem checkpoint tell."""
+    word_dim, text_dim = shapes["qns_encoder.embedding.0.weight"]
+    appearance, motion = (shapes[f"vid_encoder.rnn_{stream}_l1.weight_ih_l0"][1] for stream in ("app", "motion"))
+    return {
+        "text_feature_dim": text_dim,
+        "frame_feature_dim": appearance + motion,
+        "num_answers": shapes["decoder.weight"][0],
+        "backbone_config": {
+            "hidden_size": shapes["epm_app.AGRU.AGRUCell.W.weight"][0],
+            "word_dim": word_dim,
+            "question_layers": shapes.count(r"qns_encoder\.rnn\.weight_ih_l(\d+)$"),
+            "appearance_dim": appearance,
+        },
+    }
+
+
+SIZES = {"hga": hga_sizes, "comem": comem_sizes}

@@ -4,13 +4,16 @@ The batch is ragged on purpose: questions, choices, frames and objects of differ
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from hf_causal_video.models.backbone import BackboneForVideoQuestionAnswering
+from hf_causal_video.models.eigv import EIGVForVideoQuestionAnswering
+from hf_causal_video.models.igv import IGVForVideoQuestionAnswering
 from hf_causal_video.models.transtr import TranSTRForVideoQuestionAnswering
 
 FRAME_DIM, OBJECT_DIM, VOCABULARY, ANSWERS = 12, 10, 50, 7
@@ -31,6 +34,10 @@ class Case:
         objects: whether it takes objects.
         unused: parameters that rightly get no gradient, by a part of their name.
         padding_free: whether padding is promised to change no answer; the released behaviour does not promise it.
+        rows_apart: whether a row is promised not to hear of the others; the released HGA pads to the longest of them.
+        still: fields that switch dropout off.
+        needs_question: whether it reads the question beside the choices.
+        keeps: frames that it has to find in every clip, or None.
     """
 
     name: str
@@ -39,13 +46,20 @@ class Case:
     objects: bool = True
     unused: tuple[str, ...] = ()
     padding_free: bool = True
+    rows_apart: bool = True
+    still: dict[str, Any] = field(default_factory=lambda: {"hidden_dropout_prob": 0.0})
+    needs_question: bool = True
+    keeps: int | None = None
 
     def config(self, **overrides: Any) -> PreTrainedConfig:
         return self.model_class.config_class(**(self.fields | overrides))
 
     def build(self, **overrides: Any) -> PreTrainedModel:
         torch.manual_seed(0)
-        return self.model_class(self.config(**overrides)).eval()
+        model = self.model_class(self.config(**overrides)).eval()
+        if hasattr(model, "training_progress"):
+            model.training_progress = 1.0  # what a trainer says at the end: every term has its weight
+        return model
 
     @property
     def open_ended(self) -> bool:
@@ -104,7 +118,30 @@ def transtr(name: str, **fields: Any) -> Case:
     fields = TRANSTR | fields
     unused = SHARED_BIAS if fields.get("num_answers") is None else LONE_QUERY
     objects, clean = fields["num_objects_kept"] > 0, fields.get("rank_by") != "prob"
-    return Case(f"transtr-{name}", TranSTRForVideoQuestionAnswering, fields, objects, unused, clean)
+    keeps = fields["num_frames_kept"]
+    return Case(f"transtr-{name}", TranSTRForVideoQuestionAnswering, fields, objects, unused, clean, keeps=keeps)
+
+
+HGA: dict[str, Any] = {
+    "hidden_dim": 8, "word_dim": 10, "bilinear_dim": 12, "bilinear_chunks": 3, "bilinear_rank": 2, "dropout": 0.3,
+}  # fmt: skip
+# Shared by all nodes of a pooling softmax; and the released scores, whose softmax over frames takes no shared shift.
+SHIFTS = ("atten_pool.2.bias",)
+KEY_BIASES = ("fg_att.linear_k.bias", "bg_att.linear_k.bias")
+RELEASED: dict[str, Any] = {"grounding_logits": "prob", "empty_side": "all", "warmup_share": 0.0, "ramp_share": 0.0}
+
+
+def grounded(name: str, model_class: type[PreTrainedModel], official: bool = False, **fields: Any) -> Case:
+    backbone = HGA | ({"pool_mask": "post", "bilinear_epsilon": None, "cell": "gru"} if official else {})
+    fields = {"text_config": TEXT, "frame_feature_dim": FRAME_DIM, "backbone_config": backbone} | fields
+    unused = SHIFTS + (KEY_BIASES if official else ())
+    if fields.get("num_answers") is None:
+        unused += ("decoder.bias",)
+    return Case(
+        name, model_class, fields, False, unused, not official, not official,
+        {"backbone_config": backbone | {"dropout": 0.0}},
+        fields.get("num_answers") is not None or name == "igv-choices",
+    )  # fmt: skip
 
 
 CASES: list[Case] = [
@@ -113,6 +150,17 @@ CASES: list[Case] = [
     transtr("frames-alone", num_objects_kept=0),
     transtr("energy", rank_by="energy", num_layers=2),
     transtr("official", **OFFICIAL),
+    grounded("backbone-choices", BackboneForVideoQuestionAnswering),
+    grounded("backbone-open-ended", BackboneForVideoQuestionAnswering, num_answers=ANSWERS),
+    grounded("igv-choices", IGVForVideoQuestionAnswering),
+    grounded("igv-candidates", IGVForVideoQuestionAnswering, mc_grounding="per_candidate", grounding_logits="logprob"),
+    grounded("igv-open-ended", IGVForVideoQuestionAnswering, num_answers=ANSWERS),
+    grounded("igv-official", IGVForVideoQuestionAnswering, True, num_answers=ANSWERS, size_weight=0.0, **RELEASED),
+    grounded("eigv-choices", EIGVForVideoQuestionAnswering, output_evidence=True),
+    grounded("eigv-open-ended", EIGVForVideoQuestionAnswering, num_answers=ANSWERS, mix_question_at="tokens"),
+    grounded(
+        "eigv-official", EIGVForVideoQuestionAnswering, True, size_weight=0.0, negatives_layout="legacy", **RELEASED
+    ),
 ]
 
 

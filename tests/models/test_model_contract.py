@@ -26,10 +26,15 @@ def answer(model: torch.nn.Module, inputs: dict[str, Tensor]) -> VideoQAOutput:
         return model(**inputs)
 
 
+def kept(output: VideoQAOutput) -> list[set[int]]:
+    """The frames an answer rests on; slots may repeat one."""
+    return [set(row) for row in output.kept_frames.tolist()]
+
+
 def same(one: VideoQAOutput, other: VideoQAOutput, **tolerance: float) -> None:
     """Equal answers for equal reasons."""
     torch.testing.assert_close(one.logits, other.logits, **(tolerance or {"atol": 2e-5, "rtol": 1e-4}))
-    assert torch.equal(one.kept_frames, other.kept_frames)
+    assert kept(one) == kept(other)
     if one.kept_objects is not None:
         assert torch.equal(one.kept_objects, other.kept_objects)
 
@@ -108,7 +113,7 @@ def test_another_process_loads_it_through_auto_model(case: Case, tmp_path: Path)
     torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), answer(model, inputs).logits, atol=1e-6, rtol=1e-6)
 
 
-@every_model
+@pytest.mark.parametrize("case", [case for case in CASES if case.rows_apart], ids=lambda case: case.name)
 def test_rows_of_a_batch_do_not_hear_of_each_other(case: Case) -> None:
     model, inputs = case.build(), case.inputs()
     whole = answer(model, inputs)
@@ -160,7 +165,7 @@ def test_permuted_choices_permute_the_answer(case: Case) -> None:
     del turned["labels"]
     one, other = answer(model, inputs), answer(model, turned)
     torch.testing.assert_close(other.logits, one.logits[:, order], atol=2e-5, rtol=1e-4)
-    assert torch.equal(one.kept_frames, other.kept_frames)
+    assert kept(one) == kept(other)
 
 
 @choice_models
@@ -177,7 +182,7 @@ def test_an_absent_choice_is_never_the_answer(case: Case) -> None:
 
 @every_model
 def test_every_parameter_learns(case: Case) -> None:
-    model = case.build(hidden_dropout_prob=0.0).train()
+    model = case.build(**case.still).train()
     model(**case.inputs()).loss.backward()
     for name, parameter in model.named_parameters():
         if any(part in name for part in case.unused):
@@ -188,7 +193,7 @@ def test_every_parameter_learns(case: Case) -> None:
 
 @every_model
 def test_the_loss_falls(case: Case) -> None:
-    model, inputs = case.build(hidden_dropout_prob=0.0).train(), case.inputs()
+    model, inputs = case.build(**case.still).train(), case.inputs()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
     for _ in range(10):
@@ -286,10 +291,11 @@ def test_lora_trains_adapters_only(case: Case, tmp_path: Path) -> None:
 @every_model
 def test_a_frozen_text_encoder_stays_as_it_is(case: Case) -> None:
     model = case.build(freeze_text_encoder=True).train()
-    assert not model.text_encoder.training and model.vl_encoder.training
+    own = {name: part for name, part in model.named_modules() if name and not name.startswith("text_encoder")}
+    assert not model.text_encoder.training and all(part.training for part in own.values())
     model(**case.inputs()).loss.backward()
     assert all(parameter.grad is None for parameter in model.text_encoder.parameters())
-    assert model.classifier.weight.grad is not None
+    assert any(p.grad is not None for name, p in model.named_parameters() if not name.startswith("text_encoder"))
 
 
 @every_model
@@ -330,7 +336,8 @@ def broken(case: Case, what: str) -> tuple[dict[str, Tensor], str]:
             mask[1] = 0
             return inputs | {"attention_mask": mask}, "zero tokens"
         case "no text":
-            return {name: tensor for name, tensor in inputs.items() if name != "input_ids"}, "no input_ids"
+            lost = "input_ids" if case.needs_question else "choice_input_ids"
+            return {name: tensor for name, tensor in inputs.items() if name != lost}, f"no {lost}"
         case "wrong batch":
             of_video = [name for name in inputs if name.startswith(("frame", "object"))]
             return inputs | {name: inputs[name][:2] for name in of_video}, "3 questions, 2 videos"
@@ -351,8 +358,10 @@ BROKEN = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("what", BROKEN)
-@every_model
+REFUSED = [(case, what) for what in BROKEN for case in CASES if what != "few frames" or case.keeps is not None]
+
+
+@pytest.mark.parametrize(("case", "what"), REFUSED, ids=[f"{case.name}-{what}" for case, what in REFUSED])
 def test_bad_input_is_refused_with_a_way_out(case: Case, what: str) -> None:
     (inputs, words), model = broken(case, what), case.build()
     for training in (False, True):

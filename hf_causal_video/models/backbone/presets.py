@@ -24,7 +24,10 @@ def hga(dataset: str) -> dict[str, Any]:
 
 def comem(dataset: str) -> dict[str, Any]:
     """Co-Mem as EIGV's code builds it."""
-    return {"variant": "official-choices" if dataset == "nextqa" else "official-open"}
+    shared = {"appearance_dim": 2048, "detach_memory": True}
+    if dataset == "nextqa":
+        return {**shared, "hidden_size": 512, "word_dim": 768, "question_layers": 1, "dropout": 0.3}
+    return {**shared, "hidden_size": 1024, "word_dim": 512, "question_layers": 2, "dropout": 0.5}
 
 
 def mspan(dataset: str) -> dict[str, Any]:
