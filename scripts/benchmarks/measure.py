@@ -4,7 +4,7 @@ import csv
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -23,6 +23,16 @@ class Row:
     floor: float
     moonshot: float
     met: bool
+
+
+@dataclass
+class Point:
+    """One point of a growth curve: CPU seconds of a side where an axis has a value."""
+
+    axis: str
+    value: int
+    side: str
+    seconds: float
 
 
 def row(case: str, what: str, original: float, ours: float, floor: float, moonshot: float) -> Row:
@@ -57,13 +67,37 @@ def peak_mib(run: Callable[[], object]) -> float:
     return peak / 2**20
 
 
-def write(rows: list[Row], path: Path) -> None:
+def write(rows: Sequence[Row] | Sequence[Point], path: Path) -> None:
     """The table as CSV, written whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with partial.open("w", newline="", encoding="utf-8") as handle:
-        table = csv.DictWriter(handle, [field.name for field in fields(Row)])
+        table = csv.DictWriter(handle, [field.name for field in fields(rows[0])])
         table.writeheader()
         for line in rows:
             table.writerow({name: f"{x:.4g}" if isinstance(x, float) else x for name, x in asdict(line).items()})
     os.replace(partial, path)
+
+
+def plot(points: Sequence[Point], path: Path) -> None:
+    """Growth curves, a panel an axis, both scales logarithmic; the grey line is growth in proportion."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    axes = list(dict.fromkeys(point.axis for point in points))
+    figure, panels = plt.subplots(1, len(axes), figsize=(4 * len(axes), 3.2), layout="constrained")
+    for axis, panel in zip(axes, panels, strict=True):
+        for side in dict.fromkeys(point.side for point in points):
+            curve = [(point.value, point.seconds) for point in points if (point.axis, point.side) == (axis, side)]
+            panel.plot(*zip(*curve, strict=True), marker="o", label=side)
+        (low, first), (high, _) = curve[0], curve[-1]
+        panel.plot([low, high], [first, first * high / low], color="lightgrey", zorder=0)
+        panel.set(
+            xscale="log", yscale="log", xlabel=axis, xticks=[x for x, _ in curve], xticklabels=[x for x, _ in curve]
+        )
+        panel.minorticks_off()
+    panels[0].set_ylabel("CPU seconds, one thread")
+    panels[0].legend()
+    figure.savefig(path, dpi=120)

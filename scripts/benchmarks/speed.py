@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from measure import Row, medians, peak_mib, row, write
+from measure import Point, Row, medians, peak_mib, plot, row, write
 from reference import ReferenceTranSTR, one_hot_topk
 from torch import Tensor
 
@@ -26,10 +26,12 @@ EXAMPLES = """
 examples:
   python scripts/benchmarks/speed.py                     every case at paper size (about 20 minutes on one core)
   python scripts/benchmarks/speed.py --cases topk        the selection alone (about 2 minutes)
+  python scripts/benchmarks/speed.py --growth            how cost grows with frames, objects and questions, and a plot
   python scripts/benchmarks/speed.py --quick             small sizes, to see that it runs; ratios mean nothing there
 
 columns: `ratio` is original / ours; for `growth` the cost of 1,024 frames / the cost of 64, where less is better; for
-`ceiling` what bfloat16 itself gives on this core: the bf16 floors were set on one with bf16 matrix units, 3 or more.
+`ceiling` what bfloat16 itself gives on this core, which differs much from core to core (2.3 to 4.5 so far).
+bf16 predictions have bf16 weights, as `from_pretrained(..., dtype=torch.bfloat16)` gives; bf16 training is autocast.
 """
 
 
@@ -98,6 +100,21 @@ class World:
             frame_features=video[0], object_features=video[1], input_ids=ids, attention_mask=mask,
             choice_input_ids=choice_ids, choice_attention_mask=choice_mask, video_index=rows, **more,
         )  # fmt: skip
+
+    def reason(self, frames: int) -> tuple[Callable[[], Tensor], ...]:
+        """The method's own part on one video: the original, ours on a new video, ours on one encoded before."""
+        (_, mask), (choice_ids, _) = self.text(self.size.questions)
+        question = torch.randn(*mask.shape, self.size.hidden)
+        choices = torch.randn(*choice_ids.shape[:2], self.size.hidden)
+        given = self.video(1, frames)
+        repeated = [tensor.expand(self.size.questions, *tensor.shape[1:]) for tensor in given]
+        encoded, rows = self.ours.encode_video(*given), torch.zeros(self.size.questions, dtype=torch.long)
+        text = {"question_features": question, "attention_mask": mask, "choice_features": choices, "video_index": rows}
+        return (
+            lambda: self.original.reason(*repeated, question, mask.bool(), choices),
+            lambda: self.ours(frame_features=given[0], object_features=given[1], **text).logits,
+            lambda: self.ours(video=encoded, **text).logits,
+        )
 
 
 @torch.no_grad()
@@ -201,22 +218,7 @@ def long_video(size: Size, rounds: int) -> list[Row]:
     """The method's own part on long videos: questions asked together, of a new video or of one encoded before."""
     world = World(Size(**(asdict(size) | {"layers": 1})))
     world.ours.eval(), world.original.eval()
-    (_, mask), (choice_ids, _) = world.text(size.questions)
-    question, choices = torch.randn(*mask.shape, size.hidden), torch.randn(*choice_ids.shape[:2], size.hidden)
-    rows = torch.zeros(size.questions, dtype=torch.long)
-
-    def run(frames: int) -> tuple[Callable[[], Tensor], ...]:
-        given = world.video(1, frames)
-        frames_again, objects_again = (tensor.expand(size.questions, *tensor.shape[1:]) for tensor in given)
-        encoded = world.ours.encode_video(*given)
-        text = {"question_features": question, "attention_mask": mask, "choice_features": choices, "video_index": rows}
-        return (
-            lambda: world.original.reason(frames_again, objects_again, question, mask.bool(), choices),
-            lambda: world.ours(frame_features=given[0], object_features=given[1], **text).logits,
-            lambda: world.ours(video=encoded, **text).logits,
-        )
-
-    (_, short, _), (original, long, cached) = (run(frames) for frames in size.long_frames)
+    (_, short, _), (original, long, cached) = (world.reason(frames) for frames in size.long_frames)
     for ours in (long, cached):
         torch.testing.assert_close(ours(), original(), atol=1e-4, rtol=1e-3)
     seconds = medians({"short": short, "long": long, "cached": cached, "original": original}, rounds)
@@ -226,6 +228,27 @@ def long_video(size: Size, rounds: int) -> list[Row]:
         row(f"{name}, new video", "time", seconds["original"], seconds["long"], 1, 8),
         row(f"{size.long_frames[0]} to {name}", "growth", seconds["long"], seconds["short"], 16, 8),
     ]
+
+
+@torch.no_grad()
+def growth(size: Size, rounds: int) -> list[Point]:
+    """How the method's own part grows, each axis alone: a new video, one encoded before, and the original.
+
+    The last points are 64 times the frames, 5 times the objects, 16 times the questions of the first.
+    """
+    axes = {"frames": (16, 64, 256, 1024), "objects": (20, 40, 60, 80, 100), "questions": (1, 2, 4, 8, 16)}
+    axes = axes if size.layers > 1 else {name: values[:2] for name, values in axes.items()}  # quick
+    points = []
+    for axis, values in axes.items():
+        for value in values:
+            fields = asdict(size) | {"layers": 1} | {axis: value}
+            world = World(Size(**fields))
+            world.ours.eval(), world.original.eval()
+            names = "cached", "new", "original"
+            runs = dict(zip(names, reversed(world.reason(world.size.frames)), strict=True))
+            seconds = medians(runs, rounds)
+            points += [Point(axis, value, name, seconds[name]) for name in names]
+    return points
 
 
 CASES = {"ceiling": ceiling, "topk": topk, "training": training, "prediction": prediction, "long_video": long_video}
@@ -238,12 +261,21 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     )
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="which cases (default: all)")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds a case (default: 5)")
+    parser.add_argument("--growth", action="store_true", help="measure how cost grows instead; needs matplotlib")
     parser.add_argument("--quick", action="store_true", help="small sizes and one round: a test of the script itself")
     parser.add_argument("--out", type=Path, help=f"where the CSV goes (default: {RESULTS.name} in results/)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     size, rounds = (QUICK, 1) if options.quick else (Size(), options.rounds)
     print(f"one thread, torch {torch.__version__}, {platform.machine()}, {rounds} rounds", flush=True)
+    if options.growth:
+        points = growth(size, rounds)
+        for point in points:
+            print(f"{point.axis:10}{point.value:6}  {point.side:10}{point.seconds:10.4g} s", flush=True)
+        out = options.out or RESULTS.with_name("growth.csv")
+        write(points, out)
+        plot(points, out.with_suffix(".png"))
+        return []
     print(f"{'case':38}{'what':8}{'original':>12}{'ours':>12}{'ratio':>9}{'floor':>7}{'moonshot':>10}", flush=True)
     rows = []
     for name in options.cases:
