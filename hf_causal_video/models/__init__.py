@@ -1,6 +1,12 @@
 """One folder a method; importing this package teaches the Auto classes of transformers to load them."""
 
-from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMultipleChoice,
+    AutoModelForVisualQuestionAnswering,
+    AutoProcessor,
+)
 
 from hf_causal_video.models.backbone import BackboneConfig, BackboneForVideoQuestionAnswering
 from hf_causal_video.models.eigv import EIGVConfig, EIGVForVideoQuestionAnswering
@@ -43,3 +49,6 @@ for _name, (_config, _model, _processor) in {**METHODS, **RELATION_METHODS}.item
     AutoConfig.register(_name, _config)
     AutoModel.register(_config, _model)
     AutoProcessor.register(_config, _processor)
+    if _name in METHODS:
+        AutoModelForMultipleChoice.register(_config, _model)
+        AutoModelForVisualQuestionAnswering.register(_config, _model)

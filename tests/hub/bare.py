@@ -4,9 +4,11 @@ The environment is a folder of links to exactly the installed distributions that
 from their metadata without extras; Python starts without its site packages and finds only that folder. So neither
 hf_causal_video nor datasets, accelerate, peft or av is there.
 
-Run as a file it is the client: `python -S -P bare.py FOLDER`, see `main`.
+Run as a file it is the client: `python -S -P bare.py STEP FOLDER`.
 """
 
+import importlib.util
+import json
 import os
 import re
 import sys
@@ -51,14 +53,14 @@ def environment(site: Path, **variables: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1"} | variables
 
 
-def main(folder: Path) -> None:
-    """Load and run every model listed in `cases.json`, and compare with the logits that the package got."""
-    import importlib.util
-    import json
-
-    for name in ABSENT:
+def assert_absent(*names: str) -> None:
+    for name in names:
         assert importlib.util.find_spec(name) is None, f"{name} is here"
 
+
+def load_all(folder: Path) -> None:
+    """Load and run every model listed in `cases.json`, and compare with the outputs that the package got."""
+    assert_absent(*ABSENT)
     import torch
     import transformers
     from safetensors.torch import load_file
@@ -89,5 +91,22 @@ def main(folder: Path) -> None:
         print(f"{name}: {type(model).__name__} from {type(model).__module__}", flush=True)
 
 
+def load_adapters(folder: Path) -> None:
+    """Adapters and their base, where peft is the one library more."""
+    assert_absent("hf_causal_video", "datasets", "av")
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModel, AutoProcessor
+
+    told = json.loads((folder / "adapted.json").read_text())
+    model = AutoModel.from_pretrained(told["repository"], trust_remote_code=True)
+    processor = AutoProcessor.from_pretrained(told["repository"], trust_remote_code=True)
+    stored = load_file(folder / f"{told['base']}.safetensors")
+    with torch.no_grad():
+        output = model.eval()(**{key[3:]: value for key, value in stored.items() if key.startswith("in.")})
+    assert torch.allclose(output.logits, load_file(folder / "adapted.safetensors")["logits"], atol=1e-6)
+    assert all(type(part).__module__.startswith("transformers_modules.org.") for part in (model, processor))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    globals()[sys.argv[1]](Path(sys.argv[2]))
