@@ -1,0 +1,11 @@
+"""Convert a checkpoint of the original code into a model folder.
+
+    python scripts/convert_original_checkpoint.py FILE --method transtr --variant next --output DIR
+"""
+
+import sys
+
+from hf_causal_video.hub.original import command
+
+if __name__ == "__main__":
+    sys.exit(command())
