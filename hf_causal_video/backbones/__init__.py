@@ -1,6 +1,10 @@
 """Ordinary networks under every method: VideoQA backbones behind one protocol, transformer layers, text encoder."""
 
+from hf_causal_video.backbones.comem import CoMem
 from hf_causal_video.backbones.hga import HGA
+from hf_causal_video.backbones.mspan import MSPAN
+from hf_causal_video.backbones.plain import PlainTransformer
+from hf_causal_video.backbones.pooling import AttentionPooling
 from hf_causal_video.backbones.protocol import (
     BACKBONES,
     Question,
@@ -10,4 +14,16 @@ from hf_causal_video.backbones.protocol import (
     register_backbone,
 )
 
-__all__ = ["BACKBONES", "HGA", "Question", "Video", "VideoQABackbone", "build_backbone", "register_backbone"]
+__all__ = [
+    "BACKBONES",
+    "HGA",
+    "MSPAN",
+    "AttentionPooling",
+    "CoMem",
+    "PlainTransformer",
+    "Question",
+    "Video",
+    "VideoQABackbone",
+    "build_backbone",
+    "register_backbone",
+]

@@ -1,0 +1,188 @@
+"""Co-Mem: an appearance and a motion memory, each read again with what both remember so far.
+
+Why here: it is one of EIGV's three backbones. Both streams are read by two stacked GRUs; three times, each stream is
+attended to by an attention-gated GRU that looks for the sum of both memories, and the question enters as the memories
+are rewritten.
+
+Source: Gao et al., "Motion-Appearance Co-Memory Networks for Video Question Answering", CVPR 2018, equations 4 to 10,
+in the form that EIGV uses. Submodule names follow the published checkpoints. Switch for what was released:
+`detach_memory=True`, no gradient into the encoders through the memories' first value.
+"""
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hf_causal_video.backbones.protocol import Question, Video, VideoQABackbone, register_backbone
+from hf_causal_video.backbones.recurrent import pack_left
+
+
+def last_states(states: Tensor, mask: Tensor) -> Tensor:
+    """The state at the last true step, (R, T, D) to (R, D); true steps stand at the left."""
+    index = (mask.sum(1) - 1).view(-1, 1, 1).expand(-1, 1, states.shape[-1])
+    return states.gather(1, index).squeeze(1)
+
+
+class QuestionEncoder(nn.Module):
+    """Project, read forwards; the question is the last states of all layers side by side."""
+
+    def __init__(self, text_dim: int, word_dim: int, dim: int, layers: int, dropout: float):
+        super().__init__()
+        self.embedding = nn.Sequential(nn.Linear(text_dim, word_dim), nn.ReLU(), nn.Dropout(dropout))
+        self.rnn = nn.GRU(word_dim, dim, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (R, L, D_text) to the last layer's states (R, L, D) and the question (R, layers * D)."""
+        x, lengths = self.embedding(x), mask.sum(1).cpu()
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        states, last = self.rnn(packed)
+        states, _ = nn.utils.rnn.pad_packed_sequence(states, batch_first=True, total_length=x.shape[1])
+        return states, last.transpose(0, 1).flatten(1)
+
+
+class StreamEncoder(nn.Module):
+    """Two stacked GRUs for appearance, two for motion; a frame is both of its states side by side."""
+
+    def __init__(self, appearance_dim: int, motion_dim: int, dim: int):
+        super().__init__()
+        self.rnn_app_l1, self.rnn_app_l2 = _gru(appearance_dim, dim), _gru(dim, dim)
+        self.rnn_motion_l1, self.rnn_motion_l2 = _gru(motion_dim, dim), _gru(dim, dim)
+
+    def forward(self, appearance: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+        """(V, T, C_a) and (V, T, C_m) to two streams (V, T, 2 dim)."""
+        first, first_motion = self.rnn_app_l1(appearance)[0], self.rnn_motion_l1(motion)[0]
+        second, second_motion = self.rnn_app_l2(first)[0], self.rnn_motion_l2(first_motion)[0]
+        return torch.cat([first, second], -1), torch.cat([first_motion, second_motion], -1)
+
+
+def _gru(width: int, dim: int) -> nn.GRU:
+    return nn.GRU(width, dim, batch_first=True)
+
+
+class AttentionGRUCell(nn.Module):
+    """A GRU whose update gate is an attention weight given from outside."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.Wr, self.Ur, self.W, self.U = (nn.Linear(dim, dim) for _ in range(4))
+
+    def forward(self, facts: Tensor, gate: Tensor) -> Tensor:
+        """Facts (R, T, H) and weights (R, T), 0 at padding, to the last state (R, H)."""
+        reset_in, new_in = self.Wr(facts), self.W(facts)
+        state = facts.new_zeros(len(facts), facts.shape[-1])
+        for step in range(facts.shape[1]):
+            reset = (reset_in[:, step] + self.Ur(state)).sigmoid()
+            new = (new_in[:, step] + reset * self.U(state)).tanh()
+            state = torch.lerp(state, new, gate[:, step, None])
+        return state
+
+
+class AttentionGRU(nn.Module):
+    """Holds the cell, under its published name."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.AGRUCell = AttentionGRUCell(dim)
+
+
+class EpisodicMemory(nn.Module):
+    """One look at a stream: attend to it with what is wanted and what this stream gave last time."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.AGRU = AttentionGRU(dim)
+        self.z1, self.z2 = nn.Linear(4 * dim, dim), nn.Linear(dim, 1)
+        self.next_mem = nn.Linear(3 * dim, dim)
+
+    def forward(self, facts: Tensor, mask: Tensor, wanted: Tensor, episode: Tensor) -> Tensor:
+        """Facts (R, T, H), mask (R, T), what both memories hold (R, H), the last episode (R, H), to the next one."""
+        w, e = wanted.unsqueeze(1), episode.unsqueeze(1)
+        interaction = torch.cat([facts * w, facts * e, (facts - w).abs(), (facts - e).abs()], -1)  # (R, T, 4H)
+        scores = self.z2(self.z1(interaction).tanh()).squeeze(-1)
+        gate = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(1)  # (R, T)
+        context = self.AGRU.AGRUCell(facts, gate)
+        return F.relu(self.next_mem(torch.cat([episode, context, wanted], -1)))
+
+
+class CoMem(VideoQABackbone):
+    """Motion-appearance co-memory network.
+
+    Args:
+        text_dim, frame_dim, num_answers: as in `VideoQABackbone`.
+        hidden_size: H, width of question, streams and memories; the joint vector has 2 H. Multiple of 2 and of
+            `question_layers`.
+        word_dim: width of a token before the recurrence.
+        question_layers: layers of the question GRU: 2 in the released open-ended models, 1 in multiple choice.
+        appearance_dim: leading channels of a frame feature that are appearance, the others motion (2048 of 4096 in the
+            published setting); None lets both streams read every channel.
+        iterations: how often the memories are rewritten.
+        dropout: on projected tokens and between question layers.
+        detach_memory: start the memories outside the graph, as released.
+
+    Example:
+        >>> comem = CoMem(6, 10, 3, hidden_size=4, word_dim=5)
+        >>> question = comem.encode_question(torch.randn(2, 4, 6), torch.ones(2, 4, dtype=torch.bool))
+        >>> video = comem.encode_video(torch.randn(2, 7, 10), torch.ones(2, 7, dtype=torch.bool))
+        >>> comem.answer(comem.fuse(question, video)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(
+        self, text_dim: int, frame_dim: int, num_answers: int | None, hidden_size: int = 512, word_dim: int = 512,
+        question_layers: int = 1, appearance_dim: int | None = None, iterations: int = 3, dropout: float = 0.3,
+        detach_memory: bool = False,
+    ):  # fmt: skip
+        super().__init__(text_dim, frame_dim, num_answers)
+        self.question_dim, self.joint_dim = hidden_size, 2 * hidden_size
+        self.iterations, self.detach_memory, self.appearance_dim = iterations, detach_memory, appearance_dim
+        widths = (frame_dim, frame_dim) if appearance_dim is None else (appearance_dim, frame_dim - appearance_dim)
+        self.qns_encoder = QuestionEncoder(
+            text_dim, word_dim, hidden_size // question_layers, question_layers, dropout
+        )
+        self.vid_encoder = StreamEncoder(*widths, hidden_size // 2)
+        self.epm_app, self.epm_mot = EpisodicMemory(hidden_size), EpisodicMemory(hidden_size)
+        self.linear_ma, self.linear_mb = (nn.Linear(3 * hidden_size, hidden_size) for _ in range(2))
+        self.vq2word = nn.Linear(2 * hidden_size, 2 * hidden_size)
+        self.decoder = nn.Linear(2 * hidden_size, 1 if num_answers is None else num_answers)
+
+    def encode_question(self, tokens: Tensor, mask: Tensor) -> Question:
+        """The last states of the question (R, H); its tokens are not looked at again."""
+        tokens, mask = pack_left(tokens, mask)
+        return Question(self.qns_encoder(tokens, mask)[1])
+
+    def encode_video(self, frames: Tensor, mask: Tensor) -> Video:
+        """True frames, moved to the left, to an appearance stream (V, T', H) and a motion stream in `extra`."""
+        frames, mask = pack_left(frames, mask)
+        cut = self.appearance_dim
+        streams = (frames, frames) if cut is None else (frames[..., :cut], frames[..., cut:])
+        appearance, motion = self.vid_encoder(*(stream.contiguous() for stream in streams))
+        extra = {"motion": motion, "motion_last": last_states(motion, mask)}
+        return Video(appearance, mask, last_states(appearance, mask), extra)
+
+    def grounding_key(self, video: Video) -> Tensor:
+        """Appearance plus motion, (V, T, H)."""
+        return video.frames + video.extra["motion"]
+
+    def fuse(self, question: Question, video: Video) -> Tensor:
+        """Rewrite both memories a few times, starting from the streams' last states; (R, 2 H)."""
+        asked = question.pooled
+        memory, motion = cast(Tensor, video.pooled), video.extra["motion_last"]
+        if self.detach_memory:
+            memory, motion = memory.detach(), motion.detach()
+        episode, motion_episode = memory, motion
+        for _ in range(self.iterations):
+            both = memory + motion
+            episode = self.epm_app(video.frames, video.mask, both, episode)
+            motion_episode = self.epm_mot(video.extra["motion"], video.mask, both, motion_episode)
+            memory = self.linear_ma(torch.cat([memory, episode, asked], -1)).tanh()
+            motion = self.linear_mb(torch.cat([motion, motion_episode, asked], -1)).tanh()
+        return self.vq2word(torch.cat([memory, motion], -1))
+
+    def answer(self, joint: Tensor) -> Tensor:
+        """Linear, to (R, num_answers or 1)."""
+        return self.decoder(joint)
+
+
+register_backbone("comem", CoMem)

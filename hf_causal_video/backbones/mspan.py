@@ -1,0 +1,246 @@
+"""MSPAN: frames at several time scales, which exchange messages upwards and downwards under the question's eye.
+
+Why here: it is one of EIGV's three backbones. Max-pooling makes coarser scales; inside a scale, clips that touch pass
+messages (graph convolution); between scales each clip attends to the others' clips by how they fit the question.
+
+Source: Guo et al., "Multi-Scale Progressive Attention Network for Video Question Answering", ACL 2021, section 3, in
+the form that EIGV uses. Submodule names follow the published checkpoints. Switches for what was released:
+`question_state="first"` (the states of the first of three layers, so that the others learn nothing) and
+`meeting="start"` (clips of two scales meet only where they begin together, and those that do not keep a score of 0 in
+the softmax, not of minus infinity).
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hf_causal_video.backbones.protocol import Question, Video, VideoQABackbone, register_backbone
+from hf_causal_video.backbones.recurrent import pack_left
+
+
+class Linguistic(nn.Module):
+    """A bidirectional LSTM of three layers; `state` says which layer's last states are the question."""
+
+    def __init__(self, text_dim: int, dim: int, state: str):
+        super().__init__()
+        self.encoder = nn.LSTM(text_dim, dim // 2, 3, batch_first=True, bidirectional=True)
+        self.state = state
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Tokens (R, L, D_text) to questions (R, H)."""
+        packed = nn.utils.rnn.pack_padded_sequence(x, mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
+        last = self.encoder(packed)[1][0]  # (layers * 2, R, H/2), in the order of the layers
+        chosen = last[:2] if self.state == "first" else last[-2:]
+        return chosen.transpose(0, 1).flatten(1)
+
+
+class Fusion(nn.Module):
+    """Activation of the product of what is seen and what is asked."""
+
+    def __init__(self, dim: int, activation: str, bias: bool = False):
+        super().__init__()
+        self.fc_visual, self.fc_question = (nn.Linear(dim, dim, bias=False) for _ in range(2))
+        self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
+        self.activation = getattr(F, activation)
+
+    def forward(self, visual: Tensor, question: Tensor) -> Tensor:
+        """(..., H) and (..., H) to (..., H)."""
+        product = self.fc_visual(visual) * self.fc_question(question)
+        return self.activation(product if self.bias is None else product + self.bias)
+
+
+class Convolution(nn.Module):
+    """A linear map, averaged over neighbours."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.weight, self.bias = nn.Linear(dim, dim, bias=False), nn.Parameter(torch.zeros(dim))
+
+    def forward(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
+        """Nodes (R, N, H), adjacency (R, N, N)."""
+        return adjacency @ self.weight(nodes) + self.bias
+
+
+class GCN(nn.Module):
+    """Graph convolutions with ELU between them; one module serves all scales."""
+
+    def __init__(self, dim: int, layers: int, dropout: float):
+        super().__init__()
+        self.gcn = nn.ModuleList(Convolution(dim) for _ in range(layers))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
+        """Nodes (R, N, H) to nodes (R, N, H)."""
+        for depth, layer in enumerate(self.gcn):
+            nodes = layer(nodes if depth == 0 else self.dropout(F.elu(nodes)), adjacency)
+        return nodes
+
+
+class GAT(nn.Module):
+    """Clips of one scale attend to the clips of another."""
+
+    def __init__(self, dim: int, activation: str, meeting: str):
+        super().__init__()
+        self.fusion_1, self.fusion_2 = Fusion(dim, activation), Fusion(dim, activation)
+        self.W3, self.W6 = nn.Linear(dim, dim, bias=False), nn.Linear(2 * dim, dim)
+        self.meeting = meeting
+
+    def forward(self, nodes: Tensor, others: Tensor, question: Tensor, meet: Tensor, there: Tensor) -> Tensor:
+        """Nodes (R, N, H), others (R, M, H) with mask (R, M), question (R, 1, H), who meets whom (N, M)."""
+        scores = self.W3(nodes) @ self.fusion_1(others, question).transpose(1, 2)  # (R, N, M)
+        heard = there.unsqueeze(1)
+        if self.meeting == "start":
+            scores = scores * meet  # released: who does not meet is heard with a score of 0
+        else:
+            heard = heard & meet
+        weights = scores.masked_fill(~heard, torch.finfo(scores.dtype).min).softmax(-1)
+        message = F.elu(weights @ self.fusion_2(others, question))
+        return self.W6(torch.cat([nodes, message], -1))
+
+
+class Attention(nn.Module):
+    """The question's weights over nodes."""
+
+    def __init__(self, dim: int, activation: str):
+        super().__init__()
+        self.fc_visual, self.fc_question = (nn.Linear(dim, dim, bias=False) for _ in range(2))
+        self.fc_Joint = nn.Linear(dim, 1)
+        self.activation = getattr(F, activation)
+
+    def forward(self, nodes: Tensor, question: Tensor, mask: Tensor) -> Tensor:
+        """Nodes (R, N, H), question (R, 1, H) and mask (R, N) to their weighted sum (R, H)."""
+        scores = self.fc_Joint(self.activation(self.fc_visual(nodes) * self.fc_question(question))).squeeze(-1)
+        weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(1)
+        return (weights.unsqueeze(1) @ nodes).squeeze(1)
+
+
+class ProgressiveAttention(nn.Module):
+    """Rounds of messages inside the scales, from fine to coarse, and back; the finest scale is pooled."""
+
+    def __init__(self, dim: int, scales: int, rounds: int, layers: int, dropout: float, activation: str, meeting: str):
+        super().__init__()
+        self.scales, self.meeting = scales, meeting
+        self.GCN_Module = nn.ModuleList(GCN(dim, layers, dropout) for _ in range(rounds))
+        self.GAT_down = nn.ModuleList(GAT(dim, activation, meeting) for _ in range(rounds))
+        self.GAT_up = nn.ModuleList(GAT(dim, activation, meeting) for _ in range(rounds))
+        self.attention = Attention(dim, activation)
+
+    def forward(self, frames: Tensor, mask: Tensor, question: Tensor) -> Tensor:
+        """Frames (R, T, H), true ones at the left by mask (R, T), and questions (R, H) to clips (R, H)."""
+        asked = question.unsqueeze(1)
+        start, masks = self._scales(frames, mask)
+        edges = [_neighbours(there, scale + 1).to(frames.dtype) for scale, there in enumerate(masks)]
+        nodes = start
+        for convolve, down, up in zip(self.GCN_Module, self.GAT_down, self.GAT_up, strict=True):
+            nodes = [convolve(x, adjacency) for x, adjacency in zip(nodes, edges, strict=True)]
+            for scale in range(1, self.scales):  # the coarser scale hears the finer one
+                meet = self._meet(nodes, scale, scale - 1)
+                nodes[scale] = down(nodes[scale], nodes[scale - 1], asked, meet, masks[scale - 1])
+            for scale in reversed(range(self.scales - 1)):  # and the finer one the coarser
+                meet = self._meet(nodes, scale, scale + 1)
+                nodes[scale] = up(nodes[scale], nodes[scale + 1], asked, meet, masks[scale + 1])
+            nodes = [x + first for x, first in zip(nodes, start, strict=True)]
+        return self.attention(nodes[0], asked, mask)
+
+    def _scales(self, frames: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Node k of scale s is the maximum over frames k to k + s; a clip shorter than that has one node."""
+        nodes, masks = [frames], [mask]
+        short = max(self.scales - frames.shape[1], 0)
+        lowest = torch.finfo(frames.dtype).min
+        filled = F.pad(frames.masked_fill(~mask.unsqueeze(-1), lowest).transpose(1, 2), (0, short), value=lowest)
+        for scale in range(1, self.scales):
+            there = F.pad(mask, (0, short))[:, scale:]
+            there = torch.cat([there.new_ones(len(there), 1), there[:, 1:]], 1)
+            pooled = F.max_pool1d(filled, scale + 1, 1).transpose(1, 2)
+            nodes.append(pooled.masked_fill(~there.unsqueeze(-1), 0.0))
+            masks.append(there)
+        return nodes, masks
+
+    def _meet(self, nodes: list[Tensor], scale: int, other: int) -> Tensor:
+        """Which nodes of two scales meet, (N, M) bool: those that begin together, or those that share a frame."""
+        mine = torch.arange(nodes[scale].shape[1], device=nodes[scale].device).unsqueeze(1)
+        theirs = torch.arange(nodes[other].shape[1], device=mine.device)
+        if self.meeting == "start":
+            return mine == theirs
+        return (mine <= theirs + other) & (theirs <= mine + scale)
+
+
+def _neighbours(mask: Tensor, reach: int) -> Tensor:
+    """Symmetric-normalised adjacency (R, N, N) of true nodes at most `reach` apart."""
+    place = torch.arange(mask.shape[1], device=mask.device)
+    near = ((place[:, None] - place).abs() <= reach) & mask[:, :, None] & mask[:, None, :]
+    degree = near.sum(-1).clamp(min=1).rsqrt()
+    return degree.unsqueeze(-1) * near * degree.unsqueeze(-2)
+
+
+class MSPAN(VideoQABackbone):
+    """Multi-scale progressive attention network.
+
+    Args:
+        text_dim, frame_dim, num_answers: as in `VideoQABackbone`.
+        hidden_size: H = J, even.
+        num_scales: scales of time; scale s pools s + 1 neighbouring frames.
+        rounds: times that all scales exchange messages.
+        gcn_layers: convolutions inside a scale each round.
+        activation: of products of question and clip: "relu" in the released open-ended models, "elu" where answers are
+            chosen.
+        question_state: "last" layer's states are the question; "first" layer's, as released.
+        meeting: which clips of two scales hear each other: those that share a frame ("overlap"), or, as released,
+            those that begin together, while all others are heard with a score of 0 ("start").
+        dropout: between convolutions and in the answer head.
+
+    Example:
+        >>> mspan = MSPAN(6, 10, 3, hidden_size=4)
+        >>> question = mspan.encode_question(torch.randn(2, 4, 6), torch.ones(2, 4, dtype=torch.bool))
+        >>> frames = mspan.embed_frames(torch.randn(2, 7, 10))
+        >>> video = mspan.encode_video(frames, torch.ones(2, 7, dtype=torch.bool))
+        >>> mspan.answer(mspan.fuse(question, video)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(
+        self, text_dim: int, frame_dim: int, num_answers: int | None, hidden_size: int = 512, num_scales: int = 2,
+        rounds: int = 2, gcn_layers: int = 2, activation: Literal["relu", "elu"] = "elu",
+        question_state: Literal["last", "first"] = "last", meeting: Literal["overlap", "start"] = "overlap",
+        dropout: float = 0.3,
+    ):  # fmt: skip
+        super().__init__(text_dim, frame_dim, num_answers)
+        self.question_dim = self.joint_dim = hidden_size
+        self.linguistic = Linguistic(text_dim, hidden_size, question_state)
+        self.fc_cat = nn.Linear(frame_dim, hidden_size)
+        self.ssp_offer = ProgressiveAttention(
+            hidden_size, num_scales, rounds, gcn_layers, dropout, activation, meeting
+        )
+        self.que_visual = Fusion(hidden_size, activation, bias=True)
+        answers = 1 if num_answers is None else num_answers
+        self.classifier = nn.Sequential(
+            nn.Linear(hidden_size, hidden_size), nn.ELU(), nn.BatchNorm1d(hidden_size), nn.Dropout(dropout),
+            nn.Linear(hidden_size, answers),
+        )  # fmt: skip
+
+    def encode_question(self, tokens: Tensor, mask: Tensor) -> Question:
+        """Questions (R, H); their tokens are not looked at again."""
+        return Question(self.linguistic(*pack_left(tokens, mask)))
+
+    def embed_frames(self, frames: Tensor) -> Tensor:
+        """The projection to H, without its bias."""
+        return F.linear(frames, self.fc_cat.weight)
+
+    def encode_video(self, frames: Tensor, mask: Tensor) -> Video:
+        """True frames, moved to the left, (V, T', H); no recurrence."""
+        frames, mask = pack_left(frames, mask)
+        return Video(frames + self.fc_cat.bias, mask)
+
+    def fuse(self, question: Question, video: Video) -> Tensor:
+        """The clip as the question sees it, times the question; (R, H)."""
+        seen = self.ssp_offer(video.frames, video.mask, question.pooled)
+        return self.que_visual(seen, question.pooled)
+
+    def answer(self, joint: Tensor) -> Tensor:
+        """Two layers with a batch norm between them, to (R, num_answers or 1)."""
+        return self.classifier(joint)
+
+
+register_backbone("mspan", MSPAN)

@@ -1,0 +1,76 @@
+"""Attention pooling: the question picks frames, and one vector of them is the clip. The lightest backbone.
+
+Why: it has no way to correct what attention lets in, so it shows plainest what a grounding method changes; the studies
+on the confounded world use it. Own design; nothing is published under this name.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hf_causal_video.backbones.protocol import Question, Video, VideoQABackbone, register_backbone
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the true steps, (R, L, D) and (R, L) to (R, D)."""
+    weight = mask.unsqueeze(-1).to(x.dtype)
+    return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+class AttentionPooling(VideoQABackbone):
+    """One question vector attends over frames; the answer is read off their product.
+
+    Args:
+        text_dim, frame_dim, num_answers: as in `VideoQABackbone`.
+        hidden_size: H = J.
+        dropout: on frames and on the joint vector.
+
+    Example:
+        >>> pooling = AttentionPooling(6, 10, 3, hidden_size=4)
+        >>> question = pooling.encode_question(torch.randn(2, 4, 6), torch.ones(2, 4, dtype=torch.bool))
+        >>> frames = pooling.embed_frames(torch.randn(2, 7, 10))
+        >>> video = pooling.encode_video(frames, torch.ones(2, 7, dtype=torch.bool))
+        >>> pooling.answer(pooling.fuse(question, video)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(
+        self, text_dim: int, frame_dim: int, num_answers: int | None, hidden_size: int = 64, dropout: float = 0.0
+    ):
+        super().__init__(text_dim, frame_dim, num_answers)
+        self.question_dim = self.joint_dim = hidden_size
+        self.word = nn.Linear(text_dim, hidden_size)
+        self.frame = nn.Linear(frame_dim, hidden_size)
+        self.query, self.key = nn.Linear(hidden_size, hidden_size), nn.Linear(hidden_size, hidden_size)
+        self.joint = nn.Linear(3 * hidden_size, hidden_size)
+        self.classifier = nn.Linear(hidden_size, 1 if num_answers is None else num_answers)
+        self.dropout = nn.Dropout(dropout)
+
+    def encode_question(self, tokens: Tensor, mask: Tensor) -> Question:
+        """The mean of the projected tokens (R, H)."""
+        return Question(masked_mean(self.word(tokens), mask).relu())
+
+    def embed_frames(self, frames: Tensor) -> Tensor:
+        """The projection to H, without its bias."""
+        return F.linear(frames, self.frame.weight)
+
+    def encode_video(self, frames: Tensor, mask: Tensor) -> Video:
+        """Each frame by itself, (V, T, H)."""
+        return Video(self.dropout((frames + self.frame.bias).relu()), mask)
+
+    def fuse(self, question: Question, video: Video) -> Tensor:
+        """Attention of the question over the frames; question, clip and their product to (R, H)."""
+        scores = (self.key(video.frames) @ self.query(question.pooled).unsqueeze(-1)).squeeze(-1)  # (R, T)
+        scores = (scores / math.sqrt(self.question_dim)).masked_fill(~video.mask, torch.finfo(scores.dtype).min)
+        clip = (scores.softmax(-1).unsqueeze(1) @ video.frames).squeeze(1)  # (R, H)
+        joint = self.joint(torch.cat([question.pooled, clip, question.pooled * clip], -1))
+        return self.dropout(joint.relu())
+
+    def answer(self, joint: Tensor) -> Tensor:
+        """Linear, to (R, num_answers or 1)."""
+        return self.classifier(joint)
+
+
+register_backbone("pooling", AttentionPooling)
