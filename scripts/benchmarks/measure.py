@@ -67,6 +67,16 @@ def peak_mib(run: Callable[[], object]) -> float:
     return peak / 2**20
 
 
+def show(rows: Sequence[Row], quick: bool, header: bool) -> None:
+    """Print lines of the table; floors count only at full size."""
+    if header:
+        print(f"{'case':38}{'what':8}{'original':>12}{'ours':>12}{'ratio':>9}{'floor':>7}{'moonshot':>10}", flush=True)
+    for line in rows:
+        mark = "" if line.met or quick else "  floor missed"
+        print(f"{line.case:38}{line.what:8}{line.original:12.4g}{line.ours:12.4g}{line.ratio:9.2f}"
+              f"{line.floor:7g}{line.moonshot:10g}{mark}", flush=True)  # fmt: skip
+
+
 def write(rows: Sequence[Row] | Sequence[Point], path: Path) -> None:
     """The table as CSV, written whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from measure import Point, Row, medians, peak_mib, plot, row, write
+from measure import Point, Row, medians, peak_mib, plot, row, show, write
 from reference import ReferenceTranSTR, one_hot_topk
 from torch import Tensor
 
@@ -276,14 +276,11 @@ def main(arguments: list[str] | None = None) -> list[Row]:
         write(points, out)
         plot(points, out.with_suffix(".png"))
         return []
-    print(f"{'case':38}{'what':8}{'original':>12}{'ours':>12}{'ratio':>9}{'floor':>7}{'moonshot':>10}", flush=True)
-    rows = []
+    rows: list[Row] = []
     for name in options.cases:
-        for line in CASES[name](size, rounds):
-            rows.append(line)
-            mark = "" if line.met or options.quick else "  floor missed"
-            print(f"{line.case:38}{line.what:8}{line.original:12.4g}{line.ours:12.4g}{line.ratio:9.2f}"
-                  f"{line.floor:7g}{line.moonshot:10g}{mark}", flush=True)  # fmt: skip
+        found = CASES[name](size, rounds)
+        show(found, options.quick, header=not rows)
+        rows += found
     if options.out or not options.quick:
         write(rows, options.out or RESULTS)
     return rows

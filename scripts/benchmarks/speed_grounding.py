@@ -1,0 +1,228 @@
+"""How much faster and smaller our IGV and EIGV over HGA are than the original algorithms, measured side by side.
+
+Both sides run in one process on one thread, turn about, with the same weights; `reference_grounding.py` is the
+original. Before anything is timed, both answer alike, and one training step with the same random draws gives the same
+loss. Ours is measured as the published setting and as our own (`clean`), whose backbone is of the same size.
+"""
+
+import argparse
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from measure import Row, medians, peak_mib, row, show, write
+from reference_grounding import ReferenceEIGV, ReferenceIGV, Shape
+from torch import Tensor, nn
+
+from hf_causal_video import convert_official_checkpoint
+from hf_causal_video.causal import FrameBank
+from hf_causal_video.models.backbone.draws import Draws
+from hf_causal_video.models.eigv import EIGVConfig, EIGVForVideoQuestionAnswering
+from hf_causal_video.models.igv import IGVConfig, IGVForVideoQuestionAnswering
+
+RESULTS = Path(__file__).parent / "results" / "speed_grounding.csv"
+MSVD = Shape(word=512, answers=1853, cell="GRU", dropout=0.5, tau=1.0)
+TINY = {"video": 32, "text": 24, "word": 16, "hidden": 8, "block": (30, 5, 3)}
+EXAMPLES = """
+examples:
+  python scripts/benchmarks/speed_grounding.py             published sizes (about 10 minutes on one core)
+  python scripts/benchmarks/speed_grounding.py --quick     tiny sizes, to see that it runs; ratios mean nothing there
+
+Sizes: IGV as on MSVD-QA, 64 questions, a bank of 1,161 videos; EIGV as on NExT-QA, 16 questions of 5 candidates, 5
+negatives of each kind, the same bank; 16 frames of 4,096 numbers. `ratio` is original / ours.
+"""
+
+
+def batch(shape: Shape, size: int, videos: int, strings: int | None) -> dict[str, Tensor]:
+    """Questions as long as those of the data sets, on clips of a bank."""
+    rows = (size,) if strings is None else (size, strings)
+    lengths = torch.randint(5, 13, rows) if strings is None else torch.randint(10, 31, rows)
+    tokens = torch.randn(*rows, int(lengths.max()), shape.text)
+    bank, own = torch.randn(videos, 16, shape.video), torch.randperm(videos)[:size]
+    answers = shape.answers if strings is None else strings
+    return {
+        "frames": bank[own], "tokens": tokens, "lengths": lengths, "bank": bank, "own": own,
+        "answer": torch.randint(answers, (size,)),
+    }  # fmt: skip
+
+
+def inputs_of(given: dict[str, Tensor], multiple: bool) -> dict[str, Tensor]:
+    """The same batch under our names."""
+    mask = torch.arange(given["tokens"].shape[-2]) < given["lengths"].unsqueeze(-1)
+    what = "choice_features" if multiple else "question_features"
+    named = "choice_attention_mask" if multiple else "attention_mask"
+    return {
+        "frame_features": given["frames"], what: given["tokens"], named: mask, "video_ids": given["own"],
+        "labels": given["answer"],
+    }  # fmt: skip
+
+
+def pair(original: nn.Module, method: str, variant: str, given: dict[str, Tensor]) -> nn.Module:
+    """Our model with the original's weights, as published but without dropout, and its bank."""
+    shape = original.shape
+    width, chunks, rank = shape.block
+    sizes = {
+        "cell": shape.cell.lower(), "hidden_dim": shape.hidden, "word_dim": shape.word, "dropout": shape.dropout,
+        "pool_mask": "post", "bilinear_dim": width, "bilinear_chunks": chunks, "bilinear_rank": rank,
+        "bilinear_epsilon": None,
+    }  # fmt: skip
+    ours = convert_official_checkpoint(
+        original.state_dict(), method, variant,
+        {"backbone_config": sizes, "frame_feature_dim": shape.video, "text_feature_dim": shape.text,
+         "num_answers": shape.answers, "zero_sum_padding": False, "gumbel_tau": shape.tau},
+    )  # fmt: skip
+    ours.bank = FrameBank(given["bank"], torch.arange(len(given["bank"])))
+    return ours
+
+
+def own_setting(kind: type, config: type, shape: Shape, **fields) -> nn.Module:
+    """Our setting (`clean`) at the same sizes, past its warm-up."""
+    width, chunks, rank = shape.block
+    sizes = {
+        "cell": shape.cell.lower(), "hidden_dim": shape.hidden, "word_dim": shape.word, "dropout": shape.dropout,
+        "bilinear_dim": width, "bilinear_chunks": chunks, "bilinear_rank": rank,
+    }  # fmt: skip
+    model = kind(config(
+        backbone_config=sizes, frame_feature_dim=shape.video, text_feature_dim=shape.text,
+        num_answers=shape.answers, **fields,
+    ))  # fmt: skip
+    model.training_progress = 1.0
+    return model
+
+
+def step(model: nn.Module, loss: Callable[[], Tensor], fused: bool) -> Callable[[], None]:
+    """Forward, backward, optimizer."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=fused)
+
+    def run() -> None:
+        model.train()
+        loss().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
+
+
+def same_loss(theirs: Tensor, ours: Tensor) -> None:
+    """Both training steps compute one number."""
+    torch.testing.assert_close(ours.float(), theirs.float(), atol=1e-4, rtol=1e-4)
+
+
+def without_dropout(*models: nn.Module) -> None:
+    """For the comparison; what is timed keeps its dropout."""
+    for model in models:
+        model.train()
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.eval()
+            elif isinstance(getattr(module, "dropout", None), float):
+                module.training = False
+
+
+def igv(size: int, videos: int, shape: Shape, rounds: int) -> list[Row]:
+    """Prediction and a training step of IGV."""
+    given = batch(shape, size, videos, None)
+    original = ReferenceIGV(shape)
+    ours = pair(original, "igv", "msvd-hga", given)
+    clean = own_setting(IGVForVideoQuestionAnswering, IGVConfig, shape)
+    arguments = [given[name] for name in ("frames", "tokens", "lengths", "bank", "own")]
+    inputs = inputs_of(given, False)
+    noise, flat = -torch.empty(size, 2, 16).exponential_().log(), torch.randint(videos * 16, (size, 16))
+    draws = Draws(gumbel=noise, foreign=flat)
+    without_dropout(original, ours)
+    logits = original(*arguments, noise, flat)
+    same_loss(original.loss(logits, given["answer"]), ours(**inputs, draws=draws).loss)
+    original.eval(), ours.eval()
+    torch.testing.assert_close(
+        ours(**inputs, draws=draws).logits, original(*arguments, noise, flat)[0], atol=1e-4, rtol=1e-3
+    )
+    runs = {
+        "original": step(original, lambda: original.loss(original(*arguments), given["answer"]), False),
+        "ours": step(ours, lambda: ours(**inputs).loss, True),
+        "clean": step(clean, lambda: clean(**inputs).loss, True),
+    }
+    seconds, memory = medians(runs, rounds), {name: peak_mib(run) for name, run in runs.items()}
+    rows = [
+        row("IGV training step", "time", seconds["original"], seconds["ours"], 1.3, 2.5),
+        row("IGV training step", "memory", memory["original"], memory["ours"], 1, 2),
+        row("IGV training step, clean", "time", seconds["original"], seconds["clean"], 1.3, 2.5),
+    ]
+    asked = {name: tensor for name, tensor in inputs.items() if name != "labels"}
+
+    @torch.no_grad()
+    def predict(model: nn.Module) -> None:
+        model.eval()(*arguments) if model is original else model.eval()(**asked)
+
+    runs = {name: lambda m=m: predict(m) for name, m in (("original", original), ("ours", ours), ("clean", clean))}
+    seconds = medians(runs, rounds)
+    return [
+        row("IGV prediction", "time", seconds["original"], seconds["ours"], 2.5, 4),
+        row("IGV prediction, clean", "time", seconds["original"], seconds["clean"], 2.5, 4),
+        *rows,
+    ]
+
+
+def eigv(size: int, videos: int, shape: Shape, rounds: int) -> list[Row]:
+    """A training step of EIGV."""
+    given = batch(shape, size, videos, 5)
+    original = ReferenceEIGV(shape)
+    ours = pair(original, "eigv", "nextqa-hga", given)
+    clean = own_setting(EIGVForVideoQuestionAnswering, EIGVConfig, shape, num_choices=5)
+    arguments = [given[name] for name in ("frames", "tokens", "lengths", "answer", "bank", "own")]
+    inputs, copies = inputs_of(given, True), original.negatives
+    noise = [-torch.empty(size, 2, 16).exponential_().log() for _ in range(2)]
+    foreign = [torch.randint(videos * 16, (rows, 16)) for rows in (size, copies * size)]
+    lambdas, partner, order = torch.rand(2), torch.randperm(size), torch.randperm(copies * size)
+    theirs = {
+        "gumbel_noise_1": noise[0], "gumbel_noise_2": noise[1], "bank_index_positive": foreign[0],
+        "bank_index_negative": foreign[1], "lambda1": lambdas[0], "lambda2": lambdas[1], "permutation": partner,
+        "question_shuffle": order,
+    }  # fmt: skip
+    draws = Draws(*noise, foreign[0], foreign[1].view(copies, size, -1), *lambdas, partner, order.view(copies, size))
+    without_dropout(original, ours)
+    same_loss(original.step(*arguments, theirs), ours(**inputs, draws=draws).loss)
+    runs = {
+        "original": step(original, lambda: original.step(*arguments), False),
+        "ours": step(ours, lambda: ours(**inputs).loss, True),
+        "clean": step(clean, lambda: clean(**inputs).loss, True),
+    }
+    seconds, memory = medians(runs, rounds), {name: peak_mib(run) for name, run in runs.items()}
+    return [
+        row("EIGV training step", "time", seconds["original"], seconds["ours"], 1.3, 2.5),
+        row("EIGV training step", "memory", memory["original"], memory["ours"], 1, 2),
+        row("EIGV training step, clean", "time", seconds["original"], seconds["clean"], 1.3, 2.5),
+    ]
+
+
+def main(arguments: list[str] | None = None) -> list[Row]:
+    """Run the cases asked for, print the table and write it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", nargs="+", choices=("igv", "eigv"), default=["igv", "eigv"], help="default: both")
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds a case (default: 5)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes and one round: a test of the script itself")
+    parser.add_argument("--out", type=Path, help=f"where the CSV goes (default: {RESULTS.name} in results/)")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    rounds, videos = (1, 9) if options.quick else (options.rounds, 1161)
+    print(f"one thread, torch {torch.__version__}, {platform.machine()}, {rounds} rounds", flush=True)
+    rows = []
+    for name in options.cases:
+        if name == "igv":
+            shape, size = (Shape(**TINY, answers=7, cell="GRU"), 4) if options.quick else (MSVD, 64)
+            found = igv(size, videos, shape, rounds)
+        else:
+            shape, size = (Shape(**TINY), 3) if options.quick else (Shape(), 16)
+            found = eigv(size, videos, shape, rounds)
+        show(found, options.quick, header=not rows)
+        rows += found
+    if options.out or not options.quick:
+        write(rows, options.out or RESULTS)
+    return rows
+
+
+if __name__ == "__main__":
+    main()
