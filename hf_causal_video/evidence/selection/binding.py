@@ -80,7 +80,7 @@ class Binding:
         order = np.arange(max(len(selection.frame_indices), least)).clip(max=len(selection.frame_indices) - 1)
         places = np.array(selection.frame_indices)[order]
         if ticks is None:
-            return video[places], _metadata(np.array(selection.timestamps_s)[order], end, video)
+            return video[places], metadata_in_ms(np.array(selection.timestamps_s)[order], end, video)
         seen = type(metadata)(**metadata)
         seen.frames_indices = ticks[places]
         return video[places], seen
@@ -187,7 +187,7 @@ def _length(times: np.ndarray) -> float:
     return float(times[-1] + (np.median(np.diff(times)) if len(times) > 1 else 1.0))
 
 
-def _metadata(times_s: np.ndarray, duration_s: float | None, frames: Any) -> Any:
+def metadata_in_ms(times_s: np.ndarray, duration_s: float | None, frames: Any) -> Any:
     """Metadata on a clock of milliseconds, which uneven frames fit."""
     from transformers.video_utils import VideoMetadata, get_video_size
 

@@ -90,9 +90,11 @@ def visual_tokens(processor: Any, num_frames: int, height: int, width: int) -> i
 
 def count_visual_tokens(processor: Any, input_ids: Any) -> int:
     """Placeholders of pictures among token ids (B, L)."""
+    return int(np.isin(np.asarray(input_ids), visual_token_ids(processor)).sum())
+
+
+def visual_token_ids(processor: Any) -> list[int]:
+    """Ids of the placeholders that a model fills with pictures."""
     names = ("video_token_id", "image_token_id")
     ids = [getattr(processor, name) for name in names if getattr(processor, name, None) is not None]
-    if not ids:
-        token = getattr(processor, "video_token", None)
-        ids = [processor.tokenizer.convert_tokens_to_ids(token)]
-    return int(np.isin(np.asarray(input_ids), ids).sum())
+    return ids or [processor.tokenizer.convert_tokens_to_ids(processor.video_token)]

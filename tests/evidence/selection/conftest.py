@@ -1,4 +1,4 @@
-"""A tiny dual encoder, a tiny TranSTR trained on nothing that reads its features, and a clip: enough for every verb."""
+"""A tiny dual encoder, a tiny untrained TranSTR that reads its features, and a clip: enough for every verb."""
 
 import av
 import numpy as np
