@@ -120,7 +120,7 @@ def test_answers_that_do_not_fit_are_refused(tmp_path, tokenizer, variant, answe
 
 def test_the_script_teaches_and_ends_with_one_line(tmp_path):
     script = [sys.executable, str(ROOT / "scripts" / "convert_original_checkpoint.py")]
-    run = {"env": {**os.environ, "PYTHONPATH": str(ROOT)}, "capture_output": True, "text": True}
+    run: dict = {"env": {**os.environ, "PYTHONPATH": str(ROOT)}, "capture_output": True, "text": True}
     teaching = subprocess.run([*script, "--help"], **run).stdout
     assert "examples:" in teaching and "transtr: next, causalvid, msvd, msrvtt" in teaching
     options = ["--method", "transtr", "--variant", "next", "--output", str(tmp_path / "out")]
