@@ -119,7 +119,7 @@ class CoMem(VideoQABackbone):
             published setting); None lets both streams read every channel.
         iterations: how often the memories are rewritten.
         dropout: on projected tokens and between question layers.
-        detach_memory: start the memories outside the graph, as released.
+        detach_memory: start the memories outside the graph, as released; the first episodes stay inside.
 
     Example:
         >>> comem = CoMem(6, 10, 3, hidden_size=4, word_dim=5)
@@ -169,9 +169,9 @@ class CoMem(VideoQABackbone):
         """Rewrite both memories a few times, starting from the streams' last states; (R, 2 H)."""
         asked = question.pooled
         memory, motion = cast(Tensor, video.pooled), video.extra["motion_last"]
+        episode, motion_episode = memory, motion
         if self.detach_memory:
             memory, motion = memory.detach(), motion.detach()
-        episode, motion_episode = memory, motion
         for _ in range(self.iterations):
             both = memory + motion
             episode = self.epm_app(video.frames, video.mask, both, episode)

@@ -146,4 +146,19 @@ def comem_sizes(shapes: _Shapes) -> dict[str, Any]:
     }
 
 
-SIZES = {"hga": hga_sizes, "comem": comem_sizes}
+def mspan_sizes(shapes: _Shapes) -> dict[str, Any]:
+    """Config fields that the shapes of an MSPAN checkpoint tell; the number of scales is not among them."""
+    hidden, frame_dim = shapes["fc_cat.weight"]
+    return {
+        "text_feature_dim": shapes["linguistic.encoder.weight_ih_l0"][1],
+        "frame_feature_dim": frame_dim,
+        "num_answers": shapes["classifier.4.weight"][0],
+        "backbone_config": {
+            "hidden_size": hidden,
+            "rounds": shapes.count(r"ssp_offer\.GCN_Module\.(\d+)\."),
+            "gcn_layers": shapes.count(r"ssp_offer\.GCN_Module\.0\.gcn\.(\d+)\."),
+        },
+    }
+
+
+SIZES = {"hga": hga_sizes, "comem": comem_sizes, "mspan": mspan_sizes}

@@ -47,8 +47,9 @@ def build(parts: dict[str, Values], spec: dict[str, Any]) -> torch.nn.Module:
     training = spec["config"]["mode"] == "train"
     fields: dict[str, Any] = {"zero_sum_padding": False, "num_choices": None}
     fields["gumbel_tau"] = made.get("tau", made.get("tau_gumbel", 1.0))
-    if training:
-        fields["backbone_config"] = {"dropout": 0.0}
+    fields["backbone_config"] = {"dropout": 0.0} if training else {}
+    if "num_scale" in made:
+        fields["backbone_config"]["num_scales"] = made["num_scale"]
     if "contrast" in spec["config"]:
         fields["contrast_cosine"] = spec["config"]["contrast"] == "infonce_cosine"
         fields["contrast_temperature"] = spec["config"]["nce_temperature"]
@@ -188,9 +189,11 @@ def eigv_eval_values(parts: dict[str, Values], spec: dict[str, Any]) -> Values:
         probabilities = modeling_igv.grounding_logits(
             energies, torch.ones_like(energies[:, 0], dtype=torch.bool), "prob"
         )
-        values = {"logits": out.logits, "project_head": model.project_head(joint)}
+        values = {"logits": out.logits, "project_head": model.project_head(joint)} | modules(seen)
     values |= {"indicator.causal_prob": probabilities[:, 0], "indicator.environment_prob": probabilities[:, 1]}
-    return values | modules(seen)
+    # The question where it is one vector, and frames whose projection is no call of a module here.
+    values |= {"qns_encoder": question.pooled, "fc_cat": video.frames}
+    return {name: value.view(parts["output"].get(name, value).shape) for name, value in values.items()}
 
 
 def modules(seen: dict[str, list[Any]]) -> Values:

@@ -32,7 +32,9 @@ def comem(dataset: str) -> dict[str, Any]:
 
 def mspan(dataset: str) -> dict[str, Any]:
     """MSPAN as EIGV's code builds it."""
-    return {"variant": "official-choices" if dataset == "nextqa" else "official-open"}
+    activation = "elu" if dataset == "nextqa" else "relu"
+    released = {"question_state": "first", "meeting": "start", "activation": activation}
+    return {**released, "hidden_size": 512, "num_scales": 2, "rounds": 2, "gcn_layers": 2, "dropout": 0.3}
 
 
 RELEASED = {"hga": hga, "comem": comem, "mspan": mspan}
