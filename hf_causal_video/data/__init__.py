@@ -2,7 +2,7 @@
 
 from hf_causal_video.data.benchmarks import BENCHMARKS, load_benchmark
 from hf_causal_video.data.causalvidqa import read_causalvidqa
-from hf_causal_video.data.collator import VideoQACollator
+from hf_causal_video.data.collator import VideoQACollator, video_number
 from hf_causal_video.data.dataset import VideoQADataset
 from hf_causal_video.data.nextqa import read_nextgqa, read_nextqa, read_nextqa_open, video_folds
 from hf_causal_video.data.open_ended import read_frameqa, read_msrvttqa, read_msvdqa
@@ -41,6 +41,7 @@ __all__ = [
     "read_tgifqa",
     "tiny_text_config",
     "video_folds",
+    "video_number",
     "world_questions",
     "world_tokenizer",
 ]

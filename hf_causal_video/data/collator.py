@@ -1,5 +1,6 @@
 """From dataset items to one batch of model inputs; the processor does the padding, this file only gathers."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ class VideoQACollator:
         processor: a `VideoQAProcessor`, or any callable with its keyword arguments.
         with_labels: hand the answers over as labels; an unknown answer (-1) becomes -100, which the loss
             leaves out. Turn it off for questions whose answers nobody knows.
+        with_video_ids: also hand over `video_ids` (B,), for models that swap frames between videos.
 
     Raises:
         CausalVideoError: no items, or a batch that mixes open-ended with multiple-choice questions, or videos
@@ -33,6 +35,7 @@ class VideoQACollator:
 
     processor: Callable[..., Any]
     with_labels: bool = True
+    with_video_ids: bool = False
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> Any:
         if not items:
@@ -52,7 +55,20 @@ class VideoQACollator:
             inputs["labels"] = torch.tensor(
                 [a if (a := item["answer"]) >= 0 else IGNORED_LABEL for item in items]
             )
-        return self.processor(**inputs, return_tensors="pt")
+        batch = self.processor(**inputs, return_tensors="pt")
+        if self.with_video_ids:
+            batch["video_ids"] = torch.tensor([video_number(item["video_id"]) for item in items])
+        return batch
+
+
+def video_number(video_id: str) -> int:
+    """A whole number for a video, the same in every process and run; different videos have different ones.
+
+    Example:
+        >>> video_number("4010069381") == video_number("4010069381") != video_number("4010069382")
+        True
+    """
+    return int.from_bytes(hashlib.blake2b(video_id.encode(), digest_size=8).digest()) >> 1  # fits int64
 
 
 def _all_or_none(flags: list[bool], what: str) -> bool:

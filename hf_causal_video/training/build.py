@@ -69,7 +69,7 @@ def _from_preset(
         "freeze_text_encoder": arguments.freeze_text_encoder,
         **arguments.overrides,
     }
-    if provenance.has_objects:
+    if provenance.has_objects and "object_feature_dim" in config_class.__dataclass_fields__:
         fields.setdefault("object_feature_dim", provenance.object_dim)
     official = arguments.preset.startswith("official")
     if vocabulary is not None and not official:  # the official heads have the size of the published vocabulary

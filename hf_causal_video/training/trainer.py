@@ -16,6 +16,7 @@ from transformers.trainer_pt_utils import nested_gather
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
 from hf_causal_video.training.callbacks import BestCheckpoint, IndependentNoise, SigmaAnnealing, bare_model
+from hf_causal_video.training.grounding import FillBank, TrainingProgress, drop_lone_sample, with_video_ids
 from hf_causal_video.training.schedules import build_schedule
 
 
@@ -83,7 +84,13 @@ class CausalVideoTrainer(Trainer):
                 "one process for several devices", found=f"{args.n_gpu} devices", expected="a process for each",
                 fix="start with `accelerate launch` (or hide devices): else the batch would grow by their number",
             )  # fmt: skip
-        callbacks = [*kwargs.pop("callbacks", ()), SigmaAnnealing(), IndependentNoise(), BestCheckpoint()]
+        model, dataset = kwargs.get("model"), kwargs.get("train_dataset")
+        if model is not None:
+            data_collator = with_video_ids(data_collator, model)
+            if dataset is not None:
+                drop_lone_sample(model, args, len(dataset))
+        own = (SigmaAnnealing(), TrainingProgress(), FillBank(dataset), IndependentNoise(), BestCheckpoint())
+        callbacks = [*kwargs.pop("callbacks", ()), *own]
         if args.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
         kwargs = {"compute_metrics": answer_metrics, "callbacks": callbacks, **kwargs}

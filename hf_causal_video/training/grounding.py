@@ -1,0 +1,100 @@
+"""What IGV and EIGV need of a trainer: how far it is, which clips are of one video, and frames to swap with.
+
+Why: both draw replacement frames from other videos. By default these are the other clips of the batch: of several
+processes each draws inside its own batch, so the pool is the batch of one process, and a batch needs two videos.
+With `bank="dataset"` the pool is every training video; the bank is filled from the training split, so a resumed run
+has the same one, and it never is part of a checkpoint.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import TrainerCallback
+
+from hf_causal_video.data import VideoQACollator, VideoQADataset, video_number
+from hf_causal_video.data.dataset import uniform_frames
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.models.igv.bank import FrameBank
+from hf_causal_video.training.arguments import CausalVideoTrainingArguments
+from hf_causal_video.training.callbacks import bare_model
+
+
+def with_video_ids(collator: Callable[..., Any], model: Any) -> Callable[..., Any]:
+    """The collator, made to name the video of each clip if the model asks for it."""
+    asks = "video_ids" in inspect.signature(bare_model(model).forward).parameters
+    return replace(collator, with_video_ids=True) if asks and isinstance(collator, VideoQACollator) else collator
+
+
+def swaps_in_batch(model: Any) -> bool:
+    """Whether a training step of this model takes frames from other clips of its batch."""
+    return getattr(bare_model(model).config, "bank", None) == "batch"
+
+
+def drop_lone_sample(model: Any, arguments: CausalVideoTrainingArguments, questions: int) -> None:
+    """Leave out the last batch of an epoch where it would hold one sample, which has nothing to swap with.
+
+    Another sample is left out every epoch. Of several processes none gets such a batch: their sampler fills it up.
+    """
+    size = arguments.per_device_train_batch_size
+    if swaps_in_batch(model) and arguments.world_size == 1 and size > 1 and questions % size == 1:
+        arguments.dataloader_drop_last = True
+
+
+class TrainingProgress(TrainerCallback):
+    """Tell a model that warms up, or ramps its losses, which share of the training is over.
+
+    It is a function of the step alone, so a resumed run sees the same one.
+    """
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Set the progress of the step that begins."""
+        model = bare_model(model)
+        if hasattr(model, "training_progress"):
+            model.training_progress = state.global_step / max(state.max_steps, 1)
+
+
+class FillBank(TrainerCallback):
+    """Fill the frame bank of a model that swaps with the whole training split (`bank="dataset"`).
+
+    Args:
+        dataset: the training split; every video of it is stored once, with the frames that training reads.
+    """
+
+    def __init__(self, dataset: Any):
+        self.dataset = dataset
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Read the frames of all training videos."""
+        model = bare_model(model)
+        if getattr(model.config, "bank", None) == "dataset" and model.bank is None:
+            model.bank = read_bank(self.dataset)
+
+
+def read_bank(dataset: VideoQADataset) -> FrameBank:
+    """All frames of the videos of a split, in float16 as stored, on the CPU.
+
+    Args:
+        dataset: a split; of each video the frames that its items hold.
+
+    Raises:
+        CausalVideoError: something else than a `VideoQADataset`.
+    """
+    if not isinstance(dataset, VideoQADataset):
+        raise CausalVideoError(
+            "no videos to fill the frame bank with", found=type(dataset).__name__, expected="a VideoQADataset",
+            fix="set model.bank yourself, or swap inside the batch with bank='batch'",
+        )  # fmt: skip
+    names, clips = list(dict.fromkeys(dataset.questions["video_id"])), []
+    for name in names:
+        frames = dataset.store[name].frame_features  # (T, C)
+        kept = dataset.num_frames
+        clips.append(frames if kept is None or kept >= len(frames) else frames[uniform_frames(len(frames), kept)])
+    lengths = torch.tensor([len(frames) for frames in clips])
+    frames = pad_sequence(clips, batch_first=True)  # (S, T, C)
+    mask = torch.arange(frames.shape[1]) < lengths[:, None]
+    ids = torch.tensor([video_number(name) for name in names])
+    return FrameBank(frames, ids, None if bool(mask.all()) else mask)
