@@ -114,7 +114,7 @@ class VideoQuestionAnsweringPipeline(Pipeline):
             features = VideoFeatures(**{"video_id": "clip", **features})
         questions = [clip["question"]] if isinstance(clip["question"], str) else list(clip["question"])
         choices = clip["choices"]
-        if choices is not None and isinstance(choices[0], str):
+        if choices and isinstance(choices[0], str):
             choices = [list(choices)] * len(questions)
         inputs = self.processor(
             questions,

@@ -89,11 +89,40 @@ def test_proof_asks_again_with_and_without_the_evidence(qa):
         {"video": "clip.mp4", "choices": CHOICES},
         {"video": "clip.mp4", "question": QUESTION, "choices": CHOICES, "tomorrow": 1},
         {"video": "clip.mp4", "question": QUESTION},
+        {"video": "clip.mp4", "question": QUESTION, "choices": []},
+        {"video": np.stack(FRAMES), "question": QUESTION, "choices": CHOICES, "timestamps_s": [1.0] * 8},
     ],
 )
 def test_a_call_that_cannot_be_meant_is_refused(qa, call):
     with pytest.raises(CausalVideoError):
         qa(**call)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_answers_with_its_evidence(checkpoint, dtype):
+    half = pipeline("video-question-answering", model=str(checkpoint), clip_extractor=tiny_extractor, dtype=dtype)
+    result = half("clip.mp4", question=QUESTION, choices=CHOICES, prove=True)
+    assert result["answer"] in CHOICES and len(result["evidence"].frames) == 3
+    assert sum(result["scores_only"]) == pytest.approx(1, abs=1e-2)
+
+
+def test_a_clip_of_one_frame_is_its_own_evidence_and_cannot_be_without_it(checkpoint):
+    model = AutoModel.from_pretrained(checkpoint, num_frames_kept=1)
+    qa = pipeline("video-question-answering", model=model, processor=AutoProcessor.from_pretrained(checkpoint))
+    features = VideoFeatures("clip", torch.tensor([1.0]), torch.ones(1, 6))
+    result = qa(features=features, question=QUESTION, choices=CHOICES, prove=True)
+    assert result["evidence"].spans == [(0.0, 2.0)] and result["scores_without"] is None
+    assert result["scores_only"] == pytest.approx(result["evidence"].scores, abs=1e-5)
+
+
+def test_nan_is_no_answer(checkpoint):
+    model = AutoModel.from_pretrained(checkpoint)
+    with torch.no_grad():
+        model.classifier.weight.fill_(float("nan"))
+    qa = pipeline("video-question-answering", model=model, processor=AutoProcessor.from_pretrained(checkpoint))
+    features = tiny_extractor("clip.mp4")[0]
+    with pytest.raises(CausalVideoError, match="NaN among the logits"):
+        qa(features=features, question=QUESTION, choices=CHOICES)
 
 
 def test_a_checkpoint_that_does_not_know_its_features_says_so(checkpoint):

@@ -37,7 +37,7 @@ class EvidenceCase:
         scores_only: the scores of the same choices from the evidence frames alone.
 
     Raises:
-        CausalVideoError: frames, times, choices or scores that do not belong together.
+        CausalVideoError: frames, times, choices or scores that do not belong together; scores that are NaN.
 
     Example:
         >>> evidence = Evidence("run", 0, 0.9, [0.9, 0.1], ["run", "sit"], frames=[EvidenceFrame(1, 3.0, 0.8)])
@@ -76,6 +76,12 @@ class EvidenceCase:
             scores = getattr(self, name)
             if scores is not None and len(scores) != size:
                 raise _mismatch(name, len(scores), size, "one score for each of evidence.choices")
+        for scores in (self.evidence.scores, self.scores_without, self.scores_only):
+            if scores is not None and not np.isfinite(np.asarray(scores, dtype=np.float64)).all():
+                raise CausalVideoError(
+                    "scores are no numbers", found=list(scores)[:6], expected="finite scores",
+                    fix="look for NaN in the features, or an overflow in half precision",
+                )  # fmt: skip
         if size == 0 or len(self.evidence.scores) != size:
             raise _mismatch("choices and scores", size, len(self.evidence.scores), "one score for each choice")
         if isinstance(self.true_answer, int):

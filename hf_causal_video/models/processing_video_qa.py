@@ -158,6 +158,13 @@ class VideoQAProcessor(ProcessorMixin):
             )
         count = len(output.logits)
         probabilities = output.logits.float().softmax(-1).cpu()  # (B, A)
+        if not probabilities.isfinite().all():
+            raise CausalVideoError(
+                "answer",
+                found=f"NaN among the logits of {int((~probabilities.isfinite()).any(1).sum())} of {count} questions",
+                expected="finite logits",
+                fix="check the features for NaN; in half precision, try bfloat16",
+            )
         scores, kept = output.frame_scores.float().cpu(), output.kept_frames.cpu()  # (B, T), (B, K)
         times = None if timestamps is None else _as_list("timestamps", timestamps, 1, count)
         spans = [[] for _ in range(count)] if times is None else _spans(scores, kept, times, duration_s, span_rule)

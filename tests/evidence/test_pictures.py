@@ -95,6 +95,10 @@ def test_evidence_is_matched_by_time_not_by_index() -> None:
         {"true_answer": 5},
         {"true_spans": [(5.0, 2.0)]},
         {"evidence": replace(make_case().evidence, scores=[1.0])},
+        {"evidence": replace(make_case().evidence, scores=[float("nan")] * 5)},
+        {"evidence": replace(make_case().evidence, scores=[], choices=[])},
+        {"scores_only": [0.1, 0.2, float("inf"), 0.1, 0.1]},
+        {"evidence": replace(make_case().evidence, frames=[EvidenceFrame(0, float("nan"), 1.0)])},
         {"evidence": replace(make_case().evidence, frames=[EvidenceFrame(0, 99.0, 1.0)])},
     ],
 )
