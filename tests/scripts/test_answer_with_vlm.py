@@ -1,5 +1,6 @@
 """`scripts/answer_with_vlm.py` from a clip to two answers, with tiny random language models; needs torchvision."""
 
+# ruff: noqa: F811 (fixtures are imported by name)
 import importlib.util
 import json
 from pathlib import Path
@@ -33,7 +34,7 @@ def vlm(request, tmp_path_factory):
     return folder
 
 
-def test_it_answers_on_uniform_and_on_causal_frames_with_token_counts(script, vlm, checkpoint, clip_file, capsys):  # noqa: F811
+def test_it_answers_on_uniform_and_on_causal_frames_with_token_counts(script, vlm, checkpoint, clip_file, capsys):
     given = [str(vlm), str(clip_file), QUESTION, "--checkpoint", str(checkpoint), "--max-new-tokens", "3"]
     assert script.main([*given, "--frames", "4", "--candidates", "uniform-8", "--json"]) == 0
     uniform, causal = (json.loads(line) for line in capsys.readouterr().out.splitlines())
@@ -47,7 +48,7 @@ def test_it_answers_on_uniform_and_on_causal_frames_with_token_counts(script, vl
     assert len(by_tokens["selection"]["frame_indices"]) == 4
 
 
-def test_bad_input_ends_with_a_message(script, vlm, checkpoint, clip_file, capsys):  # noqa: F811
+def test_bad_input_ends_with_a_message(script, vlm, checkpoint, clip_file, capsys):
     zero = ["--checkpoint", str(checkpoint), "--candidates", "uniform-8", "--frames", "0"]
     for wrong, message in (([], "--checkpoint"), (zero, "budget: found 0 frames")):
         assert script.main([str(vlm), str(clip_file), QUESTION, *wrong]) == 2

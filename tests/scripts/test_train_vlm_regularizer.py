@@ -1,5 +1,6 @@
 """`scripts/train_vlm_regularizer.py` from clips to adapters, with tiny random language models; needs torchvision."""
 
+# ruff: noqa: F811 (fixtures are imported by name)
 import importlib.util
 import json
 from pathlib import Path
@@ -24,7 +25,7 @@ def script():
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, clip_file):  # noqa: F811
+def data(tmp_path_factory, clip_file):
     folder = tmp_path_factory.mktemp("data")
     rows = []
     for number in range(3):
@@ -47,7 +48,7 @@ def vlm(request, tmp_path_factory):
     return folder
 
 
-def test_it_trains_adapters_and_intervenes_on_a_quarter_of_the_steps(script, vlm, data, checkpoint, tmp_path, capsys):  # noqa: F811
+def test_it_trains_adapters_and_intervenes_on_a_quarter_of_the_steps(script, vlm, data, checkpoint, tmp_path, capsys):
     given = [
         str(vlm),
         "--data",
@@ -67,7 +68,7 @@ def test_it_trains_adapters_and_intervenes_on_a_quarter_of_the_steps(script, vlm
     assert any(weight.abs().sum() > 0 for name, weight in weights.items() if "lora_B" in name)  # it has learnt
 
 
-def test_it_measures_what_the_intervention_costs(script, vlm, data, checkpoint, capsys):  # noqa: F811
+def test_it_measures_what_the_intervention_costs(script, vlm, data, checkpoint, capsys):
     assert script.main([str(vlm), "--data", str(data), "--checkpoint", str(checkpoint), "--measure", "5"]) == 0
     assert "overhead at one step in 4" in capsys.readouterr().out
 
@@ -80,6 +81,6 @@ def test_it_measures_what_the_intervention_costs(script, vlm, data, checkpoint, 
         (["--batch-size", "4"], "3 videos"),
     ],
 )
-def test_bad_input_ends_with_a_message(script, vlm, data, checkpoint, capsys, flags, message):  # noqa: F811
+def test_bad_input_ends_with_a_message(script, vlm, data, checkpoint, capsys, flags, message):
     assert script.main([str(vlm), "--data", str(data), "--checkpoint", str(checkpoint), *flags]) == 2
     assert message in capsys.readouterr().err

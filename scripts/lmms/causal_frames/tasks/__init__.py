@@ -1,0 +1,1 @@
+"""Task folders for --include_path."""
