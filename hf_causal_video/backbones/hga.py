@@ -11,7 +11,7 @@ Speed: the first projection of a frame is linear, so edited copies of a clip sha
 and to the first convolution depends on that node alone, so it is computed once and gathered for each pair.
 """
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +56,7 @@ class VideoEncoder(BidirectionalEncoder):
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Projected frames without bias (R, T, dim) to normalised states (R, T, H) and the last states (R, H)."""
         linear, relu, dropout = self.vid2hid
-        states, last = super().forward(dropout(relu(x + linear.bias)), mask)
+        states, last = super().forward(dropout(relu(x + cast(Tensor, linear.bias))), mask)
         return F.layer_norm(states, states.shape[-1:]), last
 
 

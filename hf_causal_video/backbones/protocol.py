@@ -27,14 +27,15 @@ class _Rows:
     @classmethod
     def join(cls, parts: list[Self]) -> Self:
         """All rows of several of a kind, in order; other axes must agree."""
-        first, joined = parts[0], {}
+        first: Any = parts[0]
+        joined: dict[str, Any] = {}
         for part in fields(cls):  # type: ignore[arg-type]
             values: list[Any] = [getattr(one, part.name) for one in parts]
             if isinstance(values[0], dict):
                 joined[part.name] = {name: torch.cat([value[name] for value in values]) for name in values[0]}
             elif values[0] is not None:
                 joined[part.name] = torch.cat(values)
-        return replace(first, **joined)  # type: ignore[type-var]
+        return replace(first, **joined)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         changed: dict[str, Any] = {}

@@ -7,6 +7,8 @@ anything here.
 Source: section 3 of IGV (arXiv 2206.02349) and EIGV (arXiv 2207.12783) for what a backbone is.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -46,7 +48,7 @@ class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
     def __init__(self, config: BackboneConfig):
         super().__init__(config)
         if config.text_config is None:
-            self.text_encoder = None
+            self.text_encoder = None  # type: ignore[assignment]
         else:
             self._build_text_encoder()
         self.backbone = build_backbone(
@@ -110,20 +112,20 @@ class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         """
         batch = self._read(
             frame_features, input_ids, attention_mask, choice_input_ids, choice_attention_mask, frame_mask,
-            question_features, choice_features, video_index, video_ids, labels,
+            question_features, choice_features, video_index, video_ids,
         )  # fmt: skip
         if self.training and labels is not None:
-            return self._step(batch, draws or Draws())
+            return self._step(batch, labels, draws or Draws())
         output = self._predict(batch, draws or Draws(), output_evidence)
         if labels is not None:
-            output.losses = {"answer": answer_loss(output.logits, labels)}
-            output.loss = output.losses["answer"]
+            self._add_losses(output, {"answer": answer_loss(cast(Tensor, output.logits), labels)}, {"answer": 1.0})
         return output
 
-    def _step(self, batch: Batch, draws: Draws) -> VideoQAOutput:
+    def _step(self, batch: Batch, labels: Tensor, draws: Draws) -> VideoQAOutput:
         """A training step."""
         output = self._predict(batch, draws, None)
-        return self._with_losses(output, {"answer": answer_loss(output.logits, batch.labels)}, {"answer": 1.0})
+        losses = {"answer": answer_loss(cast(Tensor, output.logits), labels)}
+        return self._add_losses(output, losses, {"answer": 1.0})
 
     def _predict(self, batch: Batch, draws: Draws, output_evidence: bool | None) -> VideoQAOutput:
         """Answer from the whole clip."""
@@ -157,7 +159,7 @@ class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         return logits.masked_fill(~batch.present, torch.finfo(logits.dtype).min)
 
     @staticmethod
-    def _with_losses(output: VideoQAOutput, losses: dict[str, Tensor], weights: dict[str, float]) -> VideoQAOutput:
+    def _add_losses(output: VideoQAOutput, losses: dict[str, Tensor], weights: dict[str, float]) -> VideoQAOutput:
         output.losses = losses
         output.loss = torch.stack([weights[name] * term for name, term in losses.items()]).sum()
         return output
@@ -167,7 +169,7 @@ class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         return False
 
     def _read(
-        self, frames, ids, mask, choice_ids, choice_mask, frame_mask, question, choices, video_index, video_ids, labels
+        self, frames, ids, mask, choice_ids, choice_mask, frame_mask, question, choices, video_index, video_ids
     ) -> Batch:  # fmt: skip
         config, width = self.config, self.config.text_width
         multiple = config.num_answers is None
@@ -186,7 +188,7 @@ class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         strings = self._tokens(groups)
         made_by = (config.feature_provenance or {}).get("frame_model", "the frame model it was trained with")
         frames, frame_mask = read_frames(frames, frame_mask, config.frame_feature_dim, made_by)
-        count = len(question_mask) if present is None else len(present)
+        count = len(strings["question"].mask) if present is None else len(present)
         rows = read_rows(video_index, count, len(frames), frames.device)
         frames = self.backbone.embed_frames(frames.to(self.dtype))
         return Batch(
@@ -197,7 +199,6 @@ class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
             frame_mask=frame_mask,
             rows=rows,
             video_ids=video_ids,
-            labels=labels,
         )
 
     def _tokens(self, groups: list[tuple[str, Tensor, Tensor]]) -> dict[str, Strings]:

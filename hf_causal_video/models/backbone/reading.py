@@ -34,7 +34,6 @@ class Batch:
         frame_mask: (V, T) bool.
         rows: (B,) the clip of each question.
         video_ids: (B,) int, questions about one video share an id; None where every clip is a video of its own.
-        labels: (B,) or None.
     """
 
     strings: Strings
@@ -44,7 +43,6 @@ class Batch:
     frame_mask: Tensor
     rows: Tensor
     video_ids: Tensor | None
-    labels: Tensor | None
 
     @property
     def candidates(self) -> int:

@@ -79,14 +79,14 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         split = self._split(asked, video, batch.frame_mask, batch.rows, draws.gumbel)
         return self._explained(batch, logits, split)
 
-    def _step(self, batch: Batch, draws: Draws) -> VideoQAOutput:
+    def _step(self, batch: Batch, labels: Tensor, draws: Draws) -> VideoQAOutput:
         """A training step."""
-        self._check_labels(batch)
+        self._check_labels(batch, labels)
         share = self._grounding_share()
         if share == 0:
-            return self._warm_up(batch, draws)
+            return self._warm_up(batch, labels, draws)
         config, strings = self.config, self._encode(batch.strings)
-        own, samples = self._answer_rows(batch, batch.labels), torch.arange(len(batch.rows), device=batch.rows.device)
+        own, samples = self._answer_rows(batch, labels), torch.arange(len(batch.rows), device=batch.rows.device)
         video = self.backbone.encode_video(batch.frames, batch.frame_mask)
         split = self._split(strings.pooled[own], video, batch.frame_mask, batch.rows, draws.gumbel)
 
@@ -95,7 +95,7 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
             joints = self._disrupt(batch, mixed, draws)  # (2 + 2n, B, J): the sample, its positive, its negatives
         else:
             joints = self.backbone.fuse_pairs(mixed.question, mixed.video, samples, samples).unsqueeze(0)
-        logits, answer = self._mixed_answer(batch, strings, mixed, joints[0])
+        logits, answer = self._mixed_answer(batch, labels, strings, mixed, joints[0])
         losses = {"answer": answer, "size": self._size(split, samples, batch)}
         if config.contrast_weight:
             if config.answer_every_branch:
@@ -108,7 +108,7 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         weights = {"answer": config.answer_weight} | {
             name: share * getattr(config, f"{name}_weight") for name in ("size", "contrast")
         }
-        return self._with_losses(self._explained(batch, logits, split), losses, weights)
+        return self._add_losses(self._explained(batch, logits, split), losses, weights)
 
     # ----- equivariance and invariance: two samples mixed
 
@@ -127,18 +127,19 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
             both = words if config.mixed_length == "own" else words | words[partner]
             question = self._encode(Strings(mix(tokens, tokens[partner], lambda1), both))
         else:
-            words = question.mask
-            question = self.backbone.mix_question(question, question.rows(partner), lambda1)
+            own_mask, question = question.mask, self.backbone.mix_question(question, question.rows(partner), lambda1)
             if config.mixed_length == "own":
-                question = replace(question, mask=words)
+                question = replace(question, mask=own_mask)
         return Mixed(question, self.backbone.encode_video(frames, mask), frames, mask, partner, lambda1)
 
-    def _mixed_answer(self, batch: Batch, strings: Question, mixed: Mixed, joint: Tensor) -> tuple[Tensor, Tensor]:
+    def _mixed_answer(
+        self, batch: Batch, labels: Tensor, strings: Question, mixed: Mixed, joint: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Logits (B, A) of the mixed clip, and the loss of its mixed answer.
 
         Open answers are asked with the mixed question. Candidates are scored unmixed, the own and the partner's.
         """
-        partner, lambda1, labels = mixed.partner, mixed.lambda1, batch.labels
+        partner, lambda1 = mixed.partner, mixed.lambda1
         if batch.present is None:
             logits = self.backbone.answer(joint)
             return logits, mixed_answer_loss(logits, labels, partner, lambda1)
@@ -187,11 +188,9 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         samples = torch.arange(len(batch.rows), device=batch.rows.device)
         return samples if batch.present is None else samples * batch.candidates + answers
 
-    def _check_labels(self, batch: Batch) -> None:
+    def _check_labels(self, batch: Batch, labels: Tensor) -> None:
         """Mixing needs a known answer in every row."""
-        labels = batch.labels
-        assert labels is not None
-        answers = self.config.num_answers if batch.present is None else batch.candidates
+        answers = batch.candidates if self.config.num_answers is None else self.config.num_answers
         if torch.compiler.is_compiling():
             return
         if bool(((labels >= 0) & (labels < answers)).all()):

@@ -76,11 +76,11 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         (logits,) = self._answer_branches(batch, question, [self._side(batch, samples, split, "causal")])
         return self._explained(batch, logits, split)
 
-    def _step(self, batch: Batch, draws: Draws) -> VideoQAOutput:
+    def _step(self, batch: Batch, labels: Tensor, draws: Draws) -> VideoQAOutput:
         """A training step; a branch whose weight is 0 is not run."""
         share = self._grounding_share()
         if share == 0:
-            return self._warm_up(batch, draws)
+            return self._warm_up(batch, labels, draws)
         config, question = self.config, self._encode(batch.strings)
         split, samples = self._ground(batch, question, draws)
         sides = {"answer": self._side(batch, samples, split, "causal")}
@@ -91,7 +91,7 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         logits = dict(zip(sides, self._answer_branches(batch, question, list(sides.values())), strict=True))
 
         causal = logits["answer"]
-        losses = {"answer": answer_loss(causal, batch.labels), "size": self._size(split, samples, batch)}
+        losses = {"answer": answer_loss(causal, labels), "size": self._size(split, samples, batch)}
         if "environment" in logits:
             two = None if config.empty_side == "all" else batch.frame_mask[batch.rows].sum(1) > 1  # else there is no e
             losses["environment"] = uniformity(logits["environment"], batch.present, two)
@@ -102,16 +102,16 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         weights = {"answer": config.answer_weight} | {
             name: share * getattr(config, f"{name}_weight") for name in ("size", "environment", "intervened")
         }
-        return self._with_losses(self._explained(batch, causal, split), losses, weights)
+        return self._add_losses(self._explained(batch, causal, split), losses, weights)
 
-    def _warm_up(self, batch: Batch, draws: Draws) -> VideoQAOutput:
+    def _warm_up(self, batch: Batch, labels: Tensor, draws: Draws) -> VideoQAOutput:
         """The backbone's own step. The size term has weight 0: it keeps the indicator in the graph, for DDP."""
         question = self._encode(batch.strings)
         video = self.backbone.encode_video(batch.frames, batch.frame_mask)
         logits = self._logits(batch, self._fuse(question, video, batch.rows[batch.string_samples]))
         split, samples = self._ground(batch, question, draws, video)
-        losses = {"answer": answer_loss(logits, batch.labels), "size": self._size(split, samples, batch)}
-        return self._with_losses(
+        losses = {"answer": answer_loss(logits, labels), "size": self._size(split, samples, batch)}
+        return self._add_losses(
             self._whole_clip(batch, logits), losses, {"answer": self.config.answer_weight, "size": 0}
         )
 
