@@ -140,7 +140,8 @@ def _case(number: int, case: EvidenceCase, frame_width: int) -> str:
     wide = min(STAGE_SIZE[0], round(STAGE_SIZE[1] * across / tall))
     return (
         f'<section class="case" id="case-{number}">{title}<h2>{escape(case.question)}</h2><div class="columns"><div>'
-        f'<div class="stage" style="width:{wide}px"><img src="{pictures[first]}" alt="frame at {case.times_s[first]:.1f} seconds">{boxes}'
+        f'<div class="stage" style="width:{wide}px">'
+        f'<img src="{pictures[first]}" alt="frame at {case.times_s[first]:.1f} seconds">{boxes}'
         f'<span class="stamp">{case.times_s[first]:.1f} s</span></div>'
         f'<input class="scrub" type="range" min="0" max="{len(pictures) - 1}" value="{first}" step="1" '
         f'aria-label="frame of the clip"></div><div>{_answers(number, case)}</div></div>'
@@ -171,8 +172,8 @@ def _answers(number: int, case: EvidenceCase) -> str:
             tag = f'<span class="tag {kind}">{kind}</span>'
         elif true:
             tag = '<span class="tag true">true answer</span>'
-        for name, each in given.items():
-            if name != "full" and row == best[name]:
+        for name, top in best.items():
+            if name != "full" and row == top:
                 tag += f'<span class="tag now {name}">answer now</span>'
         values = {name: min(max(float(each[row]), 0.0), 1.0) * 100 for name, each in given.items()}
         figures = "".join(f'<b class="{name}">{value:.0f} %</b>' for name, value in values.items())

@@ -9,7 +9,7 @@ import argparse
 import csv
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import numpy as np
@@ -92,9 +92,9 @@ def prepare_fold(options: argparse.Namespace, fold: int, questions: Any, texts: 
     if path.is_file():
         model.load_state_dict(load_file(path))
     else:
-        given = [CosineDataset(part, texts, prepare) for part in parts[:2]]
+        learned, held = (CosineDataset(part, texts, prepare) for part in parts[:2])
         print(f"fold {fold}: training", flush=True)
-        print(f"fold {fold}: validation accuracy {train_model(model, *given, options)['validation_accuracy']}")
+        print(f"fold {fold}: validation accuracy {train_model(model, learned, held, options)['validation_accuracy']}")
         partial = path.with_suffix(".partial")
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, partial)
         os.replace(partial, path)
@@ -130,7 +130,10 @@ def main(argv: list[str] | None = None) -> None:
         spans = VideoQADataset(
             grounded.filter(lambda key, asked=asked: key in asked, input_columns="question_id"), store, options.frames
         )
-        for about, items, evidence in (("all", test, "own"), ("grounded", spans, "own"), ("grounded", spans, "truth")):
+        sources: list[tuple[str, VideoQADataset, Literal["own", "truth"]]] = [
+            ("all", test, "own"), ("grounded", spans, "own"), ("grounded", spans, "truth"),
+        ]  # fmt: skip
+        for about, items, evidence in sources:
             name = f"TranSTR on captions, fold {fold}, {about} questions, evidence: {evidence}"
             stem = options.work / f"stress-{about}-{evidence}-fold{fold}-seed{options.seed}"
             tests = None if about == "all" else ["environment_swapped", *OF_EVIDENCE]

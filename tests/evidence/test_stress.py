@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from PIL import Image
 
 from hf_causal_video.data import VideoQADataset, WorldConfig, generate_world
@@ -275,6 +276,24 @@ def test_questions_that_cannot_be_tested_are_refused(change: dict, message: str)
         run(Blind(), [rows[0] | change, *rows[1:]], evidence="truth")
     with pytest.raises(CausalVideoError, match="0 questions"):
         run(Blind(), [])
+
+
+def test_questions_come_from_a_list_a_table_or_any_dataset(iid) -> None:
+    class Wrapped(torch.utils.data.Dataset):
+        def __len__(self):
+            return 20
+
+        def __getitem__(self, index):
+            return {name: value for name, value in iid[index].items() if name != "spans"}
+
+    few = Wrapped()
+    rows = [few[index] for index in range(20)]
+    table = Dataset.from_list([{**row, "frames": row["frame_features"].tolist()} for row in rows])
+    kinds = ["whole", "blind", "shuffled"]
+    found = [run(Oracle(), items, tests=kinds)["rows"] for items in (few, rows)]
+    assert found[0] == found[1]
+    by_table = run(lambda f, q, c: Oracle()({"frame_features": torch.tensor(np.array(f))}, q, c), table, tests=kinds)
+    assert [row["accuracy"] for row in by_table["rows"]] == [row["accuracy"] for row in found[0]]
 
 
 def test_open_answers_are_tested_too() -> None:
