@@ -115,7 +115,7 @@ def _open_adapter(folder: Path, base: str | None) -> Checkpoint:
     if not base or Path(base).exists() or base.count("/") != 1:
         raise CausalVideoError(
             f"the adapters in {folder}", found=f"base {base!r}", expected="the Hub id of the model they go onto",
-            fix="push the base first, then name it: --base org/base",
+            fix="push the base, then name it: --base org/base; or push the run's own folder, where they are merged",
         )  # fmt: skip
     bare = _loaded(folder, f"the base {base}", lambda: AutoModel.from_pretrained(base))
     if bare.config.model_type not in METHODS | RELATION_METHODS:

@@ -151,7 +151,8 @@ def _check_weights(path: Path, report: dict[str, Any], run: Path) -> bool:
             )  # fmt: skip
         return True
     place = report.get("checkpoint")
-    elsewhere = place is not None and Path(place).resolve() != run.resolve()
+    here_by_name = not place or run.resolve().parts[-len(Path(place).parts) :] == Path(place).parts  # a relative path
+    elsewhere = not here_by_name and Path(str(place)).resolve() != run.resolve()
     written = max(((run / name).stat().st_mtime for name in here), default=0.0)
     if elsewhere or path.stat().st_mtime < written:
         raise CausalVideoError(

@@ -57,7 +57,7 @@ def test_a_recipe_in_a_card_is_the_file_itself_and_trains_that_method(written):
 
 def test_a_measured_number_gets_its_place_and_its_command(monkeypatch):
     told, _ = cards.read_table()
-    ours = {"card": "transtr_nextqa", "metric": "accuracy", "value": 12.345, "command": "train it", "seed": 3}
+    ours = {"card": "transtr_nextqa", "metric": "accuracy", "value": 12.351, "command": "train it", "seed": 3}
     monkeypatch.setattr(cards.yaml, "safe_load", lambda text: told | {"measured": [ours]} if "cards:" in text else {})
     entry = cards.read_table()[1][0]
     assert entry.measured == [ours] and "| 61.52 | 61.52 | 12.35 |" in cards.results_table().replace(
@@ -76,7 +76,8 @@ def test_a_number_without_a_source_is_refused(monkeypatch):
         cards.read_table()
 
 
-def test_writing_twice_changes_nothing_and_removes_cards_that_are_no_more(tmp_path):
+def test_writing_twice_changes_nothing_and_removes_cards_that_are_no_more(tmp_path, written, monkeypatch):
+    monkeypatch.setattr(cards, "model_cards", lambda: written)
     (tmp_path / "model_cards").mkdir()
     (tmp_path / "model_cards" / "gone.md").write_text("")
     (tmp_path / "README.md").write_text(f"before\n{cards.START}\n{cards.END}\nafter\n")

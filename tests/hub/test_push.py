@@ -324,9 +324,25 @@ def test_a_repository_that_could_not_be_taken_back_is_named_and_filled_by_the_ne
     assert "model.safetensors" in hub.repositories["model", NAME].files
 
 
+def test_a_push_that_is_interrupted_leaves_nothing_and_the_next_one_is_whole(hub, run, monkeypatch):
+    def interrupt(*_: object, **__: object):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("huggingface_hub.HfApi.create_commit", interrupt)
+        push_checkpoint(run, NAME)
+    assert not hub.repositories
+    sizes = push_checkpoint(run, NAME).files
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("huggingface_hub.HfApi.create_commit", interrupt)
+        push_checkpoint(run, NAME)
+    assert hub.repositories["model", NAME].files.keys() - {".gitattributes"} == sizes.keys(), "what was there stays"
+
+
 def test_the_command_prints_the_commit_or_one_line_of_what_is_wrong(hub, run, capsys):
     assert main(["push", str(run), NAME, "--private"]) == 0
     assert f"{hub.url}/{NAME}/commit/" in capsys.readouterr().out and hub.repositories["model", NAME].private
     assert main(["push", str(run), "google/x"]) == 2
     said = capsys.readouterr()
-    assert said.err.startswith("hf-causal-video push: google/ is not yours") and "Traceback" not in said.err
+    assert said.err.endswith("of google who may write.\n") and "push: google/ is not yours" in said.err
+    assert "Traceback" not in said.err

@@ -153,6 +153,9 @@ def load_with_the_package(folder: Path) -> None:
         assert type(processor).__module__.startswith("hf_causal_video.")
         for task in case["tasks"]:
             assert type(getattr(transformers, task).from_pretrained(case["repository"])) is type(model)
+        if "question" in case:
+            answering = transformers.pipeline("video-question-answering", model=case["repository"])
+            assert type(answering.model) is type(model)
         stored = load_file(folder / f"{name}.safetensors")
         with torch.no_grad():
             output = model(**{key[3:]: value for key, value in stored.items() if key.startswith("in.")})
