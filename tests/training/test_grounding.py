@@ -1,0 +1,127 @@
+"""Backbone, IGV and EIGV through the training command: warm-up, swaps, resume, several processes."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from hf_causal_video.data import VideoQACollator, VideoQADataset, WorldConfig, generate_world, video_number
+from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.models import IGVConfig, IGVForVideoQuestionAnswering
+from hf_causal_video.training.grounding import TrainingProgress, read_bank
+
+from .conftest import TINY, write_recipe
+from .test_processes import SCRIPT, start, torchrun
+from .test_run import EVERY_3, cut_back, run
+
+POOLING = {
+    "text_config": TINY["config_overrides"]["text_config"], "backbone": "pooling", "backbone_config": {"hidden_size": 8}
+}  # fmt: skip
+FIELDS = {
+    "video_qa_backbone": {},
+    "igv": {"warmup_share": 0.25, "ramp_share": 0.25},
+    "eigv": {"warmup_share": 0.25, "contrast_weight": 0.1, "num_negatives": 2, "projection_dim": 8},
+}
+TERMS = {"video_qa_backbone": {"answer"}, "igv": {"answer", "size", "environment", "intervened"}}
+TERMS["eigv"] = {"answer", "size", "contrast"}
+
+
+def recipe(path: Path, method: str, world: dict | None = None, fields: dict | None = None, **changes: object) -> Path:
+    """The tiny recipe for a method that takes a backbone."""
+    overrides = {**POOLING, **FIELDS[method], **(fields or {})}
+    options = {**TINY["world"], "study": "grounding", "min_window": 2, "max_window": 3, **(world or {})}
+    changes = {"test_splits": ["iid"], "world": options, **changes}
+    return write_recipe(path, method=method, config_overrides=overrides, **changes)
+
+
+@pytest.mark.parametrize("choices", [4, None])
+@pytest.mark.parametrize("method", FIELDS)
+def test_a_method_trains_and_logs_every_term(tmp_path: Path, method: str, choices: int | None):
+    made = recipe(tmp_path / "r.yaml", method, world={"num_choices": choices})
+    metrics = run(made, tmp_path / "run")
+    assert 0 <= metrics["test"]["iid"]["Acc"] <= 100
+    log = [json.loads(line) for line in (tmp_path / "run" / "training_log.jsonl").read_text().splitlines()]
+    terms = [{name[5:] for name in entry if name.startswith("loss_")} for entry in log if "loss_answer" in entry]
+    assert set().union(*terms) == TERMS[method]
+    if method != "video_qa_backbone":  # the first quarter of the steps warms up
+        assert terms[0] == {"answer", "size"} and terms[-1] == TERMS[method]
+    saved = AutoModel.from_pretrained(tmp_path / "run")
+    assert saved.config.backbone == "pooling" and (saved.config.num_answers is None) is (choices is not None)
+
+
+@pytest.mark.parametrize("method", ["igv", "eigv"])
+@pytest.mark.parametrize("bank", ["batch", "dataset"])
+def test_a_resumed_run_is_bit_identical(tmp_path: Path, method: str, bank: str):
+    """Gumbel noise, swaps, mixing and the bank come back, and the warm-up ends at the same step."""
+    made = recipe(tmp_path / "r.yaml", method, fields={"bank": bank}, test_splits=[])
+    run(made, tmp_path / "whole", *EVERY_3)
+    for last_step in (3, 6):
+        folder = cut_back(tmp_path / "whole", tmp_path / f"cut-{last_step}", last_step)
+        run(made, folder, "--resume", *EVERY_3)
+        for name in ("model.safetensors", "checkpoint-12/model.safetensors", "predictions/validation.jsonl"):
+            assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not [name for name in load_file(tmp_path / "whole" / "model.safetensors") if "bank" in name]
+    assert not list(tmp_path.rglob("frame_bank*"))
+
+
+def test_a_last_batch_of_one_is_left_out(tmp_path: Path):
+    """49 clips in batches of 8: the 49th has nothing to swap with."""
+    made = recipe(tmp_path / "r.yaml", "igv", world={"train_clips": 49}, test_splits=[])
+    assert run(made, tmp_path / "a")["training"]["steps"] == 12
+    plain = recipe(tmp_path / "p.yaml", "video_qa_backbone", world={"train_clips": 49}, test_splits=[])
+    assert run(plain, tmp_path / "b")["training"]["steps"] == 14
+
+
+def test_batches_of_one_say_what_is_missing(tmp_path: Path):
+    made = recipe(tmp_path / "r.yaml", "igv", test_splits=[], per_device_train_batch_size=1)
+    with pytest.raises(CausalVideoError, match="nothing to swap frames with.*in the batch of questions"):
+        run(made, tmp_path / "a")
+
+
+def test_progress_is_a_share_of_all_steps():
+    model = IGVForVideoQuestionAnswering(
+        IGVConfig(text_feature_dim=4, frame_feature_dim=4, num_answers=2, backbone="pooling")
+    )
+    for step, share in ((0, 0.0), (30, 0.3), (99, 0.99)):
+        TrainingProgress().on_step_begin(None, SimpleNamespace(global_step=step, max_steps=100), None, model=model)
+        assert model.training_progress == share
+
+
+def test_the_bank_holds_every_video_once_and_the_frames_that_training_reads():
+    config = WorldConfig(num_frames=8, num_objects=3, feature_dim=8, min_window=2, max_window=3, ask_all=True)
+    world = generate_world(config, "train", 5)
+    assert len(world.questions) > 5
+    bank = read_bank(VideoQADataset(world.questions, world.features, num_frames=4))
+    assert bank.frames.shape == (5, 4, 8) and bank.mask is None
+    item = VideoQADataset(world.questions, world.features, num_frames=4)[len(world.questions) - 1]
+    (row,) = (bank.video_ids == video_number(item["video_id"])).nonzero().flatten().tolist()
+    assert torch.equal(bank.frames[row], item["frame_features"])
+
+
+def test_questions_about_one_video_share_its_number():
+    items = [
+        {"question": "who", "choices": [], "answer": 0, "video_id": name, "frame_features": torch.zeros(2, 3)}
+        for name in ("a", "b", "a")
+    ]
+    ids = VideoQACollator(lambda **inputs: {}, with_video_ids=True)(items)["video_ids"].tolist()
+    assert ids[0] == ids[2] != ids[1]
+    assert "video_ids" not in VideoQACollator(lambda **inputs: {})(items)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["igv", "eigv"])
+def test_two_processes_warm_up_ground_and_resume(tmp_path: Path, method: str):
+    """In the warm-up some weights get no gradient; each process swaps inside its own batch, with its own noise."""
+    made = recipe(tmp_path / "r.yaml", method, per_device_train_batch_size=4)
+    command = [*torchrun(2), str(SCRIPT), "--config", str(made), "--output_dir"]
+    start(*command, str(tmp_path / "whole"))
+    half = tmp_path / "half"
+    half.mkdir()
+    for name in ("recipe.yaml", "checkpoint-6"):
+        (tmp_path / "whole" / name).rename(half / name)
+    start(*command, str(half), "--resume")
+    assert (half / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
