@@ -29,10 +29,11 @@ def add_stress_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("checkpoint", help="folder or Hub id of a trained model")
-    add("--dataset", required=True, help="nextqa, nextgqa, world, or a folder or Hub id of question rows")
+    add("--dataset", required=True, help="world, a folder or Hub id of question rows, or a benchmark as of `evaluate`")
     add("--split", default=None, help="split of the dataset (default: test; iid for the world)")
     add("--questions", help="csv or csv.gz of nextqa and nextgqa")
     add("--spans", help="gsub json of nextgqa")
+    add("--annotations", help="folder of the official files of a benchmark")
     add("--features", help="feature set, folder or Hub id")
     add("--num-frames", type=int, help="frames of each clip to take, evenly spaced (default: all)")
     add("--world", help="options of the confounded world as JSON (default: as the checkpoint's recipe.yaml says)")
@@ -63,6 +64,7 @@ def run_stress(args: argparse.Namespace) -> None:
         split,
         questions=args.questions,
         spans=args.spans,
+        annotations=args.annotations,
         features=args.features,
         num_frames=args.num_frames,
         world=_world(args),
@@ -94,6 +96,7 @@ def stress_checkpoint(
     world: dict[str, Any] | None = None,
     questions: str | Path | None = None,
     spans: str | Path | None = None,
+    annotations: str | Path | None = None,
     features: str | Path | None = None,
     num_frames: int | None = None,
     **options: Any,
@@ -101,7 +104,8 @@ def stress_checkpoint(
     """Stress-test a checkpoint on a benchmark.
 
     Args:
-        checkpoint, dataset, split, questions, spans, features, num_frames, world: as of `evaluate_checkpoint`.
+        checkpoint, dataset, split, questions, spans, annotations, features, num_frames, world: as of
+            `evaluate_checkpoint`.
         output: folder for `questions.jsonl` (a run that was cut off goes on from it), `stress.json` and
             `model_index.json` (entries of a model card's model-index); nothing is written without it.
         limit: ask only the first questions.
@@ -111,19 +115,27 @@ def stress_checkpoint(
     Raises:
         CausalVideoError: as `evaluate_checkpoint` and `stress_test`.
     """
-    from transformers import AutoModel, AutoProcessor
+    from transformers import AutoConfig, AutoModel, AutoProcessor
 
     from hf_causal_video.evidence.stress_model import VideoQAAnswerer
+    from hf_causal_video.models import RELATION_METHODS
     from hf_causal_video.training.evaluate import load_questions
 
+    if AutoConfig.from_pretrained(str(checkpoint)).model_type in RELATION_METHODS:
+        raise CausalVideoError(
+            "no questions to ask", found=f"a relation model in {checkpoint}", expected="a question model",
+            fix="relation models are measured by `hf-causal-video evaluate`",
+        )  # fmt: skip
     model = AutoModel.from_pretrained(str(checkpoint)).to(device)
-    data = load_questions(dataset, split, questions, spans, features, num_frames, world)
+    processor = AutoProcessor.from_pretrained(str(checkpoint))
+    words = getattr(processor, "answer_vocabulary", None)
+    data = load_questions(dataset, split, questions, spans, features, num_frames, world, annotations, words)
     data.store.check(model.config.feature_provenance)
     if limit is not None:
         if limit < 1:
             raise CausalVideoError("no questions", found=f"limit {limit}", expected="1 or more", fix="raise --limit")
         data.questions = data.questions.select(range(min(limit, len(data.questions))))
-    answerer = VideoQAAnswerer(model, AutoProcessor.from_pretrained(str(checkpoint)))
+    answerer = VideoQAAnswerer(model, processor)
     if options.get("evidence", "own") == "own":  # a model without evidence is told so before anything is asked
         first = data[0]
         answerer.evidence([(clip_of(first), first["question"], list(first["choices"]) or None)])

@@ -13,6 +13,8 @@ from hf_causal_video import (
     EIGVForVideoQuestionAnswering,
     IGVConfig,
     IGVForVideoQuestionAnswering,
+    IVRDConfig,
+    IVRDForVideoRelationDetection,
     TranSTRConfig,
     TranSTRForVideoQuestionAnswering,
     VideoQAProcessor,
@@ -116,6 +118,14 @@ def test_one_question_is_answered_as_in_a_batch(checkpoint):
         assert model(*one) == pytest.approx(scores, abs=1e-5) and len(scores) == 5
     with pytest.raises(CausalVideoError, match="looks at features"):
         model(torch.zeros(4, 64), "who is jumping", ["star", "ring"])
+
+
+def test_a_relation_model_is_not_asked_questions(tmp_path):
+    IVRDForVideoRelationDetection(
+        IVRDConfig.preset("plain", num_object_classes=3, num_predicates=2, hidden_size=8, feature_dim=0)
+    ).save_pretrained(tmp_path)
+    with pytest.raises(CausalVideoError, match="a relation model"):
+        stress_checkpoint(tmp_path, "world")
 
 
 @pytest.mark.parametrize(

@@ -50,13 +50,9 @@ class QuestionTable:
     def __init__(self, items: Any):
         rows = getattr(items, "questions", items)
         wanted: dict[str, Any] = {
-            "question_id": None,
-            "video_id": None,
-            "question": None,
-            "choices": [],
-            "answer": -1,
+            "question_id": None, "video_id": None, "question": None, "choices": [], "answer": -1, "answer_text": "",
             "spans": [],
-        }
+        }  # fmt: skip
         if hasattr(rows, "column_names"):  # a table: its clips, if it has any, are not read
             columns = {name: list(rows[name]) for name in wanted if name in rows.column_names}
         else:
@@ -68,7 +64,11 @@ class QuestionTable:
         self.keys, self.videos, self.questions = (columns[name] for name in ("question_id", "video_id", "question"))
         self.choices, self.answers, spans = (columns[name] for name in ("choices", "answer", "spans"))
         self.truth = all(len(one) for one in spans)
-        unknown = [key for key, answer in zip(self.keys, self.answers, strict=True) if answer < 0]
+        unknown = [  # an open answer that the vocabulary lacks is known, and never given
+            key for key, answer, choices, text in zip(
+                self.keys, self.answers, self.choices, columns["answer_text"], strict=True
+            ) if answer < 0 and (choices or not text)
+        ]  # fmt: skip
         if not self.keys or unknown or len(set(self.keys)) != len(self.keys):
             raise CausalVideoError(
                 "no questions to test with",

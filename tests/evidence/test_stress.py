@@ -305,3 +305,7 @@ def test_open_answers_are_tested_too() -> None:
     assert found["at"]["whole"]["accuracy"] == 100 and found["chance"] is None
     assert "options_permuted" in found["not_applicable"]
     draw_stress(found)
+    rows[0] |= {"answer": -1, "answer_text": "no word of the vocabulary"}
+    assert run(lambda frames, question, choices: frames.mean(0), rows)["at"]["whole"]["accuracy"] == pytest.approx(
+        83.33
+    )
