@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hf_causal_video.causal.spans import best_span, fit_gaussian, grow_window, kept_frames_to_spans
 from hf_causal_video.data import world_tokenizer
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models import VideoQAOutput, VideoQAProcessor
@@ -116,3 +117,32 @@ def test_times_of_other_frames_are_refused(processor):
         processor.post_process_evidence(output(), [torch.arange(9.0)], [CHOICES])
     with pytest.raises(CausalVideoError, match="increas"):
         processor.post_process_evidence(output(), [torch.tensor([1.0, 3.0, 2.0])], [CHOICES])
+
+
+@pytest.mark.parametrize("rule", ["kept", "window", "gaussian"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_spans_are_those_of_the_one_rule_and_the_best_comes_first(processor, rule, dtype):
+    """A grounding model's log-odds, -inf at padding; two runs are causal, the later one more surely."""
+    times = [torch.arange(7.0) + 0.5, torch.arange(5.0) + 0.5]
+    scores = torch.tensor([[-3, 0.5, 1, -4, 3, 2, -5], [-1, 4, 3, -2, -3, -torch.inf, -torch.inf]], dtype=dtype)
+    causal = scores > 0
+    kept = torch.tensor([[1, 2, 4, 5], [1, 2, 1, 1]])  # a clip with fewer repeats its best frame
+    output = VideoQAOutput(logits=torch.zeros(2, 2), frame_scores=scores, kept_frames=kept, causal_mask=causal)
+    for row, evidence in enumerate(processor.post_process_evidence(output, times, [CHOICES] * 2, span_rule=rule)):
+        own = scores[row : row + 1, : len(times[row])].float()
+        rules = {"window": grow_window, "gaussian": fit_gaussian}
+        if rule == "kept":
+            expected = kept_frames_to_spans(causal[row : row + 1, : len(times[row])], times[row], own)[0]
+        else:
+            expected = rules[rule](own.softmax(-1), times[row])
+        assert evidence.spans[0] == pytest.approx(best_span(expected)[:2]) and len(evidence.spans) == len(expected)
+    assert rule != "kept" or processor.post_process_evidence(output, times)[0].spans == [(4.0, 6.0), (1.0, 3.0)]
+
+
+def test_logits_that_are_nan_are_no_answer(processor):
+    logits = torch.tensor([[0.0, 1.0], [torch.nan, 1.0]])
+    output = VideoQAOutput(
+        logits=logits, frame_scores=torch.ones(2, 3), kept_frames=torch.zeros(2, 1, dtype=torch.long)
+    )
+    with pytest.raises(CausalVideoError, match="1 of 2 questions"):
+        processor.post_process_evidence(output)
