@@ -14,18 +14,17 @@ import numpy as np
 import torch
 
 from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.evidence.removal import asking_for_evidence
 from hf_causal_video.evidence.selection.clip import Clip
 from hf_causal_video.evidence.selection.selectors import FrameSelector, Ranking
 from hf_causal_video.features.store import VideoFeatures
-
-PLACEHOLDERS = ("yes", "no")  # stand in for choices where none are given; scores must not depend on them
 
 
 class CausalSelector(FrameSelector):
     """Frames by the `frame_scores` of a trained VideoQA model.
 
-    Without `choices` the question alone is read. A multiple-choice model is then asked with two placeholders in turn,
-    and refused if its scores differ: they would depend on choices that nobody gave.
+    Without `choices` the question alone is read. A multiple-choice model is then asked twice, the question standing in
+    for every choice, once and doubled, and refused if its scores differ: they would depend on choices nobody gave.
 
     Args:
         model: TranSTR, IGV, EIGV or another model that returns `VideoQAOutput` with `frame_scores`.
@@ -64,7 +63,7 @@ class CausalSelector(FrameSelector):
             asked, reads = [list(choices)], "the question and its choices"
         elif getattr(config, "num_answers", None) is None:
             width = getattr(config, "num_choices", None) or 1
-            asked, reads = [[word] * width for word in PLACEHOLDERS], "the question alone"
+            asked, reads = [[question] * width, [f"{question} {question}"] * width], "the question alone"
         count = len(asked) if asked else 1
         inputs = self.processor(
             [question] * count,
@@ -77,20 +76,29 @@ class CausalSelector(FrameSelector):
         was_training = self.model.training
         self.model.eval()
         try:
-            output = self.model(**{name: value.to(self.model.device) for name, value in inputs.items()})
+            moved = {name: value.to(self.model.device) for name, value in inputs.items()}
+            output = self.model(**moved, **asking_for_evidence(self.model))
         finally:
             self.model.train(was_training)
         scores = frame_scores(output, type(self.model).__name__)
         real = np.isfinite(scores).all(0)  # (T,)
+        if real.sum() > 1 and np.ptp(scores[0, real]) == 0:
+            raise CausalVideoError(
+                "no evidence to select by",
+                found=f"{type(self.model).__name__}, which scores all frames alike",
+                expected="a model that answers from some frames rather than others (TranSTR, IGV, EIGV)",
+                fix="load such a checkpoint, or use SimilaritySelector or UniformSelector",
+            )
         if count == 2 and not np.allclose(scores[0, real], scores[1, real], rtol=1e-3, atol=1e-4):
             raise CausalVideoError(
                 "choices",
                 found="none, and a model whose frame scores depend on them",
                 expected="the choices of the question",
-                fix="pass choices=[...], or use a model that ranks frames by the question (TranSTR)",
+                fix="pass choices=[...], or use a model that ranks frames by the question (TranSTR, IGV)",
             )
-        kept = getattr(output, "kept_frames", None)
-        keeps = f"; it keeps {len(set(kept[0].tolist()))} itself" if kept is not None else ""
+        kept, causal = getattr(output, "kept_frames", None), getattr(output, "causal_mask", None)
+        own = int(causal[0].sum()) if causal is not None else 0 if kept is None else len(set(kept[0].tolist()))
+        keeps = f"; it keeps {own} itself" if own else ""
         return Ranking(scores[0], f"that {_name(self.model)} needs, reading {reads}{keeps}")
 
     def _extract(self, clip: Clip) -> VideoFeatures:

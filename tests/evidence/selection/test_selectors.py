@@ -22,6 +22,9 @@ from hf_causal_video.evidence.selection import (
 )
 from hf_causal_video.evidence.selection.choice import best_and_different
 from hf_causal_video.models import VideoQAOutput
+from hf_causal_video.models.backbone import BackboneForVideoQuestionAnswering
+from hf_causal_video.models.eigv import EIGVForVideoQuestionAnswering
+from hf_causal_video.models.igv import IGVForVideoQuestionAnswering
 
 QUESTION = "who is jumping"
 TIMES = [0.5 + second for second in range(12)]
@@ -91,6 +94,42 @@ def test_the_causal_choice_begins_with_what_the_model_keeps_and_goes_on_down_its
     torch.testing.assert_close(torch.tensor(chosen.scores), output.frame_scores[0], check_dtype=False)
 
 
+@pytest.mark.parametrize("model_class", [IGVForVideoQuestionAnswering, EIGVForVideoQuestionAnswering])
+@pytest.mark.parametrize("num_answers", [None, 5])
+def test_igv_and_eigv_serve_with_their_causal_scene_first(features, model_class, num_answers):
+    tokenizer = world_tokenizer()
+    config = model_class.config_class(
+        text_config=tiny_text_config(len(tokenizer), 16, 1).to_dict(), backbone="pooling", frame_feature_dim=4,
+        backbone_config={"hidden_size": 16}, num_answers=num_answers,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = model_class(config).eval()
+    processor = VideoQAProcessor(tokenizer, answer_vocabulary=None if num_answers is None else list("abcde"))
+    choices = None if num_answers is not None else ["star", "moon"]
+    selector = CausalSelector(model, processor)
+    chosen = selector.select(features, QUESTION, 5, choices, timestamps_s=TIMES)
+    output = model(**processor(QUESTION, choices, frame_features=features), output_evidence=True)
+    assert chosen.ranked == output.frame_scores[0].argsort(descending=True)[:5].tolist()
+    causal = set(output.causal_mask[0].nonzero().flatten().tolist())
+    assert set(chosen.ranked[: len(causal)]) <= causal and f"it keeps {len(causal)} itself" in chosen.reason
+    if choices and model_class is EIGVForVideoQuestionAnswering:  # it grounds by question and answer
+        with pytest.raises(CausalVideoError, match="depend on them"):
+            selector.select(features, QUESTION, 5, timestamps_s=TIMES)
+    elif choices:  # IGV grounds by the question
+        assert selector.select(features, QUESTION, 5, timestamps_s=TIMES).ranked == chosen.ranked
+
+
+def test_a_plain_backbone_has_no_evidence_to_select_by(features):
+    tokenizer = world_tokenizer()
+    config = BackboneForVideoQuestionAnswering.config_class(
+        text_config=tiny_text_config(len(tokenizer), 16, 1).to_dict(), backbone="pooling", frame_feature_dim=4,
+        backbone_config={"hidden_size": 16}, num_answers=5,
+    )  # fmt: skip
+    selector = CausalSelector(BackboneForVideoQuestionAnswering(config), VideoQAProcessor(tokenizer, list("abcde")))
+    with pytest.raises(CausalVideoError, match="BackboneForVideoQuestionAnswering, which scores all frames alike"):
+        selector.select(features, QUESTION, 5, timestamps_s=TIMES)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_precision_of_the_model_does_not_stop_the_choice(features, dtype):
     model, processor = transtr(num_answers=5)
@@ -137,7 +176,7 @@ def test_scores_that_are_no_numbers_are_refused_and_padding_is_never_chosen(feat
 
 def test_scores_that_depend_on_choices_nobody_gave_are_refused(features):
     class Reads(Bare):
-        def forward(self, **inputs):  # the second placeholder gets other scores
+        def forward(self, **inputs):  # other words in place of the choices, other scores
             return VideoQAOutput(frame_scores=torch.stack([torch.arange(12.0), torch.arange(12.0).flip(0)]))
 
     model = Reads(None)
