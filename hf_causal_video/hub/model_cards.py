@@ -1,15 +1,17 @@
 """`model_cards/` and the results table of the README: every method by benchmark, written and never typed.
 
-    python -m hf_causal_video.hub.model_cards
+    python -m hf_causal_video.hub.model_cards [RUN ...]
 
 Why: three kinds of numbers are easily mixed up: what the authors published, what we aim for, what was measured here.
-They come from one table (`benchmarks.yaml`) in which each number names its source, and stand in columns of their own.
-A test writes both again and compares.
+The first come from one table (`benchmarks.yaml`) in which each names its source, the last from finished runs
+(`measured.json`), and all stand in columns of their own. A test writes cards and table again and compares.
 """
 
+import sys
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ import yaml
 
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.hub.card import architecture, introduction, table
+from hf_causal_video.hub.measured import read_measured, record
 from hf_causal_video.models import METHODS, RELATION_METHODS
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -34,7 +37,7 @@ class Entry:
         recipe: name of its recipe.
         backbone: what the method wraps, where that is one of several.
         published: its authors' numbers, each with metric, value and source.
-        measured: ours, each with metric, value, command and seed.
+        measured: ours, as `record` took them from a run.
         notes: what a reader of the numbers must know.
     """
 
@@ -53,6 +56,17 @@ class Entry:
         return path.read_text(encoding="utf-8") if path.is_file() else None
 
     @property
+    def ours(self) -> dict[str, str]:
+        """Numbers measured here by metric: the mean over seeds, and how many where that is several."""
+        values: dict[str, list[float]] = {}
+        for one in self.measured:
+            values.setdefault(one["metric"], []).append(one["value"])
+        return {
+            metric: f"{fmean(given):.2f}" + (f" (mean of {len(given)} seeds)" if len(given) > 1 else "")
+            for metric, given in values.items()
+        }
+
+    @property
     def targets(self) -> dict[str, float]:
         """Published numbers from the authors' own hand: what the recipe is to reach."""
         return {one["metric"]: one["value"] for one in self.published if one["source"] not in HEARSAY}
@@ -62,18 +76,13 @@ def read_table() -> tuple[dict[str, Any], list[Entry]]:
     """The table of benchmarks: sources, benchmarks and methods by key, and an entry for every card.
 
     Raises:
-        CausalVideoError: a number without a known source, or one measured for no card or without its command.
+        CausalVideoError: a published number without a known source.
     """
     told = yaml.safe_load((files("hf_causal_video.hub") / "benchmarks.yaml").read_text(encoding="utf-8"))
-    measured: dict[str, list[dict[str, Any]]] = {}
-    for one in told["measured"]:
-        if one.get("card") not in {card["recipe"] for card in told["cards"]} or not one.get("command"):
-            raise CausalVideoError(
-                "a number measured here", found=one, expected="the card it belongs to and the command that gave it",
-                fix="mend benchmarks.yaml",
-            )  # fmt: skip
-        measured.setdefault(one["card"], []).append(one)
-    entries = [Entry(**card, measured=measured.get(card["recipe"], [])) for card in told["cards"]]
+    entries = [Entry(**card) for card in told["cards"]]
+    by_recipe = {entry.recipe: entry for entry in entries}
+    for one in read_measured():
+        by_recipe[one["recipe"]].measured.append(one)
     for entry in entries:
         if unknown := [one for one in entry.published if one["source"] not in told["sources"]]:
             raise CausalVideoError(
@@ -100,15 +109,15 @@ def results_table() -> str:
     rows = []
     for entry in entries:
         first = entry.published[0] if entry.published else None
-        metric = first["metric"] if first else "accuracy"
-        ours = [one for one in entry.measured if one["metric"] == metric]
+        metric = first["metric"] if first else "Acc"
+        ours = entry.ours.get(metric)
         mark = f" ({HEARSAY[first['source']]})" if first and first["source"] in HEARSAY else ""
         rows.append((
             _name(entry, told),
             f"[{told['benchmarks'][entry.benchmark]['title']}](model_cards/{entry.recipe}.md), {metric}",
             "–" if first is None else f"{first['value']:.2f}{mark}",
             f"{entry.targets[metric]:.2f}" if metric in entry.targets else "–",
-            f"{ours[-1]['value']:.2f}" if ours else "not trained yet",
+            ours or "not trained yet",
             f"`{entry.recipe}`" if entry.recipe_text else "not written yet",
         ))  # fmt: skip
     head = ("method", "benchmark", "published by the authors", "target", "measured here", "recipe")
@@ -159,9 +168,8 @@ def _name(entry: Entry, told: dict[str, Any]) -> str:
 
 def _card(entry: Entry, told: dict[str, Any]) -> str:
     benchmark = told["benchmarks"][entry.benchmark]
-    ours = {one["metric"]: one for one in entry.measured}
     sources = sorted({one["source"] for one in entry.published})
-    metrics = list(dict.fromkeys([*(one["metric"] for one in entry.published), *ours])) or ["accuracy"]
+    metrics = list(dict.fromkeys([*(one["metric"] for one in entry.published), *entry.ours])) or ["Acc"]
     published = {one["metric"]: f"{one['value']:.2f} ({one['source']})" for one in entry.published}
     recipe = entry.recipe_text
     rows = [
@@ -169,18 +177,18 @@ def _card(entry: Entry, told: dict[str, Any]) -> str:
             metric,
             published.get(metric, "–"),
             f"{entry.targets[metric]:.2f}" if metric in entry.targets else "–",
-            f"{ours[metric]['value']:.2f}" if metric in ours else "not trained yet",
+            entry.ours.get(metric, "not trained yet"),
         )
         for metric in metrics
     ]
     parts = [
         f"# {_name(entry, told)} on {benchmark['title']}",
-        "*Not trained yet.*" if not ours else "",
+        "*Not trained yet.*" if not entry.measured else "",
         introduction(entry.method),
         f"## Results\n\n{benchmark['title']}, {benchmark['split']} split; {benchmark['answers']}. Percent.",
         table(("metric", "published by the authors", "target", "measured here"), rows),
         "\n".join(f"- *{source}*: {told['sources'][source]}." for source in sources),
-        "\n".join(f"- Measured: {one['metric']} by `{one['command']}`, seed {one['seed']}." for one in entry.measured),
+        "\n".join(_runs(entry)),
         "\n".join(f"- {note}" for note in entry.notes),
         _network(entry),
         "## Recipe\n\n" + (f"`{entry.recipe}`:\n\n```yaml\n{recipe}```" if recipe else "Not written yet."),
@@ -188,6 +196,17 @@ def _card(entry: Entry, told: dict[str, Any]) -> str:
         "*Written by `python -m hf_causal_video.hub.model_cards`; edit `hub/benchmarks.yaml` or the recipe instead.*",
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _runs(entry: Entry) -> list[str]:
+    """A line for every run that was measured: its seed, what it changed, and the weights that gave its numbers."""
+    lines = {}
+    for one in entry.measured:
+        changes = ", ".join(f"{key} {value}" for key, value in one["changes"].items())
+        digests = ", ".join(f"{name} sha256 {digest[:12]}" for name, digest in one["weights"].items())
+        told = f"`--config {entry.recipe}`" + (f" with {changes}" if changes else "")
+        lines[one["seed"]] = f"- *measured here*: {told}, seed {one['seed']}; {digests}."
+    return list(lines.values())
 
 
 def _commands(entry: Entry) -> str:
@@ -209,6 +228,14 @@ def _network(entry: Entry) -> str:
     return architecture(config, model.num_parameters())
 
 
-if __name__ == "__main__":
+def main(runs: list[str]) -> None:
+    """Take in the numbers of finished runs, then write what changed."""
+    published = {entry.recipe: yaml.safe_load(entry.recipe_text) for entry in read_table()[1] if entry.recipe_text}
+    for run in runs:
+        print(f"measured: {run} as {record(run, published)}")
     for path in write(PACKAGE.parent):
         print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

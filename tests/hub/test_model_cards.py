@@ -1,13 +1,19 @@
 """Cards and the results table are what their sources make them, and mix up no two kinds of numbers."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.hub import measured
 from hf_causal_video.hub import model_cards as cards
+from hf_causal_video.hub.measured import record
 from hf_causal_video.models import METHODS, RELATION_METHODS
+from hf_causal_video.models.weights import weights_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 AGAIN = "run: python -m hf_causal_video.hub.model_cards"
@@ -55,17 +61,45 @@ def test_a_recipe_in_a_card_is_the_file_itself_and_trains_that_method(written):
             assert f"{known[entry.method][0].__name__}\n" in written[f"{entry.recipe}.md"]
 
 
-def test_a_measured_number_gets_its_place_and_its_command(monkeypatch):
-    told, _ = cards.read_table()
-    ours = {"card": "transtr_nextqa", "metric": "accuracy", "value": 12.351, "command": "train it", "seed": 3}
-    monkeypatch.setattr(cards.yaml, "safe_load", lambda text: told | {"measured": [ours]} if "cards:" in text else {})
+@pytest.fixture
+def nothing_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(measured, "MEASURED", tmp_path / "measured.json")
+    (tmp_path / "measured.json").write_text("[]")
+
+
+def finished_run(folder: Path, seed: int, value: float, **changes: object) -> Path:
+    folder.mkdir()
+    save_file({"weight": torch.full((2,), float(seed))}, folder / "model.safetensors")
+    recipe = yaml.safe_load((cards.RECIPES / "transtr_nextqa.yaml").read_text())
+    recipe |= {"learning_rate": 1e-5, "features": "/somewhere", "seed": seed, **changes}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    numbers = [("validation", "validation", "Acc", 99.0), ("test", "test", "Acc", value)]
+    card = {"dataset": "nextqa", "weights": weights_digest(folder), "metrics": [
+        {"split": split, "role": role, "name": name, "value": number} for split, role, name, number in numbers
+    ]}  # fmt: skip
+    (folder / "card_data.json").write_text(json.dumps(card))
+    return folder
+
+
+def test_a_finished_run_gets_its_place_with_what_it_changed(tmp_path, nothing_measured):
+    recipes = {entry.recipe: yaml.safe_load(entry.recipe_text) for entry in cards.read_table()[1] if entry.recipe_text}
+    for seed, value in ((1, 60.0), (2, 62.0), (2, 61.0)):  # the last one replaces the second
+        run = finished_run(tmp_path / f"{seed} {value}", seed, value, num_train_epochs=3)
+        assert record(run, recipes) == "transtr_nextqa"
     entry = cards.read_table()[1][0]
-    assert entry.measured == [ours] and "| 61.52 | 61.52 | 12.35 |" in cards.results_table().replace(
-        "12.35 |", "12.35 |"
-    )
-    told["cards"] = told["cards"][1:]
-    with pytest.raises(CausalVideoError, match="the card it belongs to"):
-        cards.read_table()
+    assert entry.ours == {"Acc": "60.50 (mean of 2 seeds)"}, "the split it was chosen by is no result"
+    assert "| 61.52 | 61.52 | 60.50 (mean of 2 seeds) |" in cards.results_table()
+    text = cards.model_cards()["transtr_nextqa.md"]
+    assert "Not trained yet" not in text and text.count("with num_train_epochs 3, seed") == 2
+    assert weights_digest(run)["model.safetensors"][:12] in text
+    save_file({"weight": torch.zeros(3)}, run / "model.safetensors")
+    with pytest.raises(CausalVideoError, match="other weights"):
+        record(run, recipes)
+    (run / "card_data.json").unlink()
+    with pytest.raises(CausalVideoError, match="nothing measured"):
+        record(run, recipes)
+    with pytest.raises(CausalVideoError, match="no run of a published setting"):
+        record(finished_run(tmp_path / "own", 3, 60.0, preset="clean"), recipes)
 
 
 def test_a_number_without_a_source_is_refused(monkeypatch):
