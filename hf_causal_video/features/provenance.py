@@ -88,6 +88,10 @@ class Provenance:
     def from_dict(cls, data: dict) -> Provenance:
         """Rebuild from `to_dict`; unknown or missing keys are refused by name."""
         names = {f.name for f in fields(cls)}
+        if not isinstance(data, dict):
+            raise CausalVideoError(
+                "provenance is no mapping", found=type(data).__name__, expected="field: value", fix="restore the file"
+            )
         missing = {"frame_model", "frame_revision", "frame_layer", "frame_dim", "sampling"} - set(data)
         if missing or set(data) - names:
             raise CausalVideoError(
@@ -111,7 +115,11 @@ class Provenance:
             )
         try:
             return cls.from_dict(json.loads(file.read_text(encoding="utf-8")))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except CausalVideoError as error:
+            raise CausalVideoError(
+                f"{file}: {error.what}", found=error.found, expected=error.expected, fix=error.fix
+            ) from error
+        except (ValueError, RecursionError) as error:
             raise CausalVideoError(
                 f"{file} cannot be read", found=str(error), expected="JSON", fix="restore or extract again"
             ) from error

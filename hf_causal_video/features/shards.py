@@ -14,7 +14,7 @@ import os
 import zlib
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,8 @@ COLUMNS = {
 IDS_KEY = b"hf_causal_video.video_ids"
 SUMS_KEY = b"hf_causal_video.checksums"
 ORIGIN_KEY = b"hf_causal_video.provenance_sha256"
+SEAL = b"hf_causal_video.footer_crc32"  # with 4 bytes behind it stands before the footer, where Parquet reads nothing
+TAIL = 8  # length of the footer, and "PAR1"
 
 
 def make_schema(provenance: Provenance) -> pa.Schema:
@@ -129,7 +131,11 @@ class ShardWriter:
         keys = {IDS_KEY: ids, SUMS_KEY: sums, ORIGIN_KEY: origin}
         self._writer.add_key_value_metadata({key.decode(): value for key, value in keys.items()})
         self._writer.close()
-        with open(self.temporary, "rb") as file:
+        with open(self.temporary, "r+b") as file:
+            footer, tail, start = _read_footer(file)
+            file.seek(start)
+            file.write(SEAL + zlib.crc32(footer).to_bytes(4, "little") + footer + tail)
+            file.flush()
             os.fsync(file.fileno())
         os.replace(self.temporary, self.path)
 
@@ -163,6 +169,7 @@ class Shard:
         self.path = path
         self._file: int | None = None
         try:
+            self._check_seal()
             metadata = pq.read_metadata(path)
             keys = metadata.metadata or {}
             ids, sums = keys.get(IDS_KEY), json.loads(keys.get(SUMS_KEY, b"null"))
@@ -209,6 +216,15 @@ class Shard:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+    def _check_seal(self) -> None:
+        """Compare the footer with its checksum: pyarrow ends the process on some damaged footers."""
+        with open(self.path, "rb") as file:
+            footer, _, start = _read_footer(file)
+            file.seek(max(start - len(SEAL) - 4, 0))
+            before = file.read(min(start, len(SEAL) + 4))
+        if before[:-4] == SEAL and int.from_bytes(before[-4:], "little") != zlib.crc32(footer):
+            raise ValueError("the footer is damaged")
 
     @property
     def is_checked(self) -> bool:
@@ -277,6 +293,18 @@ class Shard:
 
     def __del__(self):
         self.close()
+
+
+def _read_footer(file: BinaryIO) -> tuple[bytes, bytes, int]:
+    """Give the footer of a Parquet file, the bytes behind it, and where it starts."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(max(end - TAIL, 0))
+    tail = file.read(TAIL)
+    start = end - TAIL - int.from_bytes(tail[:4], "little")
+    if tail[4:] != b"PAR1" or start < 4:
+        raise ValueError(f"{end} bytes that do not end as a Parquet file")
+    file.seek(start)
+    return file.read(end - TAIL - start), tail, start
 
 
 def open_shards(folder: Path, provenance: Provenance) -> list[Shard]:
