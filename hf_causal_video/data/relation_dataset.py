@@ -170,7 +170,9 @@ class RelationSegments(torch.utils.data.Dataset):
         viou = tracks_viou(*([(one["start"], one["boxes"]) for one in side] for side in (parts, wanted)), segment,
                            self.rule.inclusive)  # (N, G)  # fmt: skip
         for place, part in enumerate(wanted):
-            near = [one["features"] for one, overlap in zip(parts, viou[:, place], strict=True) if overlap > SAME_OBJECT]
+            near = [
+                one["features"] for one, overlap in zip(parts, viou[:, place], strict=True) if overlap > SAME_OBJECT
+            ]
             part["features"] = np.mean([np.mean(np.atleast_2d(one), axis=0) for one in near], axis=0) if near else None
         return [part for part in wanted if part["features"] is not None]
 

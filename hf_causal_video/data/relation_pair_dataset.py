@@ -1,6 +1,6 @@
 """Pairs of tracks with their predicates, one segment a pair: the relation world and the windows of JAAD.
 
-Why a file of its own: here nothing is cut, detected or assigned, so a number about these pairs is about the head alone.
+Why a file of its own: here nothing is cut, detected or assigned, so a number about pairs is about the head alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,12 @@ class RelationPairs(torch.utils.data.Dataset):
         ids: Sequence[str],
         parts: Mapping[str, slice] | None = None,
     ):
-        self.boxes, self.features, self.labels, self.track_labels = boxes.numpy(), features.numpy(), labels, track_labels
+        self.boxes, self.features, self.labels, self.track_labels = (
+            boxes.numpy(),
+            features.numpy(),
+            labels,
+            track_labels,
+        )
         self.object_classes, self.predicates, self.ids = list(object_classes), list(predicates), list(ids)
         self.parts, self.multi_label = parts, labels.dim() == 2
         self.feature_dim, self.segment_frames = features.shape[-1], boxes.shape[2]
@@ -69,12 +74,14 @@ class RelationPairs(torch.utils.data.Dataset):
         """The windows of JAAD, each the pair <pedestrian, recording car>."""
         inputs = windows.batch(torch.arange(len(windows)))
         frames = inputs["track_boxes"].shape[2]
-        ids = [f"{video}:{start}" for video, start in zip(windows.video_ids, windows.start_frames.tolist(), strict=True)]
+        ids = [
+            f"{video}:{start}" for video, start in zip(windows.video_ids, windows.start_frames.tolist(), strict=True)
+        ]
         ids = [f"{name}#{number}" for number, name in enumerate(ids)]  # two pedestrians may share a window
         nobody = torch.full((len(windows), 2), -100)
         found = cls(
-            inputs["track_boxes"], inputs["track_features"], windows.labels, nobody, ["pedestrian", "car"], JAAD_LABELS,
-            ids,
+            inputs["track_boxes"], inputs["track_features"], windows.labels, nobody, ["pedestrian", "car"],
+            JAAD_LABELS, ids,
         )  # fmt: skip
         found.provenance = {"tracks": f"JAAD 2.0, windows of {frames} frames", "appearance": list(CAR_STATES)}
         return found

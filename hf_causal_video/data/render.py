@@ -106,7 +106,7 @@ def render_split(
         tqdm(clips.video_ids, desc=f"render {split}", unit="clip", disable=not progress)
     ):
         frames, truth_of_clip = draw_clip(clips, index, size, fps, backdrop_while_acting)
-        _write_video(folder / "videos" / f"{video_id}.mp4", frames, fps)
+        write_video(folder / "videos" / f"{video_id}.mp4", frames, fps)
         truth[video_id] = {
             "environment": truth_of_clip.environment,
             "classes": truth_of_clip.classes.tolist(),
@@ -247,7 +247,8 @@ def _lay(picture: Image.Image, sprite: Image.Image, x: float, y: float) -> tuple
     return left, top
 
 
-def _write_video(path: Path, pictures: list[Image.Image], fps: int) -> None:
+def write_video(path: Path, pictures: list[Image.Image], fps: int) -> None:
+    """Write pictures as an mp4 file, whole or not at all."""
     import av
 
     def encode(temporary: Path) -> None:

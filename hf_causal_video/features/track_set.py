@@ -188,7 +188,9 @@ def run(args: argparse.Namespace) -> None:
 
     encoder = ObjectEncoder(args.detector, args.num_objects, args.threshold, device=args.device)
     tracker = ClipTracker(encoder, args.sampling, args.min_score, args.max_gap)
-    failed = track_folder(args.videos[0] if len(args.videos) == 1 else args.videos, args.output, tracker, args.progress)
+    failed = track_folder(
+        args.videos[0] if len(args.videos) == 1 else args.videos, args.output, tracker, args.progress
+    )
     there = TrackSet.open(args.output)
     print(f"{len(there)} videos tracked in {args.output}, {len(failed)} failed")
     if not len(there):

@@ -110,7 +110,9 @@ def read_rows(name: str) -> Dataset:
         rows = read_relations(path)
     if match is None:
         return rows
-    first, last = (int(match[side].rstrip("%")) if match[side] else whole for side, whole in (("first", 0), ("last", 100)))
+    first, last = (
+        int(match[side].rstrip("%")) if match[side] else whole for side, whole in (("first", 0), ("last", 100))
+    )
     chosen = range(len(rows) * first // 100, len(rows) * last // 100)
     if not chosen:
         raise CausalVideoError(

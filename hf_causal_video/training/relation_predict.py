@@ -109,7 +109,9 @@ def measure_videos(
     for setting in ("zero_shot", "generalized_zero_shot"):
         if setting in found:
             table |= {f"{setting} {name}": found[setting][name] for name in ("mAP", "R@50", "R@100")}
-    return {name: None if value is None else 100 * value for name, value in table.items()} | {"counts": found["counts"]}
+    return {name: None if value is None else 100 * value for name, value in table.items()} | {
+        "counts": found["counts"]
+    }
 
 
 def measure_pairs(records: Sequence[Mapping[str, Any]], data: RelationPairs) -> dict[str, Any]:

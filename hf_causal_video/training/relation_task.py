@@ -28,7 +28,7 @@ collator = RelationCollator
 def build_model(
     arguments: ModelArguments, data: DataArguments, train: Split
 ) -> tuple[PreTrainedModel, VideoRelationProcessor]:
-    """Build what is trained, with the vocabularies, the appearance and the predicate frequencies of the training split.
+    """Build what is trained, with the vocabularies, appearance and predicate frequencies of the training split.
 
     Args:
         arguments: method, preset, and where to start from.
@@ -40,8 +40,8 @@ def build_model(
     """
     if arguments.lora_rank or arguments.text_model:
         raise CausalVideoError(
-            "a relation model reads no text", found=f"lora_rank={arguments.lora_rank}, text_model={arguments.text_model}",
-            expected="neither", fix="remove them from the recipe",
+            "a relation model reads no text", expected="neither", fix="remove them from the recipe",
+            found=f"lora_rank={arguments.lora_rank}, text_model={arguments.text_model}",
         )  # fmt: skip
     config_class, model_class, processor_class = RELATION_METHODS[arguments.method]
     options = relation_options(data)

@@ -39,7 +39,11 @@ class RelationTrainer(CausalVideoTrainer):
                 "metric_for_best_model", found="accuracy", expected="mAP or mR@4: a pair may have several predicates",
                 fix="add --metric_for_best_model mAP",
             )  # fmt: skip
-        callbacks = [*kwargs.pop("callbacks", ()), OtherPairs(train_dataset), PrototypeStart(train_dataset, data_collator)]
+        callbacks = [
+            *kwargs.pop("callbacks", ()),
+            OtherPairs(train_dataset),
+            PrototypeStart(train_dataset, data_collator),
+        ]
         super().__init__(
             args=args, data_collator=data_collator, train_dataset=train_dataset, callbacks=callbacks,
             **{"compute_metrics": validation_metrics, **kwargs},

@@ -3,10 +3,10 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
-from hf_causal_video.data.relation_world import RelationWorldConfig, generate_relation_world
+from hf_causal_video.data.relation_pair_dataset import relation_world_pairs
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmarks" / "relations_world.py"
 spec = importlib.util.spec_from_file_location("relations_world", SCRIPT)
@@ -15,18 +15,15 @@ bench = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(bench)
 
 
-def test_perfect_judgements_score_a_hundred_and_constant_ones_what_chance_gives() -> None:
-    splits = {name: generate_relation_world(RelationWorldConfig(), name, 400) for name in ("iid", "balanced")}
-    perfect = [torch.eye(20)[splits[name].predicates] for name in ("iid", "balanced")]
-    assert set(bench.measure(*perfect, splits).values()) == {100.0}
-    constant = bench.measure(*[torch.eye(20)[torch.zeros(400, dtype=torch.long)]] * 2, splits)
-    assert constant["mean recall"] == pytest.approx(5) and constant["head"] == pytest.approx(20)
-    assert constant["tail"] == 0
-
-
-def test_average_precision_by_hand() -> None:
-    scores, positive = torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([True, False, True, False])
-    assert bench.average_precision(scores, positive) == pytest.approx((1 + 2 / 3) / 2)
+def test_the_table_of_class_pairs_knows_the_classes_and_nothing_else() -> None:
+    train, balanced = (
+        relation_world_pairs(name, {"train_pairs": 4000, "eval_pairs": 400}) for name in ("train", "balanced")
+    )
+    told = bench.frequency_table(train, balanced)
+    alike = (balanced.track_labels == balanced.track_labels[0]).all(1).numpy()
+    assert np.allclose(told[alike], told[0]) and np.allclose(np.exp(told).sum(1), 1)
+    mine = (train.track_labels == balanced.track_labels[0]).all(1)
+    assert told[0].argmax() == np.bincount(train.labels[mine], minlength=20).argmax()
 
 
 def test_table_and_picture_come_from_the_csv(tmp_path: Path) -> None:
@@ -34,10 +31,14 @@ def test_table_and_picture_come_from_the_csv(tmp_path: Path) -> None:
     rows = []
     for seed in (1, 2):
         for i, name in enumerate(names):
-            numbers = {metric: 10 * i + seed for metric in bench.METRICS}
-            rows.append({"seed": seed, "setting": name, **numbers, "epochs": 1, "cpu_s": 0})
-    table = bench.report(rows)
-    assert "| plain classifier | 11.5 ± 0.7 |" in table and "over plain classifier | 10.0 ± 0.0 |" in table
+            numbers = {metric: str(10 * i + seed) for metric in bench.METRICS}
+            rows.append({"seed": str(seed), "setting": name, **numbers, "epochs": "6", "cpu_s": "0"})
+    more = [{**row, "epochs": "12"} for row in rows if row["setting"] in (bench.BASE, bench.OURS)]
+    table = bench.report(rows + more)
+    assert "| plain classifier | 11.5 ± 0.7 |" in table, "the table is that of the stated number of epochs"
+    assert f"| {bench.OURS}, 6 epochs | 10.0 ± 0.0 |" in table and f"| {bench.OURS}, 12 epochs | 10.0" in table
+    again = [{**rows[0], "mAP": "99"}]
+    assert len(bench.merged(rows, again)) == len(rows) and bench.merged(rows, again)[-1]["mAP"] == "99"
     bench.draw(rows, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 5000
 
