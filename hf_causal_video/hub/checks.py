@@ -51,12 +51,13 @@ class Checkpoint:
         return sorted(self.folder.glob(ADAPTER if self.base else WEIGHTS))
 
 
-def open_checkpoint(folder: str | Path, base: str | None = None) -> Checkpoint:
+def open_checkpoint(folder: str | Path, base: str | None = None, token: str | None = None) -> Checkpoint:
     """Load a checkpoint from a folder and refuse it unless everything in it fits together.
 
     Args:
         folder: what `save_pretrained` or a training run wrote: a whole model with its processor, or adapters.
         base: Hub id of the model the adapters go onto; by default the one they name.
+        token: of the Hub, to read that base; the one you logged in with if None.
 
     Raises:
         CausalVideoError: no checkpoint, weights that are missing, unknown, torn or not finite, a config or a processor
@@ -64,7 +65,7 @@ def open_checkpoint(folder: str | Path, base: str | None = None) -> Checkpoint:
     """
     folder = Path(folder)
     if (folder / "adapter_config.json").is_file():
-        return _open_adapter(folder, base)
+        return _open_adapter(folder, base, token)
     if base is not None:
         raise CausalVideoError(
             f"{folder} holds no adapters", found="--base with a whole model",
@@ -96,28 +97,26 @@ def open_checkpoint(folder: str | Path, base: str | None = None) -> Checkpoint:
             expected="exactly the weights of the config's network", fix="save model and config together",
         )  # fmt: skip
     _check_finite(folder, dict(model.state_dict()))
-    processor = _loaded(
-        folder, "the processor", lambda: processor_class.from_pretrained(folder, local_files_only=True)
-    )
+    processor = _processor(folder, processor_class)
     checkpoint = Checkpoint(folder, method, model.eval(), processor, folder)
     _check_match(checkpoint)
     return checkpoint
 
 
-def _open_adapter(folder: Path, base: str | None) -> Checkpoint:
+def _open_adapter(folder: Path, base: str | None, token: str | None) -> Checkpoint:
     """Adapters: they must name a base on the Hub, fit onto it, and have their processor beside or above them."""
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors.torch import load_file
     from transformers import AutoModel
 
     _check_weight_files(folder, ADAPTER)
-    base = base or json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    base = base or _read(folder / "adapter_config.json").get("base_model_name_or_path")
     if not base or Path(base).exists() or base.count("/") != 1:
         raise CausalVideoError(
             f"the adapters in {folder}", found=f"base {base!r}", expected="the Hub id of the model they go onto",
             fix="push the base, then name it: --base org/base; or push the run's own folder, where they are merged",
         )  # fmt: skip
-    bare = _loaded(folder, f"the base {base}", lambda: AutoModel.from_pretrained(base))
+    bare = _loaded(folder, f"the base {base}", lambda: AutoModel.from_pretrained(base, token=token))
     if bare.config.model_type not in METHODS | RELATION_METHODS:
         raise CausalVideoError(
             f"the base {base}", found=f"model_type {bare.config.model_type}", expected="a method of this package",
@@ -133,7 +132,7 @@ def _open_adapter(folder: Path, base: str | None) -> Checkpoint:
     _check_finite(folder, stored)
     run = folder if (folder / "processor_config.json").is_file() else folder.parent
     processor_class = (METHODS | RELATION_METHODS)[bare.config.model_type][2]
-    processor = _loaded(run, "the processor", lambda: processor_class.from_pretrained(run, local_files_only=True))
+    processor = _processor(run, processor_class)
     checkpoint = Checkpoint(folder, bare.config.model_type, wrapped.get_base_model().eval(), processor, run, base)
     _check_match(checkpoint)
     return checkpoint
@@ -145,19 +144,27 @@ def _method(folder: Path) -> str:
             "no checkpoint to push", found=f"no config.json in {folder}", expected="a folder with model and processor",
             fix="name the --output_dir of a training run, or save both with save_pretrained",
         )  # fmt: skip
-    try:
-        method = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CausalVideoError(
-            f"config.json of {folder} cannot be read", found=repr(error), expected="JSON with a model_type",
-            fix="save the model again",
-        ) from error  # fmt: skip
+    method = _read(folder / "config.json").get("model_type")
     if method not in METHODS | RELATION_METHODS:
         raise CausalVideoError(
             f"{folder} is no model of this package", found=f"model_type {method!r}",
             expected=", ".join(METHODS | RELATION_METHODS), fix="push it with its own library",
         )  # fmt: skip
     return method
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CausalVideoError(
+            f"{path} cannot be read", found=str(error), expected="JSON", fix="save it again"
+        ) from error
+    if not isinstance(read, dict):
+        raise CausalVideoError(
+            f"{path} cannot be read", found=type(read).__name__, expected="fields", fix="save it again"
+        )
+    return read
 
 
 def _check_weight_files(folder: Path, pattern: str) -> None:
@@ -176,6 +183,15 @@ def _check_weight_files(folder: Path, pattern: str) -> None:
             raise CausalVideoError(
                 f"{file} cannot be read", found=str(error), expected="a whole safetensors file", fix="save it again"
             ) from error
+
+
+def _processor(folder: Path, processor_class: Any) -> Any:
+    if not (folder / "processor_config.json").is_file():
+        raise CausalVideoError(
+            f"no processor in {folder}", found="no processor_config.json", expected="the processor of this model",
+            fix="save it beside the model: processor.save_pretrained",
+        )  # fmt: skip
+    return _loaded(folder, "the processor", lambda: processor_class.from_pretrained(folder, local_files_only=True))
 
 
 def _check_finite(folder: Path, state: dict[str, Any]) -> None:

@@ -97,7 +97,7 @@ def push_checkpoint(
             f"pushing {'a private repository ' if private else ''}to {repo_id}", found="no token",
             expected="a token that may write", fix="log in with `hf auth login`, or set HF_TOKEN",
         )  # fmt: skip
-    checkpoint = open_checkpoint(folder, base)
+    checkpoint = open_checkpoint(folder, base, token)
     files = repository_files(checkpoint, repo_id, license_id)
     check_private(files, (token,))
     sizes = {name: part.stat().st_size if isinstance(part, Path) else len(part) for name, part in files.items()}

@@ -7,6 +7,7 @@ than the weights and name this folder.
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,21 +55,17 @@ def read_results(run: str | Path) -> list[Result]:
     """
     run = Path(run)
     results: list[Result] = []
-    if (run / RUN_FILE).is_file():
-        card = _read(run / RUN_FILE)
-        bound = _check_weights(run / RUN_FILE, card, run)
-        dataset = dataset_name(card)
-        for line in card.get("metrics", []):
-            chosen = line["role"] != "test"
-            results.append(Result(dataset, line["split"], line["name"], line["value"], chosen, bound))
-    for file in sorted(run.glob("evaluation/*/metrics.json")):
+    for file in [*run.glob(RUN_FILE), *sorted(run.glob("evaluation/*/metrics.json"))]:
         report = _read(file)
-        bound = _check_weights(file, report, run)
-        dataset = Path(report["dataset"]).name if Path(report["dataset"]).is_absolute() else report["dataset"]
-        known = {(one.dataset, one.split, one.metric) for one in results}
-        for metric, value in report["metrics"].items():
-            if (dataset, report["split"], metric) not in known:
-                results.append(Result(dataset, report["split"], metric, value, False, bound))
+        bound, known = _check_weights(file, report, run), {(one.dataset, one.split, one.metric) for one in results}
+        try:
+            found = [Result(*line, bound) for line in _lines(file, report)]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CausalVideoError(
+                f"{file} is no report of a run", found=f"{type(error).__name__}: {error}",
+                expected="what training or hf-causal-video evaluate wrote", fix="evaluate again, or remove the file",
+            ) from error  # fmt: skip
+        results += [one for one in found if (one.dataset, one.split, one.metric) not in known]
     if bad := [one for one in results if not math.isfinite(one.value)]:
         raise CausalVideoError(
             f"results of {run}", found=f"{bad[0].metric} = {bad[0].value} on {bad[0].split}",
@@ -76,6 +73,18 @@ def read_results(run: str | Path) -> list[Result]:
             fix="evaluate again",
         )  # fmt: skip
     return sorted(results, key=lambda one: one.chosen)
+
+
+def _lines(file: Path, report: dict[str, Any]) -> list[tuple[str, str, str, float, bool]]:
+    """Dataset, split, metric and value of each number in a report, and whether the checkpoint was chosen by it."""
+    if file.name == RUN_FILE:
+        dataset = dataset_name(report)
+        return [
+            (dataset, str(line["split"]), str(line["name"]), float(line["value"]), line["role"] != "test")
+            for line in report.get("metrics", [])
+        ]
+    dataset = without_paths(str(report["dataset"]))
+    return [(dataset, str(report["split"]), name, float(value), False) for name, value in report["metrics"].items()]
 
 
 def read_run(run: str | Path) -> dict[str, Any]:
@@ -108,14 +117,14 @@ def without_paths(value: Any) -> Any:
     """The same plain data with every absolute path cut to its last name.
 
     Example:
-        >>> without_paths({"features": "/data/nextqa/features", "dataset": {"train": "train.csv"}, "seed": 0})
+        >>> without_paths({"features": "/data/nextqa/features/", "dataset": {"train": "train.csv"}, "seed": 0})
         {'features': 'features', 'dataset': {'train': 'train.csv'}, 'seed': 0}
     """
     if isinstance(value, dict):
         return {key: without_paths(part) for key, part in value.items()}
     if isinstance(value, list):
         return [without_paths(part) for part in value]
-    return Path(value).name if isinstance(value, str) and is_path(value) else value
+    return re.split(r"[\\/]", value.rstrip("\\/"))[-1] if isinstance(value, str) and is_path(value) else value
 
 
 def is_path(text: str) -> bool:
@@ -127,17 +136,22 @@ def dataset_name(card: dict[str, Any]) -> str:
     """What a run was trained on, in one word or a Hub id."""
     dataset, preset = card.get("dataset"), str(card.get("preset", ""))
     if isinstance(dataset, str):
-        return Path(dataset).name if is_path(dataset) else dataset
+        return without_paths(dataset)
     return preset.removeprefix("official-") if preset.startswith("official-") else "own questions"
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        report = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise CausalVideoError(
             f"{path} cannot be read", found=str(error), expected="the JSON that a run wrote", fix="evaluate again"
         ) from error
+    if not isinstance(report, dict):
+        raise CausalVideoError(
+            f"{path} is no report of a run", found=type(report).__name__, expected="fields", fix="evaluate again"
+        )
+    return report
 
 
 def _check_weights(path: Path, report: dict[str, Any], run: Path) -> bool:

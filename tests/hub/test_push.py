@@ -93,7 +93,8 @@ def test_a_push_is_one_commit_of_what_a_stranger_needs(hub, run):
         ".gitattributes", "README.md", "config.json", "model.safetensors", "processor_config.json", "recipe.yaml",
         "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
-    assert files["model.safetensors"] == (run / "model.safetensors").read_bytes() in hub.uploads.values()
+    assert files["model.safetensors"] == (run / "model.safetensors").read_bytes()
+    assert hub.uploads[weights_digest(run)["model.safetensors"]] == files["model.safetensors"], "the Hub's own hash"
     config = json.loads(files["config.json"])
     for place in [
         *config["auto_map"].values(),
@@ -229,6 +230,13 @@ BAD = {
     "a config that is no JSON": (lambda run: (run / "config.json").write_text("{"), "cannot be read"),
     "architectures of another": (rewrite("config.json", architectures=["Other"]), "architectures"),
     "another vocabulary of answers": (rewrite("processor_config.json", answer_vocabulary=["red"]), "1 answers"),
+    "a config that is no object": (lambda run: (run / "config.json").write_text("[]"), "found list"),
+    "no settings of the processor": (lambda run: (run / "processor_config.json").unlink(), "no processor_config.json"),
+    "a report without a split": (rewrite("card_data.json", metrics=[{"name": "Acc"}]), "is no report of a run"),
+    "a report that is a list": (lambda run: (run / "card_data.json").write_text("[]"), "is no report of a run"),
+    "a result in words": (rewrite("evaluation/nextqa-test/metrics.json", metrics={"Acc": "good"}), "is no report"),
+    "a recipe that is no YAML": (lambda run: (run / "recipe.yaml").write_text("a: [1"), "recipe.yaml cannot be read"),
+    "a recipe of one word": (lambda run: (run / "recipe.yaml").write_text("transtr"), "recipe.yaml cannot be read"),
     "no processor": (lambda run: (run / "tokenizer.json").unlink(), "processor"),
     "trained again since": (train_again, "measured on other weights"),
     "a report of another checkpoint": (copy_a_report, "does not say which weights"),
