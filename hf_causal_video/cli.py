@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _verbs() -> dict:
     from hf_causal_video.app import add_app_arguments, run_app
     from hf_causal_video.evidence.selection.command import add_select_arguments, run_select
-    from hf_causal_video.features import extract, track_set
+    from hf_causal_video.features import extract, legacy_command, track_set
     from hf_causal_video.hub import push
     from hf_causal_video.relation_command import add_relations_arguments, run_relations
     from hf_causal_video.stress_command import add_stress_arguments, run_stress
@@ -48,6 +48,11 @@ def _verbs() -> dict:
 
     return {
         "extract": ("Turn a folder of videos into a feature set.", extract.add_arguments, extract.run),
+        "import": (
+            "Turn old HDF5 feature files into a feature set.",
+            legacy_command.add_arguments,
+            legacy_command.run,
+        ),
         "track": ("Turn a folder of videos into a track set, for relations.", track_set.add_arguments, track_set.run),
         "evaluate": ("Measure a checkpoint on a benchmark.", evaluate.add_arguments, evaluate.run),
         "answer": ("Ask a checkpoint about one clip.", _add_answer, _answer),

@@ -114,6 +114,24 @@ def build_feature_set(
     return report
 
 
+def print_report(report: ExtractionReport) -> None:
+    """Print what was done, once for all processes.
+
+    Raises:
+        CausalVideoError: the set holds no video.
+    """
+    if not start_processes().is_main_process:
+        return
+    print(report)
+    if not report.written and not report.kept:
+        raise CausalVideoError(
+            "no video could be read",
+            found=f"{len(report.failed)} failed",
+            expected="at least one feature row",
+            fix=f"see {report.output / 'failed.json'}",
+        )
+
+
 def _bar(video_ids: list[str], label: str, show: bool) -> Iterable[str]:
     from tqdm import tqdm
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features.build import ExtractionReport, build_feature_set
+from hf_causal_video.features.build import ExtractionReport, build_feature_set, print_report
 from hf_causal_video.features.extractor import VideoFeatureExtractor
 from hf_causal_video.features.frames import LAYERS, FrameEncoder
 from hf_causal_video.features.objects import ObjectEncoder
@@ -162,13 +162,4 @@ def run(args: argparse.Namespace) -> None:
     report = extract_folder(
         videos, args.output, args.frame_model, args.object_model, args.sampling, args.num_objects, **options
     )
-    if not start_processes().is_main_process:
-        return
-    print(report)
-    if not report.written and not report.kept:
-        raise CausalVideoError(
-            "no video could be read",
-            found=f"{len(report.failed)} failed",
-            expected="at least one feature row",
-            fix=f"see {Path(args.output) / 'failed.json'}",
-        )
+    print_report(report)

@@ -3,14 +3,20 @@
 Training reads one row a video at random, thousands of times; the row of a method with objects weighs 1.3 MB. Two
 sets are written into a temporary folder and every reader gives the same float16 tensors, eight rows at a time, in file
 order and shuffled, in this one process on one thread. Readers take turns, so a busy machine is busy for all of them.
+
+With `--limit` one set is read under RLIMIT_AS, a limit of the address space that is `--limit` MB above what the
+process holds: whatever allocates or maps more of the set than that is refused by the kernel. The limit is shown to
+bite: a reader that keeps its rows, and one that maps the set as `datasets` does, must fail under it.
 """
 
 import argparse
 import csv
 import ctypes
 import gc
+import mmap
 import os
 import platform
+import resource
 import shlex
 import statistics
 import sys
@@ -35,7 +41,7 @@ ARRAYS = ("frame_features", "object_features")
 PACKAGES = ("hf-causal-video", "torch", "pyarrow", "datasets", "numpy")
 EXAMPLES = """examples:
   python scripts/benchmarks/features.py                     # 256 rows of 1.3 MB, 2048 of 64 KB; 1 GB of disk
-  python scripts/benchmarks/features.py --rows 20000        # a set larger than this machine's memory
+  python scripts/benchmarks/features.py --limit 128 --rows 1500   # 2 GB read where 128 MB may be allocated
   python scripts/benchmarks/features.py --quick --output -  # a few seconds, nothing written
 
 columns of the table:
@@ -166,7 +172,7 @@ def measure(row: Row, rows: int, repeats: int) -> Iterator[dict[str, Any]]:
             for ours, theirs in zip(expected, found, strict=True):
                 if not all(torch.equal(ours[name], theirs[name]) for name in row.arrays):
                     raise AssertionError("two readers give other numbers")
-        orders = {"sequential": list(range(count)), "shuffled": np.random.default_rng(0).permutation(count).tolist()}
+        orders = _orders(count)
         passes: dict[tuple[str, str], list[Pass]] = {(name, order): [] for order in orders for name in readers}
         for turn in range(repeats):
             for (name, order), done in passes.items():
@@ -179,6 +185,52 @@ def measure(row: Row, rows: int, repeats: int) -> Iterator[dict[str, Any]]:
             yield {"row": row.name, "reader": name, "order": order, "rows": count, **middle}
 
 
+def limited(rows: int, limit_mb: int) -> dict[str, Any]:
+    """Read a set of 1.3 MB rows, in file order and shuffled, with `limit_mb` of address space to spare."""
+    row = ROWS[0]
+    with tempfile.TemporaryDirectory(prefix="features-benchmark-") as folder:
+        print(f"writing {rows} rows of {row.name}", file=sys.stderr, flush=True)
+        write_set(Path(folder), row, rows)
+        size = sum(path.stat().st_size for path in Path(folder).glob("features/*.parquet")) / 1e6
+        if size < 2 * limit_mb:
+            raise SystemExit(f"the set has {size:.0f} MB; for a limit of {limit_mb} MB it must be twice as large")
+        store = FeatureStore.open(Path(folder))
+        store.get_many(store.video_ids[: 2 * BATCH])
+        release()
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (held + limit_mb * 10**6, resource.RLIM_INFINITY))
+        passes = {}
+        ids: list[str] = store.video_ids
+
+        def by_store(numbers: list[int]) -> list[Any]:
+            return store.get_many(ids[number] for number in numbers)
+
+        for order, numbers in _orders(rows).items():
+            passes[order] = read_once(by_store, numbers)
+        controls = {"keeps its rows": lambda: list(store), "maps the set": lambda: _map(Path(folder))}
+        for name, control in controls.items():
+            try:
+                control()
+            except (MemoryError, OSError, RuntimeError):
+                release()
+            else:
+                raise AssertionError(f"the limit does not bite: a reader that {name} gets through")
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    return {"set_mb": size, "limit_mb": limit_mb, "rows": rows, "passes": passes}
+
+
+def _map(folder: Path) -> list[mmap.mmap]:
+    maps = []
+    for path in sorted(folder.glob("features/*.parquet")):
+        with path.open("rb") as file:
+            maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    return maps
+
+
+def _orders(count: int) -> dict[str, list[int]]:
+    return {"sequential": list(range(count)), "shuffled": np.random.default_rng(0).permutation(count).tolist()}
+
+
 def main() -> None:
     """Measure, print a table and write the CSV."""
     parser = argparse.ArgumentParser(
@@ -187,12 +239,21 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="rows of 1.3 MB (64 KB: eight times as many); default 256")
     parser.add_argument("--repeats", type=int, help="passes of which the median is taken; default 5")
     parser.add_argument("--quick", action="store_true", help="16 rows and one pass, where nothing else is said")
+    parser.add_argument("--limit", type=int, metavar="MB", help="read one set under a limit of memory; no CSV")
     parser.add_argument("--output", default=str(RESULTS), help=f"CSV, '-' for none; default results/{RESULTS.name}")
     args = parser.parse_args()
     rows, repeats = args.rows or (16 if args.quick else 256), args.repeats or (1 if args.quick else 5)
     if rows < 1 or repeats < 1:
         parser.error("--rows and --repeats start at 1")
     torch.set_num_threads(1)
+    if args.limit is not None:
+        result = limited(args.rows or 1500, args.limit)
+        print("a set of {set_mb:.0f} MB ({rows} rows), {limit_mb} MB of address space to spare".format(**result))
+        for order, found in result["passes"].items():
+            print(f"{order:12}{found.rows_per_second:9.0f} rows/s{found.rows_per_cpu_second:9.0f} rows/CPU s"
+                  f"{found.own_mb:7.0f} MB own{found.mapped_mb:7.0f} MB mapped")  # fmt: skip
+        print("under the same limit a reader that keeps its rows fails, and one that maps the set")
+        return
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     datasets.disable_progress_bars()

@@ -1,5 +1,6 @@
 """Laws of the HDF5 readers: rows are joined by id, nothing is guessed, the two-clip trap is repeated only as asked."""
 
+import json
 import sys
 
 import numpy as np
@@ -127,3 +128,37 @@ def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(CausalVideoError, match="pip install h5py"):
         import_app_mot(file, tmp_path / "set", card(4), 1.0)
+
+
+def test_the_command_imports_and_says_what_is_missing(transtr, capsys):
+    from hf_causal_video.cli import main
+
+    folder, frames, *_, provenance, sizes = transtr
+    (folder / "card.json").write_text(json.dumps(provenance.to_dict()))
+    (folder / "sizes.csv").write_text("video,width,height\nv1,640,480\nv2,640,480\n")
+    (folder / "seconds.json").write_text('{"v1": 32.0, "v2": 32.0}')
+    files = [str(folder / "frames.h5"), str(folder / "objects.h5")]
+    command = ["import", "transtr", *files, "--provenance", str(folder / "card.json"), "--no-progress"]
+    given = ["--durations", str(folder / "seconds.json"), "--sizes", str(folder / "sizes.csv")]
+    assert main([*command, *given, "--output", str(folder / "set")]) == 0
+    assert "2 videos written" in capsys.readouterr().out
+    import_transtr(
+        folder / "frames.h5", folder / "objects.h5", folder / "same", provenance, 32.0, sizes, progress=False
+    )
+    names = ("features/train-00000.parquet", "provenance.json", "README.md")
+    assert all((folder / "set" / name).read_bytes() == (folder / "same" / name).read_bytes() for name in names)
+    wrong = [
+        (["--durations", "32"], "without picture sizes"),
+        (["--durations", str(folder / "card.json")], "number(s) above zero"),
+        (["--durations", str(folder / "absent.json")], "cannot be read"),
+        (["--durations", "32", "--sizes", str(folder / "seconds.json")], "2 number(s) above zero"),
+    ]
+    for options, words in wrong:
+        assert main([*command, *options, "--output", str(folder / "other")]) == 2
+        assert words in capsys.readouterr().err
+    command[1] = "app-mot"
+    assert main([*command, *given, "--output", str(folder / "other")]) == 2
+    assert "found 2; expected one file with both side by side" in capsys.readouterr().err
+    alone = ["import", "app-mot", files[0], "--provenance", str(folder / "seconds.json"), "--durations", "1"]
+    assert main([*alone, "--output", str(folder / "other")]) == 2
+    assert "provenance does not have the expected fields" in capsys.readouterr().err
