@@ -68,7 +68,8 @@ def architecture(config: PreTrainedConfig, parameters: int) -> str:
         parameters: how many weights it has.
     """
     text = getattr(config, "text_config", None)
-    rows = [("parameters", f"{parameters:,}")]
+    alone = " without a text encoder" if hasattr(config, "text_config") and text is None else ""
+    rows = [(f"parameters{alone}", f"{parameters:,}")]
     if text is not None:
         layers = getattr(text, "num_hidden_layers", "?")
         rows.append(("text encoder", f"{text.model_type}, {layers} layers of width {text.hidden_size}"))
