@@ -148,6 +148,36 @@ def test_published_settings(name, kept, rates, schedule, batch, epochs):
     assert (training.weight_decay, training.max_grad_norm, training.seed) == (1e-3, 0.0, 999)
 
 
+@pytest.mark.parametrize(
+    ("name", "rate", "decay", "batch", "epochs"),
+    [
+        ("igv_msvdqa_hga", 1e-4, 0.0, 256, 60),
+        ("igv_msrvttqa_hga", 1e-4, 0.0, 256, 40),
+        ("eigv_nextqa_hga", 5e-5, 0.0, 128, 35),
+        ("eigv_nextqa_comem", 5e-5, 0.0, 128, 35),
+        ("eigv_nextqa_mspan", 5e-5, 0.0, 128, 35),
+        ("eigv_msvdqa_hga", 1e-4, 0.0, 256, 100),
+        ("eigv_msvdqa_comem", 1e-4, 0.0, 256, 100),
+        ("eigv_msvdqa_mspan", 1e-4, 5e-6, 128, 45),
+        ("eigv_msrvttqa_hga", 1e-4, 0.0, 256, 70),
+        ("eigv_msrvttqa_comem", 1e-4, 0.0, 256, 100),
+        ("eigv_msrvttqa_mspan", 1e-4, 5e-6, 128, 40),
+    ],
+)
+def test_published_settings_of_grounding(name, rate, decay, batch, epochs):
+    """As the tables of the released scripts state them; the preset is the recipe's own combination."""
+    model, data, training = parse("--config", name, "--features", "f", "--annotations", "a")
+    method, dataset, backbone = name.split("_")
+    assert (model.method, model.preset, data.dataset) == (method, f"official-{dataset}-{backbone}", dataset)
+    assert METHODS[method][0].preset(model.preset).backbone == backbone
+    assert (training.learning_rate, training.weight_decay) == (rate, decay)
+    assert (training.per_device_train_batch_size, training.num_train_epochs) == (batch, epochs)
+    assert (training.lr_scheduler_type, training.lr_scheduler_kwargs) == (
+        "reduce_lr_on_plateau", {"factor": 0.5, "patience": 5},
+    )  # fmt: skip
+    assert (training.max_grad_norm, training.seed) == (0.0, 999)
+
+
 def test_a_resolved_recipe_repeats_the_run(tmp_path: Path):
     path = write_recipe(
         tmp_path / "r.yaml", lr_scheduler_type="multistep", lr_scheduler_kwargs={"milestones": [1], "gamma": 0.5},
