@@ -32,17 +32,26 @@ class CausalSelector(FrameSelector):
         extractor: turns frames and their seconds into features, see `VideoFeatureExtractor`; by default the one that
             the checkpoint's `feature_provenance` names, loaded with the first clip.
         sampling: which moments are candidates; by default those the model was trained on.
+        scene_s: as in `FrameSelector`.
     """
 
-    def __init__(self, model: Any, processor: Any, extractor: Callable | None = None, sampling: str | None = None):
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        extractor: Callable | None = None,
+        sampling: str | None = None,
+        scene_s: float = 0.0,
+    ):
         provenance = getattr(getattr(model, "config", None), "feature_provenance", None) or {}
-        super().__init__(sampling or getattr(extractor, "sampling", None) or provenance.get("sampling", "uniform-64"))
+        sampling = sampling or getattr(extractor, "sampling", None) or provenance.get("sampling", "uniform-64")
+        super().__init__(sampling, scene_s)
         self.model, self.processor = model, processor
         self._extractor: Any = extractor
 
     @classmethod
     def from_pretrained(
-        cls, checkpoint: str | Path, device: str = "cpu", sampling: str | None = None
+        cls, checkpoint: str | Path, device: str = "cpu", sampling: str | None = None, scene_s: float = 0.0
     ) -> "CausalSelector":
         """Load a checkpoint folder or Hub id with its processor."""
         from transformers import AutoModel, AutoProcessor
@@ -50,7 +59,7 @@ class CausalSelector(FrameSelector):
         import hf_causal_video.models  # noqa: F401  (teaches the Auto classes)
 
         model = AutoModel.from_pretrained(str(checkpoint)).to(device).eval()
-        return cls(model, AutoProcessor.from_pretrained(str(checkpoint)), sampling=sampling)
+        return cls(model, AutoProcessor.from_pretrained(str(checkpoint)), sampling=sampling, scene_s=scene_s)
 
     @torch.inference_mode()
     def rank(self, clip: Clip, question: str, choices: Sequence[str] | None) -> Ranking:

@@ -1,7 +1,7 @@
-"""From a score for each frame to the frames themselves: four rules, and the record of what was chosen.
+"""From a score for each frame to the frames themselves, and the record of what was chosen.
 
-Why four: evenly and at random are what a causal choice must beat; the best scores alone often lie next to each other
-and show one moment eight times, so the fourth rule pays for difference too.
+Why more than one rule: even spacing is what a choice must beat; the best scores alone may lie on stray frames, so they
+may be judged with their scene; or lie side by side and show one moment eight times, so difference may be paid for.
 """
 
 import math
@@ -59,6 +59,26 @@ def best(scores: np.ndarray, count: int) -> np.ndarray:
         [1, 2, 3]
     """
     return np.argsort(-scores, kind="stable")[:count]
+
+
+def over_scenes(scores: np.ndarray, times_s: np.ndarray, scene_s: float) -> np.ndarray:
+    """Each frame judged with those around it: the mean score within `scene_s / 2` seconds on either side.
+
+    An event lasts longer than a frame, so a frame beside several good ones is better evidence than a lone peak.
+
+    Args:
+        scores: (T,), -inf where a frame may not be chosen; it is left out of the means and stays so.
+        times_s: (T,) increasing.
+        scene_s: width in seconds.
+
+    Example:
+        >>> over_scenes(np.array([9.0, 0.0, 0.0, 6.0, 6.0, 6.0]), np.arange(6.0), 2.0).tolist()
+        [4.5, 3.0, 2.0, 4.0, 6.0, 6.0]
+    """
+    near = np.abs(times_s[:, None] - times_s) <= scene_s / 2  # (T, T)
+    near &= np.isfinite(scores)
+    total = near @ np.where(np.isfinite(scores), scores, 0.0)
+    return np.where(np.isfinite(scores), total / np.maximum(near.sum(1), 1), -np.inf)
 
 
 def best_and_different(scores: np.ndarray, vectors: np.ndarray, count: int, diversity: float = 0.5) -> np.ndarray:

@@ -30,13 +30,18 @@ def add_select_arguments(parser: argparse.ArgumentParser) -> None:
     budget.add_argument("--tokens", type=int, help="as many frames as fit into this many visual tokens of --vlm")
     parser.add_argument("--vlm", help="processor of a video language model, for --tokens")
     parser.add_argument("--candidates", help="moments looked at, such as uniform-64 or fps-1")
+    parser.add_argument(
+        "--scene", type=float, default=0.0, metavar="S", help="judge each frame with the S s around it"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the selector random")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument("--png", type=Path, help="write a picture of the choice")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
 
 
-def make_selector(name: str, checkpoint: str, candidates: str | None = None, device: str = "cpu", seed: int = 0):
+def make_selector(
+    name: str, checkpoint: str, candidates: str | None = None, device: str = "cpu", seed: int = 0, scene_s: float = 0.0
+):
     """A selector by name.
 
     Args:
@@ -45,6 +50,7 @@ def make_selector(name: str, checkpoint: str, candidates: str | None = None, dev
         candidates: see `FrameSelector`; None for the selector's own.
         device: where its network runs.
         seed: of "random".
+        scene_s: of "causal", "similarity" and "spread", see `FrameSelector`.
 
     Example:
         >>> type(make_selector("uniform", "")).__name__
@@ -53,11 +59,11 @@ def make_selector(name: str, checkpoint: str, candidates: str | None = None, dev
     from hf_causal_video.evidence import selection
 
     if name == "causal":
-        return selection.CausalSelector.from_pretrained(checkpoint, device, candidates)
+        return selection.CausalSelector.from_pretrained(checkpoint, device, candidates, scene_s)
     candidates = candidates or "uniform-64"
     if name in ("similarity", "spread"):
         encoder = selection.DualEncoder(checkpoint, device=device)
-        return selection.SimilaritySelector(encoder, 0.5 if name == "spread" else 0.0, candidates)
+        return selection.SimilaritySelector(encoder, 0.5 if name == "spread" else 0.0, candidates, scene_s)
     return selection.UniformSelector(candidates) if name == "uniform" else selection.RandomSelector(seed, candidates)
 
 
@@ -70,7 +76,7 @@ def run_select(args: argparse.Namespace) -> None:
             "a budget in tokens", found="no --vlm", expected="the model whose tokens are counted",
             fix="add --vlm with a folder or Hub id, or use --frames",
         )  # fmt: skip
-    selector = make_selector(args.selector, args.checkpoint, args.candidates, args.device, args.seed)
+    selector = make_selector(args.selector, args.checkpoint, args.candidates, args.device, args.seed, args.scene)
     clip = Clip.read(args.video, sampling=selector.sampling)
     budget: int | TokenBudget = args.frames
     if args.tokens is not None:

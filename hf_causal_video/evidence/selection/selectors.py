@@ -16,7 +16,14 @@ from torch import Tensor
 
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.evidence.selection.budget import TokenBudget
-from hf_causal_video.evidence.selection.choice import Selection, best, best_and_different, check_count, evenly
+from hf_causal_video.evidence.selection.choice import (
+    Selection,
+    best,
+    best_and_different,
+    check_count,
+    evenly,
+    over_scenes,
+)
 from hf_causal_video.evidence.selection.clip import Clip
 
 
@@ -35,12 +42,15 @@ class FrameSelector:
 
     Args:
         sampling: which moments of a file, or of more frames than that, are candidates, see `decode_video`.
+        scene_s: judge each frame with the seconds around it, see `over_scenes`; 0 judges it alone.
     """
 
     needs_question = True
 
-    def __init__(self, sampling: str = "uniform-64"):
-        self.sampling = sampling
+    def __init__(self, sampling: str = "uniform-64", scene_s: float = 0.0):
+        if not 0 <= scene_s < np.inf:
+            raise CausalVideoError("scene", found=scene_s, expected="seconds, 0 or more", fix="try 5")
+        self.sampling, self.scene_s = sampling, scene_s
 
     def rank(self, clip: Clip, question: str, choices: Sequence[str] | None) -> Ranking:
         """Score the T candidates of a clip."""
@@ -85,6 +95,11 @@ class FrameSelector:
                 fix="check the features of this clip for NaN, and that the model was trained",
             )
         count = check_count(fits, int(np.isfinite(scores).sum()))
+        if self.scene_s:
+            scores = over_scenes(scores, clip.times_s, self.scene_s)
+            ranking = ranking._replace(
+                scores=scores, reason=f"{ranking.reason}, with the {self.scene_s:g} s around each"
+            )
         ranked = self.order(ranking, count)
         chosen = np.sort(ranked)
         return Selection(
@@ -159,7 +174,7 @@ class SimilaritySelector(FrameSelector):
         encoder: a `DualEncoder`, or anything with its two methods. Of features only the width can be checked: they
             must be vectors of the encoder's joint space.
         diversity: 0 takes the most similar frames, more spreads them, at most 1.
-        sampling: as in `FrameSelector`.
+        sampling, scene_s: as in `FrameSelector`.
 
     Example:
         >>> class Encoder:
@@ -170,8 +185,8 @@ class SimilaritySelector(FrameSelector):
         [1]
     """
 
-    def __init__(self, encoder: Any, diversity: float = 0.0, sampling: str = "uniform-64"):
-        super().__init__(sampling)
+    def __init__(self, encoder: Any, diversity: float = 0.0, sampling: str = "uniform-64", scene_s: float = 0.0):
+        super().__init__(sampling, scene_s)
         if not 0 <= diversity <= 1:
             raise CausalVideoError("diversity", found=diversity, expected="0 to 1", fix="try 0.5")
         self.encoder, self.diversity = encoder, float(diversity)

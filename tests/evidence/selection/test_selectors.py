@@ -20,7 +20,7 @@ from hf_causal_video.evidence.selection import (
     SimilaritySelector,
     UniformSelector,
 )
-from hf_causal_video.evidence.selection.choice import best_and_different
+from hf_causal_video.evidence.selection.choice import best_and_different, over_scenes
 from hf_causal_video.models import VideoQAOutput
 from hf_causal_video.models.backbone import BackboneForVideoQuestionAnswering
 from hf_causal_video.models.eigv import EIGVForVideoQuestionAnswering
@@ -236,6 +236,32 @@ def test_spread_avoids_a_copy_that_similarity_takes():
     near = SimilaritySelector(Words()).select(frames, QUESTION, 2, timestamps_s=range(4))
     wide = SimilaritySelector(Words(), 0.5).select(frames, QUESTION, 2, timestamps_s=range(4))
     assert near.frame_indices == [0, 1] and wide.frame_indices == [0, 2]
+
+
+def test_a_scene_of_good_frames_beats_a_lone_peak_and_a_scene_of_no_width_is_the_frame_itself(causal, features):
+    frames = torch.tensor([[0.9, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0.6, 1, 0, 0], [0.6, 1, 0, 0], [0.6, 1, 0, 0]])
+    alone = SimilaritySelector(Words()).select(frames, QUESTION, 1, timestamps_s=range(6))
+    scene = SimilaritySelector(Words(), scene_s=2.0).select(frames, QUESTION, 1, timestamps_s=range(6))
+    assert alone.frame_indices == [0] and scene.frame_indices == [4] and "with the 2 s around each" in scene.reason
+    narrow = CausalSelector(causal.model, causal.processor, scene_s=0.5).select(
+        features, QUESTION, 5, timestamps_s=TIMES
+    )
+    assert narrow.ranked == causal.select(features, QUESTION, 5, timestamps_s=TIMES).ranked
+    with pytest.raises(CausalVideoError, match="scene"):
+        UniformSelector(scene_s=-1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 20), st.integers(0, 2**16), st.floats(0.0, 40.0))
+def test_scenes_stay_within_the_scores_and_padding_stays_out(total, seed, width):
+    draw = np.random.default_rng(seed)
+    scores, times = draw.standard_normal(total), np.cumsum(draw.random(total) + 0.1)
+    scores[draw.random(total) < 0.2] = -np.inf
+    real = np.isfinite(scores)
+    found = over_scenes(scores, times, width)
+    assert (np.isfinite(found) == real).all()
+    if real.any():
+        assert found[real].min() >= scores[real].min() - 1e-9 and found[real].max() <= scores[real].max() + 1e-9
 
 
 def test_of_more_frames_than_moments_those_on_screen_are_candidates():
