@@ -68,9 +68,10 @@ class RelationSegments(torch.utils.data.Dataset):
         self.object_classes, self.predicates = list(object_classes), list(predicates)
         self.segment_frames = segment_frames
         self.video_ids: list[str] = rows["video_id"][:]
-        if not self.video_ids or tracks is not None and (missing := [v for v in self.video_ids if v not in tracks]):
+        missing = [] if tracks is None else [video_id for video_id in self.video_ids if video_id not in tracks]
+        if not self.video_ids or missing:
             raise CausalVideoError(
-                "annotated videos", found=f"{len(self.video_ids)}, without tracks {missing[:3] if tracks else 0}",
+                "annotated videos", found=f"{len(self.video_ids)}, without tracks {missing[:3]}",
                 expected="one or more, with tracks for each", fix="track the videos that are missing",
             )  # fmt: skip
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers see it move

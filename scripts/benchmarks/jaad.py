@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from hf_causal_video.data.jaad import CAR_STATES, JAAD_LABELS, JAAD_SPLITS, JaadWindows, read_jaad
+from hf_causal_video.evaluation.relation_pairs import pair_metrics
 from hf_causal_video.models.ivrd import IVRDConfig, IVRDForVideoRelationDetection
 from hf_causal_video.version import __version__
 
@@ -97,31 +98,10 @@ def predict(model: IVRDForVideoRelationDetection, data: JaadWindows, inputs: str
     return torch.cat([model(**shown(data, index, inputs)).predicate_logits for index in rows]).numpy()
 
 
-def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Area under precision over recall, by steps; windows of equal score share a step.
-
-    Example:
-        >>> average_precision(np.array([0.9, 0.5, 0.5, 0.1]), np.array([1, 1, 0, 0]))
-        0.8333333333333333
-    """
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of each run of equal scores
-    hits = np.cumsum(truth[order])[last]
-    return float((np.diff(hits, prepend=0) * hits / (last + 1)).sum() / hits[-1])
-
-
 def measure(logits: np.ndarray, labels: np.ndarray, rarest: Sequence[int]) -> dict[str, float]:
     """The four measures in percent; labels (n, P) without a window are left out of the means."""
-    present = np.flatnonzero(labels.any(0)).tolist()
-    places = (-logits).argsort(1, kind="stable").argsort(1)
-    precision = {p: average_precision(logits[:, p], labels[:, p]) for p in present}
-    recall = {p: float((places[labels[:, p] > 0, p] < BEST).mean()) for p in present}
-    means = [
-        100 * statistics.fmean(values[p] for p in present if p in which)
-        for values in (precision, recall)
-        for which in (present, rarest)
-    ]
-    return dict(zip(COLUMNS[-4:], means, strict=True))
+    found = pair_metrics(logits, labels, {"rarest": rarest}, BEST)
+    return dict(zip(COLUMNS[-4:], (found[k] for k in ("mAP", "rarest mAP", f"mR@{BEST}", "rarest")), strict=True))
 
 
 def main() -> None:

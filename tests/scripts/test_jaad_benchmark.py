@@ -33,16 +33,6 @@ def test_a_number_added_to_a_label_moves_recall_and_never_precision(benchmark):
     assert two["mR@4_rarest5"] < 10 < one["mR@4_rarest5"]
 
 
-def test_average_precision_is_that_of_sklearn(benchmark):
-    metrics = pytest.importorskip("sklearn.metrics")
-    rng = np.random.default_rng(1)
-    for _ in range(20):
-        scores, truth = rng.integers(0, 6, 30) / 5, rng.random(30) < 0.4
-        assert benchmark.average_precision(scores, truth) == pytest.approx(
-            metrics.average_precision_score(truth, scores)
-        )
-
-
 def test_it_teaches_and_leaves_a_table(tmp_path):
     events = [
         {"nod": "nodding"},

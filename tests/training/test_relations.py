@@ -249,3 +249,90 @@ def test_a_part_of_the_videos_can_be_held_out(films: dict[str, str]):
     assert list(first) + list(rest) == list(whole) and len(first) == 2
     with pytest.raises(CausalVideoError, match="0 videos|no video"):
         read_rows(films["train"] + "[:1%]")
+
+
+def odd_row(
+    name: str, tracks: list[tuple[int, int]], relations: list[dict], frames: int = 60, shift: float = 0.0
+) -> dict:
+    """A video of given (first frame, length) tracks, side by side."""
+    boxes = [[40.0 * place + shift, 10.0, 40.0 * place + 30 + shift, 50.0] for place in range(len(tracks))]
+    return {
+        "video_id": name, "width": 100, "height": 60, "fps": 10.0, "num_frames": frames, "relations": relations,
+        "tracks": [
+            {"category": "dog" if place % 2 else "cat", "score": 1.0, "frames": list(range(first, first + length)),
+             "boxes": [box] * length}
+            for place, ((first, length), box) in enumerate(zip(tracks, boxes, strict=True))
+        ],
+    }  # fmt: skip
+
+
+def chase(start: int, end: int, predicate: str = "chase") -> dict:
+    return {"subject": 0, "predicate": predicate, "object": 1, "start": start, "end": end}
+
+
+def test_odd_videos_are_learned_from_and_asked_about_and_none_is_lost():
+    """No track, one track, tracks that never meet, of one frame, shorter than a segment, over the edge, an unseen word."""
+    from hf_causal_video.data.relation_rows import relations_dataset
+    from hf_causal_video.models.ivrd import IVRDConfig
+    from hf_causal_video.training.relation_predict import measure_videos, predict_videos
+
+    rows = relations_dataset([
+        odd_row("none", [], []), odd_row("one", [(0, 60)], []), odd_row("apart", [(0, 9), (30, 9)], []),
+        odd_row("blink", [(5, 1), (5, 1)], [chase(5, 6)]), odd_row("short", [(0, 4), (0, 4)], [chase(0, 4)], frames=4),
+        odd_row("edge", [(0, 60), (0, 60)], [chase(0, 60)], shift=45.0),
+        odd_row("word", [(0, 60), (0, 60)], [chase(0, 60, "bite")]),
+    ])  # fmt: skip
+    processor = VideoRelationProcessor(["cat", "dog"], ["chase", "near"], 10, 5)
+    known = rows.filter(lambda row: row["video_id"] != "word")
+    data = RelationSegments(known, ["cat", "dog"], ["chase", "near"], processor.segment_begins, 10)
+    items = [data[number] for number in range(len(data))]
+    assert {item["question_id"].split(":")[0] for item in items} == {"blink", "short", "edge"}
+    for item in items:
+        assert item["predicate_labels"][:, 0].sum() == 1, "the relation of each of them is an example"
+    model = IVRDForVideoRelationDetection(IVRDConfig(num_object_classes=2, num_predicates=2, hidden_size=8))
+    counts, pairs = data.training_counts()
+    model.set_predicate_counts(torch.tensor(counts), pairs)
+    output = model.train()(**RelationCollator(processor)(items))
+    assert output.loss.isfinite() and counts.tolist() == [len(items), 0], "nobody is near, and the loss is finite"
+    whole = RelationSegments(rows, ["cat", "dog"], ["chase", "near"], processor.segment_begins, 10)
+    open_to_all = {"object_threshold": 0.0, "predicate_threshold": 0.0}
+    found = predict_videos(model, processor, whole, progress=False, **open_to_all)
+    assert [record["id"] for record in found] == rows["video_id"][:]
+    told = {record["id"]: len(record["relations"]) for record in found}
+    assert (
+        told["none"] == told["one"] == told["apart"] == 0
+        and min(told[name] for name in ("blink", "short", "edge")) > 0
+    )
+    table = measure_videos(found, rows, {"chase": 3}, {("cat", "chase", "dog")})
+    assert table["counts"]["gt_relations"] == 4, "an unseen word counts as missed, and is not dropped"
+    with pytest.raises(CausalVideoError, match="bite"):
+        unknown = RelationSegments(rows, ["cat", "dog"], ["chase"], processor.segment_begins, 10)
+        [unknown[number] for number in range(len(unknown))]
+
+
+def test_overlapping_duplicates_teach_alike_and_inverted_boxes_are_refused():
+    from hf_causal_video.data.relation_rows import relations_dataset
+
+    rows = relations_dataset([odd_row("v", [(0, 10), (0, 10)], [chase(0, 10)], frames=10)])
+
+    class Twice(GivenTracks):
+        def __getitem__(self, video_id: str) -> list[dict]:
+            return [track for track in super().__getitem__(video_id) for _ in range(2)]
+
+    data = RelationSegments(rows, ["cat", "dog"], ["chase"], lambda first, last: [first], 10, Twice(rows, {}))
+    item = data[0]
+    assert item["track_labels"].tolist() == [0, 0, 1, 1, 0, 1]
+    assert item["predicate_labels"].sum() == 3 * 3, "each of three cats chases each of three dogs"
+    bad = odd_row("w", [(0, 10), (0, 10)], [])
+    bad["tracks"][0]["boxes"][3] = [30.0, 10.0, 0.0, 50.0]
+    with pytest.raises(CausalVideoError, match="video 'w', track 0, frame 3"):
+        relations_dataset([bad])
+
+    class Late(GivenTracks):
+        def __getitem__(self, video_id: str) -> list[dict]:
+            return [{**track, "start": 5} for track in super().__getitem__(video_id)]
+
+    with pytest.raises(CausalVideoError, match="within the 10 frames"):
+        RelationSegments(rows, ["cat", "dog"], ["chase"], lambda first, last: [first], 10, Late(rows, {}))
+    with pytest.raises(CausalVideoError, match="without tracks"):
+        RelationSegments(rows, ["cat", "dog"], ["chase"], lambda first, last: [first], 10, {})
