@@ -7,7 +7,15 @@ import pytest
 import torch
 from transformers import AutoModel, AutoProcessor, pipeline
 
-from hf_causal_video import TranSTRConfig, TranSTRForVideoQuestionAnswering, VideoQAProcessor
+from hf_causal_video import (
+    EIGVConfig,
+    EIGVForVideoQuestionAnswering,
+    IGVConfig,
+    IGVForVideoQuestionAnswering,
+    TranSTRConfig,
+    TranSTRForVideoQuestionAnswering,
+    VideoQAProcessor,
+)
 from hf_causal_video.cli import main
 from hf_causal_video.data import tiny_text_config, world_tokenizer
 from hf_causal_video.errors import CausalVideoError
@@ -96,6 +104,29 @@ def test_proof_asks_again_with_and_without_the_evidence(qa):
 def test_a_call_that_cannot_be_meant_is_refused(qa, call):
     with pytest.raises(CausalVideoError):
         qa(**call)
+
+
+@pytest.mark.parametrize(
+    ("config", "model_class"),
+    [(IGVConfig, IGVForVideoQuestionAnswering), (EIGVConfig, EIGVForVideoQuestionAnswering)],
+)
+def test_the_evidence_of_a_grounding_model_are_its_causal_frames(config, model_class):
+    torch.manual_seed(1)
+    tokenizer = world_tokenizer()
+    sizes = {"hidden_dim": 4, "word_dim": 4, "bilinear_dim": 8, "bilinear_chunks": 2, "bilinear_rank": 2}
+    text = tiny_text_config(len(tokenizer), 16, 1).to_dict()
+    model = model_class(config(text_config=text, frame_feature_dim=6, backbone_config=sizes)).eval()
+    processor = VideoQAProcessor(tokenizer)
+    features = VideoFeatures("clip", torch.tensor(TIMES), torch.randn(8, 6))
+    qa = pipeline("video-question-answering", model=model, processor=processor)
+    result = qa(features=features, question=QUESTION, choices=CHOICES, prove=True)
+    inputs = processor(QUESTION, CHOICES, frame_features=features.frame_features)
+    causal = model(**inputs, output_evidence=True).causal_mask[0]
+    assert [frame.index for frame in result["evidence"].frames] == causal.nonzero()[:, 0].tolist()
+    covered = sum(end - start for start, end in result["evidence"].spans)
+    assert covered == pytest.approx(int(causal.sum())), "a second a frame"
+    assert sum(result["scores_only"]) == pytest.approx(1, abs=1e-5)
+    assert (result["scores_without"] is None) == bool(causal.all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
