@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +15,7 @@ from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features.parts import Gatherer, Parts, start_processes
 from hf_causal_video.features.provenance import Provenance
 from hf_causal_video.features.rows import VideoFeatures
+from hf_causal_video.features.store import FeatureStore
 from hf_causal_video.features.writer import FeatureWriter, finished_ids, write_text
 
 FAILED_FILE = "failed.json"
@@ -114,8 +116,14 @@ def build_feature_set(
     return report
 
 
-def print_report(report: ExtractionReport) -> None:
-    """Print what was done, once for all processes.
+def add_push_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare where a finished set goes."""
+    parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="upload the set as a dataset repository")
+    parser.add_argument("--private", action="store_true", help="with --push-to-hub: for members only")
+
+
+def conclude(report: ExtractionReport, args: argparse.Namespace) -> None:
+    """Print what was done, and push it if asked to; once for all processes.
 
     Raises:
         CausalVideoError: the set holds no video.
@@ -130,6 +138,9 @@ def print_report(report: ExtractionReport) -> None:
             expected="at least one feature row",
             fix=f"see {report.output / 'failed.json'}",
         )
+    if args.push_to_hub:
+        store = FeatureStore.open(report.output)
+        print("pushed:", store.push_to_hub(args.push_to_hub, private=True if args.private else None))
 
 
 def _bar(video_ids: list[str], label: str, show: bool) -> Iterable[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features.build import ExtractionReport, build_feature_set, print_report
+from hf_causal_video.features.build import ExtractionReport, add_push_arguments, build_feature_set, conclude
 from hf_causal_video.features.extractor import VideoFeatureExtractor
 from hf_causal_video.features.frames import LAYERS, FrameEncoder
 from hf_causal_video.features.objects import ObjectEncoder
@@ -153,6 +153,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
     add("--dtype", default="float32", choices=("float32", "bfloat16"), help="arithmetic (default: %(default)s)")
     add("--no-progress", dest="progress", action="store_false", help="no bar")
+    add_push_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -162,4 +163,4 @@ def run(args: argparse.Namespace) -> None:
     report = extract_folder(
         videos, args.output, args.frame_model, args.object_model, args.sampling, args.num_objects, **options
     )
-    print_report(report)
+    conclude(report, args)

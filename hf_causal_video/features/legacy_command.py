@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features.build import print_report
+from hf_causal_video.features.build import add_push_arguments, conclude
 from hf_causal_video.features.legacy import import_app_mot, import_appearance_motion, import_transtr
 from hf_causal_video.features.provenance import Provenance
 
@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--motion-key", metavar="NAME", help="appearance-motion: name of the dataset in the file")
     add("--split", default="train", help="name of the split (default: %(default)s)")
     add("--no-progress", dest="progress", action="store_false", help="no bar")
+    add_push_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
         report = import_transtr(
             args.files[0], objects, args.output, provenance, durations, sizes, clip_stride=args.clip_stride, **options
         )
-    print_report(report)
+    conclude(report, args)
 
 
 def _sizes(path: str) -> dict[str, tuple[int, int]]:

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features.card import feature_card, merge_cards
 from hf_causal_video.features.provenance import PROVENANCE_FILE, Provenance
 from hf_causal_video.features.rows import VideoFeatures
 from hf_causal_video.features.shards import Shard, is_finite, open_shards, row_shapes
@@ -149,47 +148,12 @@ class FeatureStore:
             token: of the Hub; the one you logged in with if None.
 
         Raises:
-            CausalVideoError: features in memory, or a repository that is there and seen by others than asked for.
+            CausalVideoError: features in memory, a repository that is there and seen by others than asked for, no
+                token, no network, or a name that is not yours.
         """
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+        from hf_causal_video.features.publish import push_features
 
-        if self.folder is None:
-            raise CausalVideoError(
-                "features in memory cannot be pushed",
-                found="no folder",
-                expected="a feature set on disk",
-                fix="write it with FeatureWriter first",
-            )
-        api = HfApi(token=token)
-        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        there = api.dataset_info(repo_id)
-        if private is not None and there.private != private:
-            raise CausalVideoError(
-                f"the repository {repo_id} is there already",
-                found="private" if there.private else "public",
-                expected="private" if private else "public",
-                fix="change it in the repository's settings, or push under another name",
-            )
-        names = {sibling.rfilename for sibling in there.siblings or []}
-        readme = self.folder / "README.md"
-        card = readme.read_text(encoding="utf-8") if readme.is_file() else feature_card(self.folder, self.provenance)
-        if "README.md" in names:
-            readme = Path(api.hf_hub_download(repo_id, "README.md", repo_type="dataset", revision=there.sha))
-        card = merge_cards(card, readme.read_text(encoding="utf-8") if "README.md" in names else "")
-        files = [self.folder / PROVENANCE_FILE, self.folder / "failed.json", *self.folder.glob("features/*.parquet")]
-        sent = {path.relative_to(self.folder).as_posix(): path for path in sorted(files) if path.is_file()}
-        stale = [name for name in sorted(names - set(sent)) if name.startswith("features/")]
-        return api.create_commit(
-            repo_id,
-            [
-                *(CommitOperationAdd(name, str(path)) for name, path in sent.items()),
-                CommitOperationAdd("README.md", card.encode()),
-                *(CommitOperationDelete(name) for name in stale),
-            ],
-            commit_message="Upload features",
-            repo_type="dataset",
-            parent_commit=there.sha,
-        ).commit_url
+        return push_features(self, repo_id, private, token)
 
     def _find(self, video_id: str) -> tuple[Shard, int]:
         if video_id not in self._where:
