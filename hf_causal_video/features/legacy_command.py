@@ -64,12 +64,13 @@ def run(args: argparse.Namespace) -> None:
         durations = float(args.durations)
     except ValueError:
         durations = _numbers(args.durations, 1)
-    options = {"split": args.split, "progress": args.progress}
+    options: dict[str, Any] = {"split": args.split, "progress": args.progress}
     if args.layout == "app-mot":
         report = import_app_mot(args.files[0], args.output, provenance, durations, **options)
     elif args.layout == "appearance-motion":
-        keys = {"appearance_key": args.appearance_key, "motion_key": args.motion_key}
-        report = import_appearance_motion(*args.files, args.output, provenance, durations, **keys, **options)
+        appearance, motion = args.files
+        options |= {"appearance_key": args.appearance_key, "motion_key": args.motion_key}
+        report = import_appearance_motion(appearance, motion, args.output, provenance, durations, **options)
     else:
         objects = args.files[1] if len(args.files) == 2 else None
         sizes = _sizes(args.sizes) if args.sizes else None

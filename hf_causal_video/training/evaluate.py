@@ -8,7 +8,14 @@ from typing import Any
 
 from transformers import AutoModel, AutoProcessor
 
-from hf_causal_video.data import VideoQACollator, VideoQADataset, read_nextgqa, read_nextqa
+from hf_causal_video.data import (
+    BENCHMARKS,
+    VideoQACollator,
+    VideoQADataset,
+    load_benchmark,
+    read_nextgqa,
+    read_nextqa,
+)
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.evaluation import nextgqa_metrics
 from hf_causal_video.features.store import FeatureStore
@@ -16,13 +23,17 @@ from hf_causal_video.training.arguments import DataArguments
 from hf_causal_video.training.datasets import load_split
 from hf_causal_video.training.measure import measure
 from hf_causal_video.training.predict import predict
+from hf_causal_video.training.relation_evaluate import add_relation_arguments, is_relation_model, run_relations
 
 EXAMPLES = """examples:
   # NExT-QA, from the official csv and a feature set made by `hf-causal-video extract`
   hf-causal-video evaluate outputs/transtr --dataset nextqa --questions test.csv --features features/
   # NExT-GQA: is the answer right, and right for the right seconds?
-  hf-causal-video evaluate outputs/transtr --dataset nextgqa --questions test.csv --spans gsub_test.json --features
-  features/ # a dataset of question rows on the Hub or in a folder
+  hf-causal-video evaluate outputs/transtr --dataset nextgqa --questions test.csv --spans gsub_test.json \\
+      --features features/
+  # any public benchmark by name, from the folder of its official files
+  hf-causal-video evaluate outputs/transtr --dataset msvdqa --annotations msvd_qa/ --split test --features features/
+  # a dataset of question rows on the Hub or in a folder
   hf-causal-video evaluate outputs/transtr --dataset org/my-questions --split test --features org/my-features
   # the confounded world, whose causes are known
   hf-causal-video evaluate outputs/transtr --dataset world --split ood
@@ -42,6 +53,7 @@ def evaluate_checkpoint(
     span_rule: str = "kept",
     batch_size: int = 32,
     progress: bool = True,
+    annotations: str | Path | None = None,
 ) -> dict[str, Any]:
     """Answer every question of a split and score the answers, and the seconds they rest on where those are known.
 
@@ -59,6 +71,8 @@ def evaluate_checkpoint(
         span_rule: how kept frames become seconds, see `VideoQAProcessor.post_process_evidence`.
         batch_size: questions at once.
         progress: show a bar.
+        annotations: folder of the official files of a benchmark of `data.BENCHMARKS`; answers of an open-ended one get
+            their indices from the vocabulary of the checkpoint.
 
     Returns:
         {"metrics": {...}, "questions": n, ...}, as written to `metrics.json`.
@@ -67,7 +81,8 @@ def evaluate_checkpoint(
         CausalVideoError: missing files, features of another backbone, or questions without features.
     """
     model, processor = AutoModel.from_pretrained(str(checkpoint)), AutoProcessor.from_pretrained(str(checkpoint))
-    data = load_questions(dataset, split, questions, spans, features, num_frames, world)
+    words = getattr(processor, "answer_vocabulary", None)
+    data = load_questions(dataset, split, questions, spans, features, num_frames, world, annotations, words)
     data.store.check(model.config.feature_provenance)
     rows = predict(
         model.eval(),
@@ -108,10 +123,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
     parser.add_argument("checkpoint", help="folder or Hub id of a trained model")
     parser.add_argument(
-        "--dataset", required=True, help="nextqa, nextgqa, world, or a folder or Hub id of question rows"
+        "--dataset",
+        required=True,
+        help=f"world, a folder or Hub id of question rows, or with --annotations FOLDER: {', '.join(BENCHMARKS)}",
     )
     parser.add_argument("--split", default="test", help="split of the dataset (default: test)")
-    parser.add_argument("--questions", help="csv or csv.gz of nextqa and nextgqa")
+    parser.add_argument("--questions", help="csv or csv.gz of nextqa and nextgqa, where there is no --annotations")
     parser.add_argument("--spans", help="gsub json of nextgqa")
     parser.add_argument("--features", help="feature set, folder or Hub id")
     parser.add_argument(
@@ -127,6 +144,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how kept frames become seconds (default: kept)",
     )
     parser.add_argument("--batch-size", type=int, default=32)
+    add_relation_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -134,6 +152,9 @@ def run(args: argparse.Namespace) -> None:
     base = Path(args.checkpoint) if Path(args.checkpoint).is_dir() else Path()
     name = Path(args.dataset).name
     output = Path(args.output) if args.output else base / "evaluation" / f"{name}-{args.split}"
+    if is_relation_model(args.checkpoint):
+        run_relations(args, output)
+        return
     report = evaluate_checkpoint(
         args.checkpoint,
         args.dataset,
@@ -145,6 +166,7 @@ def run(args: argparse.Namespace) -> None:
         args.num_frames,
         span_rule=args.span_rule,
         batch_size=args.batch_size,
+        annotations=args.annotations,
     )
     print(f"{args.checkpoint} on {args.dataset}, {args.split}: {report['questions']} questions, measured here")
     for metric, value in report["metrics"].items():
@@ -160,11 +182,24 @@ def load_questions(
     features: str | Path | None = None,
     num_frames: int | None = None,
     world: dict[str, Any] | None = None,
+    annotations: str | Path | None = None,
+    vocabulary: list[str] | None = None,
 ) -> VideoQADataset:
-    """The questions of a benchmark with their features; arguments as of `evaluate_checkpoint`."""
+    """The questions of a benchmark with their features; arguments as of `evaluate_checkpoint`.
+
+    `vocabulary` holds the answers that the model of an open-ended benchmark knows, in the order of their indices.
+    """
+    if annotations is not None:
+        if features is None:
+            raise CausalVideoError(
+                f"evaluating on {dataset}", found="no features", expected="a feature set", fix="add --features FOLDER"
+            )
+        open_ended = dataset in BENCHMARKS and BENCHMARKS[dataset].open_ended
+        rows = load_benchmark(dataset, split, annotations, vocabulary if open_ended else None)
+        return VideoQADataset(rows, FeatureStore.open(features), num_frames)
     if dataset not in ("nextqa", "nextgqa"):
         arguments = DataArguments(
-            dataset=dataset, features=features and str(features), num_frames=num_frames, world=world
+            dataset=dataset, features=str(features) if features else None, num_frames=num_frames, world=world
         )
         return load_split(arguments, split)
     missing = [
@@ -179,7 +214,8 @@ def load_questions(
             expected="the official files and a feature set",
             fix="add " + " ".join(f"--{name} FILE" for name in missing),
         )
-    rows = read_nextqa(questions) if dataset == "nextqa" else read_nextgqa(questions, spans)
+    assert questions is not None and features is not None
+    rows = read_nextqa(questions) if spans is None or dataset == "nextqa" else read_nextgqa(questions, spans)
     return VideoQADataset(rows, FeatureStore.open(features), num_frames)
 
 

@@ -97,3 +97,47 @@ def test_the_verb_prints_the_table_and_says_where_the_files_are(folder, capsys):
     assert (folder / "model" / "evaluation" / "nextqa-val" / "metrics.json").is_file()
     assert main([*command, "--questions", "absent.csv", "--features", str(folder / "features")]) == 2
     assert "absent.csv" in capsys.readouterr().err
+
+
+def test_a_benchmark_is_its_name_and_its_folder(folder, monkeypatch, tmp_path):
+    """The same questions by name as by file; for training too, and never a name alone."""
+    from hf_causal_video.data import benchmarks
+    from hf_causal_video.training.arguments import DataArguments
+    from hf_causal_video.training.datasets import load_split
+
+    options = {"features": folder / "features", "progress": False, "split": "val"}
+    with pytest.raises(CausalVideoError, match=r"not the full val file: found \(6, 2\)"):
+        evaluate_checkpoint(folder / "model", "nextqa", annotations=folder, **options)
+    small = benchmarks.Benchmark("source", {}, benchmarks.BENCHMARKS["nextqa"].read)
+    monkeypatch.setitem(benchmarks.BENCHMARKS, "nextqa", small)
+    by_name = evaluate_checkpoint(folder / "model", "nextqa", annotations=folder, **options)
+    by_file = evaluate_checkpoint(folder / "model", "nextqa", questions=folder / "val.csv", **options)
+    assert by_name == by_file
+    arguments = DataArguments(dataset="nextqa", annotations=str(folder), features=str(folder / "features"))
+    assert len(load_split(arguments, "validation")) == 6
+    with pytest.raises(CausalVideoError, match="add --annotations FOLDER"):
+        load_split(DataArguments(dataset="msvdqa", features=str(folder / "features")), "test")
+
+
+def test_an_open_ended_benchmark_is_scored_by_the_words_of_the_checkpoint(folder, monkeypatch, tmp_path):
+    """The order of the words is the checkpoint's, whatever list lies beside the questions."""
+    from hf_causal_video.data import benchmarks
+
+    monkeypatch.setattr(benchmarks.open_ended, "MSVDQA_COUNTS", {"test": (2, 2)})
+    texts = "video,question,answer,qid\n11,what is the star doing,sliding,1\n22,what is the star doing,knitting,2\n"
+    (tmp_path / "test.csv").write_text(texts)
+    (tmp_path / "ans_word.json").write_text('["knitting"]')
+    tokenizer = world_tokenizer()
+    config = TranSTRConfig(
+        text_config=tiny_text_config(len(tokenizer), 16, 1).to_dict(), hidden_size=16, num_attention_heads=2,
+        intermediate_size=16, frame_feature_dim=6, num_frames_kept=2, num_objects_kept=0, num_answers=3,
+        feature_provenance=CARD.to_dict(),
+    )  # fmt: skip
+    TranSTRForVideoQuestionAnswering(config).save_pretrained(tmp_path / "model")
+    VideoQAProcessor(tokenizer, answer_vocabulary=["jumping", "sliding"]).save_pretrained(tmp_path / "model")
+    report = evaluate_checkpoint(
+        tmp_path / "model", "msvdqa", annotations=tmp_path, features=folder / "features", output=tmp_path / "out",
+        progress=False,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert report["metrics"]["Acc"] == 50.0 * (lines[0]["prediction"] == 1)
