@@ -266,20 +266,23 @@ def evidence_quality(folder: Path, split: str) -> dict[str, float]:
     dataset = VideoQADataset(questions, FeatureStore.open(folder / "features"))
     collator = VideoQACollator(processor, with_labels=False)
     inside, hits, random_hits = [], [], []
-    for item in (dataset[index] for index in range(len(dataset))):
-        output = model.eval()(**collator([item]))
-        causal = torch.tensor(item["causal_frames"])
-        kept = output.kept_frames[0]
-        inside.append(causal[kept].float().mean())
-        truth = truths[item["video_id"]]
-        true_boxes = torch.from_numpy(truth.boxes[frame_numbers(item["timestamps_s"], truth), item["causal_object"]])
-        for slot, frame in enumerate(kept.tolist()):
-            regions = item["object_boxes"][frame][item["object_mask"][frame]]
-            if causal[frame] and len(regions):
-                hits.append((box_iou(output.kept_boxes[0, slot], true_boxes[frame]) > 0.5).any().float())
-                misses = int((box_iou(regions, true_boxes[frame]) <= 0.5).sum())
-                picks = min(output.kept_boxes.shape[2], len(regions))
-                random_hits.append(torch.tensor(1 - math.comb(misses, picks) / math.comb(len(regions), picks)))
+    for start in range(0, len(dataset), 64):
+        items = [dataset[index] for index in range(start, min(start + 64, len(dataset)))]
+        output = model.eval()(**collator(items))
+        for row, item in enumerate(items):
+            causal, kept = torch.tensor(item["causal_frames"]), output.kept_frames[row]
+            inside.append(causal[kept].float().mean())
+            truth = truths[item["video_id"]]
+            shown = frame_numbers(item["timestamps_s"], truth)
+            true_boxes = torch.from_numpy(truth.boxes[shown, item["causal_object"]])
+            for slot, frame in enumerate(kept.tolist()):
+                regions = item["object_boxes"][frame][item["object_mask"][frame]]
+                if causal[frame] and len(regions):
+                    found = box_iou(output.kept_boxes[row, slot], true_boxes[frame]) > 0.5
+                    hits.append(found.any().float())
+                    misses = int((box_iou(regions, true_boxes[frame]) <= 0.5).sum())
+                    picks = min(output.kept_boxes.shape[2], len(regions))
+                    random_hits.append(torch.tensor(1 - math.comb(misses, picks) / math.comb(len(regions), picks)))
     shares = {
         "kept frames in the window": inside,
         "uniform frames in the window": [torch.tensor(row).float().mean() for row in questions["causal_frames"]],
