@@ -7,8 +7,9 @@ form that IGV and EIGV use: bidirectional, without co-attention, decoding to a v
 Submodule names follow the published checkpoints. Switches for what was released: `pool_mask="post"`, and
 `bilinear_epsilon=None`.
 
-Speed: the first projection of a frame is linear, so edited copies of a clip share it; what a node contributes to edges
-and to the first convolution depends on that node alone, so it is computed once and gathered for each pair.
+Speed: the first projection of a frame is linear, so edited copies of a clip share it. What a node contributes to edges
+and to the first convolution depends on that node alone, so it is computed once and gathered for each pair. Layers
+without bias leave padding at zero, so they run on true nodes only.
 """
 
 from typing import Literal, cast
@@ -20,7 +21,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from hf_causal_video.backbones.bilinear import BlockFusion
 from hf_causal_video.backbones.protocol import Question, Video, VideoQABackbone, register_backbone
-from hf_causal_video.backbones.recurrent import BidirectionalEncoder, pack_left
+from hf_causal_video.backbones.recurrent import BidirectionalEncoder, Packing, pack_left
 
 
 class XavierLinear(nn.Linear):
@@ -96,23 +97,24 @@ class GCN(nn.Module):
         """The first layer's weight, which needs no neighbours."""
         return self.layers[0].weight(nodes)  # type: ignore[operator]
 
-    def forward(self, embedded: Tensor, adjacency: Tensor) -> Tensor:
-        """Nodes behind the first weight (R, N, H) and adjacency (R, N, N) to nodes (R, N, H)."""
+    def forward(self, embedded: Tensor, adjacency: Tensor, packing: Packing) -> Tensor:
+        """Nodes behind the first weight (P, N, H) and adjacency (P, N, N) to nodes (P, N, H), zero at padding."""
         for depth, layer in enumerate(self.layers):
-            x = adjacency @ (embedded if depth == 0 else layer.weight(embedded))  # type: ignore[operator]
-            embedded = self.dropout(F.layer_norm(x, x.shape[-1:]).relu())
+            if depth:
+                embedded = packing.pad(layer.weight(packing.pack(embedded)))  # type: ignore[operator]
+            x = packing.pack(adjacency @ embedded)
+            embedded = packing.pad(self.dropout(F.layer_norm(x, x.shape[-1:]).relu()))
         return embedded
 
 
 class AttentionPool(nn.Sequential):
-    """Attention weights over nodes, (R, N, H) to (R, N, 1); padding takes part unless it is masked."""
+    """Attention weights over nodes, (P, N, H) to (P, N, 1)."""
 
-    def forward(self, nodes: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Weights that sum to 1 over the nodes of `mask` (R, N), or over all."""
-        scores = super().forward(nodes)
-        if mask is not None:
-            scores = scores.masked_fill(~mask.unsqueeze(-1), torch.finfo(scores.dtype).min)
-        return scores.softmax(1)
+    def forward(self, nodes: Tensor, packing: Packing, takes_part: Tensor) -> Tensor:  # type: ignore[override]
+        """Weights that sum to 1 over the nodes that take part (P, N); padding that does has a node of zeros."""
+        scores = super().forward(packing.pack(nodes))
+        scores = packing.pad(scores, super().forward(nodes.new_zeros(1, nodes.shape[-1])).squeeze())
+        return scores.masked_fill(~takes_part.unsqueeze(-1), torch.finfo(scores.dtype).min).softmax(1)
 
 
 class HGA(VideoQABackbone):
@@ -169,10 +171,13 @@ class HGA(VideoQABackbone):
         return F.linear(frames, self.vid_encoder.vid2hid[0].weight)  # type: ignore[arg-type]
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> Video:
-        """True frames, moved to the left, to (V, T', H)."""
-        frames, mask = pack_left(frames, mask)
+        """True frames, moved to the left, to (V, T, H)."""
+        frames, mask = pack_left(frames, mask, cut=False)
         states, last = self.vid_encoder(frames, mask)
-        return Video(states, mask, last)
+        if self.pool_mask == "pre":
+            return Video(states, mask, last)
+        longest = mask.sum(1).max().expand(len(mask))  # so far reaches the padding that takes part in the pooling
+        return Video(states, mask, last, {"longest": longest})
 
     def fuse(self, question: Question, video: Video) -> Tensor:
         """Graph over words and frames, pooled, fused with the last states of both encoders; (R, J)."""
@@ -182,16 +187,27 @@ class HGA(VideoQABackbone):
     def fuse_pairs(self, question: Question, video: Video, question_rows: Tensor, video_rows: Tensor) -> Tensor:
         """The same for pairs; what a node brings along is computed once."""
         assert question.tokens is not None and question.mask is not None and video.pooled is not None
+        there = question.mask
+        if self.pool_mask == "post":  # words of a partner behind the own length, as released: nodes that do not count
+            there = there | question.tokens.any(-1)
+        words, frames = Packing(there), Packing(video.mask)
+        single = torch.cat([words.pack(question.tokens), frames.pack(video.frames)])  # every true node once
+        start = 1 + len(words.places)
+        index = torch.cat([words.index(1)[question_rows], frames.index(start)[video_rows]], 1)  # (P, N)
 
-        def pair(words: Tensor, frames: Tensor) -> Tensor:  # (P, L' + T', ...)
-            return torch.cat([words[question_rows], frames[video_rows]], 1)
+        def nodes(embedded: Tensor) -> Tensor:  # to (P, N, H), padding takes the row of zeros
+            table = F.pad(embedded, (0, 0, 1, 0))
+            return table.index_select(0, index.flatten()).unflatten(0, index.shape)
 
-        sides = (question.tokens, video.frames)
-        adjacency = self.adj_learner(pair(*(self.adj_learner.embed(nodes) for nodes in sides)))  # (P, N, N)
-        nodes = self.gcn(pair(*(self.gcn.embed(nodes) for nodes in sides)), adjacency)  # (P, N, H)
-        mask = pair(question.mask, video.mask)
-        weights = self.atten_pool(nodes, mask if self.pool_mask == "pre" else None)  # (P, N, 1)
-        local = (nodes * weights * mask.unsqueeze(-1)).sum(1)  # (P, H)
+        adjacency = self.adj_learner(nodes(self.adj_learner.embed(single)))  # (P, N, N)
+        packing = Packing(index > 0)
+        graph = self.gcn(nodes(self.gcn.embed(single)), adjacency, packing)  # (P, N, H)
+        takes_part = counts = torch.cat([question.mask[question_rows], video.mask[video_rows]], 1)
+        if self.pool_mask == "post":
+            place = torch.arange(index.shape[1], device=index.device) - question.mask.shape[1]
+            takes_part = place < video.extra["longest"][video_rows].unsqueeze(1)
+        weights = self.atten_pool(graph, packing, takes_part) * counts.unsqueeze(-1)  # (P, N, 1)
+        local = (weights.transpose(1, 2) @ graph).squeeze(1)  # (P, H)
         whole = self.global_fusion(question.pooled[question_rows], video.pooled[video_rows])
         return self.fusion(whole, local)
 

@@ -5,12 +5,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 
-def pack_left(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def pack_left(x: Tensor, mask: Tensor, cut: bool = True) -> tuple[Tensor, Tensor]:
     """Move the true steps of every sequence to the left, in their order, and cut behind the longest.
 
     Args:
         x: (R, T, D).
         mask: (R, T) bool.
+        cut: False keeps all T places.
 
     Returns:
         (R, T', D), and its mask (R, T'). What stands outside the mask means nothing.
@@ -20,11 +21,9 @@ def pack_left(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         >>> x.flatten().tolist(), mask.tolist()
         ([2.0, 3.0], [[True, True]])
     """
-    if torch.compiler.is_compiling():
-        longest = mask.shape[1]
-    else:
-        lengths = mask.sum(1)
-        longest = int(lengths.max())
+    longest = mask.shape[1]
+    if not torch.compiler.is_compiling():
+        longest = int(mask.sum(1).max()) if cut else longest
         if bool((mask[:, 1:] <= mask[:, :-1]).all()):  # already at the left
             return x[:, :longest], mask[:, :longest]
     order = (~mask).int().sort(dim=1, stable=True).indices[:, :longest]  # (R, T')
@@ -55,3 +54,35 @@ class BidirectionalEncoder(nn.Module):
             states, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
         last = last[0] if isinstance(last, tuple) else last  # an LSTM returns its cell as well
         return states, last.transpose(0, 1).flatten(1)  # both directions of a row side by side
+
+
+class Packing:
+    """The true places of padded rows as one flat list, so that what is done to each place is done to those alone.
+
+    Args:
+        mask: (R, N) bool.
+
+    Example:
+        >>> packing = Packing(torch.tensor([[True, False], [True, True]]))
+        >>> flat = packing.pack(torch.tensor([[[1.0], [0.0]], [[2.0], [3.0]]]))
+        >>> flat.flatten().tolist(), packing.pad(flat).squeeze(-1).tolist()
+        ([1.0, 2.0, 3.0], [[1.0, 0.0], [2.0, 3.0]])
+    """
+
+    def __init__(self, mask: Tensor):
+        self.shape, self.places = mask.shape, mask.flatten().nonzero().squeeze(1)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """(R, N, D) to (places, D)."""
+        return x.flatten(0, 1).index_select(0, self.places)
+
+    def pad(self, flat: Tensor, fill: Tensor | float = 0.0) -> Tensor:
+        """(places, D) to (R, N, D), `fill` elsewhere."""
+        empty = flat.new_zeros(self.shape.numel(), flat.shape[1]) + fill
+        return empty.index_copy(0, self.places, flat).unflatten(0, self.shape)
+
+    def index(self, start: int) -> Tensor:
+        """(R, N) where each place stands in a table whose row `start` is the first of them; padding is row 0."""
+        index = self.places.new_zeros(self.shape.numel())
+        numbers = torch.arange(start, start + len(self.places), device=index.device)
+        return index.index_copy(0, self.places, numbers).view(self.shape)

@@ -171,11 +171,20 @@ def igv_values(parts: dict[str, Values], spec: dict[str, Any]) -> Values:
     }
     for branch, encoded in zip(("full", *BRANCHES), seen["vid_encoder"], strict=True):
         values |= {f"vid_encoder.{branch}.local": encoded[0], f"vid_encoder.{branch}.global": encoded[1]}
-    for number, branch in enumerate(BRANCHES):
+    for number, branch in enumerate(BRANCHES):  # one batch here, one after the other there
         values[f"logits_{branch}"] = seen["answer"][number][1]
         for name in ("adj_learner", "gcn", "atten_pool", "global_fusion", "fusion"):
-            values[f"{name}.{branch}"] = seen[name][number]
-    return values
+            values[f"{name}.{branch}"] = seen[name][0].chunk(len(BRANCHES))[number]
+    return {name: uncut(value, parts["output"].get(name)) for name, value in values.items()}
+
+
+def uncut(value: Tensor, stored: Tensor | None) -> Tensor:
+    """Ours without the padding behind the longest clip of a branch, which must be zero."""
+    if stored is None or value.dim() != stored.dim() or value.shape == stored.shape:
+        return value
+    kept = value[tuple(slice(size) for size in stored.shape)]
+    assert value.count_nonzero() == kept.count_nonzero()
+    return kept
 
 
 def eigv_eval_values(parts: dict[str, Values], spec: dict[str, Any]) -> Values:

@@ -221,19 +221,16 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
     # ----- answers
 
     def _answer_branches(self, batch: Batch, question: Question, sides: list[Side]) -> list[Tensor]:
-        """Logits (B, A) of every branch. Branches share one batch where their rows do not hear of each other."""
-        rows = torch.arange(len(question.pooled), device=batch.rows.device)
-        groundings = self._groundings(batch)
-        if self.backbone.depends_on_batch or len(sides) == 1:
-            videos = [self.backbone.encode_video(*side) for side in sides]
-            joints = [self.backbone.fuse_pairs(question, video, rows, groundings) for video in videos]
+        """Logits (B, A) of every branch, all in one batch."""
+        if self.backbone.depends_on_batch:  # a clip hears how long the others of its branch are
+            video = Video.join([self.backbone.encode_video(*side) for side in sides])
         else:
             frames, chosen = (torch.cat(part) for part in zip(*sides, strict=True))
             video = self.backbone.encode_video(frames, chosen)
-            shifted = torch.cat([groundings + number * len(sides[0][0]) for number in range(len(sides))])
-            joints = list(
-                self.backbone.fuse_pairs(question, video, rows.repeat(len(sides)), shifted).chunk(len(sides))
-            )
+        rows = torch.arange(len(question.pooled), device=batch.rows.device).repeat(len(sides))
+        groundings, each = self._groundings(batch), len(sides[0][0])
+        clips = torch.cat([groundings + number * each for number in range(len(sides))])
+        joints = self.backbone.fuse_pairs(question, video, rows, clips).chunk(len(sides))
         return [self._logits(batch, joint) for joint in joints]
 
     def _explained(self, batch: Batch, logits: Tensor, split: Grounding) -> VideoQAOutput:
