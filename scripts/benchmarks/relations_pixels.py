@@ -30,7 +30,7 @@ from hf_causal_video.training.relation_evaluate import evaluate_relations
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results" / "relations_pixels.csv"
-FILMS = {"train": 150, "validation": 24, "test": 40}
+FILMS = {"train": 80, "validation": 12, "test": 20}
 METRICS = ("mAP", "R@50", "R@100", "P@1", "P@5", "P@10", "mR@50", "mR@100", "tail mR@50")
 DETECTOR_SEED, FRAMES_A_FILM = 9, 10
 EXAMPLES = """examples:

@@ -110,9 +110,10 @@ def run_seed(seed: int, epochs: int, presets: Iterable[str]) -> Iterable[dict[st
 
 
 def summary(rows: list[dict[str, str]]) -> dict[str, dict[str, list[float]]]:
-    """Values of every seed by setting and metric, settings in the order they were run."""
+    """Values of every seed by setting and metric, settings in the order of `MODELS`."""
+    order = [TABLE, *(name for asked in MODELS.values() for name, _, _ in asked)]
     table: dict[str, dict[str, list[float]]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (order.index(row["setting"]), int(row["seed"]))):
         for metric in METRICS:
             table.setdefault(row["setting"], {}).setdefault(metric, []).append(float(row[metric]))
     return table

@@ -271,7 +271,7 @@ def chase(start: int, end: int, predicate: str = "chase") -> dict:
 
 
 def test_odd_videos_are_learned_from_and_asked_about_and_none_is_lost():
-    """No track, one track, tracks that never meet, of one frame, shorter than a segment, over the edge, an unseen word."""
+    """No track, one, tracks that never meet, of one frame, shorter than a segment, over the edge, an unseen word."""
     from hf_causal_video.data.relation_rows import relations_dataset
     from hf_causal_video.models.ivrd import IVRDConfig
     from hf_causal_video.training.relation_predict import measure_videos, predict_videos
@@ -336,3 +336,21 @@ def test_overlapping_duplicates_teach_alike_and_inverted_boxes_are_refused():
         RelationSegments(rows, ["cat", "dog"], ["chase"], lambda first, last: [first], 10, Late(rows, {}))
     with pytest.raises(CausalVideoError, match="without tracks"):
         RelationSegments(rows, ["cat", "dog"], ["chase"], lambda first, last: [first], 10, {})
+
+
+def test_windows_of_jaad_train_by_their_recipe(tmp_path: Path):
+    from tests.data.test_jaad import box
+    from tests.data.test_jaad import write as write_jaad
+
+    boxes = [box(frame, **({"nod": "nodding"} if frame % 60 < 30 else {"action": "standing"})) for frame in range(90)]
+    folder = write_jaad(tmp_path / "jaad", boxes, ["stopped"] * 90)
+    for split in ("val", "test"):
+        (folder / f"split_ids/all_videos/{split}.txt").write_text("video_0001\n")
+    places = json.dumps(dict.fromkeys(("train", "validation", "test"), str(folder)))
+    flags = ["--dataset", places, "--num_train_epochs", "1", "--config_overrides", '{"hidden_size": 8}']
+    run = ["--config", "ivrd_jaad", "--output_dir", str(tmp_path / "run"), "--use_cpu", "true"]
+    metrics = main([*run, *flags, "--disable_tqdm", "true"])
+    assert metrics["test"]["test"]["pairs"] == 3 and "mR@4" in metrics["test"]["test"]
+    found = evaluate_relations(tmp_path / "run", "jaad", "test", annotations=folder, progress=False)
+    assert found["metrics"]["mAP"] == pytest.approx(metrics["test"]["test"]["mAP"], rel=1e-4)
+    assert AutoModel.from_pretrained(tmp_path / "run").prior.rates.count_nonzero() == 11
