@@ -30,8 +30,8 @@ const look = (name) => { seen[name] = {
   'none').map((b) => b.textContent), slider: getComputedStyle(card.querySelector('.scrub')).display,
   now: [...card.querySelectorAll('.now')].map((tag, row) => getComputedStyle(tag).display !== 'none' &&
   tag.closest('li').querySelector('.choice span').firstChild.textContent).filter((words) => words),
-  seen: [...card.querySelectorAll('.frame')].map((frame, row) => getComputedStyle(frame.querySelector('img')).visibility
-  === 'visible' ? row : -1).filter((row) => row >= 0) }; };
+  seen: [...card.querySelectorAll('.frame img')].map((picture, row) =>
+  getComputedStyle(picture).visibility === 'visible' ? row : -1).filter((row) => row >= 0) }; };
 look('start');
 const scrub = card.querySelector('.scrub');
 scrub.value = 0; scrub.dispatchEvent(new Event('input')); look('slid');
