@@ -13,7 +13,16 @@ DATASETS: dict[str, dict[str, Any]] = {
     "nextqa": {"num_answers": None, "num_choices": 5},
 }
 FEATURES: dict[str, Any] = {"text_feature_dim": 768, "frame_feature_dim": 4096}
-HGA_RELEASED: dict[str, Any] = {"pool_mask": "post", "bilinear_epsilon": None, "cell": "lstm", "hidden_dim": 512}
+HGA_RELEASED: dict[str, Any] = {
+    "pool_mask": "post",
+    "bilinear_epsilon": None,
+    "cell": "lstm",
+    "hidden_dim": 512,
+    "gcn_layers": 2,
+    "bilinear_dim": 1600,
+    "bilinear_chunks": 20,
+    "bilinear_rank": 15,
+}
 
 
 def hga(dataset: str) -> dict[str, Any]:
