@@ -111,7 +111,7 @@ class World:
         encoded, rows = self.ours.encode_video(*given), torch.zeros(self.size.questions, dtype=torch.long)
         text = {"question_features": question, "attention_mask": mask, "choice_features": choices, "video_index": rows}
         return (
-            lambda: self.original.reason(*repeated, question, mask.bool(), choices),
+            lambda: self.original.reason(repeated[0], repeated[1], question, mask.bool(), choices),
             lambda: self.ours(frame_features=given[0], object_features=given[1], **text).logits,
             lambda: self.ours(video=encoded, **text).logits,
         )

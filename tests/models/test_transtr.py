@@ -11,8 +11,10 @@ from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.transtr import TranSTRConfig, TranSTRForVideoQuestionAnswering
 from hf_causal_video.models.transtr.configuration_transtr import PRESETS
 from tests.backbones.test_text import KINDS, text_config
-from tests.models.cases import CASES, FRAME_DIM, TEXT, TRANSTR, Case, transtr
+from tests.models.cases import CASES as ALL_CASES
+from tests.models.cases import FRAME_DIM, TEXT, TRANSTR, Case, transtr
 
+CASES = [case for case in ALL_CASES if case.model_class is TranSTRForVideoQuestionAnswering]
 CHOICES, OPEN_ENDED, FRAMES_ALONE, ENERGY, OFFICIAL = CASES
 EFFECTIVE = {
     "official-nextqa": (12, 5, None),

@@ -39,19 +39,17 @@ def encode_question(
     Raises:
         CausalVideoError: no text, a question of zero tokens, no choice, or not as many choices as the config says.
     """
-    multiple_choice = model.config.num_answers is None
-    if question is None and ids is None or multiple_choice and choices is None and choice_ids is None:
-        missing = "input_ids" if question is None and ids is None else "choice_input_ids"
+    config, multiple_choice = model.config, model.config.num_answers is None
+    given = ids if question is None else question
+    asks = choice_ids if choices is None else choices
+    if given is None or multiple_choice and asks is None:
         raise CausalVideoError(
             "text",
-            found=f"no {missing}",
+            found=f"no {'input_ids' if given is None else 'choice_input_ids'}",
             expected="ids, or cached features in their place",
             fix="pass what the processor returned; an open-ended model sets num_answers",
         )
-    if mask is None:
-        mask = (ids if ids is not None else question[..., 0]).new_ones(
-            (ids if ids is not None else question).shape[:2]
-        )
+    mask = given.new_ones(given.shape[:2]) if mask is None else mask
     question_mask = mask.bool()
     if not torch.compiler.is_compiling() and not question_mask.any(1).all():
         raise CausalVideoError(
@@ -60,18 +58,19 @@ def encode_question(
             expected="at least one token",
             fix="check the question column and the attention mask",
         )
-    groups = [(ids, mask)] if question is None else []
-    if multiple_choice and choices is None:
-        choice_mask = torch.ones_like(choice_ids) if choice_mask is None else choice_mask
-        strings = choice_ids.flatten(0, 1), choice_mask.flatten(0, 1)
-        groups.append(FirstTokens(*strings) if model.config.choice_pooling == "cls" else strings)
+    groups: list[tuple[Tensor, Tensor]] = [] if given is question else [(given, mask)]
+    if multiple_choice and asks is not None and asks is not choices:
+        choice_mask = torch.ones_like(asks) if choice_mask is None else choice_mask
+        strings = asks.flatten(0, 1), choice_mask.flatten(0, 1)
+        groups.append(FirstTokens(*strings) if config.choice_pooling == "cls" else strings)
     states = model.encode_text(groups) if groups else []
-    question = model.text_resize(states.pop(0) if question is None else question.to(model.dtype))
+    question = model.text_resize(given.to(model.dtype) if given is question else states.pop(0))
     if not multiple_choice:  # the question's mean token asks the vocabulary
         weight = question_mask.unsqueeze(-1).to(question.dtype)
         return question, question_mask, ((question * weight).sum(1) / weight.sum(1)).unsqueeze(1), None
     present = None
     if choices is None:
+        assert choice_mask is not None
         present = choice_mask.bool().any(-1)  # (B, A)
         if not torch.compiler.is_compiling() and not present.any(1).all():
             raise CausalVideoError(
@@ -80,13 +79,13 @@ def encode_question(
                 expected="at least one choice that is not empty",
                 fix="drop the question, or give its choices",
             )
-        strings = states.pop(0).unflatten(0, present.shape)  # (B, A, L', D)
-        if model.config.choice_pooling == "mean":
-            choices = strings.sum(2) / choice_mask.sum(-1, keepdim=True).clamp(min=1).to(strings.dtype)
+        choices = states.pop(0).unflatten(0, present.shape)  # (B, A, L', D)
+        if config.choice_pooling == "mean":
+            choices = choices.sum(2) / choice_mask.sum(-1, keepdim=True).clamp(min=1).to(choices.dtype)
         else:
-            choices = strings[:, :, 0]
+            choices = choices[:, :, 0]
     choices = model.text_resize(choices.to(model.dtype))  # (B, A, D)
-    wanted = model.config.num_choices
+    wanted = config.num_choices
     if wanted is not None and (choices.shape[1] != wanted or present is not None and not present.all()):
         raise CausalVideoError(
             "choices",
