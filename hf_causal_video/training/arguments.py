@@ -111,6 +111,11 @@ class DataArguments:
         "Folder of the official files of the benchmark that dataset names: nextqa, nextqa-oe, nextgqa, msvdqa, "
         "msrvttqa, causalvidqa, tgifqa-frameqa, ... (data.BENCHMARKS).",
     )
+    answer_vocabulary: str | None = _told(
+        None,
+        "Answers of an open-ended benchmark: a JSON list, or how many of the most frequent training answers. "
+        "None: the published list in the folder of annotations.",
+    )
     features: dict[str, str] | str | None = _told(
         None, "Feature set (folder or Hub id) of all splits, or a mapping from split to feature set."
     )

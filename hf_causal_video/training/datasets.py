@@ -1,7 +1,8 @@
 """From `DataArguments` to the splits of a run: questions joined with their features.
 
 Four sources: the confounded world (made on the spot, the truth is known), a public benchmark by name with the folder
-of its official files, a dataset of question rows (folder or Hub id with a `questions` config), and NExT-QA's csv files.
+of its official files, a dataset of question rows (folder or Hub id with a `questions` config), and the csv files of
+NExT-QA.
 """
 
 from pathlib import Path
@@ -97,7 +98,20 @@ def _benchmark_split(arguments: DataArguments, split: str) -> Dataset:
             expected=f"dataset one of {', '.join(BENCHMARK_NAMES)}, and its folder",
             fix="add --annotations FOLDER with the official files, or give question rows as dataset",
         )
-    return load_benchmark(arguments.dataset, split, arguments.annotations)
+    words: str | int | None = arguments.answer_vocabulary
+    words = int(words) if words is not None and str(words).isdigit() else words
+    if (
+        words is None
+        and BENCHMARKS[arguments.dataset].open_ended
+        and not BENCHMARKS[arguments.dataset].vocabulary_size
+    ):
+        raise CausalVideoError(
+            f"{arguments.dataset} has no published vocabulary of answers",
+            found="answer_vocabulary=None",
+            expected="a list, or how many of the most frequent training answers to learn",
+            fix="add --answer_vocabulary 1000",
+        )
+    return load_benchmark(arguments.dataset, split, arguments.annotations, words)
 
 
 def _question_split(name: str, split: str) -> Dataset:

@@ -113,10 +113,25 @@ def test_a_benchmark_is_its_name_and_its_folder(folder, monkeypatch, tmp_path):
     by_name = evaluate_checkpoint(folder / "model", "nextqa", annotations=folder, **options)
     by_file = evaluate_checkpoint(folder / "model", "nextqa", questions=folder / "val.csv", **options)
     assert by_name == by_file
+    command = [
+        "evaluate",
+        str(folder / "model"),
+        "--dataset",
+        "nextqa",
+        "--annotations",
+        str(folder),
+        "--split",
+        "val",
+    ]
+    assert main([*command, "--features", str(folder / "features"), "--output", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["metrics"] == by_name["metrics"]
     arguments = DataArguments(dataset="nextqa", annotations=str(folder), features=str(folder / "features"))
     assert len(load_split(arguments, "validation")) == 6
     with pytest.raises(CausalVideoError, match="add --annotations FOLDER"):
         load_split(DataArguments(dataset="msvdqa", features=str(folder / "features")), "test")
+    phrases = DataArguments(dataset="nextqa-oe", annotations=str(folder), features=str(folder / "features"))
+    with pytest.raises(CausalVideoError, match="add --answer_vocabulary 1000"):
+        load_split(phrases, "test")
 
 
 def test_an_open_ended_benchmark_is_scored_by_the_words_of_the_checkpoint(folder, monkeypatch, tmp_path):
