@@ -184,13 +184,20 @@ def register_backbone(name: str, backbone: type[VideoQABackbone]) -> None:
         backbone: a class, built as `backbone(text_dim, frame_dim, num_answers, **backbone_config)`.
 
     Raises:
-        CausalVideoError: a class that lacks one of the four calls, or a name that another class has.
+        CausalVideoError: no `VideoQABackbone`, one that lacks one of the four calls, or a name that another class has.
 
     Example:
         >>> register_backbone("mine", VideoQABackbone)
         Traceback (most recent call last):
         hf_causal_video.errors.CausalVideoError: backbone 'mine': found no encode_question, encode_video, fuse, ...
     """
+    if not (isinstance(backbone, type) and issubclass(backbone, VideoQABackbone)):
+        raise CausalVideoError(
+            f"backbone {name!r}",
+            found=f"{backbone!r}",
+            expected="a subclass of VideoQABackbone",
+            fix="derive the network from it",
+        )
     if lacking := [call for call in REQUIRED if not _has(backbone, call)]:
         raise CausalVideoError(
             f"backbone {name!r}",
