@@ -47,14 +47,19 @@ class PrototypeDictionary(nn.Module):
     def move(self, references: Tensor, labels: Tensor, momentum: float | None = None) -> None:
         """Move z_p to mu z_p + (1 - mu) mean{r : p in y}; predicates without a reference stay.
 
+        Of several processes each brings its share of the references, and all call this together.
+
         Args:
             references: (R, D) relation references of annotated pairs.
             labels: (R, P) 0/1.
             momentum: mu; 0 sets the class means, as after warm-up. None takes the dictionary's own.
         """
         mu, labels = self.momentum if momentum is None else momentum, labels.to(references.dtype)
-        count = labels.sum(0).unsqueeze(1)  # (P, 1)
-        means = labels.T @ references / count.clamp(min=1)
+        sums, count = labels.T @ references, labels.sum(0).unsqueeze(1)  # (P, D), (P, 1)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(sums)
+            torch.distributed.all_reduce(count)
+        means = sums / count.clamp(min=1)
         moved = torch.where(count > 0, mu * self.vectors + (1 - mu) * means.to(self.vectors.dtype), self.vectors)
         self.vectors.copy_(moved)
 

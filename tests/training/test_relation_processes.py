@@ -41,10 +41,13 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path):
         assert (folder / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
-def test_two_processes_train_as_one_on_the_same_global_batch(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("preset", "fields"), [("paper", {"prototype_warmup": 0.5}), ("clean", {"prototype_update": "ema"})]
+)
+def test_two_processes_train_as_one_on_the_same_global_batch(preset: str, fields: dict, tmp_path: Path):
     """A pair a segment, and nothing drawn at random: two processes of eight equal one of sixteen."""
-    overrides = {**PAPER["config_overrides"], "hidden_dropout_prob": 0.0}
-    recipe = write(tmp_path / "r.yaml", **{**PAPER, "config_overrides": overrides}, logging_steps=1)
+    overrides = {"hidden_size": 8, "hidden_dropout_prob": 0.0, **fields}
+    recipe = write(tmp_path / "r.yaml", preset=preset, config_overrides=overrides, logging_steps=1)
     one, two = tmp_path / "one", tmp_path / "two"
     start(sys.executable, str(SCRIPT), "--config", str(recipe), "--output_dir", str(one))
     flags = ["--output_dir", str(two), "--per_device_train_batch_size", "8"]
