@@ -93,6 +93,11 @@ def read_lines(path: str | Path, source: str, columns: Sequence[str], layout: st
     try:
         header = [name.strip() for name in next(reader, [])]
         places = {name: _place(path, source, header, name, layout) for name in columns}
+        if "a0" in columns and "a5" in header:
+            raise CausalVideoError(
+                f"{path} is not in the layout of {layout}", found="a sixth choice, a5", expected="a0 to a4",
+                fix="make question rows of it with questions_dataset, which takes any number of choices",
+            )  # fmt: skip
         for cells in reader:
             if not cells:
                 continue

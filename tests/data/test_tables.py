@@ -72,6 +72,7 @@ BAD = {
     "a short line": (lambda p: write(p, HEADER, CELLS[:-1]), "line 2 .*9 cells; expected 10"),
     "a long line": (lambda p: write(p, HEADER, [*CELLS, "more"]), "line 2 .*11 cells; expected 10"),
     "no a0": (lambda p: write(p, HEADER[:5] + ["b", "c", "d", "e", "f"], CELLS), "no a0 in video, question"),
+    "six choices": (lambda p: write(p, [*HEADER, "a5"], [*CELLS, "more"]), "a sixth choice"),
     "two names of the video": (lambda p: write(p, ["video_id", *HEADER], ["v8", *CELLS]), r"\['video_id', 'video'\]"),
     "an open quote": (lambda p: p.write_text(",".join(HEADER) + '\nv7,"why'), "line 2 .*cannot be read"),
     "a folder": (lambda p: p.mkdir(), "not there"),
