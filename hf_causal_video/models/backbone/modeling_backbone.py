@@ -19,6 +19,7 @@ from hf_causal_video.models.backbone.draws import Draws
 from hf_causal_video.models.backbone.reading import (
     Batch,
     Strings,
+    given_text,
     read_choices,
     read_frames,
     read_question,
@@ -174,16 +175,17 @@ class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         config, width = self.config, self.config.text_width
         multiple = config.num_answers is None
         groups: list[tuple[str, Tensor, Tensor]] = []
-        present = question_mask = None
+        present = None
         if not multiple or self._asks_question() or ids is not None or question is not None:
-            question_mask = read_question(ids, question, mask, width)
+            given = given_text("", ids, question, 3, width)
+            question_mask = read_question(given, mask)
             if not multiple or self._asks_question():
-                groups.append(("question", ids if question is None else question, question_mask))
+                groups.append(("question", given, question_mask))
         if multiple:
-            all_mask, present = read_choices(choice_ids, choices, choice_mask, width, config.num_choices)
+            given = given_text("choice_", choice_ids, choices, 4, width)
+            all_mask, present = read_choices(given, choice_mask, config.num_choices)
             # An absent choice is one empty token: it has to be something, and its score is never read.
             shown = all_mask | torch.nn.functional.pad(~present.unsqueeze(-1), (0, all_mask.shape[-1] - 1))
-            given = choice_ids if choices is None else choices
             groups.append(("choices", given.flatten(0, 1), shown.flatten(0, 1)))
         strings = self._tokens(groups)
         made_by = (config.feature_provenance or {}).get("frame_model", "the frame model it was trained with")

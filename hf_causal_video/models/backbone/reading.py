@@ -55,19 +55,31 @@ class Batch:
         return torch.arange(len(self.rows), device=self.rows.device).repeat_interleave(self.candidates)
 
 
-def read_question(ids: Tensor | None, features: Tensor | None, mask: Tensor | None, width: int) -> Tensor:
-    """The mask (B, L) of the questions, from whatever was given; refuses none, and an empty question."""
-    if ids is None and features is None:
+def given_text(what: str, ids: Tensor | None, features: Tensor | None, dims: int, width: int) -> Tensor:
+    """Ids, or token features of the right width in their place; refuses neither.
+
+    Args:
+        what: "" for questions, "choice_" for choices.
+        ids, features: what the caller handed over.
+        dims: axes of features.
+        width: D_text.
+    """
+    name = f"{what or 'question_'}features"
+    if features is not None:
+        check_width(name, features, dims, width, "give token features of the width in text_feature_dim")
+        return features
+    if ids is None:
         raise CausalVideoError(
             "text",
-            found="no input_ids",
-            expected="ids, or question_features in their place",
+            found=f"no {what}input_ids",
+            expected=f"ids, or {name} in their place",
             fix="pass what the processor returned; an open-ended model sets num_answers",
         )
-    if features is not None:
-        check_width("question_features", features, 3, width, "give token features of the width in text_feature_dim")
-    given = ids if features is None else features
-    assert given is not None
+    return ids
+
+
+def read_question(given: Tensor, mask: Tensor | None) -> Tensor:
+    """The mask (B, L) of the questions; refuses an empty one."""
     question_mask = check_mask("attention_mask", mask, given, 2)
     if not torch.compiler.is_compiling() and not question_mask.any(1).all():
         raise CausalVideoError(
@@ -79,21 +91,8 @@ def read_question(ids: Tensor | None, features: Tensor | None, mask: Tensor | No
     return question_mask
 
 
-def read_choices(
-    ids: Tensor | None, features: Tensor | None, mask: Tensor | None, width: int, wanted: int | None
-) -> tuple[Tensor, Tensor]:
+def read_choices(given: Tensor, mask: Tensor | None, wanted: int | None) -> tuple[Tensor, Tensor]:
     """The mask (B, A, L) of all choices, and which of them are there (B, A)."""
-    if ids is None and features is None:
-        raise CausalVideoError(
-            "text",
-            found="no choice_input_ids",
-            expected="ids, or choice_features in their place",
-            fix="pass what the processor returned; an open-ended model sets num_answers",
-        )
-    if features is not None:
-        check_width("choice_features", features, 4, width, "give token features of the width in text_feature_dim")
-    given = ids if features is None else features
-    assert given is not None
     choice_mask = check_mask("choice_attention_mask", mask, given, 3)
     present = choice_mask.any(-1)
     if torch.compiler.is_compiling():
