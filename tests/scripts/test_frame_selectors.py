@@ -70,5 +70,10 @@ def test_the_table_is_written_whole_and_its_summary_names_every_selector(script,
             "20.00",
             "20.00",
         ]
+    later = [{**rows[0], "share of true frames found %": 50.0, "questions": 7}]
+    script.write(later, tmp_path / "table.csv")  # replaces its own row, and no other
+    with (tmp_path / "table.csv").open() as file:
+        shares = [row["share of true frames found %"] for row in csv.DictReader(file)]
+    assert sorted(shares) == ["10.00", "20.00", "20.00", "50.00"]
     text = "\n".join(script.summary(rows))
     assert "15.0 (10.0-20.0)" in text and "uniform" in text and "causal" in text
