@@ -9,7 +9,10 @@ that fail. Xet is not spoken: `environment` turns it off.
 import base64
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+ROOT = Path(__file__).resolve().parents[1]
 LARGE = (".parquet", ".safetensors", ".bin")  # files that travel by Git LFS, as on the Hub
 API = r"/api/(?P<kind>model|dataset)s/(?P<name>[^/]+/[^/]+)"
 PAGE = r"/(?:(?P<kind>dataset)s/)?(?P<name>[^/]+/[^/]+)"
@@ -86,6 +90,33 @@ class LoopbackHub:
         """Variables that turn a new process into a client of this Hub; huggingface_hub reads them at import."""
         switches = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0"}
         return {"HF_ENDPOINT": self.url, "HF_HOME": str(home), **switches} | ({"HF_TOKEN": token} if token else {})
+
+
+def run_client(
+    hub: LoopbackHub, file: str, folder: Path, *steps: str, token: str | None = None, bare: Path | None = None
+) -> str:
+    """Run `python FILE FOLDER STEP ...` as a client of this Hub with a cache of its own; give what it printed.
+
+    Args:
+        hub: what it speaks to; it must succeed, and print no token.
+        file: a Python file that is its own client.
+        folder: where it works.
+        steps: what it does there.
+        token: what it shows; None: it is a stranger.
+        bare: the one folder in which it finds libraries; None: all that are here, and this project.
+    """
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    env |= hub.environment(folder / f"home of {steps[0]}", token)
+    env |= {"PYTHONPATH": str(bare or ROOT), "OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1"}
+    env |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    command = [sys.executable, *(["-S", "-P"] if bare else []), file, str(folder), *steps]
+    done = subprocess.run(
+        command, env=env, cwd=folder, capture_output=True, text=True, timeout=900, stdin=subprocess.DEVNULL
+    )
+    printed = done.stdout + done.stderr
+    assert done.returncode == 0, printed[-6000:]
+    assert hub.token not in printed
+    return printed
 
 
 class _Refused(Exception):

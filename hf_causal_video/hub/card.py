@@ -52,12 +52,16 @@ def repository_card(checkpoint: Checkpoint, repo_id: str, license_id: str) -> st
 
 
 def introduction(method: str) -> str:
-    """What a method is: the paper and the first paragraph of its own README; "" where it has none yet."""
+    """What a method is: the paper and the first paragraph of its own README; "" where it has none yet.
+
+    A link to another file of the package leads nowhere from a card, and keeps its words alone.
+    """
     known: dict[str, Any] = METHODS | RELATION_METHODS
     folder = known[method][1].__module__.split(".")[-2] if method in known else method
     path = METHOD_FOLDERS / folder / "README.md"
     blocks = path.read_text(encoding="utf-8").split("\n\n") if path.is_file() else []
-    return "\n\n".join([block for block in blocks if block[0] not in "#`|-"][:2]).strip()
+    text = "\n\n".join([block for block in blocks if block[0] not in "#`|-"][:2]).strip()
+    return re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]*\)", r"\1", text)
 
 
 def architecture(config: PreTrainedConfig, parameters: int) -> str:

@@ -179,7 +179,7 @@ def _look(api: HfApi, repo_id: str, method: str, private: bool) -> ModelInfo | N
         there = api.model_info(repo_id)
     except RepositoryNotFoundError:
         return None
-    if private and not there.private:
+    if private and there.private is False:
         raise CausalVideoError(
             f"{repo_id} is there already", found="public", expected="private",
             fix="change it in the repository's settings, or push under another name",

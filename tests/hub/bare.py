@@ -4,12 +4,11 @@ The environment is a folder of links to exactly the installed distributions that
 from their metadata without extras; Python starts without its site packages and finds only that folder. So neither
 hf_causal_video nor datasets, accelerate, peft or av is there.
 
-Run as a file it is the client: `python -S -P bare.py STEP FOLDER`.
+Run as a file it is the client: `python -S -P bare.py FOLDER STEP`.
 """
 
 import importlib.util
 import json
-import os
 import re
 import sys
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -45,12 +44,6 @@ def make_site(folder: Path, *names: str) -> Path:
             if not (folder / top).exists():
                 (folder / top).symlink_to(root / top)
     return folder
-
-
-def environment(site: Path, **variables: str) -> dict[str, str]:
-    """Variables of a process that finds that folder alone; run it as `python -S -P`."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
-    return kept | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1"} | variables
 
 
 def assert_absent(*names: str) -> None:
@@ -110,4 +103,4 @@ def load_adapters(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    globals()[sys.argv[1]](Path(sys.argv[2]))
+    globals()[sys.argv[2]](Path(sys.argv[1]))

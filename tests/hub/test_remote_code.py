@@ -1,12 +1,10 @@
 """A pushed model loads and runs where only torch and transformers are, and with the package without being trusted.
 
-Every step is a process of its own (`python test_remote_code.py STEP FOLDER`): the HF libraries read their endpoint
+Every step is a process of its own (`python test_remote_code.py FOLDER STEP`): the HF libraries read their endpoint
 when they are imported, and the bare environment of `bare.py` must not have seen the package.
 """
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,13 +18,19 @@ TRACKS = [{"start": 0, "boxes": [[0, 0, 9, 9]] * 40}, {"start": 5, "boxes": [[5,
 
 
 def chosen_cases():
-    """A tiny model of every method, for choices and for open answers, over every backbone it wraps."""
-    from tests.models.cases import CASES
+    """A tiny model of every method, for choices and for open answers, and one over every registered backbone."""
+    from hf_causal_video.backbones.protocol import BACKBONES
+    from hf_causal_video.models import BackboneForVideoQuestionAnswering
+    from tests.backbones.test_backbones import TINY
+    from tests.models.cases import ANSWERS, CASES, FRAME_DIM, TEXT, Case
 
     found = {}
     for case in CASES:
-        key = (case.model_class, case.open_ended, case.fields.get("backbone"), case.fields.get("rank_by"))
-        found.setdefault(key, case)
+        found.setdefault((case.model_class, case.open_ended, case.fields.get("rank_by")), case)
+    for name in BACKBONES:
+        fields = {"text_config": TEXT, "frame_feature_dim": FRAME_DIM, "num_answers": ANSWERS}
+        fields |= {"backbone": name, "backbone_config": TINY[name]}
+        found[name] = Case(f"backbone-{name}", BackboneForVideoQuestionAnswering, fields, objects=False)
     return list(found.values())
 
 
@@ -187,21 +191,10 @@ def refuse_a_stranger(folder: Path) -> None:
             raise AssertionError("not refused")
 
 
-def run(command: list[str], env: dict[str, str], folder: Path, token: str) -> str:
-    done = subprocess.run(
-        command, env=env, cwd=folder, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL
-    )
-    printed = done.stdout + done.stderr
-    assert done.returncode == 0, printed[-6000:]
-    assert token not in printed
-    return printed
-
-
 def run_step(hub, folder: Path, step: str, token: str | None = None) -> str:
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-    env |= hub.environment(folder / f"home of {step}", token)
-    env |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1"}
-    return run([sys.executable, __file__, step, str(folder)], env, folder, hub.token)
+    from tests.loopback_hub import run_client
+
+    return run_client(hub, __file__, folder, step, token=token)
 
 
 @pytest.fixture(scope="module")
@@ -215,16 +208,16 @@ def hub():
 @pytest.fixture(scope="module")
 def published(hub, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("published")
-    run_step(hub, folder, "publish", hub.token)
+    run_step(hub, folder, "publish", token=hub.token)
     return folder
 
 
 def run_bare(hub, folder: Path, step: str, *libraries: str) -> str:
-    from tests.hub.bare import environment, make_site
+    from tests.hub.bare import make_site
+    from tests.loopback_hub import run_client
 
-    env = environment(make_site(folder / step, *libraries), **hub.environment(folder / f"home of {step}"))
-    command = [sys.executable, "-S", "-P", str(Path(__file__).with_name("bare.py")), step, str(folder)]
-    return run(command, env, folder, hub.token)
+    client = str(Path(__file__).with_name("bare.py"))
+    return run_client(hub, client, folder, step, bare=make_site(folder / f"site of {step}", *libraries))
 
 
 def test_no_method_is_left_out():
@@ -259,4 +252,4 @@ def test_a_stranger_is_refused(hub, published):
 
 
 if __name__ == "__main__":
-    globals()[sys.argv[1]](Path(sys.argv[2]))
+    globals()[sys.argv[2]](Path(sys.argv[1]))

@@ -4,8 +4,6 @@ The file is its own client: `python test_round_trip.py STEP FOLDER` runs one ste
 endpoint when they are imported, so a step never runs inside the pytest process.
 """
 
-import os
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -218,17 +216,9 @@ def _assert_same_store(there, here):
 
 
 def run_steps(hub, folder, *steps, token=None):
-    """Run steps in a new process with a cache of its own; give what it printed, which never holds the token."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-    env |= hub.environment(folder / f"home of {steps[0]}", token)
-    env |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1"}
-    env |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-    command = [sys.executable, __file__, str(folder), *steps]
-    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=300)
-    printed = done.stdout + done.stderr
-    assert done.returncode == 0, printed[-4000:]
-    assert hub.token not in printed
-    return printed
+    from tests.loopback_hub import run_client
+
+    return run_client(hub, __file__, folder, *steps, token=token)
 
 
 @pytest.fixture(scope="module")
