@@ -116,6 +116,20 @@ def test_no_contrast_runs_no_disruption(case: Case):
     assert model(**two).loss.isfinite()  # nothing is swapped, so two clips are enough
 
 
+def test_every_parameter_is_in_the_graph_of_every_step():
+    """DDP needs a gradient for each, in the warm-up and where a term is switched off too."""
+    for fields, progress in (({}, 0.1), ({"contrast_weight": 0.0}, 1.0), ({}, 1.0)):
+        model = train(OPEN, **fields)
+        model.training_progress = progress
+        out = model(**OPEN.inputs())
+        out.loss.backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+        idle = progress < 0.4 or "contrast_weight" in fields
+        assert idle != any(parameter.grad.any() for parameter in model.project_head.parameters())
+        if progress < 0.4:
+            assert torch.equal(out.loss, out.losses["answer"]) and out.causal_mask is None
+
+
 def watched(model: EIGVForVideoQuestionAnswering, inputs: dict[str, Any], draws: Draws) -> dict[str, list[Any]]:
     """Arguments of what the step edits and contrasts."""
     seen: dict[str, list[Any]] = {}

@@ -248,6 +248,15 @@ def test_features_take_the_place_of_ids(features: bool):
             bare(**given | {"question_features": states[0][..., 1:]})
 
 
+def test_a_pretrained_text_encoder_is_taken_as_it_is(tmp_path: Path):
+    source = OPEN.build()
+    source.text_encoder.save_pretrained(tmp_path)
+    fields = {name: value for name, value in OPEN.fields.items() if name != "text_config"}
+    model = IGVForVideoQuestionAnswering.from_text_pretrained(str(tmp_path), **fields)
+    for name, tensor in source.text_encoder.state_dict().items():
+        assert torch.equal(model.text_encoder.state_dict()[name], tensor)
+
+
 def test_objects_are_not_read():
     model, inputs = OPEN.build(), OPEN.inputs()
     with_objects = inputs | {"object_features": torch.full((3, 9, 4, 8), torch.nan), "object_boxes": torch.zeros(1)}
@@ -281,6 +290,9 @@ def test_presets_are_named_and_merge_the_backbones_fields():
     config = IGVConfig.preset("official-msrvttqa-hga", backbone_config={"dropout": 0.0})
     assert config.backbone_config["dropout"] == 0.0 and config.backbone_config["cell"] == "gru"
     assert (config.num_answers, config.gumbel_tau, config.grounding_logits) == (5001, 0.9, "prob")
+    other = IGVConfig.preset("official-msvdqa-hga", backbone="pooling", backbone_config={"hidden_size": 8})
+    assert other.backbone_config == {"hidden_size": 8} and other.grounding_logits == "prob"
+    assert IGVConfig.preset("official-msvdqa-hga", backbone="pooling").backbone_config == {}
     assert IGVConfig.preset("clean").to_diff_dict() == IGVConfig().to_diff_dict()
     with pytest.raises(CausalVideoError, match="official-msvdqa-hga"):
         IGVConfig.preset("official")

@@ -76,11 +76,10 @@ class BackboneConfig(PreTrainedConfig):
                 fix=f"see help({cls.__name__})",
             )
         fields = {**presets[name], **overrides}
-        if "backbone_config" in presets[name] and fields.get("backbone") == presets[name].get("backbone"):
-            fields["backbone_config"] = {
-                **presets[name]["backbone_config"],
-                **(overrides.get("backbone_config") or {}),
-            }
+        released = presets[name].get("backbone_config", {})
+        inherited = released if fields.get("backbone") == presets[name].get("backbone") else {}
+        if inherited or "backbone_config" in fields:
+            fields["backbone_config"] = {**inherited, **(overrides.get("backbone_config") or {})}
         return cls(**fields)
 
     @property

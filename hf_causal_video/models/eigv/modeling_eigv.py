@@ -108,7 +108,17 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         weights = {"answer": config.answer_weight} | {
             name: share * getattr(config, f"{name}_weight") for name in ("size", "contrast")
         }
-        return self._add_losses(self._explained(batch, logits, split), losses, weights)
+        output = self._add_losses(self._explained(batch, logits, split), losses, weights)
+        return output if config.contrast_weight else self._without_projection(output)
+
+    def _warm_up(self, batch: Batch, labels: Tensor, draws: Draws) -> VideoQAOutput:
+        return self._without_projection(super()._warm_up(batch, labels, draws))
+
+    def _without_projection(self, output: VideoQAOutput) -> VideoQAOutput:
+        """Keep the idle projection in the graph with weight 0, for DDP."""
+        assert output.loss is not None
+        output.loss = output.loss + sum(0.0 * parameter.sum() for parameter in self.project_head.parameters())
+        return output
 
     # ----- equivariance and invariance: two samples mixed
 
