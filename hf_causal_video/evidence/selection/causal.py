@@ -18,6 +18,7 @@ from hf_causal_video.evidence.removal import asking_for_evidence
 from hf_causal_video.evidence.selection.clip import Clip
 from hf_causal_video.evidence.selection.selectors import FrameSelector, Ranking
 from hf_causal_video.features.store import VideoFeatures
+from hf_causal_video.models import VideoQAProcessor  # importing models teaches the Auto classes
 
 
 class CausalSelector(FrameSelector):
@@ -53,13 +54,31 @@ class CausalSelector(FrameSelector):
     def from_pretrained(
         cls, checkpoint: str | Path, device: str = "cpu", sampling: str | None = None, scene_s: float = 0.0
     ) -> "CausalSelector":
-        """Load a checkpoint folder or Hub id with its processor."""
+        """Load a checkpoint folder or Hub id with its processor.
+
+        Raises:
+            CausalVideoError: nothing that loads is there, or it is no VideoQA model of this package.
+        """
         from transformers import AutoModel, AutoProcessor
 
-        import hf_causal_video.models  # noqa: F401  (teaches the Auto classes)
-
-        model = AutoModel.from_pretrained(str(checkpoint)).to(device).eval()
-        return cls(model, AutoProcessor.from_pretrained(str(checkpoint)), sampling=sampling, scene_s=scene_s)
+        try:
+            model: Any = AutoModel.from_pretrained(str(checkpoint))
+            processor = AutoProcessor.from_pretrained(str(checkpoint))
+        except (OSError, ValueError) as error:
+            raise CausalVideoError(
+                f"checkpoint {checkpoint}",
+                found=str(error).splitlines()[0],
+                expected="a folder or Hub id with a model and its processor",
+                fix="check the name; scripts/train.py writes such a folder",
+            ) from error
+        if not isinstance(processor, VideoQAProcessor):
+            raise CausalVideoError(
+                "no evidence to select by",
+                found=f"{type(model).__name__} in {checkpoint}",
+                expected="a VideoQA model of this package (TranSTR, IGV, EIGV)",
+                fix="load such a checkpoint, or use SimilaritySelector or UniformSelector",
+            )
+        return cls(model.to(device).eval(), processor, sampling=sampling, scene_s=scene_s)
 
     @torch.inference_mode()
     def rank(self, clip: Clip, question: str, choices: Sequence[str] | None) -> Ranking:

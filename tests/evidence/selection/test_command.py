@@ -44,6 +44,13 @@ def test_bad_flags_end_with_a_message(checkpoint, clip_file, capsys, flags, mess
     assert message in capsys.readouterr().err
 
 
+def test_a_checkpoint_that_is_absent_or_has_no_evidence_ends_with_a_message(dual_encoder, clip_file, tmp_path, capsys):
+    assert main(["select", str(tmp_path), str(clip_file), QUESTION]) == 2
+    assert "expected a folder or Hub id with a model" in capsys.readouterr().err
+    assert main(["select", str(dual_encoder), str(clip_file), QUESTION]) == 2
+    assert "found CLIPModel" in capsys.readouterr().err
+
+
 def test_a_clip_that_is_absent_and_an_empty_question_end_with_a_message(checkpoint, clip_file, capsys):
     assert main(["select", str(checkpoint), "absent.mp4", QUESTION]) == 2
     assert "no file absent.mp4" in capsys.readouterr().err
