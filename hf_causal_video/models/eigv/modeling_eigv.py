@@ -91,13 +91,14 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         split = self._split(strings.pooled[own], video, batch.frame_mask, batch.rows, draws.gumbel)
 
         mixed = self._mix(batch, strings.rows(own), own, split, draws)
+        joints = None  # (2 + 2n, B, J): the sample, its positive, its negatives
         if config.contrast_weight:
-            joints = self._disrupt(batch, mixed, draws)  # (2 + 2n, B, J): the sample, its positive, its negatives
-        else:
+            joints = self._disrupt(batch, mixed, draws)
+        elif batch.present is None:
             joints = self.backbone.fuse_pairs(mixed.question, mixed.video, samples, samples).unsqueeze(0)
-        logits, answer = self._mixed_answer(batch, labels, strings, mixed, joints[0])
+        logits, answer = self._mixed_answer(batch, labels, strings, mixed, joints)
         losses = {"answer": answer, "size": self._size(split, samples, batch)}
-        if config.contrast_weight:
+        if joints is not None and config.contrast_weight:
             if config.answer_every_branch:
                 self._visit_answer(batch, joints)
             anchor, positive, *negatives = self.project_head(joints)
@@ -143,7 +144,7 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         return Mixed(question, self.backbone.encode_video(frames, mask), frames, mask, partner, lambda1)
 
     def _mixed_answer(
-        self, batch: Batch, labels: Tensor, strings: Question, mixed: Mixed, joint: Tensor
+        self, batch: Batch, labels: Tensor, strings: Question, mixed: Mixed, joints: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Logits (B, A) of the mixed clip, and the loss of its mixed answer.
 
@@ -151,7 +152,8 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         """
         partner, lambda1 = mixed.partner, mixed.lambda1
         if batch.present is None:
-            logits = self.backbone.answer(joint)
+            assert joints is not None
+            logits = self.backbone.answer(joints[0])
             return logits, mixed_answer_loss(logits, labels, partner, lambda1)
         answers = batch.present.shape[1]
         own = torch.arange(len(strings.pooled), device=partner.device).view(-1, answers)  # (B, A)
