@@ -21,7 +21,7 @@ from hf_causal_video.evidence.relations import summary
 
 RELATION_STYLE = """
 .stage { margin: 0 auto 4px; }
-.stage img { width: auto; min-width: min(100%, 560px); max-height: 520px; }
+.stage img { width: auto; max-height: 520px; }
 .object { border-color: var(--own); box-shadow: 0 0 0 1.5px #fffc; }
 .object b, .chip { background: var(--own); color: #fff; font-weight: 650; font-size: 14px; line-height: 1;
   padding: 3px 6px; border-radius: 4px; font-variant-numeric: tabular-nums; }
@@ -163,7 +163,7 @@ def _card(case: RelationCase, frame_width: int) -> str:
     )  # no text can close the script element
     return (
         f'<section class="case"><h2>{summary(case)}</h2>{hint if case.shown else ""}'
-        f'<div class="stage"><img src="{shown[place]["picture"]}" alt="{case.label_of(best)}">{boxes}'
+        f'<div class="stage"><img src="{shown[place]["picture"]}" alt="{case.label_of(best)}"{_enlarged(case)}>{boxes}'
         f'<span class="stamp">{case.label_of(best)}</span></div>'
         f'<div class="rows"><input class="scrub" type="range" min="0" max="{len(moments) - 1}" value="{place}" '
         f'aria-label="moment of the clip">{"".join(_row(one, case) for one in case.shown)}'
@@ -204,3 +204,10 @@ def _jpeg(frame: np.ndarray, width: int) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=80, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _enlarged(case: RelationCase) -> str:
+    """The width of a picture that would be too small to see boxes on, as an attribute; nothing for a larger one."""
+    width, height = case.shape
+    wanted = round(min(560, 480 * width / height))
+    return f' style="width: {wanted}px"' if case.frames and width < wanted else ""

@@ -122,6 +122,15 @@ def test_the_page_holds_everything_and_asks_for_nothing(tmp_path):
     assert page.count('<div class="relation">') == 3 and page.count("<i ") == 4
 
 
+@pytest.mark.parametrize(
+    ("size", "style"), [((96, 96), "width: 480px"), ((90, 160), "width: 270px"), ((640, 360), "")]
+)
+def test_a_small_film_is_enlarged_and_keeps_its_shape(size, style):
+    frames = [np.zeros((size[1], size[0], 3), np.uint8)] * 8
+    image = re.search(r"<img [^>]*alt[^>]*>", relations_html(case(frames=frames, frame_size=size)))[0]
+    assert (style in image) if style else "style" not in image
+
+
 def test_names_cannot_break_out_of_the_page():
     evil = relation("dog chase cat", 0, 5) | {"triplet": ["</script><b>x", "<i>y</i>", "z"]}
     page = relations_html(case(relations=[evil]))
