@@ -128,10 +128,11 @@ def report(rows: list[dict[str, str]]) -> str:
     """The table in Markdown, and the differences that were promised, seed by seed."""
     stated = [row for row in rows if int(row["epochs"]) == STATED] or rows
     table = summary(stated)
-    lines = [f"| setting | {' | '.join(METRICS)} |", "|---" * (1 + len(METRICS)) + "|"]
+    lines = [f"| setting | seeds | {' | '.join(METRICS)} |", "|---" * (2 + len(METRICS)) + "|"]
     for name, found in table.items():
         bold = "**" if name == OURS else ""
-        lines.append(f"| {bold}{name}{bold} | " + " | ".join(spread(found[metric]) for metric in METRICS) + " |")
+        cells = [str(len(found["mAP"])), *(spread(found[metric]) for metric in METRICS)]
+        lines.append(f"| {bold}{name}{bold} | " + " | ".join(cells) + " |")
     lines += [
         "",
         f"| over the {BASE}, seed by seed | " + " | ".join(METRICS) + " |",
@@ -151,9 +152,9 @@ def draw(rows: list[dict[str, str]], path: Path) -> None:
     table = summary([row for row in rows if int(row["epochs"]) == STATED] or rows)
     names, left, top, line, width = list(table), 290, 78, 34, 190
     canvas = Canvas(left + 3 * (width + 40), top + line * len(names) + 40)
-    seeds = len(next(iter(table.values()))["head"])
+    seeds = max(len(found["head"]) for found in table.values())
     canvas.text(20, 14, "Recall on balanced pairs, by how frequent a predicate was in training", 20, INK, bold=True)
-    canvas.text(20, 42, f"confounded relation world; bars are means of {seeds} seeds, dots are seeds", 14, MUTED)
+    canvas.text(20, 42, f"confounded relation world; bars are means of up to {seeds} seeds, dots are seeds", 14, MUTED)
     for column, part in enumerate(PARTS):
         x = left + column * (width + 40)
         canvas.text(x, top - 14, f"{part} ({PARTS[part].stop - PARTS[part].start} predicates), %", 14, INK, bold=True)

@@ -35,7 +35,7 @@ def test_table_and_picture_come_from_the_csv(tmp_path: Path) -> None:
             rows.append({"seed": str(seed), "setting": name, **numbers, "epochs": "6", "cpu_s": "0"})
     more = [{**row, "epochs": "12"} for row in rows if row["setting"] in (bench.BASE, bench.OURS)]
     table = bench.report(rows + more)
-    assert "| plain classifier | 11.5 ± 0.7 |" in table, "the table is that of the stated number of epochs"
+    assert "| plain classifier | 2 | 11.5 ± 0.7 |" in table, "the table is that of the stated number of epochs"
     assert f"| {bench.OURS}, 6 epochs | 10.0 ± 0.0 |" in table and f"| {bench.OURS}, 12 epochs | 10.0" in table
     again = [{**rows[0], "mAP": "99"}]
     assert len(bench.merged(rows, again)) == len(rows) and bench.merged(rows, again)[-1]["mAP"] == "99"
