@@ -51,6 +51,21 @@ class Checkpoint:
         return sorted(self.folder.glob(ADAPTER if self.base else WEIGHTS))
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The fields of a JSON file; what is none is refused by its name."""
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CausalVideoError(
+            f"{path} cannot be read", found=str(error), expected="JSON", fix="let whatever wrote it write it again"
+        ) from error
+    if not isinstance(read, dict):
+        raise CausalVideoError(
+            f"{path} cannot be read", found=type(read).__name__, expected="fields", fix="write it again"
+        )
+    return read
+
+
 def open_checkpoint(folder: str | Path, base: str | None = None, token: str | None = None) -> Checkpoint:
     """Load a checkpoint from a folder and refuse it unless everything in it fits together.
 
@@ -110,7 +125,7 @@ def _open_adapter(folder: Path, base: str | None, token: str | None) -> Checkpoi
     from transformers import AutoModel
 
     _check_weight_files(folder, ADAPTER)
-    base = base or _read(folder / "adapter_config.json").get("base_model_name_or_path")
+    base = base or read_json(folder / "adapter_config.json").get("base_model_name_or_path")
     if not base or Path(base).exists() or base.count("/") != 1:
         raise CausalVideoError(
             f"the adapters in {folder}", found=f"base {base!r}", expected="the Hub id of the model they go onto",
@@ -144,27 +159,13 @@ def _method(folder: Path) -> str:
             "no checkpoint to push", found=f"no config.json in {folder}", expected="a folder with model and processor",
             fix="name the --output_dir of a training run, or save both with save_pretrained",
         )  # fmt: skip
-    method = _read(folder / "config.json").get("model_type")
+    method = read_json(folder / "config.json").get("model_type")
     if method not in METHODS | RELATION_METHODS:
         raise CausalVideoError(
             f"{folder} is no model of this package", found=f"model_type {method!r}",
             expected=", ".join(METHODS | RELATION_METHODS), fix="push it with its own library",
         )  # fmt: skip
     return method
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise CausalVideoError(
-            f"{path} cannot be read", found=str(error), expected="JSON", fix="save it again"
-        ) from error
-    if not isinstance(read, dict):
-        raise CausalVideoError(
-            f"{path} cannot be read", found=type(read).__name__, expected="fields", fix="save it again"
-        )
-    return read
 
 
 def _check_weight_files(folder: Path, pattern: str) -> None:

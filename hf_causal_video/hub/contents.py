@@ -15,7 +15,7 @@ from safetensors import safe_open
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.hub.bundle import auto_map, bundle
 from hf_causal_video.hub.card import repository_card
-from hf_causal_video.hub.checks import Checkpoint
+from hf_causal_video.hub.checks import Checkpoint, read_json
 from hf_causal_video.hub.results import RECIPE_FILE, is_path, read_recipe
 from hf_causal_video.models import METHODS, RELATION_METHODS
 
@@ -129,7 +129,7 @@ def _tasks(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return _without_names(json.loads(path.read_text(encoding="utf-8")))
+    return _without_names(read_json(path))
 
 
 def _without_names(value: Any) -> Any:

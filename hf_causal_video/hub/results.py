@@ -5,7 +5,6 @@ model that is gone. Evaluation writes the hashes of the weights; where a report 
 than the weights and name this folder.
 """
 
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 
 from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.hub.checks import read_json
 from hf_causal_video.models.weights import weights_digest
 
 RUN_FILE, RECIPE_FILE = "card_data.json", "recipe.yaml"
@@ -56,7 +56,7 @@ def read_results(run: str | Path) -> list[Result]:
     run = Path(run)
     results: list[Result] = []
     for file in [*run.glob(RUN_FILE), *sorted(run.glob("evaluation/*/metrics.json"))]:
-        report = _read(file)
+        report = read_json(file)
         bound, known = _check_weights(file, report, run), {(one.dataset, one.split, one.metric) for one in results}
         try:
             found = [Result(*line, bound) for line in _lines(file, report)]
@@ -89,7 +89,7 @@ def _lines(file: Path, report: dict[str, Any]) -> list[tuple[str, str, str, floa
 
 def read_run(run: str | Path) -> dict[str, Any]:
     """What a training run says about itself; {} where there is no run."""
-    return _read(Path(run) / RUN_FILE) if (Path(run) / RUN_FILE).is_file() else {}
+    return read_json(Path(run) / RUN_FILE) if (Path(run) / RUN_FILE).is_file() else {}
 
 
 def read_recipe(run: str | Path) -> dict[str, Any] | None:
@@ -138,20 +138,6 @@ def dataset_name(card: dict[str, Any]) -> str:
     if isinstance(dataset, str):
         return without_paths(dataset)
     return preset.removeprefix("official-") if preset.startswith("official-") else "own questions"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise CausalVideoError(
-            f"{path} cannot be read", found=str(error), expected="the JSON that a run wrote", fix="evaluate again"
-        ) from error
-    if not isinstance(report, dict):
-        raise CausalVideoError(
-            f"{path} is no report of a run", found=type(report).__name__, expected="fields", fix="evaluate again"
-        )
-    return report
 
 
 def _check_weights(path: Path, report: dict[str, Any], run: Path) -> bool:

@@ -233,7 +233,7 @@ BAD = {
     "a config that is no object": (lambda run: (run / "config.json").write_text("[]"), "found list"),
     "no settings of the processor": (lambda run: (run / "processor_config.json").unlink(), "no processor_config.json"),
     "a report without a split": (rewrite("card_data.json", metrics=[{"name": "Acc"}]), "is no report of a run"),
-    "a report that is a list": (lambda run: (run / "card_data.json").write_text("[]"), "is no report of a run"),
+    "a report that is a list": (lambda run: (run / "card_data.json").write_text("[]"), "cannot be read: found list"),
     "a result in words": (rewrite("evaluation/nextqa-test/metrics.json", metrics={"Acc": "good"}), "is no report"),
     "a recipe that is no YAML": (lambda run: (run / "recipe.yaml").write_text("a: [1"), "recipe.yaml cannot be read"),
     "a recipe of one word": (lambda run: (run / "recipe.yaml").write_text("transtr"), "recipe.yaml cannot be read"),
