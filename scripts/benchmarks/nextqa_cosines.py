@@ -99,6 +99,7 @@ class Preparation:
             "frame_features": seconds * scale,
             "question_features": question.unsqueeze(0) * scale,
             "choice_features": statement * scale,
+            "choices_alone": choice * scale,
             "similarities": cosines,
         }
 

@@ -71,8 +71,8 @@ def table_rows(report: dict[str, Any]) -> list[dict[str, str]]:
         rules = [rule for rule in RULES if rule in numbers]
         for rule in rules or [""]:
             add(name, rule, numbers, numbers.get(rule))
-    if "wrong_video" in report:
-        add("selected, captions of another video", "", report["wrong_video"], None)
+    for name, numbers in report.get("wrong_video", {}).items():
+        add(f"{name}, captions of another video", "", numbers, None)
     for name, spans in report["windows"].items():
         add("no model", name, {}, spans)
     return rows
@@ -87,9 +87,9 @@ def print_table(rows: list[dict[str, str]]) -> None:
 
 
 def write_results(
-    folder: Path, report: dict[str, Any], rows: list[dict[str, str]], settings: dict[str, Any], threads: int
+    folder: Path, name: str, report: dict[str, Any], rows: list[dict[str, str]], settings: dict[str, Any], threads: int
 ) -> None:
-    """Write the table as csv and everything measured as json, with how it was made."""
+    """Write the table as `name`.csv and everything measured as `name`.json, with how it was made."""
     folder.mkdir(parents=True, exist_ok=True)
     report["made"] = {
         "command": shlex.join(["python", "scripts/benchmarks/nextqa_captions.py", *sys.argv[1:]]),
@@ -99,14 +99,14 @@ def write_results(
         "wall_s": round(sum(fold["wall_s"] for one in report["variants"].values() for fold in one["folds"]), 1),
     }
     with tempfile.TemporaryDirectory(dir=folder) as partial:
-        path = Path(partial) / "nextqa_captions.csv"
+        path = Path(partial) / f"{name}.csv"
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
         os.replace(path, folder / path.name)
-    write_atomically(folder / "nextqa_captions.json", json.dumps(report, indent=1) + "\n")
-    print(f"table and numbers: {folder / 'nextqa_captions.csv'}, {folder / 'nextqa_captions.json'}")
+    write_atomically(folder / f"{name}.json", json.dumps(report, indent=1) + "\n")
+    print(f"table and numbers: {folder / f'{name}.csv'}, {folder / f'{name}.json'}")
 
 
 def _version(package: str) -> str:

@@ -81,7 +81,7 @@ def test_it_selects_where_the_answer_is_said_and_resumes(world, tmp_path):
     printed, report = run(world, tmp_path, "--variants", "selected", "uniform")
     selected, uniform = report["variants"]["selected"], report["variants"]["uniform"]
     assert selected["Acc"] > uniform["Acc"] > 20 and selected["Acc"] > 60
-    assert report["wrong_video"]["Acc"] < selected["Acc"] - 30
+    assert report["wrong_video"]["selected"]["Acc"] < selected["Acc"] - 30
     assert selected["second"]["mIoP"] > uniform["second"]["mIoP"]
     assert all(max(fold["validation_accuracy"]) == fold["validation_accuracy"][fold["epoch"] - 1]
                for fold in selected["folds"])  # fmt: skip

@@ -65,6 +65,9 @@ class IGVConfig(BackboneConfig):
             degenerating.
         warmup_share: share of the training that answers from the whole clip before grounding begins.
         ramp_share: share of the training over which the other terms then grow to their weights.
+        scout_share: the last part of the warm-up, as a share of the training, in which the indicator alone also learns
+            to ground, through a backbone that this does not reach. Without it grounding begins with frames at random,
+            and a backbone that is shown frames at random leans on the scenery, which most frames show.
 
     `clean` warms up, and holds the size of the causal scene: without either, IGV's objective is symmetric in its two
     sides, and on a confounded world it has called the environment causal. Measured in testbed.md of this project with
@@ -93,6 +96,7 @@ class IGVConfig(BackboneConfig):
     size_target: float | int = 0.3
     warmup_share: float | int = 0.4
     ramp_share: float | int = 0.1
+    scout_share: float | int = 0.0
 
     @classmethod
     def presets(cls) -> dict[str, dict[str, Any]]:
@@ -113,11 +117,14 @@ class IGVConfig(BackboneConfig):
 
     def _validate_grounding(self) -> None:
         shares = (self.warmup_share, self.ramp_share)
-        if self.gumbel_tau <= 0 or min(shares) < 0 or sum(shares) > 1 or not 0 <= self.size_target <= 1:
+        scouts = 0 <= self.scout_share <= self.warmup_share
+        sound = self.gumbel_tau > 0 and min(shares) >= 0 and sum(shares) <= 1 and 0 <= self.size_target <= 1
+        if not (sound and scouts):
             raise CausalVideoError(
                 type(self).__name__,
                 found=f"gumbel_tau={self.gumbel_tau}, warmup_share={self.warmup_share}, "
-                f"ramp_share={self.ramp_share}, size_target={self.size_target}",
-                expected="a temperature above 0, shares that sum to at most 1, a target in [0, 1]",
+                f"ramp_share={self.ramp_share}, scout_share={self.scout_share}, size_target={self.size_target}",
+                expected="a temperature above 0, shares that sum to at most 1, scouting inside the warm-up, a target "
+                "in [0, 1]",
                 fix="change them",
             )
