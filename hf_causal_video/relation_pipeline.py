@@ -149,7 +149,7 @@ class VideoRelationDetectionPipeline(Pipeline):
     def _forward(self, model_inputs: dict[str, Any], classes: str = "model") -> dict[str, Any]:
         batch = model_inputs["batch"]
         output = judge_segments(self.model, model_inputs["inputs"], SEGMENTS_A_PASS)
-        if output is not None and classes == "tracks":
+        if output is not None and output.object_logits is not None and classes == "tracks":
             output.object_logits = self._given_classes(batch.value, model_inputs["labels"], output.object_logits)
         return {"output": _Hold(output), "batch": batch, "clip": model_inputs["clip"]}
 

@@ -168,8 +168,8 @@ class RelationSegments(torch.utils.data.Dataset):
         wanted = [part for track in tracklets(row) if (part := _part(track, *segment)) is not None]
         if not self.feature_dim or not wanted or not parts:
             return [] if self.feature_dim else wanted
-        viou = tracks_viou(*([(one["start"], one["boxes"]) for one in side] for side in (parts, wanted)), segment,
-                           self.rule.inclusive)  # (N, G)  # fmt: skip
+        one, two = ([(track["start"], track["boxes"]) for track in side] for side in (parts, wanted))
+        viou = tracks_viou(one, two, segment, self.rule.inclusive)  # (N, G)
         for place, part in enumerate(wanted):
             near = [
                 one["features"] for one, overlap in zip(parts, viou[:, place], strict=True) if overlap > SAME_OBJECT
@@ -220,6 +220,7 @@ def _part(track: Mapping[str, Any], begin: int, end: int) -> dict[str, Any] | No
         return None
     inside = slice(first - track["start"], last - track["start"])
     part = {**track, "start": first, "boxes": track["boxes"][inside]}
-    if np.ndim(track.get("features")) == 2:
-        part["features"] = track["features"][inside]
+    features = track.get("features")
+    if features is not None and np.ndim(features) == 2:
+        part["features"] = features[inside]
     return part

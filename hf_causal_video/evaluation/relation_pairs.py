@@ -64,7 +64,7 @@ def pair_metrics(
             "scores of pairs", found=f"scores {scores.shape}, labels {labels.shape}, {int(truth.sum())} annotations",
             expected="(n, P) finite scores; (n,) or (n, P) labels, some annotated", fix="score the pairs of one split",
         )  # fmt: skip
-    present = np.flatnonzero(truth.any(axis=0))
+    present: list[int] = np.flatnonzero(truth.any(axis=0)).tolist()
     place = (-scores).argsort(axis=1, kind="stable").argsort(axis=1)  # 0 is the best
     recall = {p: float((place[truth[:, p], p] < (1 if single else best)).mean()) for p in present}
     precision = {p: average_precision(scores[:, p], truth[:, p]) for p in present}

@@ -102,7 +102,7 @@ def write_tracks(folder: str | Path, video_id: str, clip: TrackedClip) -> None:
     tracks = clip.tracks
     about = {"labels": [track.label for track in tracks], "frame_size": list(clip.frame_size),
              "num_frames": len(clip.times_s)}  # fmt: skip
-    columns = {
+    columns: dict[str, np.ndarray] = {
         "start": np.array([track.start_frame for track in tracks], dtype=np.int64),
         "length": np.array([len(track) for track in tracks], dtype=np.int64),
         "boxes": np.concatenate([np.zeros((0, 4)), *(track.boxes for track in tracks)]).astype(np.float32),

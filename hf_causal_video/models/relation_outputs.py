@@ -46,11 +46,12 @@ def judge_segments(model: Any, inputs: Mapping[str, Tensor], at_once: int = 8) -
         What the passes say together, without losses and references; None without segments.
     """
     names = ("predicate_logits", "object_logits", "pair_index", "pair_video")
-    columns: dict[str, list[Tensor]] = {name: [] for name in names}
+    columns: dict[str, Any] = {name: [] for name in names}
     for start in range(0, len(inputs["track_boxes"]), at_once):
         part = model(**{name: value[start : start + at_once].to(model.device) for name, value in inputs.items()})
         for name in names:
             columns[name].append(part[name] + start if name == "pair_video" else part[name])
     if not columns[names[0]]:
         return None
-    return VideoRelationOutput(**{name: torch.cat(values) for name, values in columns.items()})
+    joined: dict[str, Any] = {name: torch.cat(values) for name, values in columns.items()}
+    return VideoRelationOutput(**joined)

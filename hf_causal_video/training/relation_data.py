@@ -55,10 +55,10 @@ def load_splits(arguments: DataArguments, names: list[str]) -> dict[str, Split]:
         return {name: load_pairs(arguments, name) for name in names}
     rows = {name: read_rows(_of_split(arguments.dataset, name, "dataset")) for name in names}
     words = vocabularies(*(rows[name] for name in names[:2]))
-    splits = {name: segments_of(arguments, name, rows[name], *words) for name in names}
+    splits: dict[str, Split] = {name: segments_of(arguments, name, rows[name], *words) for name in names}
     made = splits[names[0]].provenance
     for name, split in splits.items():
-        if isinstance(split.tracks, TrackSet) and split.provenance != made:
+        if isinstance(split, RelationSegments) and isinstance(split.tracks, TrackSet) and split.provenance != made:
             raise CausalVideoError(
                 f"tracks of split {name!r} were made in another way", found=split.provenance, expected=made,
                 fix="track all splits alike",

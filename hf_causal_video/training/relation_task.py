@@ -82,7 +82,8 @@ def answer(
     show = arguments.process_index == 0 and not arguments.disable_tqdm
     share = (arguments.process_index, arguments.world_size)
     if isinstance(dataset, RelationSegments):
-        records = predict_videos(model, collator.processor, dataset, show, share)
+        processor: Any = collator.processor
+        records = predict_videos(model, processor, dataset, show, share)
         names = [str(video_id) for video_id in dataset.video_ids]
     else:
         records = predict_pairs(model, dataset, collator, arguments.per_device_eval_batch_size, show, share)
