@@ -21,14 +21,10 @@ from hf_causal_video.training.run import main as train
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results" / "stress_world.csv"
 GROUNDING = {"study": "grounding", "train_clips": 6000, "eval_clips": 1000, "seed": 0}
-POOLING = {"text_config": {"hidden_size": 64, "num_hidden_layers": 1}, "backbone": "pooling",
-           "backbone_config": {"hidden_size": 64}}  # fmt: skip
-MIXING = POOLING | {"grounding_logits": "logprob", "gumbel_tau": 1.0, "size_weight": 5.0, "size_target": 0.3,
-                    "warmup_share": 0.4, "ramp_share": 0.1}  # fmt: skip
 RUNS: dict[str, tuple[str, list[str]]] = {  # name: recipe, and what replaces its settings
-    "backbone": ("igv_world", ["--method", "video_qa_backbone", "--config_overrides", json.dumps(POOLING)]),
+    "backbone": ("backbone_world", []),
     "IGV": ("igv_world", []),
-    "EIGV": ("igv_world", ["--method", "eigv", "--config_overrides", json.dumps(MIXING)]),
+    "EIGV": ("eigv_world", []),
     "TranSTR": ("transtr_world", ["--world", json.dumps(GROUNDING), "--test_splits", "iid", "ood"]),
     "TranSTR (selection world)": ("transtr_world", []),
 }
