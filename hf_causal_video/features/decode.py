@@ -222,8 +222,10 @@ def _declared(stream, container, start: float, every_end: float) -> float | None
 def _decode_exactly(path: Path, clock: _Clock, shown: np.ndarray) -> list[np.ndarray] | None:
     """Jump to the key frame before each instant; None if the clip cannot be read that way."""
     import av
+    from av.video.reformatter import VideoReformatter
 
     frames: list[np.ndarray] = []
+    convert = VideoReformatter()
     with _open(path) as container:
         stream = _picture(container, path)
         position: float = -np.inf
@@ -239,19 +241,21 @@ def _decode_exactly(path: Path, clock: _Clock, shown: np.ndarray) -> list[np.nda
                 return None
             if frame is None or frame.pts != target or frame.is_corrupt:
                 return None
-            frames.append(_upright(frame))
+            frames.append(_upright(frame, convert))
             position = target
     return frames
 
 
 def _decode_through(path: Path, clock: _Clock, shown: np.ndarray) -> list[np.ndarray]:
     """Decode from the beginning to the last instant; the list is short if frames are missing or damaged."""
-    wanted = set(clock.pts[shown].tolist())
+    from av.video.reformatter import VideoReformatter
+
+    wanted, convert = set(clock.pts[shown].tolist()), VideoReformatter()
     frames = []
     with _open(path) as container:
         for number, frame in enumerate(_intact_frames(container, _picture(container, path))):
             if (number if clock.is_counted else frame.pts) in wanted and not frame.is_corrupt:
-                frames.append(_upright(frame))
+                frames.append(_upright(frame, convert))
                 if len(frames) == len(wanted):
                     break
     return frames
@@ -267,8 +271,8 @@ def _intact_frames(container, stream) -> Iterator:
             continue
 
 
-def _upright(frame) -> np.ndarray:
-    image = frame.to_ndarray(format="rgb24")
+def _upright(frame, convert) -> np.ndarray:
+    image = convert.reformat(frame, format="rgb24", threads=1).to_ndarray()  # else threads start for every picture
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
