@@ -29,7 +29,8 @@ class FrameScorer(nn.Module):
     def forward(self, question: Tensor, key: Tensor, rows: Tensor) -> Tensor:
         """Question (R, H), frames (V, T, H) and the clip of each question (R,) to energies (R, T)."""
         query = self.linear_q(question) / math.sqrt(key.shape[-1])
-        return (self.linear_k(key)[rows] @ query.unsqueeze(-1)).squeeze(-1)
+        asked = query @ self.linear_k.weight  # (R, H): the key's layer is applied to R questions, not to V * T frames
+        return (key[rows] @ asked.unsqueeze(-1)).squeeze(-1) + (query @ self.linear_k.bias).unsqueeze(-1)
 
 
 class GroundingIndicator(nn.Module):
