@@ -19,6 +19,7 @@ from hf_causal_video.data import (
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.evaluation import nextgqa_metrics
 from hf_causal_video.features.store import FeatureStore
+from hf_causal_video.models.weights import weights_digest
 from hf_causal_video.training.arguments import DataArguments
 from hf_causal_video.training.datasets import load_split
 from hf_causal_video.training.measure import measure
@@ -94,6 +95,7 @@ def evaluate_checkpoint(
     )
     report = {
         "checkpoint": str(checkpoint),
+        "weights": weights_digest(checkpoint),
         "dataset": dataset,
         "split": split,
         "questions": len(rows),

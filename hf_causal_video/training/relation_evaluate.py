@@ -11,6 +11,7 @@ from hf_causal_video.data.relation_collator import RelationCollator
 from hf_causal_video.data.relation_rows import training_counts
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models import RELATION_METHODS
+from hf_causal_video.models.weights import weights_digest
 from hf_causal_video.training.arguments import DataArguments
 from hf_causal_video.training.checkpoints import write_atomically
 from hf_causal_video.training.relation_data import load_pairs, read_rows, segments_of
@@ -103,7 +104,8 @@ def evaluate_relations(
         seen = (None, None) if training_annotations is None else training_counts(read_rows(str(training_annotations)))
         metrics = measure_videos(records, rows, *seen)
     report = {
-        "checkpoint": str(checkpoint), "dataset": dataset, "split": split, "records": len(records),
+        "checkpoint": str(checkpoint), "weights": weights_digest(checkpoint), "dataset": dataset, "split": split,
+        "records": len(records),
         "tracks": "annotated" if tracks is None and dataset not in ("world", "jaad") else tracks and str(tracks),
         "prior": model.config.prior_eval, "mark": "measured here", "metrics": metrics,
     }  # fmt: skip
@@ -120,7 +122,8 @@ def add_relation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"{parser.epilog or ''}{EXAMPLES}"
     parser.add_argument(
         "--annotations",
-        help="official files: folder of question files; folder, json or parquet of relations; JAAD's archive",
+        help="folder of the official files of a benchmark; relations: folder, json or parquet of annotations; "
+        "archive of JAAD",
     )
     parser.add_argument("--training-annotations", help="relations: those of the training split")
     parser.add_argument("--prior", choices=["uniform", "frequency"], help="relations: P(z) at inference")

@@ -24,6 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models import RELATION_METHODS
+from hf_causal_video.models.weights import weights_digest
 from hf_causal_video.training import question_task, relation_task
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments, DataArguments, ModelArguments
 from hf_causal_video.training.callbacks import bare_model
@@ -187,6 +188,7 @@ def _card_data(
             **{name: version(name) for name in packages},
         },
         "recipe": RECIPE_FILE,
+        "weights": weights_digest(str(arguments.output_dir)),
     }
 
 

@@ -11,6 +11,7 @@ from hf_causal_video.cli import main
 from hf_causal_video.data import tiny_text_config, world_tokenizer
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features import FeatureWriter, Provenance, VideoFeatures
+from hf_causal_video.models.weights import weights_digest
 from hf_causal_video.training.evaluate import evaluate_checkpoint
 
 CARD = Provenance("org/vit", "main", "pooled", 6, sampling="fps-1")
@@ -58,6 +59,7 @@ def test_every_question_is_answered_and_the_files_say_what_is_returned(folder, t
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert [line["question_id"] for line in lines] == [f"{v}_{q}" for v in ("11", "22") for q in range(3)]
     assert json.loads((tmp_path / "metrics.json").read_text()) == report
+    assert report["weights"] == weights_digest(folder / "model") and report["weights"]
     right = sum(line["prediction"] == int(line["question_id"][-1]) for line in lines)
     assert report["metrics"]["Acc"] == pytest.approx(100 * right / 6) and report["mark"] == "measured here"
 

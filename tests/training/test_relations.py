@@ -17,6 +17,7 @@ from hf_causal_video.data.vidvrd import read_relations
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.ivrd import IVRDForVideoRelationDetection
 from hf_causal_video.models.processing_video_relation import VideoRelationProcessor
+from hf_causal_video.models.weights import weights_digest
 from hf_causal_video.training import main
 from hf_causal_video.training.evaluate import add_arguments
 from hf_causal_video.training.relation_evaluate import evaluate_relations, run_relations
@@ -98,7 +99,9 @@ def test_what_a_run_leaves_behind_loads_and_says_what_was_measured(world_run: Pa
 def test_evaluate_repeats_the_number_and_the_prior_is_one_switch(world_run: Path, tmp_path: Path, capsys):
     measured = json.loads((world_run / "metrics.json").read_text())["test"]["balanced"]
     options = {"world": WORLD["world"], "progress": False}
-    found = evaluate_relations(world_run, "world", "balanced", output=tmp_path, **options)["metrics"]
+    report = evaluate_relations(world_run, "world", "balanced", output=tmp_path, **options)
+    assert report["weights"] == weights_digest(world_run) and report["weights"]
+    found = report["metrics"]
     assert found == pytest.approx(measured, rel=1e-5)
     lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
     off = evaluate_relations(world_run, "world", "balanced", prior="frequency", **options)["metrics"]

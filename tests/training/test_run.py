@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoProcessor, BertModel
 from hf_causal_video.data import VideoQACollator, WorldConfig, generate_world, tiny_text_config, world_tokenizer
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features.store import FeatureWriter, Provenance, VideoFeatures
+from hf_causal_video.models.weights import weights_digest
 from hf_causal_video.training import main, predict
 from hf_causal_video.training.checkpoints import checkpoints
 from hf_causal_video.training.datasets import load_split
@@ -49,6 +50,7 @@ def test_a_run_leaves_everything_that_repeats_and_describes_it(finished_run: Pat
     assert set(metrics["test"]) == {"iid", "long"} and 0 <= metrics["validation"]["Acc"] <= 100
     card = json.loads((finished_run / "card_data.json").read_text())
     assert {entry["mark"] for entry in card["metrics"]} == {"measured here"}
+    assert card["weights"] == weights_digest(finished_run) and card["weights"]
     assert card["seed"] == 1 and card["versions"]["torch"] and card["features"]["frame_dim"] == 8
     log = [json.loads(line) for line in (finished_run / "training_log.jsonl").read_text().splitlines()]
     assert any("loss_answer" in entry for entry in log) and any("eval_accuracy" in entry for entry in log)
