@@ -1,6 +1,6 @@
 """Question rows, readers of the public sets, the confounded world, and the way from rows to batches."""
 
-from hf_causal_video.data.benchmarks import BENCHMARKS, load_benchmark
+from hf_causal_video.data.benchmarks import BENCHMARKS, benchmark_vocabulary, load_benchmark
 from hf_causal_video.data.causalvidqa import read_causalvidqa
 from hf_causal_video.data.collator import VideoQACollator, video_number
 from hf_causal_video.data.dataset import VideoQADataset
@@ -24,6 +24,7 @@ __all__ = [
     "WorldClips",
     "WorldConfig",
     "WorldSplit",
+    "benchmark_vocabulary",
     "build_answer_vocabulary",
     "draw_clips",
     "generate_world",

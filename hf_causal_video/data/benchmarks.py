@@ -162,7 +162,7 @@ def load_benchmark(
     files = _find_files(benchmark, split, Path(folder))
     options = {}
     if vocabulary is not None or benchmark.vocabulary_size:
-        words = _vocabulary(name, Path(folder), vocabulary)
+        words = benchmark_vocabulary(name, folder, vocabulary)
         options = {"vocabulary": words, "outside_is_a_class": split == "train"}
     return benchmark.read(files, split if full and split in benchmark.counts else None, **options)
 
@@ -177,8 +177,15 @@ def _find_files(benchmark: Benchmark, split: str, folder: Path) -> Files:
     return files
 
 
-def _vocabulary(name: str, folder: Path, given: Sequence[str] | str | Path | int | None) -> Sequence[str]:
-    benchmark = BENCHMARKS[name]
+def benchmark_vocabulary(
+    name: str, folder: str | Path, given: Sequence[str] | str | Path | int | None = None
+) -> Sequence[str]:
+    """The words that `load_benchmark` numbers the answers of an open-ended benchmark by; arguments as there.
+
+    Raises:
+        CausalVideoError: the benchmark is multiple choice, or a file is not there.
+    """
+    benchmark, folder = BENCHMARKS[name], Path(folder)
     if not benchmark.open_ended:
         raise CausalVideoError(
             f"{name} is multiple choice", found="a vocabulary", expected="none", fix="leave vocabulary out"

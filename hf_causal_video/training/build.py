@@ -4,10 +4,18 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_causal_video.data import ANSWERS, VideoQADataset, tiny_text_config, world_tokenizer
+from hf_causal_video.data import (
+    ANSWERS,
+    BENCHMARKS,
+    VideoQADataset,
+    benchmark_vocabulary,
+    tiny_text_config,
+    world_tokenizer,
+)
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models import METHODS, VideoQAProcessor
 from hf_causal_video.training.arguments import DataArguments, ModelArguments
+from hf_causal_video.training.datasets import asked_vocabulary
 
 
 def build_model(
@@ -90,7 +98,8 @@ def _from_preset(
 def answer_vocabulary(data: DataArguments, train: VideoQADataset) -> list[str] | None:
     """Return the answers of open-ended questions in the order of their indices; None for multiple choice.
 
-    The last index may stand for many texts: the class of every answer outside the vocabulary, which has no word.
+    A benchmark has its list. In question rows the last index may stand for many texts: the class of every answer
+    outside the vocabulary, which has no word.
 
     Raises:
         CausalVideoError: some questions have choices and some have none, or an index has no text or several.
@@ -112,6 +121,8 @@ def answer_vocabulary(data: DataArguments, train: VideoQADataset) -> list[str] |
         return None
     if data.dataset == "world":
         return list(ANSWERS)
+    if data.annotations is not None and data.dataset in list(BENCHMARKS):
+        return list(benchmark_vocabulary(str(data.dataset), data.annotations, asked_vocabulary(data)))
     texts: dict[int, set[str]] = {}
     for index, text in zip(questions["answer"], questions["answer_text"], strict=True):
         texts.setdefault(index, set()).add(text)

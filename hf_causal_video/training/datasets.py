@@ -98,8 +98,7 @@ def _benchmark_split(arguments: DataArguments, split: str) -> Dataset:
             expected=f"dataset one of {', '.join(BENCHMARK_NAMES)}, and its folder",
             fix="add --annotations FOLDER with the official files, or give question rows as dataset",
         )
-    words: str | int | None = arguments.answer_vocabulary
-    words = int(words) if words is not None and str(words).isdigit() else words
+    words = asked_vocabulary(arguments)
     if (
         words is None
         and BENCHMARKS[arguments.dataset].open_ended
@@ -112,6 +111,12 @@ def _benchmark_split(arguments: DataArguments, split: str) -> Dataset:
             fix="add --answer_vocabulary 1000",
         )
     return load_benchmark(arguments.dataset, split, arguments.annotations, words)
+
+
+def asked_vocabulary(arguments: DataArguments) -> str | int | None:
+    """The file of answers that a run asks for, or how many of the most frequent ones."""
+    words = arguments.answer_vocabulary
+    return int(words) if words is not None and str(words).isdigit() else words
 
 
 def _question_split(name: str, split: str) -> Dataset:

@@ -25,7 +25,7 @@ def measure(predictions: Sequence[Mapping[str, Any]], questions: Iterable[Mappin
 
     Returns:
         `Acc` in percent and, by the kind of the questions, accuracies by type (see `evaluation`), and `counts`. Empty
-        where nobody knows the answers of a multiple-choice split.
+        where the split knows no answer.
 
     Raises:
         CausalVideoError: only some answers are known, or predictions and questions do not match.
@@ -37,11 +37,11 @@ def measure(predictions: Sequence[Mapping[str, Any]], questions: Iterable[Mappin
     """
     rows = [{name: row[name] for name in ANNOTATION if name in row} for row in questions]
     answers = [{"question_id": record["question_id"], "prediction": record["prediction"]} for record in predictions]
-    if not rows[0]["choices"]:
-        return open_ended_accuracy(answers, rows)
     unknown = sum(row["answer"] < 0 for row in rows)
     if unknown == len(rows):
         return {}
+    if not rows[0]["choices"]:  # an answer outside the vocabulary is wrong, whatever is said
+        return open_ended_accuracy(answers, rows)
     if unknown:
         raise CausalVideoError(
             "some answers are not known", found=f"{unknown} of {len(rows)} questions without an answer",

@@ -80,6 +80,9 @@ def test_measure_knows_what_it_does_not_know():
     assert measure(answers[2:], rows[2:]) == {}
     with pytest.raises(CausalVideoError, match="1 of 3"):
         measure(answers, rows)
+    rows = [{**row, "choices": []} for row in rows]  # open-ended: one answer outside the vocabulary is wrong
+    assert measure(answers, rows)["Acc"] == pytest.approx(100 / 3)
+    assert measure(answers[2:], rows[2:]) == {}
 
 
 def test_causalvidqa_is_measured_in_pairs():
