@@ -9,9 +9,10 @@ from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.evidence.removal import asking_for_evidence, scores_of_evidence
+from hf_causal_video.evidence.removal import scores_of_evidence
 from hf_causal_video.features.store import VideoFeatures
 from hf_causal_video.models import VideoQAOutput
+from hf_causal_video.models.outputs import asking_for_evidence
 from hf_causal_video.relation_pipeline import RELATION_TASK, VideoRelationDetectionPipeline
 
 TASK = "video-question-answering"

@@ -4,20 +4,13 @@ Why: a model can point anywhere. If its answer survives the removal of the frame
 the frames were not decoration: sufficiency and necessity in the sense of the thesis, section 1.2.
 """
 
-import inspect
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.outputs import VideoQAOutput
-
-
-def asking_for_evidence(model: nn.Module) -> dict[str, Any]:
-    """Arguments of `forward` with which a model says what its answer rests on, where it does so only when asked."""
-    return {"output_evidence": True} if "output_evidence" in inspect.signature(model.forward).parameters else {}
 
 
 def evidence_masks(output: VideoQAOutput, frame_mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,9 +7,9 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.evidence.removal import asking_for_evidence, evidence_masks
+from hf_causal_video.evidence.removal import evidence_masks
 from hf_causal_video.evidence.stress_clips import Clip
-from hf_causal_video.models.outputs import VideoQAOutput
+from hf_causal_video.models.outputs import VideoQAOutput, asking_for_evidence
 
 
 class VideoQAAnswerer:

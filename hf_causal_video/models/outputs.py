@@ -1,10 +1,11 @@
 """What every VideoQA method returns: the answer, the loss term by term, and the evidence as tensors and as plain
 values."""
 
+import inspect
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 
@@ -33,6 +34,19 @@ class VideoQAOutput(ModelOutput):
     kept_objects: Tensor | None = None
     kept_boxes: Tensor | None = None
     causal_mask: Tensor | None = None
+
+
+def asking_for_evidence(model: nn.Module) -> dict[str, Any]:
+    """Arguments of `forward` with which a model says what its answer rests on, where it does so only when asked.
+
+    Args:
+        model: a model that returns `VideoQAOutput`, not wrapped by the trainer.
+
+    Example:
+        >>> asking_for_evidence(nn.Linear(2, 2))
+        {}
+    """
+    return {"output_evidence": True} if "output_evidence" in inspect.signature(model.forward).parameters else {}
 
 
 @dataclass

@@ -11,6 +11,8 @@ from transformers import PreTrainedModel
 
 from hf_causal_video.data import VideoQACollator
 from hf_causal_video.models import VideoQAOutput
+from hf_causal_video.models.outputs import asking_for_evidence
+from hf_causal_video.training.callbacks import bare_model
 
 
 def predict(
@@ -23,7 +25,8 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Answer every question of a dataset, and say what the model looked at.
 
-    The model runs in evaluation mode on the device where it is, and comes back in the mode it was in.
+    A model that says so only when asked, as EIGV, is asked. The model runs in evaluation mode on the device where it
+    is, and comes back in the mode it was in.
 
     Args:
         model: a model that returns `VideoQAOutput`.
@@ -41,12 +44,13 @@ def predict(
     """
     gather = _KeepItems(replace(collator, with_labels=False))
     loader: DataLoader = DataLoader(dataset, batch_size, collate_fn=gather)
+    asked = asking_for_evidence(bare_model(model))
     was_training, records = model.training, []
     model.eval()
     try:
         for items, inputs in tqdm(loader, desc="answering", unit="batch", disable=not progress):
             with torch.inference_mode():
-                output = model(**{name: value.to(model.device) for name, value in inputs.items()})
+                output = model(**{name: value.to(model.device) for name, value in inputs.items()}, **asked)
             records += _records(items, output, collator.processor, span_rule)
     finally:
         model.train(was_training)

@@ -11,6 +11,7 @@ from hf_causal_video.cli import main
 from hf_causal_video.data import tiny_text_config, world_tokenizer
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features import FeatureWriter, Provenance, VideoFeatures
+from hf_causal_video.models import EIGVConfig, EIGVForVideoQuestionAnswering
 from hf_causal_video.models.weights import weights_digest
 from hf_causal_video.training.evaluate import evaluate_checkpoint
 
@@ -71,6 +72,31 @@ def test_grounded_evaluation_scores_the_seconds_too(folder):
     )  # fmt: skip
     assert {"Acc", "Acc@GQA", "mIoP", "mIoU", "IoP@0.3", "IoU@0.5"} <= set(report["metrics"])
     assert report["metrics"]["Acc@GQA"] <= report["metrics"]["Acc"]
+
+
+def test_eigv_is_asked_which_frames_it_calls_causal(folder, tmp_path):
+    """It grounds only when asked. The seconds that are scored are those of its frames, not of the whole clip."""
+    text, sizes = tiny_text_config(len(world_tokenizer()), 16, 1).to_dict(), {"hidden_size": 16}
+    torch.manual_seed(3)
+    config = EIGVConfig(
+        text_config=text, backbone="pooling", backbone_config=sizes, frame_feature_dim=6,
+        feature_provenance=CARD.to_dict(),
+    )  # fmt: skip
+    EIGVForVideoQuestionAnswering(config).save_pretrained(tmp_path / "model")
+    VideoQAProcessor(world_tokenizer()).save_pretrained(tmp_path / "model")
+    report = evaluate_checkpoint(
+        tmp_path / "model", "nextgqa", questions=folder / "gqa.csv", spans=folder / "gsub.json",
+        features=folder / "features", output=tmp_path, progress=False,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert all(0 < len(line["kept_frames"]) < 5 for line in lines)
+    true = {"0": (1.0, 2.0), "1": (0.0, 5.0)}
+    shares = []
+    for line in lines:
+        (start, end), (first, last) = line["spans"][0], true[line["question_id"][-1]]
+        assert (start, end) != (0.0, 5.0)
+        shares.append(100 * max(0.0, min(end, last) - max(start, first)) / (end - start))
+    assert report["metrics"]["mIoP"] == pytest.approx(sum(shares) / len(shares))
 
 
 def test_features_of_another_backbone_are_refused(folder, tmp_path):

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.evidence.removal import asking_for_evidence
 from hf_causal_video.evidence.selection.clip import Clip
 from hf_causal_video.evidence.selection.selectors import FrameSelector, Ranking
 from hf_causal_video.features.store import VideoFeatures
 from hf_causal_video.models import VideoQAProcessor  # importing models teaches the Auto classes
+from hf_causal_video.models.outputs import asking_for_evidence
 
 
 class CausalSelector(FrameSelector):
