@@ -35,12 +35,14 @@ def swaps_in_batch(model: Any) -> bool:
 
 
 def drop_lone_sample(model: Any, arguments: CausalVideoTrainingArguments, questions: int) -> None:
-    """Leave out the last batch of an epoch where it would hold one sample, which has nothing to swap with.
+    """Leave out the last batch of an epoch where it would hold too few samples to swap frames with.
 
-    Another sample is left out every epoch. Of several processes none gets such a batch: their sampler fills it up.
+    A swap needs frames of another video, the contrast of EIGV those of two more. Other samples are left out every
+    epoch. Of several processes none gets such a batch: their sampler fills it up.
     """
     size = arguments.per_device_train_batch_size
-    if swaps_in_batch(model) and arguments.world_size == 1 and size > 1 and questions % size == 1:
+    needed = 3 if getattr(bare_model(model).config, "contrast_weight", 0) else 2
+    if swaps_in_batch(model) and arguments.world_size == 1 and size >= needed and 0 < questions % size < needed:
         arguments.dataloader_drop_last = True
 
 

@@ -76,6 +76,15 @@ def test_a_last_batch_of_one_is_left_out(tmp_path: Path):
     assert run(plain, tmp_path / "b")["training"]["steps"] == 14
 
 
+@pytest.mark.parametrize(("clips", "contrast", "steps"), [(50, 0.1, 6), (51, 0.1, 7), (50, 0.0, 7)])
+def test_a_last_batch_of_two_is_left_out_where_the_contrast_needs_three(
+    tmp_path: Path, clips: int, contrast: float, steps: int
+):
+    fields = {"contrast_weight": contrast, "warmup_share": 0.0}
+    made = recipe(tmp_path / "r.yaml", "eigv", {"train_clips": clips}, fields, test_splits=[], num_train_epochs=1)
+    assert run(made, tmp_path / "run")["training"]["steps"] == steps
+
+
 def test_batches_of_one_say_what_is_missing(tmp_path: Path):
     made = recipe(tmp_path / "r.yaml", "igv", test_splits=[], per_device_train_batch_size=1)
     with pytest.raises(CausalVideoError, match="nothing to swap frames with.*in the batch of questions"):
