@@ -130,9 +130,9 @@ class DataArguments:
     )
     world: dict[str, Any] | str | None = _told(
         None,
-        "Options of the confounded world: study (selection, grounding or rendered), train_clips, "
-        "eval_clips, seed, and any field of data.WorldConfig. Of a relation method: train_pairs, eval_pairs, seed, and "
-        "any field of data.relation_world.RelationWorldConfig.",
+        "Options of the confounded world: study (selection, grounding or rendered), train_clips, eval_clips, seed, "
+        "and any field of data.WorldConfig. Of a relation method: train_pairs, eval_pairs, seed, and any field of "
+        "data.relation_world.RelationWorldConfig.",
     )
     relations: dict[str, Any] | str | None = _told(
         None,

@@ -70,8 +70,8 @@ class IGVConfig(BackboneConfig):
             and a backbone that is shown frames at random leans on the scenery, which most frames show.
 
     `clean` warms up, and holds the size of the causal scene: without either, IGV's objective is symmetric in its two
-    sides, and on a confounded world it has called the environment causal. Measured in testbed.md of this project with
-    "logprob"; the README of this method says what was found since.
+    sides, and on a confounded world it has called the environment causal. The README of this method says
+    what was measured.
 
     Example:
         >>> IGVConfig.preset("official-msrvttqa-hga").gumbel_tau
