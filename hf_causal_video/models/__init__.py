@@ -1,5 +1,7 @@
 """One folder a method; importing this package teaches the Auto classes of transformers to load them."""
 
+from typing import Any
+
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -37,13 +39,13 @@ __all__ = [
     "VideoRelationProcessor",
 ]
 
-METHODS = {
+METHODS: dict[str, tuple[Any, Any, Any]] = {
     "transtr": (TranSTRConfig, TranSTRForVideoQuestionAnswering, VideoQAProcessor),
     "video_qa_backbone": (BackboneConfig, BackboneForVideoQuestionAnswering, VideoQAProcessor),
     "igv": (IGVConfig, IGVForVideoQuestionAnswering, VideoQAProcessor),
     "eigv": (EIGVConfig, EIGVForVideoQuestionAnswering, VideoQAProcessor),
 }
-RELATION_METHODS = {"ivrd": (IVRDConfig, IVRDForVideoRelationDetection, VideoRelationProcessor)}
+RELATION_METHODS: dict[str, tuple[Any, Any, Any]] = {"ivrd": (IVRDConfig, IVRDForVideoRelationDetection, VideoRelationProcessor)}
 
 for _name, (_config, _model, _processor) in {**METHODS, **RELATION_METHODS}.items():
     AutoConfig.register(_name, _config)
