@@ -45,7 +45,7 @@ METHODS: dict[str, tuple[Any, Any, Any]] = {
     "igv": (IGVConfig, IGVForVideoQuestionAnswering, VideoQAProcessor),
     "eigv": (EIGVConfig, EIGVForVideoQuestionAnswering, VideoQAProcessor),
 }
-RELATION_METHODS: dict[str, tuple[Any, Any, Any]] = {"ivrd": (IVRDConfig, IVRDForVideoRelationDetection, VideoRelationProcessor)}
+RELATION_METHODS = {"ivrd": (IVRDConfig, IVRDForVideoRelationDetection, VideoRelationProcessor)}
 
 for _name, (_config, _model, _processor) in {**METHODS, **RELATION_METHODS}.items():
     AutoConfig.register(_name, _config)
