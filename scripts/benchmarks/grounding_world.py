@@ -76,8 +76,6 @@ SETTINGS = [
     Setting("backbone, 60 epochs", "backbone", epochs=60),
     igv("IGV without size term", size_weight=0.0),
     igv("IGV without warm start", warmup_share=0.0),
-    igv("IGV with scouting", scout_share=0.2),
-    igv("IGV with scouting, rho 0.8", rho=0.8, scout_share=0.2),
     Setting("EIGV without contrast", "eigv", {**MIXING, "contrast_weight": 0.0}),
     Setting("backbone, rho 0.8", "backbone", rho=0.8),
     igv("IGV, rho 0.8", rho=0.8),

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from huggingface_hub.errors import StrictDataclassClassValidationError
 from safetensors.torch import load_file
 from transformers import AutoModel
 
@@ -98,32 +97,6 @@ def test_progress_is_a_share_of_all_steps():
     for step, share in ((0, 0.0), (30, 0.3), (99, 0.99)):
         TrainingProgress().on_step_begin(None, SimpleNamespace(global_step=step, max_steps=100), None, model=model)
         assert model.training_progress == share
-
-
-def test_scouting_teaches_the_indicator_and_nothing_else():
-    """In the last part of the warm-up the indicator learns what grounding costs; the backbone learns as before."""
-    gradients = []
-    for scout in (0.0, 0.2):
-        torch.manual_seed(0)
-        text = {**POOLING["text_config"], "model_type": "bert", "vocab_size": 20, "hidden_dropout_prob": 0.0}
-        config = IGVConfig(
-            text_config={**text, "attention_probs_dropout_prob": 0.0}, frame_feature_dim=4, num_answers=3,
-            backbone="pooling", backbone_config={"hidden_size": 8}, warmup_share=0.5, scout_share=scout,
-        )  # fmt: skip
-        model = IGVForVideoQuestionAnswering(config).train()
-        model.training_progress = 0.4
-        inputs = {"frame_features": torch.randn(4, 6, 4), "input_ids": torch.randint(1, 20, (4, 5))}
-        output = model(**inputs, labels=torch.tensor([0, 1, 2, 0]))
-        output.loss.backward()
-        assert ("scout" in output.losses) is (scout > 0)
-        assert all(weight.requires_grad for weight in model.parameters())
-        gradients.append({name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None})
-    off, on = gradients
-    assert all(torch.equal(off[name], on[name]) for name in off if not name.startswith("indicator."))
-    taught = [name for name in on if name not in off or not on[name].equal(off[name])]
-    assert taught and all(name.startswith("indicator.") for name in taught)
-    with pytest.raises(StrictDataclassClassValidationError, match="scouting inside the warm-up"):
-        IGVConfig(warmup_share=0.1, scout_share=0.2)
 
 
 def test_the_bank_holds_every_video_once_and_the_frames_that_training_reads():

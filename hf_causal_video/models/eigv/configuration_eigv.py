@@ -101,12 +101,12 @@ class EIGVConfig(IGVConfig):
         """Refuse settings that cannot run, or that would be ignored."""
         super(IGVConfig, self).validate_architecture()
         self._validate_grounding()
-        if self.mc_grounding != "answer" or self.intervened_weight or self.environment_weight or self.scout_share:
+        if self.mc_grounding != "answer" or self.intervened_weight or self.environment_weight:
             raise CausalVideoError(
                 "EIGVConfig",
                 found=f"mc_grounding={self.mc_grounding!r}, intervened_weight={self.intervened_weight}, "
-                f"environment_weight={self.environment_weight}, scout_share={self.scout_share}",
-                expected="mc_grounding='answer', weights and share of 0",
+                f"environment_weight={self.environment_weight}",
+                expected="mc_grounding='answer', weights of 0",
                 fix="these belong to IGV; leave them out",
             )
         if min(self.lambda1_alpha, self.lambda2_alpha, self.contrast_temperature) <= 0 or self.num_negatives < 1:

@@ -14,6 +14,7 @@ OFFICIAL: dict[str, Any] = {
     "grounding_eval": "sample",
     "gumbel_tau": 1.0,
     "empty_side": "all",
+    "mask_mode": "drop",
     "zero_sum_padding": True,
     "bank": "dataset",
     "environment_weight": 1.0,
@@ -53,7 +54,8 @@ class IGVConfig(BackboneConfig):
             released).
         zero_sum_padding: leave a frame whose encoded feature sums to exactly 0 out of the softmax over frames
             (released; on normalised features that is decided by rounding).
-        mask_mode: branches drop the frames of the other side ("drop"), or read them as zeros ("zero").
+        mask_mode: branches read the frames of the other side as zeros ("zero"), or drop them ("drop", released:
+            then no gradient says that a dropped frame is missed).
         bank: where replacement frames come from: the other clips of the batch ("batch"), or `model.bank` ("dataset",
             as released), which a trainer fills with the training videos.
         mc_grounding: multiple choice grounds once a question ("question", which needs the question alone) or for every
@@ -65,9 +67,6 @@ class IGVConfig(BackboneConfig):
             degenerating.
         warmup_share: share of the training that answers from the whole clip before grounding begins.
         ramp_share: share of the training over which the other terms then grow to their weights.
-        scout_share: the last part of the warm-up, as a share of the training, in which the indicator alone also learns
-            to ground, through a backbone that this does not reach. Without it grounding begins with frames at random,
-            and a backbone that is shown frames at random leans on the scenery, which most frames show.
 
     `clean` warms up, and holds the size of the causal scene: without either, IGV's objective is symmetric in its two
     sides, and on a confounded world it has called the environment causal. The README of this method says
@@ -85,7 +84,7 @@ class IGVConfig(BackboneConfig):
     grounding_eval: Literal["argmax", "sample"] = "argmax"
     empty_side: Literal["best", "all"] = "best"
     zero_sum_padding: bool = False
-    mask_mode: Literal["drop", "zero"] = "drop"
+    mask_mode: Literal["drop", "zero"] = "zero"
     bank: Literal["batch", "dataset"] = "batch"
     mc_grounding: Literal["question", "per_candidate", "answer"] = "question"
     answer_weight: float | int = 1.0
@@ -96,7 +95,6 @@ class IGVConfig(BackboneConfig):
     size_target: float | int = 0.3
     warmup_share: float | int = 0.4
     ramp_share: float | int = 0.1
-    scout_share: float | int = 0.0
 
     @classmethod
     def presets(cls) -> dict[str, dict[str, Any]]:
@@ -117,14 +115,11 @@ class IGVConfig(BackboneConfig):
 
     def _validate_grounding(self) -> None:
         shares = (self.warmup_share, self.ramp_share)
-        scouts = 0 <= self.scout_share <= self.warmup_share
-        sound = self.gumbel_tau > 0 and min(shares) >= 0 and sum(shares) <= 1 and 0 <= self.size_target <= 1
-        if not (sound and scouts):
+        if self.gumbel_tau <= 0 or min(shares) < 0 or sum(shares) > 1 or not 0 <= self.size_target <= 1:
             raise CausalVideoError(
                 type(self).__name__,
                 found=f"gumbel_tau={self.gumbel_tau}, warmup_share={self.warmup_share}, "
-                f"ramp_share={self.ramp_share}, scout_share={self.scout_share}, size_target={self.size_target}",
-                expected="a temperature above 0, shares that sum to at most 1, scouting inside the warm-up, a target "
-                "in [0, 1]",
+                f"ramp_share={self.ramp_share}, size_target={self.size_target}",
+                expected="a temperature above 0, shares that sum to at most 1, a target in [0, 1]",
                 fix="change them",
             )

@@ -11,7 +11,6 @@ Source: Li et al., "Invariant Grounding for Video Question Answering", CVPR 2022
 warm start and the "size" term are ours, see `IGVConfig`.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,39 +112,13 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         split, samples = self._ground(batch, question, draws, video)
         losses = {"answer": answer_loss(logits, labels), "size": self._size(split, samples, batch)}
         weights = {"answer": self.config.answer_weight, "size": 0}
-        if self.config.scout_share and self._progress() >= self.config.warmup_share - self.config.scout_share:
-            losses["scout"] = self._scout(batch, labels)
-            weights["scout"] = 1
         return self._add_losses(self._whole_clip(batch, logits), losses, weights)
-
-    def _scout(self, batch: Batch, labels: Tensor) -> Tensor:
-        """What grounding costs, size included, with a gradient for the indicator alone."""
-        strings: Any = [one and replace(one, tokens=one.tokens.detach()) for one in (batch.strings, batch.question)]
-        batch = replace(batch, strings=strings[0], question=strings[1], frames=batch.frames.detach())
-        others = [w for name, w in self.named_parameters() if w.requires_grad and not name.startswith("indicator.")]
-        for weight in others:
-            weight.requires_grad_(False)
-        try:
-            question = self._encode(batch.strings)
-            split, samples = self._ground(batch, question, Draws())
-            (logits,) = self._answer_branches(batch, question, [self._side(batch, samples, split, "causal")])
-            return answer_loss(logits, labels) + self.config.size_weight * self._size(split, samples, batch)
-        finally:
-            for weight in others:
-                weight.requires_grad_(True)
 
     def _grounding_share(self) -> float:
         """How far the grounding terms have grown: 0 in the warm-up, then a ramp to 1."""
-        config = self.config
+        config, progress = self.config, self.training_progress
         if config.warmup_share + config.ramp_share == 0:
             return 1.0
-        progress = self._progress()
-        if progress < config.warmup_share:
-            return 0.0
-        return min(1.0, (progress - config.warmup_share) / config.ramp_share) if config.ramp_share else 1.0
-
-    def _progress(self) -> float:
-        config, progress = self.config, self.training_progress
         if progress is None:
             raise CausalVideoError(
                 "training progress",
@@ -153,7 +126,9 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
                 expected="a share of the training between 0 and 1, before every step",
                 fix="train with CausalVideoTrainer, set model.training_progress, or set both shares to 0",
             )
-        return progress
+        if progress < config.warmup_share:
+            return 0.0
+        return min(1.0, (progress - config.warmup_share) / config.ramp_share) if config.ramp_share else 1.0
 
     # ----- grounding: G splits, one a question, or one a candidate where each grounds for itself
 
