@@ -4,8 +4,8 @@ Every setting is trained by the packaged recipe (`scripts/train.py --config ivrd
 same seed, and asked twice: on pairs drawn as in training (iid), and on pairs whose predicates are equally frequent and
 independent of the object classes (balanced). A seed is a new world, with new signatures, class vectors and affinities.
 The checkpoint is chosen by accuracy on validation pairs drawn as in training. Settings are those that the world's
-description states; alternatives were looked at on seeds 101 to 105 alone, and seeds 21 to 25 were then run once. Seeds 26 to
-30 followed for the plain classifier and the mixture, because the iid difference of the first five stood at -1.03.
+description states; alternatives were looked at on seeds 101 to 105 alone, and seeds 21 to 25 were then run once.
+Seeds 26 to 30 followed for plain classifier and mixture, as the iid difference of the first five stood at -1.03.
 """
 
 import argparse
