@@ -30,11 +30,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb.set_defaults(run=run)
     args = parser.parse_args(argv)
     try:
+        _check(args)
         args.run(args)
     except CausalVideoError as error:
         print(f"hf-causal-video {args.verb}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a checkpoint that the Hub does not give, a folder that cannot be written
+        told = CausalVideoError(
+            "a file or repository", found=" ".join(str(error).split()), expected="one that can be reached",
+            fix="check path, name, rights and network",
+        )  # fmt: skip
+        print(f"hf-causal-video {args.verb}: {told}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what would fail after minutes of reading weights, and make room for the pictures."""
+    import torch
+
+    read = getattr(args, "selector", None) not in ("uniform", "random")  # these two look at no checkpoint
+    for name in getattr(args, "checkpoints", [args.checkpoint] if read and hasattr(args, "checkpoint") else []):
+        folder = Path(name)
+        if folder.is_dir() and not any((folder / f"{kind}config.json").is_file() for kind in ("", "adapter_")):
+            raise CausalVideoError(
+                "checkpoint", found=f"no config.json in {name}",
+                expected="a folder or Hub id with a model and its processor",
+                fix="name the --output_dir of a finished training run",
+            )  # fmt: skip
+        if not folder.is_dir() and (folder.is_file() or folder.is_absolute() or name.count("/") > 1):
+            raise CausalVideoError(
+                "checkpoint", found=f"no folder {name}",
+                expected="a folder or Hub id with a model and its processor",
+                fix="check the path",
+            )  # fmt: skip
+    if getattr(args, "device", None) is not None:
+        try:
+            torch.empty(0, device=args.device)
+        except (RuntimeError, AssertionError) as error:
+            raise CausalVideoError(
+                "--device", found=f"{args.device}: {str(error).splitlines()[0]}", expected="a device torch has here",
+                fix="take cpu, or install a torch built for the device",
+            ) from error  # fmt: skip
+    for name in ("html", "png"):
+        if getattr(args, name, None) is not None:
+            getattr(args, name).parent.mkdir(parents=True, exist_ok=True)
 
 
 def _verbs() -> dict:
@@ -82,10 +122,27 @@ def _add_answer(parser: argparse.ArgumentParser) -> None:
 
 def _answer(args: argparse.Namespace) -> None:
     import hf_causal_video.pipelines as pipelines
+    from hf_causal_video.models import METHODS
 
     if not Path(args.video).is_file():
         raise CausalVideoError("clip", found=f"no file {args.video}", expected="a video file", fix="check the path")
     qa = pipelines.load_pipeline(args.checkpoint, device=args.device)
+    if qa.model.config.model_type not in METHODS:
+        raise CausalVideoError(
+            "no question model", found=f"a {qa.model.config.model_type} in {args.checkpoint}",
+            expected=f"one of {', '.join(METHODS)}", fix="relation models go to `hf-causal-video relations`",
+        )  # fmt: skip
+    open_ended = qa.model.config.num_answers is not None
+    if args.choices and open_ended:  # its answers have fixed places; other words would stand in them
+        raise CausalVideoError(
+            "--choices", found="a model that answers from its own vocabulary", expected="a multiple-choice model",
+            fix="leave --choices out",
+        )  # fmt: skip
+    if not args.choices and not open_ended:
+        raise CausalVideoError(
+            "--choices", found="none", expected="the choices of this multiple-choice model",
+            fix="add --choices A B ...",
+        )  # fmt: skip
     result = qa(args.video, question=args.question, choices=args.choices, return_frames=True, prove=True)
     evidence = result["evidence"]
     if args.json:
