@@ -133,11 +133,6 @@ def _answer(args: argparse.Namespace) -> None:
             expected=f"one of {', '.join(METHODS)}", fix="relation models go to `hf-causal-video relations`",
         )  # fmt: skip
     open_ended = qa.model.config.num_answers is not None
-    if args.choices and open_ended:  # its answers have fixed places; other words would stand in them
-        raise CausalVideoError(
-            "--choices", found="a model that answers from its own vocabulary", expected="a multiple-choice model",
-            fix="leave --choices out",
-        )  # fmt: skip
     if not args.choices and not open_ended:
         raise CausalVideoError(
             "--choices", found="none", expected="the choices of this multiple-choice model",

@@ -115,6 +115,13 @@ class VideoQuestionAnsweringPipeline(Pipeline):
             features = VideoFeatures(**{"video_id": "clip", **features})
         questions = [clip["question"]] if isinstance(clip["question"], str) else list(clip["question"])
         choices = clip["choices"]
+        if choices and self.model.config.num_answers is not None:  # its answers have fixed places in a vocabulary
+            raise CausalVideoError(
+                "choices",
+                found="a model that answers from its own vocabulary",
+                expected="a multiple-choice model",
+                fix="leave the choices out",
+            )
         if choices and isinstance(choices[0], str):
             choices = [list(choices)] * len(questions)
         inputs = self.processor(

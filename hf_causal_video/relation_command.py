@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.models import RELATION_METHODS
 from hf_causal_video.relation_pipeline import RELATION_TASK, VideoRelationDetectionPipeline, pictures_of
 
 EXAMPLES = """examples:
@@ -43,6 +44,13 @@ def run_relations(args: argparse.Namespace) -> None:
     if not Path(args.video).is_file():
         raise CausalVideoError("clip", found=f"no file {args.video}", expected="a video file", fix="check the path")
     detect = load_relation_pipeline(args.checkpoint, device=args.device)
+    if detect.model.config.model_type not in RELATION_METHODS:
+        raise CausalVideoError(
+            "no relation model",
+            found=f"a {detect.model.config.model_type} in {args.checkpoint}",
+            expected=f"one of {', '.join(RELATION_METHODS)}",
+            fix="question models go to `hf-causal-video answer`",
+        )
     options = {"classes": args.classes, "predicate_threshold": args.threshold, "return_clip": True}
     if args.tracks:
         clip = detect(**read_tracks(args.tracks), **options)

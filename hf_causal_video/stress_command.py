@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.evidence.stress import TESTS, stress_test
 from hf_causal_video.evidence.stress_clips import clip_of
 from hf_causal_video.evidence.stress_report import card_results, save_report, stress_table
+from hf_causal_video.training.recipe import recipe_world
 
 EXAMPLES = """examples:
   hf-causal-video stress outputs/transtr --dataset nextqa --questions test.csv --features features/
@@ -175,11 +174,3 @@ def _world(args: argparse.Namespace) -> dict[str, Any] | None:
             ) from error
         return given
     return recipe_world(args.checkpoint) if args.dataset == "world" else None
-
-
-def recipe_world(checkpoint: str | Path) -> dict[str, Any] | None:
-    """Options of the world that a checkpoint folder was trained in; None where its recipe says nothing of it."""
-    recipe = Path(checkpoint) / "recipe.yaml"
-    if not recipe.is_file():
-        return None
-    return (yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}).get("world")

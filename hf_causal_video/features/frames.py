@@ -50,10 +50,20 @@ class FrameEncoder:
 
         if layer not in LAYERS:
             raise CausalVideoError("unknown layer", found=layer, expected=" or ".join(LAYERS), fix="use one of them")
+        if batch_size < 1:
+            raise CausalVideoError("batch size", found=batch_size, expected="1 or more", fix="raise --batch-size")
         self.model_name, self.layer, self.device, self.dtype, self.batch_size = model, layer, device, dtype, batch_size
         self.model, self.revision = load_network(AutoModel, model, revision, device, dtype, self._is_unused)
         self.processor = load_image_processor(model, self.revision)
-        self.dim = self([np.zeros((32, 32, 3), np.uint8)]).shape[1]
+        try:
+            self.dim = self([np.zeros((32, 32, 3), np.uint8)]).shape[1]
+        except RuntimeError as error:
+            raise CausalVideoError(
+                f"frame model {model}",
+                found=f"no feature of a picture: {str(error).splitlines()[0]}",
+                expected="a vision backbone",
+                fix="name one; a detector goes to --object-model",
+            ) from error
 
     @torch.inference_mode()
     def __call__(self, frames: Sequence[np.ndarray]) -> Tensor:

@@ -41,7 +41,7 @@ class ModelArguments:
 
     _argument_group_name = "model"
 
-    method: str = _told("transtr", "Method to train: the name of a folder under hf_causal_video/models.")
+    method: str = _told("transtr", "Method to train: transtr, igv, eigv, ivrd or video_qa_backbone (one alone).")
     preset: str = _told(
         "clean", "Named settings of the method: 'clean' (ours) or 'official-<dataset>' (as published)."
     )
@@ -59,7 +59,8 @@ class ModelArguments:
         "'official' in the official presets, else 'pair'.",
     )
     config_overrides: dict[str, Any] | str | None = _told(
-        None, "Fields of the method's config that replace the preset's: a mapping in YAML, JSON text as a flag."
+        None, "Fields of the method's config that replace the preset's: a mapping in YAML, JSON text as a flag, which "
+        "replaces the recipe's whole mapping."
     )
     freeze_text_encoder: bool = _told(False, "Do not train the text encoder.")
     lora_rank: int = _told(
@@ -132,7 +133,7 @@ class DataArguments:
         None,
         "Options of the confounded world: study (selection, grounding or rendered), train_clips, eval_clips, seed, "
         "and any field of data.WorldConfig. Of a relation method: train_pairs, eval_pairs, seed, and any field of "
-        "data.relation_world.RelationWorldConfig.",
+        "data.relation_world.RelationWorldConfig. A flag replaces the recipe's whole mapping.",
     )
     relations: dict[str, Any] | str | None = _told(
         None,
@@ -228,6 +229,12 @@ class CausalVideoTrainingArguments(TrainingArguments):
                 raise CausalVideoError(
                     f"{name} cannot be changed", found=getattr(self, name), expected=value, fix=f"leave it: {why}"
                 )
+        if self.max_steps == 0 or self.per_device_train_batch_size < 1:
+            raise CausalVideoError(
+                "nothing to train",
+                found=f"max_steps={self.max_steps}, per_device_train_batch_size={self.per_device_train_batch_size}",
+                expected="max_steps of -1 (all epochs) or 1 and more, batches of 1 and more", fix="change them",
+            )  # fmt: skip
         if self.output_dir is None:
             raise CausalVideoError(
                 "no output_dir", found=None, expected="a folder", fix="add --output_dir outputs/NAME"

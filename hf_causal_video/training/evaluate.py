@@ -24,6 +24,7 @@ from hf_causal_video.training.arguments import DataArguments
 from hf_causal_video.training.datasets import load_split
 from hf_causal_video.training.measure import measure
 from hf_causal_video.training.predict import predict
+from hf_causal_video.training.recipe import recipe_world
 from hf_causal_video.training.relation_evaluate import add_relation_arguments, is_relation_model, run_relations
 
 EXAMPLES = """examples:
@@ -129,7 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help=f"world, a folder or Hub id of question rows, or with --annotations FOLDER: {', '.join(BENCHMARKS)}",
     )
-    parser.add_argument("--split", default="test", help="split of the dataset (default: test)")
+    parser.add_argument("--split", help="split of the dataset (default: test; iid for the world)")
     parser.add_argument("--questions", help="csv or csv.gz of nextqa and nextgqa, where there is no --annotations")
     parser.add_argument("--spans", help="gsub json of nextgqa")
     parser.add_argument("--features", help="feature set, folder or Hub id")
@@ -152,7 +153,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Body of `hf-causal-video evaluate`."""
     base = Path(args.checkpoint) if Path(args.checkpoint).is_dir() else Path()
-    name = Path(args.dataset).name
+    name, is_world = Path(args.dataset).name, args.dataset == "world"
+    args.split = args.split or ("iid" if is_world else "test")
     output = Path(args.output) if args.output else base / "evaluation" / f"{name}-{args.split}"
     if is_relation_model(args.checkpoint):
         run_relations(args, output)
@@ -166,6 +168,7 @@ def run(args: argparse.Namespace) -> None:
         args.features,
         output,
         args.num_frames,
+        world=recipe_world(args.checkpoint) if is_world and args.world is None else args.world,
         span_rule=args.span_rule,
         batch_size=args.batch_size,
         annotations=args.annotations,

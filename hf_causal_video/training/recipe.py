@@ -196,3 +196,11 @@ def resolved_recipe(
     usual = CausalVideoTrainingArguments(output_dir=training.output_dir, use_cpu=training.use_cpu).to_dict()
     kept = {key: value for key, value in mine.items() if key in ALWAYS_WRITTEN or value != usual[key]}
     return {**asdict(model), **asdict(data), **{k: v for k, v in kept.items() if k not in NEVER_WRITTEN}}
+
+
+def recipe_world(checkpoint: str | Path) -> dict[str, Any] | None:
+    """Options of the world that a checkpoint folder was trained in; None where its recipe says nothing of it."""
+    recipe = Path(checkpoint) / "recipe.yaml"
+    if not recipe.is_file():
+        return None
+    return (yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}).get("world")

@@ -127,7 +127,11 @@ def add_relation_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--training-annotations", help="relations: those of the training split")
     parser.add_argument("--prior", choices=["uniform", "frequency"], help="relations: P(z) at inference")
-    parser.add_argument("--world", type=json.loads, help="the world's options, such as '{\"seed\": 1}'")
+    parser.add_argument(
+        "--world",
+        type=json.loads,
+        help="the world's options as JSON, such as '{\"seed\": 1}' (default of question models: those of the recipe)",
+    )
 
 
 def run_relations(args: argparse.Namespace, output: Path) -> None:
