@@ -223,9 +223,11 @@ def test_training_goes_on_from_a_checkpoint(finished_run: Path, tmp_path: Path):
         run(wider, tmp_path / "w")
 
 
-def write_dataset(folder: Path, num_choices: int | None = 4) -> tuple[Path, Path]:
+def write_dataset(folder: Path, num_choices: int | None = 4, world_seed: int = 0) -> tuple[Path, Path]:
     """The tiny world as a user would have it: a dataset of question rows and a feature set, in folders."""
-    config = WorldConfig.selection(num_choices=num_choices, num_frames=8, num_objects=3, feature_dim=8)
+    config = WorldConfig.selection(
+        num_choices=num_choices, num_frames=8, num_objects=3, feature_dim=8, world_seed=world_seed
+    )
     (folder / "rows").mkdir(parents=True)
     readme = {"configs": [{"config_name": "questions", "data_files": []}]}
     for split, clips in (("train", 24), ("validation", 10), ("iid", 10)):
@@ -289,9 +291,8 @@ def test_a_published_recipe_runs_on_files_of_its_benchmark(tmp_path: Path):
 
 def test_features_of_two_backbones_do_not_mix(tmp_path: Path):
     questions, features = write_dataset(tmp_path / "data")
-    card = features / "validation" / "provenance.json"
-    card.write_text(card.read_text().replace('"frame_revision": "seed-0"', '"frame_revision": "seed-9"'))
-    sets = {split: str(features / split) for split in ("train", "validation")}
+    other = write_dataset(tmp_path / "other", world_seed=9)[1]  # the same videos, seen by another backbone
+    sets = {"train": str(features / "train"), "validation": str(other / "validation")}
     recipe = write_recipe(tmp_path / "r.yaml", dataset=str(questions), features=sets, world=None, test_splits=[])
     with pytest.raises(CausalVideoError, match="seed-9"):
         run(recipe, tmp_path / "a")
