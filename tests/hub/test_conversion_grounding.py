@@ -12,6 +12,7 @@ from transformers import AutoModel
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.hub import convert_official_checkpoint
 from hf_causal_video.hub.convert_grounding import CLASSES, PRESETS, renamed
+from hf_causal_video.hub.original import command
 
 # Keys and elements of the released modules: methods.md, section 7. IGV on MSRVTT-QA differs by its answers alone.
 PUBLISHED = {
@@ -92,6 +93,16 @@ def test_a_converted_checkpoint_answers_as_its_source(method: str, variant: str,
     loaded = AutoModel.from_pretrained(tmp_path).eval()
     assert type(loaded) is type(source)
     torch.testing.assert_close(answer(loaded), answer(source))
+
+
+@pytest.mark.parametrize(
+    ("method", "variant"), [("igv", "msvd-hga"), ("eigv", "nextqa-comem"), ("eigv", "msrvtt-mspan")]
+)
+def test_the_command_turns_a_file_into_a_folder(method: str, variant: str, tmp_path: Path) -> None:
+    torch.save(released(small(method, variant), method), tmp_path / "best.ckpt")
+    flags = ["--method", method, "--variant", variant, "--output", str(tmp_path / "out")]
+    assert command([str(tmp_path / "best.ckpt"), *flags]) == 0
+    assert AutoModel.from_pretrained(tmp_path / "out").config.model_type == method
 
 
 def test_both_layouts_of_igv_are_one_model() -> None:
