@@ -201,6 +201,4 @@ def resolved_recipe(
 def recipe_world(checkpoint: str | Path) -> dict[str, Any] | None:
     """Options of the world that a checkpoint folder was trained in; None where its recipe says nothing of it."""
     recipe = Path(checkpoint) / "recipe.yaml"
-    if not recipe.is_file():
-        return None
-    return (yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}).get("world")
+    return read_recipe(str(recipe)).get("world") if recipe.is_file() else None
