@@ -1,4 +1,5 @@
-"""Fixtures that the whole suite shares: where the public material lies, one thread, and a seed for every test."""
+"""What the whole suite shares: where the public material lies, one thread, a seed for every test, and how many examples
+a fuzz test tries."""
 
 import os
 import random
@@ -8,8 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, Phase, settings
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+# HYPOTHESIS_PROFILE=long tries 10,000 random inputs a fuzz test; without it the same 200 every time.
+_CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
+_ANY = settings(deadline=None, database=None, suppress_health_check=_CHECKS, print_blob=True)
+settings.register_profile("short", _ANY, max_examples=200, derandomize=True)
+settings.register_profile("long", _ANY, max_examples=10_000, derandomize=False, phases=set(Phase) - {Phase.explain})
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 
 @pytest.fixture(scope="session")
