@@ -1,5 +1,4 @@
-"""What the whole suite shares: where the public material lies, one thread, a seed for every test, and how many examples
-a fuzz test tries."""
+"""What the suite shares: where the public material lies, one thread, a seed for every test, examples of fuzzing."""
 
 import os
 import random

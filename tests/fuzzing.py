@@ -1,4 +1,4 @@
-"""Bad input, and the law it is held to: a result that satisfies its law, or one of our errors, never a bare exception."""
+"""Bad input, and what it is held to: a result that satisfies its law, or one of our errors, no bare exception."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hf_causal_video.errors import CausalVideoError
 
-TEXTS = st.sampled_from(["", " ", "a", "0", "-1", "1.5", "nan", "true", "[]", "../x", "\x00", "\ud800", "é", "a" * 300])
+TEXTS = st.sampled_from(["", " ", "a", "0", "-1", "1.5", "nan", "true", "[]", "../x", "\x00", "\ud800", "é", "a" * 99])
 NUMBERS = st.sampled_from([0, 1, -1, 2, 3, 2**31, 2**63, -(2**63), 10**400, 0.0, 0.5, -0.5, 1e-300, 1e300]) | (
     st.sampled_from([float("nan"), float("inf"), float("-inf")])
 )
@@ -39,8 +39,8 @@ def mutated(draw: Any, tree: Any, junk: st.SearchStrategy = JUNK, most: int = 3)
     tree = deepcopy(tree)
     for _ in range(draw(st.integers(0, most))):
         parents = list(_places(tree))
-        if not parents:
-            return draw(junk)
+        if not parents or draw(st.integers(0, 30)) == 30:
+            return deepcopy(draw(junk))
         parent, key = draw(st.sampled_from(parents))
         what = draw(st.sampled_from(["replace", "replace", "replace", "drop", "double"]))
         if what == "replace":

@@ -5,6 +5,7 @@ twice, or keyed differently moves the table without a trace, so each of these is
 every benchmark.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,7 @@ def whole_number(value: Any, key: str, what: str) -> int:
     """`value` as an int; a bool, a float, a list or a None is an error (a text of digits is fine in a csv answer)."""
     if isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_)):
         return int(value)
-    if what == "answer" and isinstance(value, str) and value.strip().lstrip("-").isdigit():
+    if what == "answer" and isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value):
         return int(value)
     raise CausalVideoError(
         f"the {what} of question {key} is not an index",
@@ -85,6 +86,13 @@ def by_key(
         >>> by_key([{"question_id": "v_1", "prediction": 3}], "prediction")
         {'v_1': {'question_id': 'v_1', 'prediction': 3}}
     """
+    if not isinstance(rows, Iterable):
+        raise CausalVideoError(
+            f"no rows with the {value_name}",
+            found=type(rows).__name__,
+            expected="a list of dicts, or one dict by question key",
+            fix="pass a table's to_dict('records')",
+        )
     keyed: dict[str, Mapping[str, Any]] = {}
     mapped = isinstance(rows, Mapping)
     for item in rows.items() if isinstance(rows, Mapping) else rows:
@@ -134,11 +142,17 @@ def check_keys(found: Iterable[str], expected: Iterable[str], what: str, allow_m
         )
 
 
-def number_of_choices(row: Mapping[str, Any], default: int) -> int:
+def number_of_choices(row: Mapping[str, Any], default: int, key: str) -> int:
     """How many choices a row has: its `choices`, its columns a0, a1, ..., or else the default of the benchmark."""
     choices = row.get("choices")
-    if choices is not None and len(choices):
-        return len(choices)
+    if choices is not None:
+        if isinstance(choices, str) or not hasattr(choices, "__len__"):
+            raise CausalVideoError(
+                f"the choices of question {key} are no list", found=repr(choices), expected="a list of texts",
+                fix="give the choices as a list, or leave the column out",
+            )  # fmt: skip
+        if len(choices):
+            return len(choices)
     return sum(f"a{index}" in row for index in range(len(row))) or default
 
 
@@ -170,7 +184,7 @@ def pair_answers(
     pairs = []
     for key, row in annotated.items():
         given = predicted[key]
-        limit = number_of_choices(row, num_choices)
+        limit = number_of_choices(row, num_choices, key)
         answer = whole_number(row.get("answer"), key, "answer")
         prediction = whole_number(given.get("prediction"), key, "prediction")
         for what, value in (("answer", answer), ("prediction", prediction)):

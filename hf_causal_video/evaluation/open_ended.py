@@ -59,7 +59,7 @@ def open_ended_accuracy(
     if not annotated:
         raise CausalVideoError("no questions", found="0 annotations", expected="at least 1", fix="check the split")
     check_keys(predicted, annotated, "predictions")
-    index = None if vocabulary is None else {word: position for position, word in enumerate(vocabulary)}
+    index = None if vocabulary is None else _positions(vocabulary)
     outcomes: dict[str, list[bool]] = {word: [] for word in (*FIRST_WORDS, "other")}
     outside = 0
     for key, row in annotated.items():
@@ -75,6 +75,19 @@ def open_ended_accuracy(
     counts["all"] = count_correct(one for answers in outcomes.values() for one in answers)
     counts["out_of_vocabulary"] = outside
     return {"Acc": percent(counts["all"]), **result, "counts": counts}
+
+
+def _positions(vocabulary: Sequence[str]) -> dict[str, int]:
+    words = [] if isinstance(vocabulary, str) or not isinstance(vocabulary, Iterable) else list(vocabulary)
+    index = {word: position for position, word in enumerate(words) if isinstance(word, str)}
+    if not words or len(index) != len(words):
+        raise CausalVideoError(
+            "no vocabulary of answers",
+            found=f"{len(words)} entries, {len(index)} different texts",
+            expected="a list of different texts",
+            fix="pass the vocabulary that the model was trained with",
+        )
+    return index
 
 
 def _answer_index(key: str, answer: Any, index: Mapping[str, int] | None) -> int:

@@ -30,6 +30,14 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
     return float((np.diff(hits, prepend=0) * hits / (last + 1)).sum() / hits[-1])
 
 
+def _array(values: Any) -> np.ndarray:
+    """Numbers as float64; an empty array for what is none."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return np.empty(0)
+
+
 def pair_metrics(
     scores: np.ndarray,
     labels: np.ndarray,
@@ -56,21 +64,34 @@ def pair_metrics(
         >>> table["accuracy"], table["mean_recall"]
         (50.0, 50.0)
     """
-    scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    scores, labels = _array(scores), _array(labels)
     single = labels.ndim == 1
-    truth = labels[:, None] == np.arange(scores.shape[1]) if single else labels > 0
-    if truth.shape != scores.shape or not truth.any() or not np.isfinite(scores).all():
+    wanted = scores.shape[:1] if single else scores.shape
+    known = np.arange(scores.shape[-1]) if single and scores.ndim == 2 else np.array([0, 1])
+    if (
+        scores.ndim != 2 or labels.shape != wanted or not scores.size or not np.isfinite(scores).all()
+        or not np.isin(labels, known).all() or not (single or labels.any())
+    ):  # fmt: skip
         raise CausalVideoError(
-            "scores of pairs", found=f"scores {scores.shape}, labels {labels.shape}, {int(truth.sum())} annotations",
-            expected="(n, P) finite scores; (n,) or (n, P) labels, some annotated", fix="score the pairs of one split",
+            "scores of pairs", found=f"scores {scores.shape}, labels {labels.shape}",
+            expected="(n, P) finite scores; (n,) indices of predicates, or (n, P) 0/1, some of them 1",
+            fix="score the pairs of one split",
         )  # fmt: skip
+    if not isinstance(best, int) or best < 1:
+        raise CausalVideoError("best", found=best, expected="a whole number, 1 or more", fix="leave it at 4")
+    truth = labels[:, None] == np.arange(scores.shape[1]) if single else labels > 0
     present: list[int] = np.flatnonzero(truth.any(axis=0)).tolist()
     place = (-scores).argsort(axis=1, kind="stable").argsort(axis=1)  # 0 is the best
     recall = {p: float((place[truth[:, p], p] < (1 if single else best)).mean()) for p in present}
     precision = {p: average_precision(scores[:, p], truth[:, p]) for p in present}
 
     def mean(values: Mapping[int, float], which: Any) -> float | None:
-        chosen = [values[p] for p in np.arange(scores.shape[1])[which] if p in values]
+        places = range(scores.shape[1])[which] if isinstance(which, slice) else which
+        if not set(places) <= set(range(scores.shape[1])):
+            raise CausalVideoError(
+                "parts", found=f"predicates {list(places)}", expected=f"among {scores.shape[1]}", fix="name these only"
+            )
+        chosen = [values[p] for p in places if p in values]
         return 100 * float(np.mean(chosen)) if chosen else None
 
     table: dict[str, Any] = {"mAP": mean(precision, present), "pairs": len(scores)}

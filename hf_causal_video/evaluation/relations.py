@@ -15,7 +15,7 @@ import numpy as np
 
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.evaluation.relation_matching import ScoredVideo, match, read_scored_video
-from hf_causal_video.evaluation.trajectories import Triplet
+from hf_causal_video.evaluation.trajectories import Triplet, read_triplet
 
 RECALL_AT = (50, 100)
 TAGGING_AT = (1, 5, 10)
@@ -72,6 +72,14 @@ def vidvrd_metrics(
         >>> result["mAP"], result["R@50"], result["mR@100"], result["P@5"]
         (1.0, 1.0, 1.0, 1.0)
     """
+    results = predictions.get("results", predictions) if isinstance(predictions, Mapping) else predictions
+    if not isinstance(results, Mapping) or not isinstance(ground_truth, Mapping):
+        raise CausalVideoError(
+            "relations by video",
+            found=f"{type(results).__name__} of predictions, {type(ground_truth).__name__} of ground truth",
+            expected="{video_id: [relation]} of each",
+            fix="pass the content of a submission file, and `ground_truth(rows)`",
+        )
     if unknown_videos not in ("ignore", "error") or not 0 < viou_threshold <= 1:
         raise CausalVideoError(
             "bad option",
@@ -79,13 +87,12 @@ def vidvrd_metrics(
             expected="'ignore' or 'error', and a threshold in (0, 1]",
             fix="use one of these",
         )
-    results = predictions.get("results", predictions)
-    unknown = sorted(set(results) - set(ground_truth))
+    unknown = sorted(set(results) - set(ground_truth), key=str)
     if unknown and (unknown_videos == "error" or len(unknown) == len(results)):
         raise CausalVideoError(
             "predicted videos without ground truth",
             found=f"{len(unknown)} of {len(results)}: {unknown[:3]}",
-            expected=f"ids such as {sorted(ground_truth)[:3]}",
+            expected=f"ids such as {sorted(ground_truth, key=str)[:3]}",
             fix="score the split that was predicted",
         )
     read = {
@@ -93,12 +100,13 @@ def vidvrd_metrics(
         for key, rows in ground_truth.items()
     }
     videos = {key: video for key, video in read.items() if len(video.truth)}
+    seen = [] if training_triplets is None else [read_triplet(one, "a training triplet") for one in training_triplets]
     metrics = _table(videos) | {"counts": _sizes(videos) | {"ignored_videos": len(unknown)}}
     if training_counts is not None:
         metrics |= _thirds(metrics["per_predicate"], training_counts)
     if training_triplets is not None:
         annotated = {triplet for video in videos.values() for triplet in video.truth.triplets}
-        unseen = annotated - {tuple(triplet) for triplet in training_triplets}
+        unseen = annotated - set(seen)
         metrics["zero_shot"] = _zero_shot(videos, unseen, restrict=True)
         metrics["generalized_zero_shot"] = _zero_shot(videos, unseen, restrict=False)
     return metrics
@@ -147,6 +155,15 @@ def _zero_shot(videos: Mapping[str, ScoredVideo], unseen: set[Triplet], restrict
 
 def _thirds(per_predicate: Mapping[str, Mapping[str, float]], counts: Mapping[str, int]) -> dict[str, float | None]:
     """Mean recall of the frequent, the middle and the rare third of the predicates that training or truth names."""
+    is_counted = isinstance(counts, Mapping) and all(
+        isinstance(name, str) and isinstance(n, int | float | np.number) and 0 <= n < np.inf
+        for name, n in counts.items()
+    )
+    if not is_counted:
+        raise CausalVideoError(
+            "training_counts", found=repr(counts)[:80], expected="{predicate: how often it is annotated}",
+            fix="pass what `training_counts(rows)` gives",
+        )  # fmt: skip
     order = sorted({*counts, *per_predicate}, key=lambda name: (-counts.get(name, 0), name))
     table: dict[str, float | None] = {}
     for part, places in zip(PARTS, np.array_split(np.arange(len(order)), len(PARTS)), strict=True):

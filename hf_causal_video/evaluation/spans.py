@@ -4,7 +4,7 @@ Why: IoU asks whether a predicted span is the annotated one; IoP asks only wheth
 the fair question when a short look is enough to answer. Source: Xiao et al. 2024, NExT-GQA.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ def read_span(key: str, row: Mapping[str, Any]) -> list[float]:
     """The one span [start, end] of a row: its `span`, the single entry of `spans`, or `start_s` and `end_s`."""
     value = row.get("span")
     if value is None and row.get("spans") is not None:
-        value = row["spans"][0] if len(row["spans"]) == 1 else row["spans"]
+        value = row["spans"][0] if _is_list(row["spans"]) and len(row["spans"]) == 1 else row["spans"]
     if value is None and row.get("start_s") is not None:
         value = [row["start_s"], row.get("end_s")]
     return _interval(key, value, "predicted")
@@ -71,15 +71,17 @@ def read_grounding(annotations: Mapping[str, Any] | Iterable[Mapping[str, Any]])
         isinstance(x, Mapping) and "location" in x for x in annotations.values()
     ):
         for video, entry in annotations.items():
-            duration = float(entry.get("duration", 0.0))
+            if not isinstance(entry["location"], Mapping):
+                _no_spans(f"video {video}", entry["location"], "{qid: [[start_s, end_s], ...]}")
             for qid, spans in entry["location"].items():
-                gold[f"{video}_{qid}"] = _annotated(f"{video}_{qid}", spans, duration, None)
+                gold[f"{video}_{qid}"] = _annotated(f"{video}_{qid}", spans, entry.get("duration"), None)
     else:
         for key, row in by_key(annotations, "spans").items():
             spans = row.get("spans")
-            if spans is not None and len(spans):
-                answer = None if row.get("answer") in (None, -1) else whole_number(row["answer"], key, "answer")
-                gold[key] = _annotated(key, spans, float(row.get("duration_s") or row.get("duration") or 0.0), answer)
+            if spans is not None and not (_is_list(spans) and len(spans) == 0):
+                answer = None if row.get("answer") is None else whole_number(row["answer"], key, "answer")
+                duration = row.get("duration_s") if row.get("duration_s") is not None else row.get("duration")
+                gold[key] = _annotated(key, spans, duration, None if answer == -1 else answer)
     if not gold:
         raise CausalVideoError(
             "no annotated spans",
@@ -90,17 +92,41 @@ def read_grounding(annotations: Mapping[str, Any] | Iterable[Mapping[str, Any]])
     return gold
 
 
-def _annotated(key: str, spans: Sequence[Any], duration_s: float, answer: int | None) -> Annotated:
-    return Annotated(
-        np.array([_interval(key, span, "annotated") for span in spans]).reshape(-1, 2), duration_s, answer
-    )
+def _annotated(key: str, spans: Any, duration: Any, answer: int | None) -> Annotated:
+    if not _is_list(spans) or len(spans) == 0:
+        _no_spans(f"question {key}", spans, "[[start_s, end_s], ...]")
+    pairs = [_interval(key, span, "annotated") for span in spans]
+    length = 0.0 if duration is None else _number(duration)
+    if not 0 <= length < np.inf:
+        raise CausalVideoError(
+            f"the duration of the video of {key} is no length", found=repr(duration), expected="seconds, 0 if unknown",
+            fix="mend the annotation",
+        )  # fmt: skip
+    return Annotated(np.array(pairs).reshape(-1, 2), length, answer)
+
+
+def _is_list(value: Any) -> bool:
+    is_sized = hasattr(value, "__len__") and hasattr(value, "__getitem__") and getattr(value, "ndim", 1) > 0
+    return is_sized and not isinstance(value, str | bytes | Mapping)
+
+
+def _number(value: Any) -> float:
+    """`value` as a float; NaN for what is none."""
+    try:
+        return np.nan if isinstance(value, bool | np.bool_) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return np.nan
+
+
+def _no_spans(what: str, found: Any, expected: str) -> None:
+    raise CausalVideoError(
+        f"the annotated spans of {what} cannot be read", found=repr(found)[:80], expected=expected,
+        fix="pass the content of gsub_<split>.json, or question rows with spans",
+    )  # fmt: skip
 
 
 def _interval(key: str, value: Any, what: str) -> list[float]:
-    try:
-        start, end = (float(number) for number in value)
-    except (TypeError, ValueError):
-        start, end = np.nan, np.nan
+    start, end = map(_number, value) if _is_list(value) and len(value) == 2 else (np.nan, np.nan)
     if not (np.isfinite(start) and np.isfinite(end) and start <= end):
         raise CausalVideoError(
             f"the {what} span of {key} is no interval",

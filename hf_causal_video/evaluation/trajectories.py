@@ -61,17 +61,21 @@ def read_video_relations(video_id: str, rows: Iterable[Mapping[str, Any]], what:
         CausalVideoError: a missing field, a triplet that is not three names, an empty duration, a trajectory of
             another length than its duration, an inverted or infinite box, a score that is no finite number.
     """
+    if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
+        _fail(f"relations of video {video_id} ({what})", type(rows).__name__, "a list of relations", "pass a list")
     triplets, scores, spans = [], [], []
     tracks: dict[str, list[Sequence]] = {"sub_traj": [], "obj_traj": []}
     for number, row in enumerate(rows):
         name = f"{what} {number} of video {video_id}"
         fields = ("triplet", "duration", *tracks) + (("score",) if what == "prediction" else ())
+        if not isinstance(row, Mapping):
+            _fail(name, type(row).__name__, f"a mapping with {list(fields)}", "write every field")
         if missing := [field for field in fields if row.get(field) is None]:
             _fail(f"{name} lacks fields", f"nothing in {missing}", list(fields), "write every field")
-        triplet, span = tuple(row["triplet"]), _span(row["duration"], name)
-        if len(triplet) != 3 or not all(isinstance(part, str) and part for part in triplet):
-            _fail(f"{name}: no triplet", repr(triplet), "[subject class, predicate, object class]", "write names")
+        triplet, span = read_triplet(row["triplet"], name), _span(row["duration"], name)
         for side, given in tracks.items():
+            if not hasattr(row[side], "__len__"):
+                _fail(f"{name}: {side} holds no boxes", repr(row[side]), "a list of boxes", "write a box a frame")
             if len(row[side]) != span[1] - span[0]:
                 wanted = f"{span[1] - span[0]}, one for each frame of [{span[0]}, {span[1]})"
                 _fail(f"{name}: {side} and duration differ", f"{len(row[side])} boxes", wanted, "interpolate the gaps")
@@ -126,11 +130,20 @@ def trajectory_viou(
         >>> trajectory_viou([[0, 0, 9, 9]] * 2, [0, 2], [[0, 0, 9, 4]] * 2, [1, 3])
         0.2
     """
-    one, two = (
-        read_video_relations("given", [dict(triplet="xyz", duration=span, sub_traj=track, obj_traj=track)], "track")
+    rows = [
+        {"triplet": ("x", "y", "z"), "duration": span, "sub_traj": track, "obj_traj": track}
         for track, span in ((traj_1, duration_1), (traj_2, duration_2))
-    )
+    ]
+    one, two = (read_video_relations("given", [row], "track") for row in rows)
     return float(pair_viou(one, two, np.array([0]), np.array([0]), inclusive)[0])
+
+
+def read_triplet(value: Any, name: str) -> Triplet:
+    """Three names; an error names what they belong to."""
+    parts = tuple(value) if isinstance(value, list | tuple | np.ndarray) else ()
+    if len(parts) != 3 or not all(isinstance(part, str) and part for part in parts):
+        _fail(f"{name}: no triplet", repr(value), "[subject class, predicate, object class]", "write names")
+    return parts
 
 
 def _intersection(a: np.ndarray, b: np.ndarray, inclusive: bool) -> np.ndarray:
@@ -152,7 +165,7 @@ def _boxes(tracks: list[Sequence], offsets: np.ndarray, what: str, side: str) ->
         if set(map(len, rows)) - {4}:
             raise ValueError("a row is not four numbers")
         boxes = np.fromiter(chain.from_iterable(rows), np.float64, 4 * len(rows)).reshape(-1, 4)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         _fail(
             f"{what}: {side} holds no boxes", "rows other than four numbers", "[left, top, right, bottom]",
             "mend it",
@@ -171,14 +184,16 @@ def _boxes(tracks: list[Sequence], offsets: np.ndarray, what: str, side: str) ->
 
 
 def _span(value: Any, name: str) -> tuple[int, int]:
-    pair = list(value)
-    if len(pair) != 2 or any(int(frame) != frame for frame in pair) or not 0 <= pair[0] < pair[1]:
-        _fail(f"{name}: no duration", pair, "[first frame, frame after the last], not empty", "mend the annotation")
+    pair = list(value) if isinstance(value, list | tuple | np.ndarray) else []
+    are_frames = all(isinstance(f, int | float | np.number) and not isinstance(f, bool) for f in pair)
+    if len(pair) != 2 or not are_frames or not 0 <= pair[0] < pair[1] < 2**62 or any(f % 1 for f in pair):
+        _fail(f"{name}: no duration", value, "[first frame, frame after the last], not empty", "mend the annotation")
     return int(pair[0]), int(pair[1])
 
 
 def _score(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not is_number or not -np.inf < value < np.inf:
         _fail(f"{name}: the score is no number", repr(value), "a finite number", "look for NaN in the model's output")
     return float(value)
 
