@@ -28,7 +28,8 @@ def frame_slices(
         (B, T, 2) float64 start and end in seconds; both 0 for padding.
 
     Raises:
-        CausalVideoError: times that do not increase, are negative or no number, or masks of another shape.
+        CausalVideoError: times that do not increase, are negative or no number, masks of another shape, or a length
+            below 0.
 
     Example:
         >>> frame_slices(torch.tensor([[1.0, 3.0, 5.0]]), duration_s=5.5)[0].tolist()
@@ -49,9 +50,11 @@ def frame_slices(
     return torch.minimum(bounds, end[:, None, None]) * mask[..., None]
 
 
-def batch_of_times(timestamps: Tensor, batch: int) -> Tensor:
-    """Timestamps as (B, T): one row of times, (T,), stands for every clip of the batch."""
-    return timestamps.expand(batch, -1) if timestamps.dim() == 1 else timestamps
+def batch_of_times(timestamps: Tensor, like: Tensor) -> Tensor:
+    """Timestamps as (B, T): one row of times, (T,), stands for every clip of a batch such as `like`, (B, ...)."""
+    if like.dim() == 0:
+        check_same_shape(like, timestamps, "a single number")
+    return timestamps.expand(len(like), -1) if timestamps.dim() == 1 else timestamps
 
 
 def check_same_shape(tensor: Tensor, timestamps: Tensor, what: str) -> None:
@@ -94,6 +97,13 @@ def _checked(
             fix="sort the frames by time, drop repeated ones, and give seconds",
         )
     end = torch.as_tensor(0.0 if duration_s is None else duration_s, dtype=torch.float64, device=times.device)
+    if end.shape not in ((), times.shape[:1]) or not (end >= 0).all():
+        raise CausalVideoError(
+            "the length of a clip",
+            found=end.tolist(),
+            expected=f"seconds, one number or {len(times)}, 0 where unknown",
+            fix="leave duration_s out, or mend it",
+        )
     end = torch.where(end > 0, end, torch.inf).expand(times.shape[0])
     times = times.masked_fill(~mask, 0.0)
     if (times.amax(1) > end + ROUNDING_S).any():

@@ -49,7 +49,7 @@ def kept_frames_to_spans(
         >>> kept_frames_to_spans(torch.tensor([[1, 2, 4]]), torch.tensor([1.0, 3.0, 5.0, 7.0, 9.0]))
         [[(2.0, 6.0, 1.0), (8.0, 10.0, 1.0)]]
     """
-    timestamps = batch_of_times(timestamps, kept.shape[0])
+    timestamps = batch_of_times(timestamps, kept)
     frame_mask = torch.ones_like(timestamps, dtype=torch.bool) if frame_mask is None else frame_mask.bool()
     slices = frame_slices(timestamps, frame_mask, duration_s).tolist()
     chosen = kept if kept.dtype == torch.bool else _index_mask(kept, timestamps.shape[1])
@@ -144,7 +144,7 @@ def fit_gaussian(
     if not gamma > 0:
         raise CausalVideoError("a span needs a width", found=f"gamma {gamma}", expected="above 0", fix="try 1.0")
     weights, slices, mask = _weighted(scores, timestamps, frame_mask, duration_s)
-    times = batch_of_times(timestamps, weights.shape[0]).double().masked_fill(~mask, 0.0)  # (B, T)
+    times = batch_of_times(timestamps, weights).double().masked_fill(~mask, 0.0)  # (B, T)
     share = weights / weights.sum(1, keepdim=True)  # (B, T)
     mean = (share * times).sum(1, keepdim=True)  # (B, 1)
     deviation = (share * (times - mean).square()).sum(1, keepdim=True).sqrt()  # (B, 1)
@@ -203,7 +203,7 @@ def frames_in_spans(timestamps: Tensor, spans: Sequence[Sequence[float]]) -> Ten
     slices = frame_slices(timestamps[None])[0]  # (T, 2)
     times = timestamps.double()
     inside = torch.zeros_like(times, dtype=torch.bool)
-    for start, end in ((float(span[0]), float(span[1])) for span in spans):
+    for start, end in map(_pair, spans):
         here = (times >= start) & (times <= end)
         if not here.any() and start <= end:
             middle = (start + end) / 2
@@ -222,6 +222,16 @@ def frames_in_spans(timestamps: Tensor, spans: Sequence[Sequence[float]]) -> Ten
     return inside
 
 
+def _pair(span: Sequence[float]) -> tuple[float, float]:
+    try:
+        start, end = float(span[0]), float(span[1])
+    except (TypeError, ValueError, OverflowError, IndexError) as error:
+        raise CausalVideoError(
+            "a span is no interval", found=span, expected="[start_s, end_s]", fix="give two numbers in seconds"
+        ) from error
+    return start, end
+
+
 def _runs(chosen: list[bool], slices: list[list[float]], weights: list[float]) -> list[Span]:
     """Merge runs of neighbouring chosen frames into (start, end, mean weight)."""
     spans: list[Span] = []
@@ -238,7 +248,7 @@ def _runs(chosen: list[bool], slices: list[list[float]], weights: list[float]) -
 def _weighted(
     scores: Tensor, timestamps: Tensor, frame_mask: Tensor | None, duration_s: float | Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    timestamps = batch_of_times(timestamps, scores.shape[0])
+    timestamps = batch_of_times(timestamps, scores)
     check_same_shape(scores, timestamps, "scores")
     mask = torch.ones_like(timestamps, dtype=torch.bool) if frame_mask is None else frame_mask.bool()
     slices = frame_slices(timestamps, mask, duration_s)
@@ -267,12 +277,14 @@ def _finite_scores(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def _index_mask(kept: Tensor, frames: int) -> Tensor:
-    if kept.dtype.is_floating_point or kept.numel() == 0 or kept.min() < 0 or kept.max() >= frames:
-        shown = "none" if kept.numel() == 0 else f"{kept.dtype} from {kept.min().item()} to {kept.max().item()}"
+    are_ints = kept.dim() == 2 and kept.numel() and not kept.dtype.is_floating_point
+    if not are_ints or kept.min() < 0 or kept.max() >= frames:
+        shown = f"{kept.dtype} {tuple(kept.shape)}"
+        shown += f" from {kept.min().item()} to {kept.max().item()}" if kept.numel() else ""
         raise CausalVideoError(
             "kept frames are no frame indices",
             found=shown,
-            expected=f"ints from 0 to {frames - 1}",
+            expected=f"(batch, kept) ints from 0 to {frames - 1}",
             fix="pass output.kept_frames with the timestamps of the same frames, or a bool mask",
         )
     return torch.zeros(kept.shape[0], frames, dtype=torch.bool, device=kept.device).scatter(1, kept.long(), True)
