@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         _check(args)
-        args.run(args)
+        return args.run(args) or 0  # extraction: 1 if some videos failed
     except CausalVideoError as error:
         print(f"hf-causal-video {args.verb}: {error}", file=sys.stderr)
         return 2
@@ -42,7 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )  # fmt: skip
         print(f"hf-causal-video {args.verb}: {told}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _check(args: argparse.Namespace) -> None:

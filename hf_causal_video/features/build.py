@@ -122,14 +122,17 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--private", action="store_true", help="with --push-to-hub: for members only")
 
 
-def conclude(report: ExtractionReport, args: argparse.Namespace) -> None:
+def conclude(report: ExtractionReport, args: argparse.Namespace) -> int:
     """Print what was done, and push it if asked to; once for all processes.
+
+    Returns:
+        The exit code: 1 if a video failed, so that a script notices; the others are written all the same.
 
     Raises:
         CausalVideoError: the set holds no video.
     """
     if not start_processes().is_main_process:
-        return
+        return 0
     print(report)
     if not report.written and not report.kept:
         raise CausalVideoError(
@@ -141,6 +144,7 @@ def conclude(report: ExtractionReport, args: argparse.Namespace) -> None:
     if args.push_to_hub:
         store = FeatureStore.open(report.output)
         print("pushed:", store.push_to_hub(args.push_to_hub, private=True if args.private else None))
+    return int(bool(report.failed))
 
 
 def _bar(video_ids: list[str], label: str, show: bool) -> Iterable[str]:

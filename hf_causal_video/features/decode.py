@@ -4,10 +4,15 @@ Why: an answer is only evidence if the frame behind it is the frame that was on 
 instants are decided first, from the clock of the clip (its packets, read without decoding), and each is then decoded
 exactly: the frame shown at second t is the last one whose time is not after t. A clip that cannot give every frame
 asked for is an error that counts those it can give; a frame is never repeated to fill a gap.
+
+A clip comes from anywhere. It is one file: what it says of other files or of addresses is not followed, and neither
+its name nor what its header claims can make this process open, wait for or allocate what is not there.
 """
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +23,10 @@ from hf_causal_video.errors import CausalVideoError
 
 # an instant on the edge of two frames takes the later one, whatever the rounding of the container's clock
 EDGE_S = 1e-4
+# demuxers that open what a file names, or what its own name stands for: playlists, streams, picture series
+FOLLOWING = {"concat", "dash", "hls", "image2", "image2pipe", "lavfi", "rtp", "rtsp", "sap", "sdp", "vobsub"}
+MOST_INSTANTS = 10**7
+MOST_PIXELS = 2**26  # of a picture; a damaged or hostile header claims any size
 
 
 @dataclass
@@ -58,7 +67,8 @@ def decode_video(path: str | Path, sampling: str | Sequence[float] = "uniform-16
             "seconds-a,b,c" or a sequence of seconds.
 
     Raises:
-        CausalVideoError: the file cannot be opened, has no picture, or does not hold every frame asked for.
+        CausalVideoError: the file cannot be opened, is a playlist, has no picture, changes its size, or does not hold
+            every frame asked for.
 
     Example:
         >>> decode_video("no.mp4")
@@ -74,11 +84,18 @@ def decode_video(path: str | Path, sampling: str | Sequence[float] = "uniform-16
     distinct = len(set(shown[there].tolist()))
     if distinct < len(instants):
         raise _too_few(path, distinct, len(instants), clock)
-    frames = None if clock.is_counted else _decode_exactly(path, clock, shown)
+    frames = None if clock.is_counted or not clock.keys.size else _decode_exactly(path, clock, shown)
     if frames is None:
         frames = _decode_through(path, clock, shown)
     if len(frames) < len(instants):
         raise _too_few(path, len(frames), len(instants), clock)
+    if sizes := {frame.shape[:2] for frame in frames} - {frames[0].shape[:2]}:
+        raise CausalVideoError(
+            f"{path.name} changes the size of its picture",
+            found=" and ".join(f"{wide} x {high}" for high, wide in [frames[0].shape[:2], *sorted(sizes)]),
+            expected="one size",
+            fix="encode it again to one size",
+        )
     height, width = frames[0].shape[:2]
     return DecodedVideo(frames, instants.astype(np.float32), clock.duration_s, (width, height))
 
@@ -97,19 +114,29 @@ def sample_instants(sampling: str | Sequence[float], duration_s: float) -> np.nd
         >>> sample_instants("uniform-4", 8.0).tolist(), sample_instants("fps-0.5", 5.0).tolist()
         ([1.0, 3.0, 5.0, 7.0], [1.0, 3.0])
     """
+    count: float = 0
     rule, value = (sampling, "") if not isinstance(sampling, str) else sampling.partition("-")[::2]
     try:
-        if rule == "uniform" and int(value) > 0:
-            return (np.arange(int(value)) + 0.5) * duration_s / int(value)
-        if rule == "fps" and 0 < float(value) < np.inf:
-            count = int(duration_s * float(value) + EDGE_S)
-            return (np.arange(count) + 0.5) / float(value) if count else np.array([duration_s / 2])
+        if rule == "uniform" and (count := int(value)) > 0:
+            if count <= MOST_INSTANTS:
+                return (np.arange(count) + 0.5) * duration_s / count
+        elif rule == "fps" and 0 < float(value) < np.inf:
+            count = duration_s * float(value) + EDGE_S
+            if count <= MOST_INSTANTS:
+                return (np.arange(int(count)) + 0.5) / float(value) if count >= 1 else np.array([duration_s / 2])
         seconds = np.array([float(s) for s in value.split(",")] if rule == "seconds" else rule, dtype=np.float64)
         if seconds.ndim == 1 and seconds.size and np.isfinite(seconds).all() and seconds[0] >= 0:
             if (np.diff(seconds) > 0).all():
                 return seconds
     except (ValueError, TypeError):
         pass
+    if count > MOST_INSTANTS:
+        raise CausalVideoError(
+            "too many instants",
+            found=f"{count:.3g} of {sampling!r} in {duration_s:.6g} s",
+            expected=f"at most {MOST_INSTANTS:,}",
+            fix="ask for fewer; if the clip is not that long, its header is damaged: fetch it again",
+        )
     raise CausalVideoError(
         "unknown sampling",
         found=repr(sampling),
@@ -129,15 +156,26 @@ def _open(path: Path):
             fix='pip install "hf-causal-video[video]"',
         ) from error
     try:
-        return av.open(str(path), metadata_errors="ignore")
-    except (av.error.FFmpegError, OSError) as error:
-        reason = "an empty file" if path.is_file() and path.stat().st_size == 0 else error.strerror or error
+        # "file:" since FFmpeg takes a name such as "concat:a|b" for an address
+        return av.open(f"file:{path}", metadata_errors="ignore", options={"format_whitelist": _containers()})
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        is_empty = path.name and "\0" not in str(path) and path.is_file() and path.stat().st_size == 0
+        reason = "an empty file" if is_empty else getattr(error, "strerror", None) or error
+        if isinstance(error, av.error.ArgumentError):  # its format is not among `_containers`
+            reason = "a playlist or the address of a stream, if anything"
         raise CausalVideoError(
             f"{path.name} is not a video",
             found=reason,
             expected="a file that FFmpeg opens",
             fix="check the path, or fetch the file again: it may be cut off or damaged",
         ) from error
+
+
+@functools.cache
+def _containers() -> str:
+    import av
+
+    return ",".join(sorted({name for names in av.formats_available for name in names.split(",")} - FOLLOWING))
 
 
 def _picture(container, path: Path):
@@ -203,7 +241,7 @@ def _packets(container, *streams) -> Iterator:
 
     try:
         yield from container.demux(*streams)
-    except av.error.FFmpegError:
+    except (av.error.FFmpegError, IndexError):  # PyAV's index: at the end of a file whose damage looks like a stream
         return
 
 
@@ -211,9 +249,9 @@ def _declared(stream, container, start: float, every_end: float) -> float | None
     """Give the length of the picture that the file's header claims, if it claims one."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    tag = stream.metadata.get("DURATION", "").split(":")
-    if len(tag) == 3:
-        return int(tag[0]) * 3600 + int(tag[1]) * 60 + float(tag[2]) - start
+    tag = re.fullmatch(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d+)?)\0?", stream.metadata.get("DURATION", ""), re.ASCII)
+    if tag:
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) - start
     whole = (container.duration or 0) / 1e6
     # a container's length may be that of the sound: it counts only if no stream reaches it
     return whole - start if whole > every_end + 0.5 else None
@@ -237,11 +275,11 @@ def _decode_exactly(path: Path, clock: _Clock, shown: np.ndarray) -> list[np.nda
                     container.seek(key, stream=stream)
                     decoder = container.decode(stream)
                 frame = next((f for f in decoder if f.pts is not None and f.pts >= target), None)
-            except av.error.FFmpegError:
+            except (av.error.FFmpegError, IndexError):
                 return None
             if frame is None or frame.pts != target or frame.is_corrupt:
                 return None
-            frames.append(_upright(frame, convert))
+            frames.append(_upright(frame, convert, path))
             position = target
     return frames
 
@@ -255,7 +293,7 @@ def _decode_through(path: Path, clock: _Clock, shown: np.ndarray) -> list[np.nda
     with _open(path) as container:
         for number, frame in enumerate(_intact_frames(container, _picture(container, path))):
             if (number if clock.is_counted else frame.pts) in wanted and not frame.is_corrupt:
-                frames.append(_upright(frame, convert))
+                frames.append(_upright(frame, convert, path))
                 if len(frames) == len(wanted):
                     break
     return frames
@@ -271,10 +309,34 @@ def _intact_frames(container, stream) -> Iterator:
             continue
 
 
-def _upright(frame, convert) -> np.ndarray:
-    image = convert.reformat(frame, format="rgb24", threads=1).to_ndarray()  # else threads start for every picture
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+def _upright(frame, convert, path: Path) -> np.ndarray:
+    """Give a picture as RGB, turned and mirrored as the display matrix of the clip says."""
+    import av
+    from av.sidedata.sidedata import Type
+
+    if frame.width * frame.height > MOST_PIXELS:
+        raise CausalVideoError(
+            f"a picture of {path.name} is too large",
+            found=f"{frame.width} x {frame.height}",
+            expected=f"at most {MOST_PIXELS:,} pixels",
+            fix="scale the clip down, or fetch it again if its header is damaged",
+        )
+    try:
+        image = convert.reformat(frame, format="rgb24", threads=1).to_ndarray()  # else threads start for every picture
+    except (av.error.FFmpegError, ValueError) as error:
+        raise CausalVideoError(
+            f"a picture of {path.name} cannot be shown",
+            found=f"{error}, pixel format {frame.format.name}",
+            expected="one that FFmpeg turns into RGB",
+            fix="encode the clip again",
+        ) from error
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return image
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
+    if abs(b) > abs(a):
+        image, a, d = image.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 def _too_few(path: Path, decodable: int, asked: int, clock: _Clock) -> CausalVideoError:

@@ -128,7 +128,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  hf-causal-video extract a.mp4 --frame-model ./my-vit --frame-layer cls --sampling fps-1 --output out/\n\n"
         "on several processes or machines that share the output folder:\n"
         "  accelerate launch --num_processes 8 scripts/extract_features.py videos/ --frame-model ID --output out/\n\n"
-        "Clips that cannot be read are listed with the reason in OUTPUT/failed.json; they never stop the run.\n"
+        "Clips that cannot be read are listed with the reason in OUTPUT/failed.json; they never stop the run, but\n"
+        "the exit code is then 1. It is 2 where nothing could be done at all.\n"
         'Read the result with FeatureStore.open(OUTPUT), or datasets.load_dataset(OUTPUT, "features").'
     )
     add = parser.add_argument
@@ -156,11 +157,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_push_arguments(parser)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Run `hf-causal-video extract`; a run that could read no video at all is an error."""
+def run(args: argparse.Namespace) -> int:
+    """Run `hf-causal-video extract`; 1 if a video failed, and one that could read none at all is an error."""
     options = {key: value for key, value in vars(args).items() if key in (extract_folder.__kwdefaults__ or {})}
     videos = args.videos[0] if len(args.videos) == 1 else args.videos
     report = extract_folder(
         videos, args.output, args.frame_model, args.object_model, args.sampling, args.num_objects, **options
     )
-    conclude(report, args)
+    return conclude(report, args)

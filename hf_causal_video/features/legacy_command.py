@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_push_arguments(parser)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Run `hf-causal-video import`; a run that imported no video at all is an error."""
+def run(args: argparse.Namespace) -> int:
+    """Run `hf-causal-video import`; 1 if a video failed, and one that imported none at all is an error."""
     most = 1 if args.layout == "app-mot" else 2
     if not (2 if args.layout == "appearance-motion" else 1) <= len(args.files) <= most:
         raise CausalVideoError(
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
         report = import_transtr(
             args.files[0], objects, args.output, provenance, durations, sizes, clip_stride=args.clip_stride, **options
         )
-    conclude(report, args)
+    return conclude(report, args)
 
 
 def _sizes(path: str) -> dict[str, tuple[int, int]]:

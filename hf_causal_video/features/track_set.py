@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from hf_causal_video.features.tracker import ClipTracker, TrackedClip
 
 CARD, FOLDER = "tracks.json", "tracks"
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows keeps for itself
 
 
 class TrackSet(Mapping[str, list[dict[str, Any]]]):
@@ -37,7 +39,8 @@ class TrackSet(Mapping[str, list[dict[str, Any]]]):
         appearance: whether tracks bring their features.
 
     Raises:
-        CausalVideoError: no track set there; on reading, a video that it does not have.
+        CausalVideoError: no track set there, or one whose card is damaged; on reading, a video that it does not have,
+            or a damaged file.
 
     Example:
         >>> TrackSet.open("no/such/folder")
@@ -52,9 +55,12 @@ class TrackSet(Mapping[str, list[dict[str, Any]]]):
                 "no track set", found=f"no {CARD} in {folder}", expected="a folder that `hf-causal-video track` wrote",
                 fix="check the path, or track the videos first",
             )  # fmt: skip
-        card = json.loads((self.folder / CARD).read_text(encoding="utf-8"))
-        self.provenance: dict[str, Any] = card["provenance"]
-        self.feature_dim: int = card["feature_dim"] if appearance else 0
+        try:
+            card = json.loads((self.folder / CARD).read_text(encoding="utf-8"))
+            self.provenance: dict[str, Any] = dict(card["provenance"])
+            self.feature_dim: int = int(card["feature_dim"]) if appearance else 0
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(self.folder / CARD, error) from error
         self._ids = sorted(path.stem for path in (self.folder / FOLDER).glob("*.safetensors"))
 
     @classmethod
@@ -74,7 +80,7 @@ class TrackSet(Mapping[str, list[dict[str, Any]]]):
         return len(self._ids)
 
     def __contains__(self, video_id: object) -> bool:
-        return (self.folder / FOLDER / f"{video_id}.safetensors").is_file()
+        return video_id in self._ids
 
     def __getitem__(self, video_id: str) -> list[dict[str, Any]]:
         if video_id not in self:
@@ -82,7 +88,14 @@ class TrackSet(Mapping[str, list[dict[str, Any]]]):
                 f"tracks of video {video_id!r}", found=f"not among {len(self)} videos of {self.folder}",
                 expected="every video that is asked for", fix="track it: the same command goes on where it stopped",
             )  # fmt: skip
-        with safe_open(self.folder / FOLDER / f"{video_id}.safetensors", "numpy") as file:
+        path = track_file(self.folder, video_id)
+        try:
+            return self._read(path)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise _damaged(path, error) from error
+
+    def _read(self, path: Path) -> list[dict[str, Any]]:
+        with safe_open(path, "numpy") as file:
             about = json.loads(file.metadata()["clip"])
             start, length, boxes, scores = (file.get_tensor(name) for name in ("start", "length", "boxes", "scores"))
             features = file.get_tensor("features") if self.feature_dim else None
@@ -95,9 +108,31 @@ class TrackSet(Mapping[str, list[dict[str, Any]]]):
         return tracks
 
 
+def track_file(folder: str | Path, video_id: str) -> Path:
+    """Where the tracks of a video lie in a track set: never outside, whatever the video is called.
+
+    Raises:
+        CausalVideoError: an id that is no plain file name on every system.
+
+    Example:
+        >>> track_file("set", "../../etc/x")
+        Traceback (most recent call last):
+        hf_causal_video.errors.CausalVideoError: video id '../../etc/x' is no name of a file: ...
+    """
+    name = str(video_id)
+    plain = PureWindowsPath(name).name == name and not DEVICES.fullmatch(name) and name.isprintable()
+    if not plain or not 0 < len(name.encode(errors="replace")) <= 200:
+        raise CausalVideoError(
+            f"video id {name!r} is no name of a file",
+            found="separators, a drive, a device, or signs that do not print",
+            expected="a plain name of at most 200 bytes", fix="rename the video",
+        )  # fmt: skip
+    return Path(folder) / FOLDER / f"{name}.safetensors"
+
+
 def write_tracks(folder: str | Path, video_id: str, clip: TrackedClip) -> None:
     """Write the tracks of one video into a track set, whole or not at all."""
-    path = Path(folder) / FOLDER / f"{video_id}.safetensors"
+    path = track_file(folder, video_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     tracks = clip.tracks
     about = {"labels": [track.label for track in tracks], "frame_size": list(clip.frame_size),
@@ -113,7 +148,7 @@ def write_tracks(folder: str | Path, video_id: str, clip: TrackedClip) -> None:
         columns["features"] = np.concatenate([np.asarray(track.features) for track in tracks]).astype(np.float16)
     else:
         columns["features"] = np.zeros((0, 0), dtype=np.float16)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name}.partial")
     save_file(columns, partial, metadata={"clip": json.dumps(about)})
     os.replace(partial, path)
 
@@ -140,19 +175,22 @@ def track_folder(
     files, folder = find_videos(videos), Path(output)
     card = {"provenance": tracker.provenance, "feature_dim": tracker.detector.dim}
     if TrackSet.is_one(folder):
-        before = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        if before != card:
+        there = TrackSet(folder)
+        before = {"provenance": there.provenance, "feature_dim": there.feature_dim}
+        if before != json.loads(json.dumps(card)):
             raise CausalVideoError(
                 f"{folder} holds tracks made in another way", found=card, expected=before, fix="take another --output"
             )
     else:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / CARD, card)
+    for leftover in (folder / FOLDER).glob("*.partial"):  # of a kill
+        leftover.unlink()
     failed: dict[str, str] = {}
     for video_id, file in tqdm(files.items(), desc="track", unit="video", disable=not progress):
-        if (folder / FOLDER / f"{video_id}.safetensors").is_file():
-            continue
         try:
+            if track_file(folder, video_id).is_file():
+                continue
             write_tracks(folder, video_id, tracker(file))
         except CausalVideoError as error:
             failed[video_id] = str(error)
@@ -181,8 +219,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-progress", dest="progress", action="store_false", help="no bar")
 
 
-def run(args: argparse.Namespace) -> None:
-    """Run `hf-causal-video track`; a run that could read no video at all is an error."""
+def run(args: argparse.Namespace) -> int:
+    """Run `hf-causal-video track`; 1 if a video failed, and one that could read none at all is an error."""
     from hf_causal_video.features.objects import ObjectEncoder
     from hf_causal_video.features.tracker import ClipTracker
 
@@ -193,14 +231,23 @@ def run(args: argparse.Namespace) -> None:
     )
     there = TrackSet.open(args.output)
     print(f"{len(there)} videos tracked in {args.output}, {len(failed)} failed")
+    print("".join(f"failed: {name}: {reason}\n" for name, reason in failed.items()), end="")
     if not len(there):
         raise CausalVideoError(
             "no video could be tracked", found=f"{len(failed)} failed", expected="at least one",
             fix=f"see {Path(args.output) / 'failed.json'}",
         )  # fmt: skip
+    return int(bool(failed))
 
 
 def _write(path: Path, content: Any) -> None:
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, path)
+
+
+def _damaged(path: Path, error: Exception) -> CausalVideoError:
+    return CausalVideoError(
+        f"{path} cannot be read", found=f"{type(error).__name__}: {error}",
+        expected="what `hf-causal-video track` wrote", fix="delete it and track again: it goes on where it stopped",
+    )  # fmt: skip
