@@ -9,7 +9,10 @@ official split "all_videos". The windows are ours: consecutive, not overlapping,
 of the 4,165 pass over frames without a box, which are closed up).
 """
 
+import lzma
+import math
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -120,17 +123,14 @@ def read_jaad(path: str | Path, split: str, window: int = 30, stride: int | None
     if wanted is None:
         _fail(f"{path} is not JAAD", "no split_ids/all_videos", "the annotation folders of JAAD 2.0", f"get {SOURCE}")
     boxes, cars, labels, videos, starts = [], [], [], [], []
-    for video in wanted.decode().split():
+    for video in wanted.decode(errors="replace").split():
         sources = [
             files.get(name.format(video)) for name in ("annotations/{}.xml", "annotations_vehicle/{}_vehicle.xml")
         ]
         if None in sources:
             _fail(f"JAAD {video}", "no annotation", "annotations and annotations_vehicle", f"get {SOURCE}")
-        annotation, vehicle = (ElementTree.fromstring(source) for source in sources)  # type: ignore[arg-type]
-        states = _car_states(vehicle, video)
-        size = [float(annotation.findtext(f".//original_size/{side}") or 0) for side in ("width", "height")] * 2
-        for track in annotation.iterfind("track[@label='pedestrian']"):
-            seen = [_sighting(box, video) for box in track.iterfind("box") if box.get("outside") == "0"]
+        states, size, tracks = _video(video, *map(bytes, sources))  # type: ignore[arg-type]
+        for seen in tracks:
             for first in range(0, len(seen) - window + 1, stride):
                 part = seen[first : first + window]
                 if missing := [one.frame for one in part if one.frame not in states]:
@@ -167,8 +167,29 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
                 content = archive.extractfile(member) if member.isfile() and place is not None else None
                 if content is not None:
                     yield "/".join(parts[place:]), content.read()
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, EOFError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
         _fail(f"{path} is not JAAD", error, "a tar of its annotation folders, or the folder", f"get {SOURCE}")
+
+
+def _video(video: str, people: bytes, car: bytes) -> tuple[dict[int, int], list[float], list[list[_Sighting]]]:
+    """States of the car by frame, the size of the picture (twice), and the sightings of each pedestrian."""
+    try:
+        annotation, vehicle = (ElementTree.fromstring(source) for source in (people, car))
+        size = [float(annotation.findtext(f".//original_size/{side}") or 0) for side in ("width", "height")] * 2
+        tracks = [
+            [_sighting(box, video) for box in track.iterfind("box") if box.get("outside") == "0"]
+            for track in annotation.iterfind("track[@label='pedestrian']")
+        ]
+        states = _car_states(vehicle, video)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        if isinstance(error, CausalVideoError):
+            raise
+        raise CausalVideoError(
+            f"JAAD {video} cannot be read", found=error, expected="the XML of JAAD 2.0", fix=f"get {SOURCE}"
+        ) from error
+    if not all(0 < side < math.inf for side in size):
+        _fail(f"JAAD {video}: original_size", size[:2], "width and height in pixels", f"get {SOURCE}")
+    return states, size, tracks
 
 
 def _car_states(vehicle: ElementTree.Element, video: str) -> dict[int, int]:
@@ -181,7 +202,7 @@ def _car_states(vehicle: ElementTree.Element, video: str) -> dict[int, int]:
 def _sighting(box: ElementTree.Element, video: str) -> _Sighting:
     corners = [float(box.get(name, "nan")) for name in ("xtl", "ytl", "xbr", "ybr")]
     frame = int(box.get("frame", -1))
-    if not (corners[0] <= corners[2] and corners[1] <= corners[3]):
+    if not (-math.inf < corners[0] <= corners[2] < math.inf and -math.inf < corners[1] <= corners[3] < math.inf):
         _fail(f"JAAD {video}, frame {frame}", corners, "left <= right, top <= bottom", "mend the annotation")
     given = {one.get("name"): one.text for one in box.iterfind("attribute")}
     found = {str(given.get(name)) for name in STATES}

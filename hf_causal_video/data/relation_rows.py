@@ -7,11 +7,14 @@ may have gaps, where its object was out of sight.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import islice
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, List, Value
 
+from hf_causal_video.data.rows import is_list, is_number, is_text
 from hf_causal_video.errors import CausalVideoError
 
 RELATION_FEATURES = Features(
@@ -60,18 +63,23 @@ def relations_dataset(rows: Iterable[Mapping[str, Any]]) -> Dataset:
         >>> relations_dataset([row])[0]["relations"][0]["predicate"]
         'chase'
     """
+    if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
+        _fail("relation rows", type(rows).__name__, "a list of mappings, or a Dataset", "pass a list of rows")
     columns: dict[str, list[Any]] = {name: [] for name in RELATION_FEATURES}
     seen: set[str] = set()
-    for row in rows:
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            _fail(f"relation row {number}", repr(row)[:80], "a mapping by column", "pass rows as mappings")
         name = f"relation row of video {row.get('video_id')!r}"
         if missing := sorted(set(columns) - set(row)):
             _fail(f"{name} lacks columns", f"nothing in {missing}", sorted(columns), "write every column")
+        _check_video(row, name)
         if row["video_id"] in seen:
             _fail(name, "it is there twice", "one row a video", "join the rows")
         seen.add(row["video_id"])
         present = [_check_track(track, row, f"{name}, track {i}") for i, track in enumerate(row["tracks"])]
-        for number, relation in enumerate(row["relations"]):
-            _check_relation(relation, present, f"{name}, relation {number}")
+        for place, relation in enumerate(row["relations"]):
+            _check_relation(relation, present, f"{name}, relation {place}")
         for column, values in columns.items():
             values.append(row[column])
     return Dataset.from_dict(columns, features=RELATION_FEATURES)
@@ -142,18 +150,34 @@ def training_counts(rows: Iterable[Mapping[str, Any]]) -> tuple[dict[str, int], 
     return dict(counts), triplets
 
 
+def _check_video(row: Mapping[str, Any], name: str) -> None:
+    if not is_text(row["video_id"]) or not row["video_id"]:
+        _fail(name, f"video_id {row['video_id']!r}", "a name", "write it as a string")
+    if bad := {side: row[side] for side in ("width", "height", "num_frames") if not _is_count(row[side], 1)}:
+        _fail(name, bad, "whole numbers above 0", "give the size in pixels and the number of frames")
+    if not is_number(row["fps"]) or row["fps"] < 0:
+        _fail(name, f"fps {row['fps']!r}", "frames a second, 0.0 if unknown", "mend the column")
+    if not is_list(row["tracks"]) or not is_list(row["relations"]):
+        _fail(name, "tracks or relations that are no list", "lists of mappings", "mend the columns")
+
+
 def _check_track(track: Mapping[str, Any], row: Mapping[str, Any], name: str) -> set[int]:
     """Refuse a malformed track; the frames in which it has a box."""
-    frames = np.asarray(track["frames"], dtype=np.int64)
-    boxes = np.asarray(track["boxes"], dtype=np.float64).reshape(-1, 4)
-    if not len(frames) or len(frames) != len(boxes):
-        _fail(name, f"{len(frames)} frames, {len(boxes)} boxes", "as many, at least 1", "drop empty tracks")
+    fields = ("category", "score", "frames", "boxes")
+    if not isinstance(track, Mapping) or any(field not in track for field in fields):
+        _fail(name, repr(track)[:80], f"a mapping with {', '.join(fields)}", "write every field")
+    if not is_text(track["category"]) or not is_number(track["score"]):
+        _fail(name, f"{track['category']!r}, score {track['score']!r}", "a class name, a finite score", "mend it")
+    frames, boxes = _array(track["frames"], "iu"), _array(track["boxes"], "iuf").astype(np.float64)
+    if not frames.size or frames.ndim != 1 or boxes.shape != (len(frames), 4):
+        _fail(name, f"frames {frames.shape}, boxes {boxes.shape}", "(L,) whole numbers and (L, 4) numbers, L at least "
+              "1", "drop empty tracks")  # fmt: skip
     if (np.diff(frames) <= 0).any() or frames[0] < 0 or frames[-1] >= row["num_frames"]:
         _fail(
             name, f"frames {frames[:3].tolist()} ... {frames[-1]}", f"ascending in 0..{row['num_frames'] - 1}",
             "sort them",
         )  # fmt: skip
-    bad = ~np.isfinite(boxes).all(1) | (boxes[:, 2:] < boxes[:, :2]).any(1)
+    bad = ~(np.abs(boxes) < np.finfo(np.float32).max).all(1) | (boxes[:, 2:] < boxes[:, :2]).any(1)
     if bad.any():
         _fail(f"{name}, frame {frames[bad.argmax()]}", boxes[bad.argmax()].tolist(),
               "finite left, top, right, bottom with left <= right, top <= bottom", "mend the annotation")  # fmt: skip
@@ -161,16 +185,33 @@ def _check_track(track: Mapping[str, Any], row: Mapping[str, Any], name: str) ->
 
 
 def _check_relation(relation: Mapping[str, Any], present: list[set[int]], name: str) -> None:
-    subject, other, start, end = (relation[key] for key in ("subject", "object", "start", "end"))
+    fields = ("subject", "object", "start", "end")
+    if not isinstance(relation, Mapping) or not all(_is_count(relation.get(field), -1) for field in fields):
+        _fail(name, repr(relation)[:80], f"whole numbers in {', '.join(fields)}", "mend the annotation")
+    if not is_text(relation.get("predicate")) or not relation["predicate"]:
+        _fail(name, f"predicate {relation.get('predicate')!r}", "a name", "mend the annotation")
+    subject, other, start, end = (relation[field] for field in fields)
     if not (0 <= subject < len(present) and 0 <= other < len(present)) or subject == other:
         _fail(name, f"tracks {subject} and {other}", f"two different of {len(present)} tracks", "mend the annotation")
     if not 0 <= start < end:
         _fail(name, f"frames [{start}, {end})", "a first frame before the end", "mend the annotation")
-    wanted = set(range(start, end))
     for track in (subject, other):
-        if lacking := sorted(wanted - present[track]):
+        if lacking := list(islice((frame for frame in range(start, end) if frame not in present[track]), 6)):
             _fail(f"{name}: track {track} has no box in some of its frames", f"none in {lacking[:5]} ...",
                   f"one in each of [{start}, {end})", "shorten the relation, or interpolate the track")  # fmt: skip
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and least <= value < 2**31
+
+
+def _array(values: Any, kinds: str) -> np.ndarray:
+    """Numbers as an array, an empty one for what is none of these kinds."""
+    try:
+        array = np.asarray(values if is_list(values) else [])
+    except (TypeError, ValueError, OverflowError):
+        return np.empty(0)
+    return array if array.dtype.kind in kinds else np.empty(0)
 
 
 def _fail(what: str, found: object, expected: object, fix: str) -> None:

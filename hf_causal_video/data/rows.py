@@ -15,11 +15,13 @@ Call `questions_dataset` on rows that come from outside (a loaded `Dataset` is a
 have them checked.
 """
 
-import math
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
 from hf_causal_video.errors import CausalVideoError
@@ -37,6 +39,7 @@ QUESTION_FEATURES = Features(
         "duration_s": Value("float64"),
     }
 )
+LARGEST = sys.float_info.max
 REQUIRED = ("question_id", "video_id", "question")
 DEFAULTS: dict[str, Any] = {
     "choices": [],
@@ -58,15 +61,17 @@ def questions_dataset(rows: Iterable[Mapping[str, Any]], extra: Features | None 
         extra: typed columns beyond the layout, such as the truth columns of the confounded world.
 
     Raises:
-        CausalVideoError: a missing or unknown column, a question_id twice, an empty question, an answer
-            outside the choices or at odds with answer_text, a span that is no pair of finite seconds in
-            order, a negative duration.
+        CausalVideoError: a row that is no mapping, a missing or unknown column, a question_id twice, an empty
+            question, an answer outside the choices or at odds with answer_text, a span that is no pair of finite
+            seconds in order, a negative duration, or a value of another kind than its column.
 
     Example:
         >>> row = {"question_id": "v1_0", "video_id": "v1", "question": "who runs"}
         >>> questions_dataset([row | {"choices": ["a boy", "a dog"], "answer": 1}])[0]["answer_text"]
         'a dog'
     """
+    if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
+        _fail("question rows", type(rows).__name__, "a list of mappings, or a Dataset", "pass a list of rows")
     features = Features({**QUESTION_FEATURES, **(extra or {})})
     columns: dict[str, list[Any]] = {name: [] for name in features}
     seen: dict[str, int] = {}
@@ -82,10 +87,18 @@ def questions_dataset(rows: Iterable[Mapping[str, Any]], extra: Features | None 
             )
         for name, column in columns.items():
             column.append(checked[name])
-    return Dataset.from_dict(columns, features=features)
+    try:
+        return Dataset.from_dict(columns, features=features)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:  # of the columns in `extra`
+        raise CausalVideoError(
+            "question rows cannot be put in a table", found=str(error).splitlines()[0],
+            expected=f"values of {features}", fix="mend the column",
+        ) from error  # fmt: skip
 
 
 def _checked_row(row: Mapping[str, Any], number: int, extra: set[str]) -> dict[str, Any]:
+    if not isinstance(row, Mapping) or not all(isinstance(column, str) for column in row):
+        _fail(f"question row {number}", repr(row)[:80], "a mapping by column", "pass rows as mappings")
     name = f"question row {number} ({row.get('question_id', 'without question_id')!r})"
     needed = {*REQUIRED, *extra}
     if missing := sorted(needed - set(row)):
@@ -104,17 +117,22 @@ def _checked_row(row: Mapping[str, Any], number: int, extra: set[str]) -> dict[s
         )
     checked = {**DEFAULTS, **row}
     for column in REQUIRED:
-        if not isinstance(checked[column], str) or not checked[column].strip():
+        if not is_text(checked[column]) or not checked[column].strip():
             _fail(
                 f"{name}: {column} is empty or no text",
                 repr(checked[column]),
                 "text",
                 f"write the {column} as a string",
             )
+    for column in ("choices", "spans"):
+        if not is_list(checked[column]):
+            _fail(f"{name}: {column} is no list", repr(checked[column]), "a list", f"write {column} as a list")
+    if checked["question_type"] is not None and not is_text(checked["question_type"]):
+        _fail(f"{name}: question_type is no text", repr(checked["question_type"]), "text", "write it as a string")
     checked["choices"] = list(checked["choices"])
     _check_answer(checked, name)
     checked["spans"] = [_checked_span(span, name) for span in checked["spans"]]
-    if not isinstance(checked["duration_s"], Real) or not 0 <= float(checked["duration_s"]) < math.inf:
+    if not is_number(checked["duration_s"]) or checked["duration_s"] < 0:
         _fail(
             f"{name}: duration_s is no length",
             checked["duration_s"],
@@ -126,9 +144,9 @@ def _checked_row(row: Mapping[str, Any], number: int, extra: set[str]) -> dict[s
 
 def _check_answer(row: dict[str, Any], name: str) -> None:
     answer, choices = row["answer"], row["choices"]
-    if any(not isinstance(choice, str) for choice in choices):
+    if any(not is_text(choice) for choice in choices):
         _fail(f"{name}: a choice is no text", choices, "a list of strings", "write every choice as a string")
-    if not isinstance(answer, Integral) or isinstance(answer, bool) or answer < -1:
+    if not isinstance(answer, Integral) or isinstance(answer, bool) or not -1 <= answer < 2**31:
         _fail(
             f"{name}: the answer is no index",
             repr(answer),
@@ -143,6 +161,8 @@ def _check_answer(row: dict[str, Any], name: str) -> None:
             "answers are zero-based indices into choices",
         )
     stated = row["answer_text"]
+    if stated is not None and not is_text(stated):
+        _fail(f"{name}: answer_text is no text", repr(stated), "text", "leave it out, or write it as a string")
     text = choices[answer] if choices and answer >= 0 else ""
     if stated and text and stated != text:
         _fail(
@@ -155,15 +175,37 @@ def _check_answer(row: dict[str, Any], name: str) -> None:
 
 
 def _checked_span(span: Any, name: str) -> list[float]:
-    pair = list(span)
-    if len(pair) != 2 or not all(isinstance(t, Real) and math.isfinite(t) for t in pair) or pair[0] > pair[1]:
+    pair = list(span) if is_list(span) else []
+    if len(pair) != 2 or not all(map(is_number, pair)) or pair[0] > pair[1]:
         _fail(
             f"{name}: a span is no stretch of time",
-            pair,
+            span,
             "[start_s, end_s], finite, start first",
             "mend the annotation",
         )
     return [float(pair[0]), float(pair[1])]
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is a string that can be stored (a lone surrogate cannot)."""
+    return isinstance(value, str) and value.isascii() or isinstance(value, str) and _encodes(value)
+
+
+def is_list(value: Any) -> bool:
+    """Whether a value is a sequence of values, and no text."""
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number that a float holds."""
+    return isinstance(value, Real) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+
+
+def _encodes(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _fail(what: str, found: object, expected: object, fix: str) -> None:

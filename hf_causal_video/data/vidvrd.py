@@ -6,8 +6,7 @@ relations), and differ in the folders they lie in and in a version field. Source
 80 classes, 50 predicates).
 """
 
-import gzip
-import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from typing import Any, Literal
 from datasets import Dataset
 
 from hf_causal_video.data.relation_rows import relations_dataset
+from hf_causal_video.data.tables import read_json
 from hf_causal_video.errors import CausalVideoError
 
 SOURCES = "https://huggingface.co/datasets/shangxd/imagenet-vidvrd and https://huggingface.co/datasets/shangxd/vidor"
@@ -55,7 +55,7 @@ def read_relations(path: str | Path, split: str | None = None) -> Dataset:
             f"{path} is not the full split {split!r}", f"{len(files)} videos",
             VIDEO_COUNTS.get(split) or f"a split of {sorted(VIDEO_COUNTS)}", "leave `split` out to read a part",
         )  # fmt: skip
-    return relations_dataset(_row(json.loads(file.read_text(encoding="utf-8")), file) for file in files)
+    return relations_dataset(_row(read_json(file, SOURCES), file) for file in files)
 
 
 def read_trajectories(
@@ -82,9 +82,10 @@ def read_trajectories(
     path = Path(path)
     if not path.is_file():
         _fail("trajectories are not there", f"no file {path}", "a json of the object task", "run a tracker first")
-    raw = path.read_bytes()
-    content = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
-    results = content.get("results", content)
+    content = read_json(path, "whoever made the tracks")
+    results = content.get("results", content) if isinstance(content, dict) else content
+    if not isinstance(results, dict) or not all(isinstance(given, list) for given in results.values()):
+        _fail(f"{path} holds no trajectories", repr(content)[:80], "{video_id: [track]}", "see `read_trajectories`")
     known = videos if isinstance(videos, Mapping) else {
         row["video_id"]: (row["width"], row["height"], row["num_frames"]) for row in videos
     }  # fmt: skip
@@ -100,18 +101,24 @@ def read_trajectories(
             continue
         tracks = []
         for number, track in enumerate(given):
-            if missing := [name for name in ("category", "score", "trajectory") if name not in track]:
+            if not isinstance(track, dict) or {"category", "score", "trajectory"} - set(track):
                 _fail(
-                    f"track {number} of video {video}", f"no {missing}", "category, score, trajectory",
+                    f"track {number} of video {video}", repr(track)[:80], "category, score, trajectory",
                     "mend the file",
                 )  # fmt: skip
-            frames = sorted((int(frame), box) for frame, box in track["trajectory"].items())
+            boxes = track["trajectory"]
+            if not isinstance(boxes, dict) or not all(re.fullmatch("[0-9]{1,9}", frame) for frame in boxes):
+                _fail(
+                    f"track {number} of video {video}", repr(boxes)[:80], "{frame: [left, top, right, bottom]}",
+                    "mend the file",
+                )  # fmt: skip
+            order = sorted(boxes, key=int)
             tracks.append(
                 {
                     "category": track["category"],
-                    "score": float(track["score"]),
-                    "frames": [frame for frame, _ in frames],
-                    "boxes": [list(box) for _, box in frames],
+                    "score": track["score"],
+                    "frames": [int(frame) for frame in order],
+                    "boxes": [boxes[frame] for frame in order],
                 }
             )
         width, height, count = known[video]
@@ -120,11 +127,28 @@ def read_trajectories(
     return relations_dataset(rows)
 
 
-def _row(annotation: Mapping[str, Any], file: Path) -> dict[str, Any]:
+def _row(annotation: Any, file: Path) -> dict[str, Any]:
     """One annotation file as a relation row."""
-    if missing := [name for name in FIELDS if name not in annotation]:
-        _fail(f"{file} is no relation annotation", f"no {missing}", list(FIELDS), f"get it from {SOURCES}")
+    if not isinstance(annotation, dict) or (missing := [name for name in FIELDS if name not in annotation]):
+        found = f"no {missing}" if isinstance(annotation, dict) else type(annotation).__name__
+        _fail(f"{file} is no relation annotation", found, list(FIELDS), f"get it from {SOURCES}")
+    lists = [annotation[name] for name in FIELDS[-3:]]
+    if not all(isinstance(one, list) for one in (*lists, *(lists[1] if isinstance(lists[1], list) else ()))):
+        _fail(f"{file} is no relation annotation", f"no lists in {FIELDS[-3:]}", "lists", f"get it from {SOURCES}")
+    try:
+        return _joined(annotation, file)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CausalVideoError(
+            f"{file} is no relation annotation", found=f"{type(error).__name__}: {error}",
+            expected="objects with tid and category; boxes with tid and bbox; relations with subject_tid, predicate, "
+            "object_tid, begin_fid and end_fid", fix=f"get it from {SOURCES}",
+        ) from error  # fmt: skip
+
+
+def _joined(annotation: Mapping[str, Any], file: Path) -> dict[str, Any]:
     places = {item["tid"]: place for place, item in enumerate(annotation["subject/objects"])}
+    if len(places) < len(annotation["subject/objects"]):
+        _fail(f"{file}, subject/objects", "a tid that is there twice", "each object once", "mend the annotation")
     tracks: list[dict[str, Any]] = [
         {"category": item["category"], "score": 1.0, "frames": [], "boxes": []}
         for item in annotation["subject/objects"]
@@ -133,7 +157,7 @@ def _row(annotation: Mapping[str, Any], file: Path) -> dict[str, Any]:
         for box in boxes:
             if box["tid"] not in places:
                 _fail(
-                    f"{file}, frame {frame}", f"a box of object {box['tid']}", f"one of {sorted(places)}",
+                    f"{file}, frame {frame}", f"a box of object {box['tid']}", f"one of {list(places)}",
                     "mend the file",
                 )  # fmt: skip
             track = tracks[places[box["tid"]]]
@@ -149,9 +173,10 @@ def _row(annotation: Mapping[str, Any], file: Path) -> dict[str, Any]:
                   "two objects that have boxes", "mend the annotation")  # fmt: skip
         relations.append({"subject": moved[pair[0]], "predicate": relation["predicate"], "object": moved[pair[1]],
                           "start": relation["begin_fid"], "end": relation["end_fid"]})  # fmt: skip
+    video = annotation["video_id"]
     return {
-        "video_id": str(annotation["video_id"]), "width": annotation["width"], "height": annotation["height"],
-        "fps": float(annotation.get("fps", 0.0)),
+        "video_id": str(video) if isinstance(video, int) else video,
+        "width": annotation["width"], "height": annotation["height"], "fps": annotation.get("fps", 0.0),
         "num_frames": max(annotation["frame_count"], len(annotation["trajectories"])),
         "tracks": [tracks[place] for place in seen], "relations": relations,
     }  # fmt: skip

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from hf_causal_video.data.rows import is_text
 from hf_causal_video.data.tables import read_json
 from hf_causal_video.errors import CausalVideoError
 
@@ -30,13 +31,14 @@ def build_answer_vocabulary(answers: Iterable[str], size: int | None = None) -> 
         >>> build_answer_vocabulary(["dog", "cat", "dog", "cow"], size=2)
         ['dog', 'cat']
     """
-    counted = Counter(answers)
-    if not counted or not all(isinstance(answer, str) and answer.strip() for answer in counted):
+    answers = list(answers)
+    counted = Counter(answer for answer in answers if is_text(answer) and answer.strip())
+    if not counted or counted.total() < len(answers):
         raise CausalVideoError(
             "no vocabulary of answers", found="no answers" if not counted else "an answer without text",
             expected="texts", fix="build it from the answers of the training split",
         )  # fmt: skip
-    if size is not None and size < 1:
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
         raise CausalVideoError("no vocabulary of answers", found=f"size {size}", expected="1 or more", fix="raise it")
     return [answer for answer, _ in counted.most_common(size)]
 

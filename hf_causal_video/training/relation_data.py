@@ -9,6 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
 
@@ -105,7 +107,13 @@ def read_rows(name: str) -> Dataset:
     match = SLICED.fullmatch(name)
     path = Path(match["path"] if match else name)
     if path.suffix == ".parquet" and path.is_file():
-        rows = relations_dataset(Dataset.from_parquet(str(path)))
+        try:
+            rows = relations_dataset(pq.read_table(path).to_pylist())
+        except (pa.ArrowException, OSError) as error:
+            raise CausalVideoError(
+                f"{path} cannot be read", found=str(error).splitlines()[0], expected="a Parquet file of relation rows",
+                fix="write it again with relations_dataset(rows).to_parquet(...)",
+            ) from error  # fmt: skip
     else:
         rows = read_relations(path)
     if match is None:
