@@ -202,7 +202,7 @@ def _check_relation(relation: Mapping[str, Any], present: list[set[int]], name: 
 
 
 def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and least <= value < 2**31
+    return isinstance(value, Integral) and not isinstance(value, bool) and least <= value < 2**31  # type: ignore[operator]
 
 
 def _array(values: Any, kinds: str) -> np.ndarray:

@@ -146,7 +146,7 @@ def _check_answer(row: dict[str, Any], name: str) -> None:
     answer, choices = row["answer"], row["choices"]
     if any(not is_text(choice) for choice in choices):
         _fail(f"{name}: a choice is no text", choices, "a list of strings", "write every choice as a string")
-    if not isinstance(answer, Integral) or isinstance(answer, bool) or not -1 <= answer < 2**31:
+    if not isinstance(answer, Integral) or isinstance(answer, bool) or not -1 <= answer < 2**31:  # type: ignore[operator]
         _fail(
             f"{name}: the answer is no index",
             repr(answer),
@@ -198,7 +198,7 @@ def is_list(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number that a float holds."""
-    return isinstance(value, Real) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+    return isinstance(value, Real) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST  # type: ignore[operator]
 
 
 def _encodes(text: str) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_causal_video.errors import CausalVideoError
@@ -14,9 +14,6 @@ from hf_causal_video.features import FeatureStore, FeatureWriter, Provenance, Vi
 
 CARD = Provenance("org/vit", "abc", "pooled", 6, "org/detr", "def", "last", 8, 3, "uniform-4")
 IDS = ("a", "b", "c")
-many = settings(
-    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 
 
 def make_row(video_id: str, frames: int) -> VideoFeatures:
@@ -70,7 +67,6 @@ files = st.sampled_from(["features/train-00000.parquet", "features/train-00001.p
 places = st.floats(0, 1, exclude_max=True)
 
 
-@many
 @given(files, st.lists(st.tuples(places, st.binary(min_size=1, max_size=4)), max_size=3), places | st.just(1.0))
 def test_changed_bytes_and_a_file_that_is_cut_never_give_another_number(whole, tmp_path, name, edits, keep):
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
@@ -82,7 +78,6 @@ def test_changed_bytes_and_a_file_that_is_cut_never_give_another_number(whole, t
     read_or_refuse(tmp_path)
 
 
-@many
 @given(places, st.integers(0, 7))
 def test_one_flipped_bit_in_a_shard_is_found(whole, tmp_path, place, bit):
     """In the numbers it is always found; elsewhere it may be harmless."""
@@ -94,7 +89,7 @@ def test_one_flipped_bit_in_a_shard_is_found(whole, tmp_path, place, bit):
     read_or_refuse(tmp_path)
 
 
-@settings(many, max_examples=40)  # every shard is forced to disk
+@settings(max_examples=settings.default.max_examples // 5)  # every shard is forced to disk
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.integers(1, 4), st.integers(0, 5))
 def test_a_set_in_any_number_of_shards_and_sittings_is_the_same_set(tmp_path, lengths, rows_per_shard, stop):
     """Written in two sittings, read back bit for bit; an interrupted sitting has the bytes of a whole one."""
