@@ -8,11 +8,13 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import yaml
 from accelerate import PartialState
+from safetensors import SafetensorError, safe_open
 
 from hf_causal_video.errors import CausalVideoError
 
@@ -43,6 +45,7 @@ def claim_output_dir(folder: str | Path, recipe: dict[str, Any], resume: bool) -
     """
     folder, state = Path(folder), PartialState()
     there = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    there = [name for name in there if name != f"{RECIPE_FILE}.tmp"]  # killed before the run had begun
     if there and not resume:
         raise CausalVideoError(
             f"output_dir {folder} is not empty", found=", ".join(there[:6]), expected="a new or empty folder",
@@ -81,7 +84,10 @@ def checkpoints(folder: str | Path) -> list[Path]:
 
 
 def is_complete(checkpoint: Path, num_processes: int) -> bool:
-    """Tell whether the Trainer finished writing a checkpoint; its state comes last.
+    """Tell whether a checkpoint is there as it was written: nothing that a run goes on from is missing or cut short.
+
+    The Trainer writes its state last. But every process writes its own random state, at its own pace, and a machine
+    that loses power may have kept the last file and lost the end of another; so each file is looked at.
 
     Args:
         checkpoint: folder.
@@ -104,7 +110,23 @@ def is_complete(checkpoint: Path, num_processes: int) -> bool:
         json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return files.issuperset([*names, "optimizer.pt", "scheduler.pt"]) and not files.isdisjoint(WEIGHTS)
+    weights = [name for name in WEIGHTS if name in files]
+    needed = (*names, "optimizer.pt", "scheduler.pt", *weights)
+    return bool(weights) and all(_is_whole(checkpoint / name) for name in needed)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file has its end: that of a zip archive as torch writes it, or as many bytes as its header says."""
+    if path.suffix == ".json":  # of weights in several files
+        index = json.loads(path.read_text(encoding="utf-8"))
+        return all(_is_whole(path.with_name(name)) for name in set(index["weight_map"].values()))
+    if path.suffix != ".safetensors":
+        return zipfile.is_zipfile(path)
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def stopped_early(checkpoint: Path) -> bool:

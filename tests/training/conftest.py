@@ -1,9 +1,12 @@
 """A confounded world so small that a whole run takes seconds, and ways to start one."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+
+from .warm import Warm
 
 TINY = {
     "method": "transtr",
@@ -56,3 +59,11 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) ->
     every = ["--save_strategy", "steps", "--eval_strategy", "steps", "--save_steps", "3", "--eval_steps", "3"]
     main(["--config", str(tiny_recipe), "--output_dir", str(folder), "--save_total_limit", "9", *every])
     return folder
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """A process that has imported everything, for runs in processes of their own."""
+    process = Warm(tmp_path_factory.mktemp("warm") / "log.txt")
+    yield process
+    process.close()

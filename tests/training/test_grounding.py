@@ -1,4 +1,4 @@
-"""Backbone, IGV and EIGV through the training command: warm-up, swaps, resume, several processes."""
+"""Backbone, IGV and EIGV through the training command: warm-up, swaps, bank."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModel
 
 from hf_causal_video.data import VideoQACollator, VideoQADataset, WorldConfig, generate_world, video_number
@@ -15,8 +14,7 @@ from hf_causal_video.models import IGVConfig, IGVForVideoQuestionAnswering
 from hf_causal_video.training.grounding import TrainingProgress, read_bank
 
 from .conftest import TINY, write_recipe
-from .test_processes import SCRIPT, start, torchrun
-from .test_run import EVERY_3, cut_back, run
+from .test_run import run
 
 TEXT = TINY["config_overrides"]["text_config"]
 POOLING = {"text_config": TEXT, "backbone": "pooling", "backbone_config": {"hidden_size": 8}}
@@ -50,21 +48,6 @@ def test_a_method_trains_and_logs_every_term(tmp_path: Path, method: str, choice
         assert terms[0] == {"answer", "size"} and terms[-1] == TERMS[method]
     saved = AutoModel.from_pretrained(tmp_path / "run")
     assert saved.config.backbone == "pooling" and (saved.config.num_answers is None) is (choices is not None)
-
-
-@pytest.mark.parametrize("method", ["igv", "eigv"])
-@pytest.mark.parametrize("bank", ["batch", "dataset"])
-def test_a_resumed_run_is_bit_identical(tmp_path: Path, method: str, bank: str):
-    """Gumbel noise, swaps, mixing and the bank come back, and the warm-up ends at the same step."""
-    made = recipe(tmp_path / "r.yaml", method, fields={"bank": bank}, test_splits=[])
-    run(made, tmp_path / "whole", *EVERY_3)
-    for last_step in (3, 6):
-        folder = cut_back(tmp_path / "whole", tmp_path / f"cut-{last_step}", last_step)
-        run(made, folder, "--resume", *EVERY_3)
-        for name in ("model.safetensors", "checkpoint-12/model.safetensors", "predictions/validation.jsonl"):
-            assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert not [name for name in load_file(tmp_path / "whole" / "model.safetensors") if "bank" in name]
-    assert not list(tmp_path.rglob("frame_bank*"))
 
 
 def test_a_last_batch_of_one_is_left_out(tmp_path: Path):
@@ -118,18 +101,3 @@ def test_questions_about_one_video_share_its_number():
     ids = VideoQACollator(lambda **inputs: {}, with_video_ids=True)(items)["video_ids"].tolist()
     assert ids[0] == ids[2] != ids[1]
     assert "video_ids" not in VideoQACollator(lambda **inputs: {})(items)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["igv", "eigv"])
-def test_two_processes_warm_up_ground_and_resume(tmp_path: Path, method: str):
-    """In the warm-up some weights get no gradient; each process swaps inside its own batch, with its own noise."""
-    made = recipe(tmp_path / "r.yaml", method, per_device_train_batch_size=4)
-    command = [*torchrun(2), str(SCRIPT), "--config", str(made), "--output_dir"]
-    start(*command, str(tmp_path / "whole"))
-    half = tmp_path / "half"
-    half.mkdir()
-    for name in ("recipe.yaml", "checkpoint-6"):
-        (tmp_path / "whole" / name).rename(half / name)
-    start(*command, str(half), "--resume")
-    assert (half / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
