@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -26,18 +27,19 @@ class Countdown:
     """
 
     def __init__(self, last: int | None = None):
-        self.last, self._memory = last, mmap.mmap(-1, 8)
+        self.last, self._memory, self._lock = last, mmap.mmap(-1, 8), threading.Lock()
 
     @property
     def count(self) -> int:
         return int.from_bytes(self._memory[:8], "little")
 
     def tick(self, last_act: Callable[[], object] = lambda: None) -> None:
-        count = self.count + 1
-        self._memory[:8] = count.to_bytes(8, "little")
-        if count == self.last:
-            last_act()
-            os.kill(os.getpid(), signal.SIGKILL)
+        with self._lock:
+            count = self.count + 1
+            self._memory[:8] = count.to_bytes(8, "little")
+            if count == self.last:
+                last_act()
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 def forked(work: Callable[[], object]) -> int:

@@ -131,7 +131,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Stay quiet."""
 
     def serve(self) -> None:
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        self.body = self.rfile.read(length)
+        if len(self.body) < length:  # the client is gone; half a request is none
+            self.close_connection = True
+            return
         with self.hub.lock:
             try:
                 answer: Any = self.route(unquote(urlsplit(self.path).path))
