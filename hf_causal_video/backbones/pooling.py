@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_causal_video.backbones.hga import XavierLinear
 from hf_causal_video.backbones.protocol import Question, Video, VideoQABackbone, register_backbone
 
 
@@ -42,7 +41,7 @@ class AttentionPooling(VideoQABackbone):
     ):
         super().__init__(text_dim, frame_dim, num_answers)
         self.question_dim = self.joint_dim = hidden_size
-        self.word = XavierLinear(text_dim, hidden_size)
+        self.word = nn.Linear(text_dim, hidden_size)
         self.frame = nn.Linear(frame_dim, hidden_size)
         self.query, self.key = nn.Linear(hidden_size, hidden_size), nn.Linear(hidden_size, hidden_size)
         self.joint = nn.Linear(3 * hidden_size, hidden_size)

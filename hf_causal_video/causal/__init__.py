@@ -11,6 +11,7 @@ from hf_causal_video.causal.grounding import (
     split_frames,
 )
 from hf_causal_video.causal.intervention import FrameBank, swap_frames
+from hf_causal_video.causal.matching import matching_loss
 from hf_causal_video.causal.mixing import draw_lambda, mix, mix_scenes, mixed_answer_loss, two_hot
 from hf_causal_video.causal.topk import hard_topk, perturbed_topk, topk_indices
 
@@ -27,6 +28,7 @@ __all__ = [
     "hard_topk",
     "info_nce",
     "keep_causal",
+    "matching_loss",
     "mix",
     "mix_scenes",
     "mixed_answer_loss",

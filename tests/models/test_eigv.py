@@ -101,7 +101,7 @@ def test_full_coefficients_with_oneself_give_the_plain_answer_loss(case: Case):
 
 @every_kind
 def test_the_loss_is_the_weighted_sum_of_its_terms(case: Case):
-    weights = {"answer": 2.0, "contrast": 0.5, "size": 4.0}
+    weights = {"answer": 2.0, "contrast": 0.5, "size": 4.0, "match": 0.7}
     model = train(case, **{f"{name}_weight": weight for name, weight in weights.items()})
     out = model(**case.inputs())
     assert out.losses.keys() == weights.keys() and out.logits.shape == (3, 7 if case is OPEN else 4)
@@ -111,7 +111,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(case: Case):
 @every_kind
 def test_no_contrast_runs_no_disruption(case: Case):
     model, inputs = train(case, contrast_weight=0.0), case.inputs()
-    assert model(**inputs).losses.keys() == {"answer", "size"}
+    assert model(**inputs).losses.keys() == {"answer", "size", "match"}
     two = {name: tensor[:2] for name, tensor in inputs.items()}
     assert model(**two).loss.isfinite()  # nothing is swapped, so two clips are enough
 
@@ -127,7 +127,8 @@ def test_every_parameter_is_in_the_graph_of_every_step():
         idle = progress < 0.4 or "contrast_weight" in fields
         assert idle != any(parameter.grad.any() for parameter in model.project_head.parameters())
         if progress < 0.4:
-            assert torch.equal(out.loss, out.losses["answer"]) and out.causal_mask is None
+            torch.testing.assert_close(out.loss, out.losses["answer"] + out.losses["match"])
+            assert out.causal_mask is None
 
 
 def watched(model: EIGVForVideoQuestionAnswering, inputs: dict[str, Any], draws: Draws) -> dict[str, list[Any]]:

@@ -67,15 +67,15 @@ def test_prediction_runs_one_branch(case: Case):
 
 
 def test_a_branch_of_no_weight_is_not_run():
-    model = train(OPEN, environment_weight=0.0, intervened_weight=0.0)
+    model = train(OPEN, environment_weight=0.0, intervened_weight=0.0, match_weight=0.0)
     assert loss_terms(model, **OPEN.inputs()).keys() == {"answer", "size"}
     model = train(OPEN, intervened_weight=0.0)
-    assert loss_terms(model, **OPEN.inputs()).keys() == {"answer", "size", "environment"}
+    assert loss_terms(model, **OPEN.inputs()).keys() == {"answer", "size", "match", "environment"}
 
 
 @every_kind
 def test_the_loss_is_the_weighted_sum_of_its_terms(case: Case):
-    weights = {"answer": 2.0, "intervened": 0.5, "environment": 0.3, "size": 4.0}
+    weights = {"answer": 2.0, "intervened": 0.5, "environment": 0.3, "size": 4.0, "match": 0.7}
     model = train(case, **{f"{name}_weight": weight for name, weight in weights.items()})
     out = model(**case.inputs())
     assert out.losses.keys() == weights.keys()
@@ -159,14 +159,15 @@ def test_warm_up_is_the_backbones_step_and_the_ramp_grows_from_it():
         assert model._grounding_share() == pytest.approx(share)
     model.training_progress = 0.1
     out = model(**inputs)
-    assert out.losses.keys() == {"answer", "size"} and torch.equal(out.loss, out.losses["answer"])
+    assert out.losses.keys() == {"answer", "size", "match"}
+    torch.testing.assert_close(out.loss, out.losses["answer"] + out.losses["match"])
     assert out.causal_mask is None and out.kept_frames.shape == (3, 9)  # the whole clip answers
     out.loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())  # DDP needs all of them
-    assert not any(parameter.grad.any() for parameter in model.indicator.parameters())
+    assert all(scorer.linear_q.weight.grad.any() for scorer in (model.indicator.fg_att, model.indicator.bg_att))
     model.training_progress = 0.5
     out = model(**inputs)
-    weights = {"answer": 1.0, "size": 2.5, "environment": 0.1, "intervened": 0.5}
+    weights = {"answer": 1.0, "match": 1.0, "size": 2.5, "environment": 0.1, "intervened": 0.5}
     torch.testing.assert_close(out.loss, sum(weights[name] * term for name, term in out.losses.items()))
 
 

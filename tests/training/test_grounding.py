@@ -23,8 +23,8 @@ FIELDS = {
     "igv": {"warmup_share": 0.25, "ramp_share": 0.25},
     "eigv": {"warmup_share": 0.25, "contrast_weight": 0.1, "num_negatives": 2, "projection_dim": 8},
 }
-TERMS = {"video_qa_backbone": {"answer"}, "igv": {"answer", "size", "environment", "intervened"}}
-TERMS["eigv"] = {"answer", "size", "contrast"}
+TERMS = {"video_qa_backbone": {"answer"}, "igv": {"answer", "size", "match", "environment", "intervened"}}
+TERMS["eigv"] = {"answer", "size", "match", "contrast"}
 
 
 def recipe(path: Path, method: str, world: dict | None = None, fields: dict | None = None, **changes: object) -> Path:
@@ -45,7 +45,7 @@ def test_a_method_trains_and_logs_every_term(tmp_path: Path, method: str, choice
     terms = [{name[5:] for name in entry if name.startswith("loss_")} for entry in log if "loss_answer" in entry]
     assert set().union(*terms) == TERMS[method]
     if method != "video_qa_backbone":  # the first quarter of the steps warms up
-        assert terms[0] == {"answer", "size"} and terms[-1] == TERMS[method]
+        assert terms[0] == {"answer", "size", "match"} and terms[-1] == TERMS[method]
     saved = AutoModel.from_pretrained(tmp_path / "run")
     assert saved.config.backbone == "pooling" and (saved.config.num_answers is None) is (choices is not None)
 

@@ -31,10 +31,10 @@ from hf_causal_video.causal import (
 )
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.backbone.draws import Draws
-from hf_causal_video.models.backbone.reading import Batch, Strings
 from hf_causal_video.models.eigv.configuration_eigv import EIGVConfig
 from hf_causal_video.models.igv.modeling_igv import IGVForVideoQuestionAnswering
 from hf_causal_video.models.outputs import VideoQAOutput
+from hf_causal_video.models.reading import Batch, Strings
 
 
 @dataclass
@@ -88,7 +88,8 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         config, strings = self.config, self._encode(batch.strings)
         own, samples = self._answer_rows(batch, labels), torch.arange(len(batch.rows), device=batch.rows.device)
         video = self.backbone.encode_video(batch.frames, batch.frame_mask)
-        split = self._split(strings.pooled[own], video, batch.frame_mask, batch.rows, draws.gumbel)
+        asked = strings.pooled[own]
+        split = self._split(asked, video, batch.frame_mask, batch.rows, draws.gumbel)
 
         mixed = self._mix(batch, strings.rows(own), own, split, draws)
         joints = None  # (2 + 2n, B, J): the sample, its positive, its negatives
@@ -97,7 +98,7 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         elif batch.present is None:
             joints = self.backbone.fuse_pairs(mixed.question, mixed.video, samples, samples).unsqueeze(0)
         logits, answer = self._mixed_answer(batch, labels, strings, mixed, joints)
-        losses = {"answer": answer, "size": self._size(split, samples, batch)}
+        losses = {"answer": answer, **self._terms(batch, split, asked, video, samples)}
         if joints is not None and config.contrast_weight:
             if config.answer_every_branch:
                 self._visit_answer(batch, joints)
@@ -106,10 +107,7 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
             negative = arrange_negatives(visual, asked, config.negatives_layout)
             temperature = float(config.contrast_temperature)
             losses["contrast"] = info_nce(anchor, positive, negative, temperature, config.contrast_cosine)
-        weights = {"answer": config.answer_weight} | {
-            name: share * getattr(config, f"{name}_weight") for name in ("size", "contrast")
-        }
-        output = self._add_losses(self._explained(batch, logits, split), losses, weights)
+        output = self._add_losses(self._explained(batch, logits, split), losses, self._weights(losses, share))
         return output if config.contrast_weight else self._without_projection(output)
 
     def _warm_up(self, batch: Batch, labels: Tensor, draws: Draws) -> VideoQAOutput:

@@ -17,7 +17,9 @@ OFFICIAL: dict[str, Any] = {
     "mask_mode": "drop",
     "zero_sum_padding": True,
     "bank": "dataset",
+    "normalize_question": False,
     "environment_weight": 1.0,
+    "match_weight": 0.0,
     "size_weight": 0.0,
     "warmup_share": 0.0,
     "ramp_share": 0.0,
@@ -56,6 +58,8 @@ class IGVConfig(BackboneConfig):
             (released; on normalised features that is decided by rounding).
         mask_mode: branches read the frames of the other side as zeros ("zero"), or drop them ("drop", released:
             then no gradient says that a dropped frame is missed).
+        normalize_question: the indicator compares the direction of the question vector, whatever its length; released:
+            False.
         bank: where replacement frames come from: the other clips of the batch ("batch"), or `model.bank` ("dataset",
             as released), which a trainer fills with the training videos.
         mc_grounding: multiple choice grounds once a question ("question", which needs the question alone) or for every
@@ -63,6 +67,8 @@ class IGVConfig(BackboneConfig):
         answer_weight, intervened_weight, environment_weight: weights of the loss terms of equations 7 to 9.
         detach_target: keep the intervened branch from pulling the causal one towards itself. Released: False. The
             indicator then no longer learns from this term.
+        match_weight: weight of `causal.matching_loss`: the scores that ground a question must find its clip among the
+            others of the batch (of this process), from the first step on. Ours; it breaks the tie between the sides.
         size_weight, size_target: weight and target of (mean P(causal) - target)^2, which keeps the split from
             degenerating.
         warmup_share: share of the training that answers from the whole clip before grounding begins.
@@ -85,12 +91,14 @@ class IGVConfig(BackboneConfig):
     empty_side: Literal["best", "all"] = "best"
     zero_sum_padding: bool = False
     mask_mode: Literal["drop", "zero"] = "zero"
+    normalize_question: bool = True
     bank: Literal["batch", "dataset"] = "batch"
     mc_grounding: Literal["question", "per_candidate", "answer"] = "question"
     answer_weight: float | int = 1.0
     intervened_weight: float | int = 1.0
     environment_weight: float | int = 0.2
     detach_target: bool = False
+    match_weight: float | int = 1.0
     size_weight: float | int = 5.0
     size_target: float | int = 0.3
     warmup_share: float | int = 0.4

@@ -26,6 +26,7 @@ from hf_causal_video.causal import (
     grounding_logits,
     gumbel_noise,
     keep_causal,
+    matching_loss,
     split_frames,
     swap_frames,
     uniformity,
@@ -33,12 +34,12 @@ from hf_causal_video.causal import (
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.backbone import BackboneForVideoQuestionAnswering
 from hf_causal_video.models.backbone.draws import Draws
-from hf_causal_video.models.backbone.reading import Batch
 from hf_causal_video.models.base import answer_loss
 from hf_causal_video.models.igv.bank import load_bank as read_bank
 from hf_causal_video.models.igv.bank import save_bank as write_bank
 from hf_causal_video.models.igv.configuration_igv import IGVConfig
 from hf_causal_video.models.outputs import VideoQAOutput
+from hf_causal_video.models.reading import Batch
 
 Side = tuple[Tensor, Tensor]  # frames (G, T, E), and those that a branch encodes (G, T)
 
@@ -65,14 +66,14 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
     config_class = IGVConfig
 
     def _build(self) -> None:
-        self.indicator = GroundingIndicator(self.backbone.question_dim)
+        self.indicator = GroundingIndicator(self.backbone.question_dim, self.config.normalize_question)
         self.training_progress: float | None = None
         self.bank: FrameBank | None = None
 
     def _predict(self, batch: Batch, draws: Draws, output_evidence: bool | None) -> VideoQAOutput:
         """Ground the question, and answer from the causal frames; no other branch is run."""
         question = self._encode(batch.strings)
-        split, samples = self._ground(batch, question, draws)
+        split, samples, _ = self._ground(batch, question, draws)
         (logits,) = self._answer_branches(batch, question, [self._side(batch, samples, split, "causal")])
         return self._explained(batch, logits, split)
 
@@ -82,7 +83,7 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         if share == 0:
             return self._warm_up(batch, labels, draws)
         config, question = self.config, self._encode(batch.strings)
-        split, samples = self._ground(batch, question, draws)
+        split, samples, terms = self._ground(batch, question, draws)
         sides = {"answer": self._side(batch, samples, split, "causal")}
         if config.environment_weight:
             sides["environment"] = self._side(batch, samples, split, "environment")
@@ -91,7 +92,7 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         logits = dict(zip(sides, self._answer_branches(batch, question, list(sides.values())), strict=True))
 
         causal = logits["answer"]
-        losses = {"answer": answer_loss(causal, labels), "size": self._size(split, samples, batch)}
+        losses = {"answer": answer_loss(causal, labels), **terms}
         if "environment" in logits:
             two = None if config.empty_side == "all" else batch.frame_mask[batch.rows].sum(1) > 1  # else there is no e
             losses["environment"] = uniformity(logits["environment"], batch.present, two)
@@ -99,20 +100,22 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
             losses["intervened"] = divergence(
                 causal.detach() if config.detach_target else causal, logits["intervened"]
             )
-        weights = {"answer": config.answer_weight} | {
-            name: share * getattr(config, f"{name}_weight") for name in ("size", "environment", "intervened")
-        }
-        return self._add_losses(self._explained(batch, causal, split), losses, weights)
+        return self._add_losses(self._explained(batch, causal, split), losses, self._weights(losses, share))
 
     def _warm_up(self, batch: Batch, labels: Tensor, draws: Draws) -> VideoQAOutput:
-        """The backbone's own step. The size term has weight 0: it keeps the indicator in the graph, for DDP."""
+        """The backbone's own step, and matching. The size term has weight 0: it keeps the indicator in the graph, for
+        DDP."""
         question = self._encode(batch.strings)
         video = self.backbone.encode_video(batch.frames, batch.frame_mask)
         logits = self._logits(batch, self._fuse(question, video, batch.rows[batch.string_samples]))
-        split, samples = self._ground(batch, question, draws, video)
-        losses = {"answer": answer_loss(logits, labels), "size": self._size(split, samples, batch)}
-        weights = {"answer": self.config.answer_weight, "size": 0}
-        return self._add_losses(self._whole_clip(batch, logits), losses, weights)
+        _, _, terms = self._ground(batch, question, draws, video)
+        losses = {"answer": answer_loss(logits, labels), **terms}
+        return self._add_losses(self._whole_clip(batch, logits), losses, self._weights(losses, 0.0))
+
+    def _weights(self, losses: dict[str, Tensor], share: float) -> dict[str, float]:
+        """Of every term; those that need a backbone which has learned something grow with the share."""
+        grown = {"answer": 1.0, "match": 1.0}
+        return {name: grown.get(name, share) * getattr(self.config, f"{name}_weight") for name in losses}
 
     def _grounding_share(self) -> float:
         """How far the grounding terms have grown: 0 in the warm-up, then a ramp to 1."""
@@ -143,26 +146,44 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
 
     def _ground(
         self, batch: Batch, question: Question, draws: Draws, video: Video | None = None
-    ) -> tuple[Grounding, Tensor]:
-        """The split of every grounding, and its sample (G,)."""
+    ) -> tuple[Grounding, Tensor, dict[str, Tensor]]:
+        """The split of every grounding, its sample (G,), and the terms of the loss that it owes in training."""
         samples = batch.string_samples
         if batch.question is not None and self._asks_question():
             question, samples = self._encode(batch.question), torch.arange(len(batch.rows), device=batch.rows.device)
         if video is None:
             video = self.backbone.encode_video(batch.frames, batch.frame_mask)
-        return self._split(question.pooled, video, batch.frame_mask, batch.rows[samples], draws.gumbel), samples
+        split = self._split(question.pooled, video, batch.frame_mask, batch.rows[samples], draws.gumbel)
+        return split, samples, self._terms(batch, split, question.pooled, video, samples) if self.training else {}
+
+    def _terms(
+        self, batch: Batch, split: Grounding, asked: Tensor, video: Video, samples: Tensor
+    ) -> dict[str, Tensor]:
+        """Of the scores themselves: how much of a clip they call causal, and whether a question finds its clip."""
+        terms = {"size": self._size(split, samples, batch)}
+        if self.config.match_weight:
+            margins = self.indicator.margins(asked, self._grounding_key(video, batch.frame_mask))
+            own = self._own_ids(batch)[samples]
+            terms["match"] = matching_loss(margins, batch.frame_mask, batch.rows[samples], own)
+        return terms
 
     def _split(self, asked: Tensor, video: Video, mask: Tensor, rows: Tensor, noise: Tensor | None) -> Grounding:
         """Ground questions (G, H) in clips: `rows` (G,) of `video`, whose true frames are `mask` (V, T)."""
-        config, key = self.config, self.backbone.grounding_key(video)
-        if video.mask.shape != mask.shape or not torch.equal(video.mask, mask):  # frames were moved: put them back
-            key = key.new_zeros(*mask.shape, key.shape[-1]).index_put(mask.nonzero(as_tuple=True), key[video.mask])
+        config, key = self.config, self._grounding_key(video, mask)
         energies, mask = self.indicator(asked, key, rows), mask[rows]
         there = mask & (key.sum(-1) != 0)[rows] if config.zero_sum_padding else mask
         logits = grounding_logits(energies, there, config.grounding_logits)
         if noise is None and (self.training or config.grounding_eval == "sample"):
             noise = gumbel_noise(logits)
         return split_frames(logits, mask, float(config.gumbel_tau), noise, config.empty_side)
+
+    def _grounding_key(self, video: Video, mask: Tensor) -> Tensor:
+        """What the indicator compares a question with, (V, T, H), at the places of the clip's own frames."""
+        key = self.backbone.grounding_key(video)
+        if video.mask.shape == mask.shape and torch.equal(video.mask, mask):
+            return key
+        moved = key.new_zeros(*mask.shape, key.shape[-1])  # the backbone packed its frames: put them back
+        return moved.index_put(mask.nonzero(as_tuple=True), key[video.mask])
 
     def _side(self, batch: Batch, samples: Tensor, split: Grounding, side: str) -> Side:
         """The frames of one side of every split, and those that are encoded."""

@@ -1,0 +1,39 @@
+"""Matching: of the clips of a batch, which one does this question ask about?
+
+Why: IGV's objective is the same for both sides of its split, so an environment that predicts the answers can be called
+causal. What tells the two apart is the question: causal frames show what it speaks of, and surroundings look alike to
+every question. So the scores that ground a question must also find its clip among those of the batch. No answer is
+used, hence no bias of the answers is learned.
+
+Source: ours, not the thesis'. The loss is InfoNCE in both directions (van den Oord et al., arXiv 1807.03748) over a
+soft maximum of frames, as is usual where video and text are aligned under weak supervision.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def matching_loss(margins: Tensor, mask: Tensor, rows: Tensor, own: Tensor) -> Tensor:
+    """Cross entropy of finding the clip of each question and the question of each clip, averaged.
+
+    Args:
+        margins: (G, V, T) log-odds of causal, of every question in every clip.
+        mask: (V, T) bool, true at real frames, at least one a clip.
+        rows: (G,) int, the clip of each question.
+        own: (G,) int, an id of that clip's video; pairs that share it are no negatives of each other.
+
+    Returns:
+        (), float32. 0 where no other video is there to tell from.
+
+    Example:
+        >>> alike = torch.zeros(2, 2, 3)
+        >>> matching_loss(alike, torch.ones(2, 3, dtype=torch.bool), torch.arange(2), torch.arange(2)).exp()
+        tensor(2.)
+    """
+    frames = margins.float().masked_fill(~mask, -torch.inf)
+    found = frames.logsumexp(-1) - mask.sum(1).log()  # (G, V): a soft maximum that does not grow with the clip
+    pairs, each = found[:, rows], torch.arange(len(rows), device=rows.device)  # (G, G): question by clip of a question
+    same = (own.unsqueeze(0) == own.unsqueeze(1)) & (each.unsqueeze(0) != each.unsqueeze(1))
+    pairs = pairs.masked_fill(same, -torch.inf)
+    return (F.cross_entropy(pairs, each) + F.cross_entropy(pairs.t(), each)) / 2
