@@ -26,7 +26,7 @@ EDGE_S = 1e-4
 # demuxers that open what a file names, or what its own name stands for: playlists, streams, picture series
 FOLLOWING = {"concat", "dash", "hls", "image2", "image2pipe", "lavfi", "rtp", "rtsp", "sap", "sdp", "vobsub"}
 MOST_INSTANTS = 10**7
-MOST_PIXELS = 2**26  # of a picture; a damaged or hostile header claims any size
+MOST_PIXELS = 2**26  # of a picture
 
 
 @dataclass
@@ -187,7 +187,19 @@ def _picture(container, path: Path):
         raise CausalVideoError(
             f"{path.name} has no picture", found=kinds, expected="a video stream", fix="leave this file out"
         )
+    _check_size(path, streams[0].width, streams[0].height)
     return streams[0]
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    """Before anything is decoded, and again for each picture: a damaged or hostile header claims any size."""
+    if width * height > MOST_PIXELS:
+        raise CausalVideoError(
+            f"the picture of {path.name} is too large",
+            found=f"{width} x {height}",
+            expected=f"at most {MOST_PIXELS:,} pixels",
+            fix="scale the clip down, or fetch it again if its header is damaged",
+        )
 
 
 def _read_clock(container, path: Path) -> _Clock:
@@ -204,6 +216,13 @@ def _read_clock(container, path: Path) -> _Clock:
         if packet.is_corrupt:  # cut off inside this frame: it was there, and cannot be shown
             cut_end = max(cut_end, packet_end if packet.pts is not None else 0.0)
             continue
+        if packet.dts is not None and decoded and (decoded[-1] or 0) - packet.dts > 1 / packet.time_base:
+            raise CausalVideoError(
+                f"the clock of {path.name} starts again",
+                found=f"{float(packet.dts * packet.time_base):.2f} s after {float(decoded[-1] * packet.time_base):.2f} s",
+                expected="times that go on",
+                fix="join the parts with FFmpeg's concat, which counts on, or fetch the file again",
+            )
         decoded.append(packet.dts)
         if packet.pts is None:
             is_counted = True
@@ -314,13 +333,7 @@ def _upright(frame, convert, path: Path) -> np.ndarray:
     import av
     from av.sidedata.sidedata import Type
 
-    if frame.width * frame.height > MOST_PIXELS:
-        raise CausalVideoError(
-            f"a picture of {path.name} is too large",
-            found=f"{frame.width} x {frame.height}",
-            expected=f"at most {MOST_PIXELS:,} pixels",
-            fix="scale the clip down, or fetch it again if its header is damaged",
-        )
+    _check_size(path, frame.width, frame.height)
     try:
         image = convert.reformat(frame, format="rgb24", threads=1).to_ndarray()  # else threads start for every picture
     except (av.error.FFmpegError, ValueError) as error:

@@ -84,7 +84,7 @@ def find_videos(videos: str | Path | Iterable[str | Path]) -> dict[str, Path]:
     """List video files by id, sorted, so that a resumed run goes the same way.
 
     Raises:
-        CausalVideoError: no such folder or file, no videos in it, or one id for two files.
+        CausalVideoError: no such folder or file, no videos in it, a name that is no text, or one id for two files.
     """
     if isinstance(videos, str | os.PathLike):
         root = Path(videos)
@@ -100,6 +100,8 @@ def find_videos(videos: str | Path | Iterable[str | Path]) -> dict[str, Path]:
             expected=f"files ending in {' '.join(VIDEO_ENDINGS)}",
             fix="check the path",
         )
+    if odd := [os.fsencode(file) for file in files if not _is_text(file.stem)]:
+        raise CausalVideoError("a file name that is no text", found=odd[:3], expected="UTF-8", fix="rename the file")
     found: dict[str, Path] = {}
     for file in sorted(files, key=lambda f: (f.stem, str(f))):
         if file.stem in found:
@@ -111,6 +113,10 @@ def find_videos(videos: str | Path | Iterable[str | Path]) -> dict[str, Path]:
             )
         found[file.stem] = file
     return found
+
+
+def _is_text(name: str) -> bool:
+    return name.encode(errors="replace").decode() == name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -136,6 +136,13 @@ def import_transtr(
     with _Legacy(frames, "feat") as first, _Legacy(objects, "feat") as second:
         first.must_match(second)
         boxes = second.dataset("bbox")
+        if second.features.ndim != 5 or boxes.shape != (*second.features.shape[:4], 4):
+            raise CausalVideoError(
+                f"{objects} has another layout",
+                found=f"feat {second.features.shape}, bbox {boxes.shape}",
+                expected="feat (videos, clips, frames, N, C), bbox (videos, clips, frames, N, 4)",
+                fix="check which of the two files this is",
+            )
 
         def make(video_id: str, row: int) -> VideoFeatures:
             keep, there = provenance.num_objects, second.rows[video_id]
@@ -184,11 +191,12 @@ class _Legacy:
                 expected="an HDF5 file",
                 fix="check the path; fetch the file again if it is cut off",
             ) from error
-        names = sorted(n for n in self.file if n != "ids" and self.file[n].ndim > 2)
+        held = [n for n in self.file if n != "ids" and isinstance(self.file.get(n, getlink=True), h5py.HardLink)]
+        names = sorted(n for n in held if len(getattr(self.file[n], "shape", None) or ()) > 2)
         if key is None and len(names) != 1:
             raise CausalVideoError(f"which dataset of {path}?", found=names, expected="one name", fix="pass its name")
         self.features = self.dataset(key or names[0])
-        ids = [i.decode() if isinstance(i, bytes) else str(i) for i in self.dataset("ids")[()].tolist()]
+        ids = [i.decode(errors="replace") if isinstance(i, bytes) else str(i) for i in self._ids()]
         self.rows = {video_id: row for row, video_id in enumerate(ids)}
         if len(self.rows) != len(ids) or len(ids) != len(self.features):
             raise CausalVideoError(
@@ -198,16 +206,40 @@ class _Legacy:
                 fix="check the file",
             )
 
+    def _ids(self) -> list:
+        ids = self.dataset("ids")[()]
+        if getattr(ids, "ndim", 0) != 1 or ids.dtype.kind not in "SUOiu":
+            raise CausalVideoError(
+                f"the ids of {self.path} do not name its rows",
+                found=f"{getattr(ids, 'dtype', type(ids).__name__)} {getattr(ids, 'shape', '')}",
+                expected="a row of texts or whole numbers",
+                fix="check the file",
+            )
+        return ids.tolist()
+
     def dataset(self, name: str):
-        """Give a dataset, unread."""
-        if name not in self.file:
+        """Give a dataset, unread; one that lies in another file is refused, since a file can name any."""
+        import h5py
+
+        link = self.file.get(name, getlink=True)
+        inside = self.file[name] if isinstance(link, h5py.HardLink) else None
+        if isinstance(inside, h5py.Dataset) and (inside.is_virtual or inside.external):
+            inside = None
+        if link is not None and not isinstance(inside, h5py.Dataset):
+            raise CausalVideoError(
+                f"{name!r} of {self.path} is no dataset of this file",
+                found="something that lies in another file, or a group",
+                expected="the numbers themselves",
+                fix="copy them into one file: h5repack, or h5py's File.copy",
+            )
+        if inside is None or name != "ids" and inside.dtype.kind not in "fiu":
             raise CausalVideoError(
                 f"{self.path} has another layout",
                 found=sorted(self.file),
-                expected=f"a dataset {name!r}",
+                expected=f"a dataset {name!r} of numbers",
                 fix="pass the name of the dataset, or another file",
             )
-        return self.file[name]
+        return inside
 
     def must_match(self, other: _Legacy) -> None:
         """Refuse two files that do not hold the same videos."""

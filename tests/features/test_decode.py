@@ -117,13 +117,25 @@ def test_damage_in_the_middle_is_an_error_or_leaves_the_frames_alone(tmp_path, m
         assert len(set(numbers_of(frames))) == 8
 
 
-@pytest.mark.parametrize("matrix, turns", [((0, 1, -1, 0), 3), ((0, -1, 1, 0), 1), ((-1, 0, 0, -1), 2)])
-def test_rotation_metadata_is_applied(tmp_path, matrix, turns):
+UPRIGHT = {  # a, b, c, d of the display matrix, x' = a x + c y and y' = b x + d y, and what a player makes of a picture
+    (0, 1, -1, 0): lambda picture: np.rot90(picture, 3),
+    (0, -1, 1, 0): lambda picture: np.rot90(picture, 1),
+    (-1, 0, 0, -1): lambda picture: np.rot90(picture, 2),
+    (-1, 0, 0, 1): np.fliplr,  # as the front camera of a telephone writes it
+    (1, 0, 0, -1): np.flipud,
+    (0, 1, 1, 0): lambda picture: picture.swapaxes(0, 1),
+    (0, -1, -1, 0): lambda picture: np.rot90(picture.swapaxes(0, 1), 2),
+}
+
+
+@pytest.mark.parametrize("matrix", UPRIGHT)
+def test_rotation_and_mirroring_of_the_metadata_are_applied(tmp_path, matrix):
     import av
 
     path = tmp_path / "turned.mp4"
     picture = np.zeros((48, 64, 3), np.uint8)
     picture[:24, :32] = 255  # top left corner is white
+    picture[:12, :8] = 128  # and its own corner grey
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=8)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
@@ -136,9 +148,21 @@ def test_rotation_metadata_is_applied(tmp_path, matrix, turns):
     content[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
     video = decode_video(path, "uniform-2")
-    expected = np.rot90(picture, turns)
+    expected = UPRIGHT[matrix](picture)
     assert video.frames[0].shape == expected.shape and video.size == expected.shape[1::-1]
-    assert np.abs(video.frames[0].astype(int) - expected).mean() < 12
+    assert np.abs(video.frames[0].astype(int) - expected).mean() < 6
+
+
+def test_what_a_header_claims_is_bounded(tmp_path, make_clip):
+    clip = make_clip(tmp_path / "c.gif", frames=4, codec="gif", pix_fmt="rgb8")
+    content = bytearray(clip.read_bytes())
+    content[6:10] = struct.pack("<HH", 9000, 9000)
+    clip.write_bytes(content)
+    with pytest.raises(CausalVideoError, match="too large: found 9000 x 9000"):
+        decode_video(clip, "uniform-1")
+    for sampling, duration in (("fps-30", 1e12), ("uniform-99999999999", 4.0), ("fps-1e300", 4.0), ("fps-1", np.inf)):
+        with pytest.raises(CausalVideoError, match="too many instants"):
+            sample_instants(sampling, duration)
 
 
 @pytest.mark.parametrize("bad", ["uniform-0", "fps-0", "fps-inf", "seconds-2,1", "x", [], [0.1, 0.1], [-1]])
