@@ -76,10 +76,11 @@ def read_table() -> tuple[dict[str, Any], list[Entry]]:
     """The table of benchmarks: sources, benchmarks and methods by key, and an entry for every card.
 
     Raises:
-        CausalVideoError: a published number without a known source.
+        CausalVideoError: an entry that lacks a field or names an unknown method or benchmark; a published number
+            without a known source.
     """
     told = yaml.safe_load((files("hf_causal_video.hub") / "benchmarks.yaml").read_text(encoding="utf-8"))
-    entries = [Entry(**card) for card in told["cards"]]
+    entries = [_entry(card, told) for card in told["cards"]]
     by_recipe = {entry.recipe: entry for entry in entries}
     for one in read_measured():
         by_recipe[one["recipe"]].measured.append(one)
@@ -90,6 +91,23 @@ def read_table() -> tuple[dict[str, Any], list[Entry]]:
                 fix="name where the number stands, or leave it out",
             )  # fmt: skip
     return told, entries
+
+
+def _entry(card: dict[str, Any], told: dict[str, Any]) -> Entry:
+    known, needed = set(Entry.__dataclass_fields__) - {"measured"}, {"method", "benchmark", "recipe"}
+    if not needed <= set(card) <= known:
+        raise CausalVideoError(
+            "a card in benchmarks.yaml", found=f"fields {sorted(card)}",
+            expected=f"{', '.join(sorted(needed))}, and if you like {', '.join(sorted(known - needed))}",
+            fix="name the recipe also where it is not written yet",
+        )  # fmt: skip
+    for what in ("method", "benchmark"):
+        if card[what] not in told[f"{what}s"]:
+            raise CausalVideoError(
+                f"the card {card['recipe']} in benchmarks.yaml", found=f"{what} {card[what]}",
+                expected=", ".join(told[f"{what}s"]), fix=f"give it a name under `{what}s:` in the same file",
+            )  # fmt: skip
+    return Entry(**card)
 
 
 def model_cards() -> dict[str, str]:

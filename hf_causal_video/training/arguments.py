@@ -13,6 +13,9 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
 
 from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.models import METHODS, RELATION_METHODS
+
+KNOWN_METHODS: dict[str, tuple[Any, Any, Any]] = METHODS | RELATION_METHODS
 
 OWN_SCHEDULES = ("multistep", "one_cycle")
 SCHEDULES = (*OWN_SCHEDULES, *(schedule.value for schedule in SchedulerType if schedule.value != "greedy"))
@@ -41,7 +44,7 @@ class ModelArguments:
 
     _argument_group_name = "model"
 
-    method: str = _told("transtr", "Method to train: transtr, igv, eigv, ivrd or video_qa_backbone (one alone).")
+    method: str = _told("transtr", f"Method to train: {', '.join(KNOWN_METHODS)}.")
     preset: str = _told(
         "clean", "Named settings of the method: 'clean' (ours) or 'official-<dataset>' (as published)."
     )
@@ -70,6 +73,16 @@ class ModelArguments:
 
     def __post_init__(self):
         self.config_overrides = _mapping("config_overrides", self.config_overrides)
+        if self.method not in KNOWN_METHODS:
+            raise CausalVideoError(
+                "unknown method", found=self.method, expected=", ".join(KNOWN_METHODS), fix="choose one of them"
+            )
+        presets = KNOWN_METHODS[self.method][0].presets()
+        if self.preset not in presets and self.model_name_or_path is None:
+            raise CausalVideoError(
+                f"unknown preset of {self.method}", found=self.preset, expected=", ".join(presets),
+                fix="choose one of them",
+            )  # fmt: skip
         if self.lora_rank < 0:
             raise CausalVideoError(
                 "lora_rank is negative", found=self.lora_rank, expected="0 or more", fix="use 0 to turn LoRA off"

@@ -29,12 +29,8 @@ def build_model(
         train: the training split; its features decide widths, its questions the vocabulary of answers.
 
     Raises:
-        CausalVideoError: an unknown method, or features or answers that the config or checkpoint does not fit.
+        CausalVideoError: features or answers that the config or checkpoint does not fit.
     """
-    if arguments.method not in METHODS:
-        raise CausalVideoError(
-            "unknown method", found=arguments.method, expected=", ".join(METHODS), fix="choose one of them"
-        )
     if arguments.model_name_or_path:
         model, processor = _from_checkpoint(arguments, train)
     else:

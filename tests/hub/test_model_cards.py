@@ -110,6 +110,24 @@ def test_a_number_without_a_source_is_refused(monkeypatch):
         cards.read_table()
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"recipe": None}, "name the recipe"),
+        ({"recipy": "mine"}, "recipy"),
+        ({"method": "mine"}, "under `methods:`"),
+        ({"benchmark": "mine"}, "under `benchmarks:`"),
+    ],
+)
+def test_a_card_of_a_method_that_is_new_says_what_it_lacks(change, words, monkeypatch):
+    told, _ = cards.read_table()
+    card = {"method": "transtr", "benchmark": "nextqa", "recipe": "mine"} | change
+    told["cards"] = [{name: value for name, value in card.items() if value is not None}]
+    monkeypatch.setattr(cards.yaml, "safe_load", lambda text: told)
+    with pytest.raises(CausalVideoError, match=words):
+        cards.read_table()
+
+
 def test_writing_twice_changes_nothing_and_removes_cards_that_are_no_more(tmp_path, written, monkeypatch):
     monkeypatch.setattr(cards, "model_cards", lambda: written)
     (tmp_path / "model_cards").mkdir()

@@ -36,7 +36,7 @@ class Case:
         padding_free: whether padding is promised to change no answer; the released behaviour does not promise it.
         rows_apart: whether a row is promised not to hear of the others; the released HGA pads to the longest of them.
         still: fields that switch dropout off.
-        needs_question: whether it reads the question beside the choices.
+        needs_question: whether a multiple-choice model reads the question also beside the choices.
         keeps: frames that it has to find in every clip, or None.
     """
 
@@ -48,7 +48,7 @@ class Case:
     padding_free: bool = True
     rows_apart: bool = True
     still: dict[str, Any] = field(default_factory=lambda: {"hidden_dropout_prob": 0.0})
-    needs_question: bool = True
+    needs_question: bool = False
     keeps: int | None = None
 
     def config(self, **overrides: Any) -> PreTrainedConfig:
@@ -119,7 +119,10 @@ def transtr(name: str, **fields: Any) -> Case:
     unused = SHARED_BIAS if fields.get("num_answers") is None else LONE_QUERY
     objects, clean = fields["num_objects_kept"] > 0, fields.get("rank_by") != "prob"
     keeps = fields["num_frames_kept"]
-    return Case(f"transtr-{name}", TranSTRForVideoQuestionAnswering, fields, objects, unused, clean, keeps=keeps)
+    return Case(
+        f"transtr-{name}", TranSTRForVideoQuestionAnswering, fields, objects, unused, clean,
+        needs_question=True, keeps=keeps,
+    )  # fmt: skip
 
 
 HGA: dict[str, Any] = {
@@ -139,8 +142,7 @@ def grounded(name: str, model_class: type[PreTrainedModel], official: bool = Fal
         unused += ("decoder.bias",)
     return Case(
         name, model_class, fields, False, unused, not official, not official,
-        {"backbone_config": backbone | {"dropout": 0.0}},
-        fields.get("num_answers") is not None or name == "igv-choices",
+        {"backbone_config": backbone | {"dropout": 0.0}}, name == "igv-choices",
     )  # fmt: skip
 
 

@@ -13,20 +13,11 @@ import torch
 from torch import Tensor
 
 from hf_causal_video.backbones.protocol import Question, Video, build_backbone
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.backbone.configuration_backbone import BackboneConfig
 from hf_causal_video.models.backbone.draws import Draws
-from hf_causal_video.models.backbone.reading import (
-    Batch,
-    Strings,
-    given_text,
-    read_choices,
-    read_frames,
-    read_question,
-    read_rows,
-)
 from hf_causal_video.models.base import CausalVideoPreTrainedModel, answer_loss
 from hf_causal_video.models.outputs import VideoQAOutput
+from hf_causal_video.models.reading import Batch, Strings, read_batch
 
 
 class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
@@ -111,10 +102,11 @@ class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
             CausalVideoError: a wrong width, an empty axis, NaN, an empty question, a label that is no answer, a clip
                 without frames; in training, a batch without another video to take frames from.
         """
-        batch = self._read(
-            frame_features, input_ids, attention_mask, choice_input_ids, choice_attention_mask, frame_mask,
-            question_features, choice_features, video_index, video_ids,
+        batch = read_batch(
+            self, frame_features, input_ids, attention_mask, choice_input_ids, choice_attention_mask, frame_mask,
+            question_features, choice_features, video_index, video_ids, with_question=self._asks_question(),
         )  # fmt: skip
+        batch.frames = self.backbone.embed_frames(batch.frames)
         if self.training and labels is not None:
             return self._step(batch, labels, draws or Draws())
         output = self._predict(batch, draws or Draws(), output_evidence)
@@ -153,11 +145,7 @@ class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
 
     def _logits(self, batch: Batch, joint: Tensor) -> Tensor:
         """Joint vectors (R, J) to (B, A); an absent choice gets the lowest logit there is."""
-        logits = self.backbone.answer(joint)
-        if batch.present is None:
-            return logits
-        logits = logits.view(batch.present.shape)
-        return logits.masked_fill(~batch.present, torch.finfo(logits.dtype).min)
+        return batch.logits(self.backbone.answer(joint))
 
     @staticmethod
     def _add_losses(output: VideoQAOutput, losses: dict[str, Tensor], weights: dict[str, float]) -> VideoQAOutput:
@@ -168,54 +156,3 @@ class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
     def _asks_question(self) -> bool:
         """Whether the question is encoded by itself beside the strings that are scored."""
         return False
-
-    def _read(
-        self, frames, ids, mask, choice_ids, choice_mask, frame_mask, question, choices, video_index, video_ids
-    ) -> Batch:  # fmt: skip
-        config, width = self.config, self.config.text_width
-        multiple = config.num_answers is None
-        groups: list[tuple[str, Tensor, Tensor]] = []
-        present = None
-        if not multiple or self._asks_question() or ids is not None or question is not None:
-            given = given_text("", ids, question, 3, width)
-            question_mask = read_question(given, mask)
-            if not multiple or self._asks_question():
-                groups.append(("question", given, question_mask))
-        if multiple:
-            given = given_text("choice_", choice_ids, choices, 4, width)
-            all_mask, present = read_choices(given, choice_mask, config.num_choices)
-            # An absent choice is one empty token: it has to be something, and its score is never read.
-            shown = all_mask | torch.nn.functional.pad(~present.unsqueeze(-1), (0, all_mask.shape[-1] - 1))
-            groups.append(("choices", given.flatten(0, 1), shown.flatten(0, 1)))
-        strings = self._tokens(groups)
-        made_by = (config.feature_provenance or {}).get("frame_model", "the frame model it was trained with")
-        frames, frame_mask = read_frames(frames, frame_mask, config.frame_feature_dim, made_by)
-        count = len(strings["question"].mask) if present is None else len(present)
-        rows = read_rows(video_index, count, len(frames), frames.device)
-        frames = self.backbone.embed_frames(frames.to(self.dtype))
-        return Batch(
-            strings=strings["choices" if multiple else "question"],
-            question=strings.get("question"),
-            present=present,
-            frames=frames,
-            frame_mask=frame_mask,
-            rows=rows,
-            video_ids=video_ids,
-        )
-
-    def _tokens(self, groups: list[tuple[str, Tensor, Tensor]]) -> dict[str, Strings]:
-        """Ids through the text encoder, all groups in one pass; features as they are."""
-        ids = [(given, mask.long()) for _, given, mask in groups if not given.is_floating_point()]
-        if ids and self.text_encoder is None:
-            raise CausalVideoError(
-                "text",
-                found="ids, and no text encoder",
-                expected="question_features and choice_features",
-                fix="give token features, or a config with text_config",
-            )
-        states = self.encode_text(ids) if ids else []
-        found = {}
-        for name, given, mask in groups:
-            tokens = given.to(self.dtype) if given.is_floating_point() else states.pop(0)
-            found[name] = Strings(tokens, mask)
-        return found

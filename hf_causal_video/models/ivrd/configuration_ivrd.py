@@ -3,9 +3,9 @@
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
 
 from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.models.configuration import CausalVideoConfig
 
 LITERAL: dict[str, Any] = {"prior_train": "uniform", "prior_eval": "uniform"}
 STARTED: dict[str, Any] = {"prototype_warmup": 0.1, **LITERAL}  # prototypes from class means, as reconstructed
@@ -22,7 +22,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @strict
-class IVRDConfig(PreTrainedConfig):
+class IVRDConfig(CausalVideoConfig):
     """Configuration of `IVRDForVideoRelationDetection`.
 
     Args:
@@ -80,22 +80,9 @@ class IVRDConfig(PreTrainedConfig):
     trajectory_provenance: dict | None = None
 
     @classmethod
-    def preset(cls, name: str, **overrides: Any) -> "IVRDConfig":
-        """A named setting.
-
-        Args:
-            name: one of `PRESETS`.
-            overrides: fields that win over the preset.
-
-        Raises:
-            CausalVideoError: an unknown preset, or an override that is no field.
-        """
-        if name not in PRESETS:
-            raise CausalVideoError("IVRD preset", found=name, expected=sorted(PRESETS), fix="take one of these names")
-        if unknown := sorted(set(overrides) - set(cls.__dataclass_fields__)):
-            raise CausalVideoError("IVRD config", found=f"unknown field {', '.join(unknown)}",
-                                   expected="fields of IVRDConfig", fix="see help(IVRDConfig)")  # fmt: skip
-        return cls(**{**PRESETS[name], **overrides})
+    def presets(cls) -> dict[str, dict[str, Any]]:
+        """The forms of the intervention, and the baselines beside it."""
+        return PRESETS
 
     @property
     def uses_prototypes(self) -> bool:

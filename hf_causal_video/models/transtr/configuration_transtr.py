@@ -3,10 +3,9 @@
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 
 from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.models.configuration import VideoQAConfig
 
 BOX_WIDTH = {"raw4": 4, "norm5": 5}
 DEBERTA_BASE = {
@@ -57,21 +56,17 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @strict
-class TranSTRConfig(PreTrainedConfig):
-    """Configuration of `TranSTRForVideoQuestionAnswering`.
+class TranSTRConfig(VideoQAConfig):
+    """Configuration of `TranSTRForVideoQuestionAnswering`: the fields of every `VideoQAConfig`, and its own.
 
     Args:
-        text_config: config of the nested text encoder, any BERT-like `model_type`.
         hidden_size: model width D.
         num_attention_heads, intermediate_size, num_layers, hidden_dropout_prob: shape of every transformer stack.
-        frame_feature_dim: width C of a frame feature.
         project_frames: project frames to D first; None does so only where C differs from D. The released model never
             does.
         object_feature_dim: width of an object feature without its box.
         bbox_mode: "norm5" appends the box xyxy in [0, 1] and its area, "raw4" the four numbers as given.
         num_frames_kept, num_objects_kept: effective K and M; M = 0 builds a model of frames alone.
-        num_answers: size of the answer vocabulary of an open-ended model; None means multiple choice.
-        num_choices: number of choices every question must have; None accepts any.
         choice_pooling: a choice is its string's first token ("cls") or the mean of its tokens ("mean").
         rank_by: what selection ranks. "scorer": one learned score a frame or object, K distinct ones are kept.
             "energy" and "prob": (frame, token) interactions by cross-attention before or after its softmax; several
@@ -87,12 +82,9 @@ class TranSTRConfig(PreTrainedConfig):
         topk_order: order of kept slots at test time: "temporal", "score", or "unsorted" as `torch.topk` leaves it
             (released; training is temporal in any case, so the released model sees other slot positions when tested).
         topk_eval: "hard" or "perturbed" selection at test time.
-        text_length_buckets: length buckets of one text pass; 1 pads all strings to the longest.
-        freeze_text_encoder: keep the text encoder's weights and dropout fixed.
         num_similarities: channels S of the input `similarities`, how well each choice fits each frame as measured
             outside (cosines in a space that both share); they join the ranking and, on kept frames only, the answer.
             0: none.
-        feature_provenance: how the features this model was trained on were made; checked before a feature set is read.
 
     Example:
         >>> TranSTRConfig.preset("official-nextqa").num_frames_kept
@@ -100,30 +92,17 @@ class TranSTRConfig(PreTrainedConfig):
     """
 
     model_type = "transtr"
-    sub_configs_defaults = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
-    keys_to_ignore_at_inference = [
-        "losses",
-        "frame_scores",
-        "kept_frames",
-        "object_scores",
-        "kept_objects",
-        "kept_boxes",
-    ]
 
-    text_config: dict | PreTrainedConfig | None = None
     hidden_size: int = 768
     num_attention_heads: int = 8
     intermediate_size: int = 2048
     num_layers: int = 1
     hidden_dropout_prob: float | int = 0.1
-    frame_feature_dim: int = 768
     project_frames: bool | None = None
     object_feature_dim: int = 2048
     bbox_mode: Literal["raw4", "norm5"] = "norm5"
     num_frames_kept: int = 8
     num_objects_kept: int = 5
-    num_answers: int | None = None
-    num_choices: int | None = None
     choice_pooling: Literal["cls", "mean"] = "cls"
     rank_by: Literal["scorer", "energy", "prob"] = "scorer"
     rank_after_dropout: bool = False
@@ -135,34 +114,12 @@ class TranSTRConfig(PreTrainedConfig):
     topk_baseline: bool = True
     topk_order: Literal["temporal", "score", "unsorted"] = "temporal"
     topk_eval: Literal["hard", "perturbed"] = "hard"
-    text_length_buckets: int = 4
-    freeze_text_encoder: bool = False
     num_similarities: int = 0
-    feature_provenance: dict | None = None
 
     @classmethod
-    def preset(cls, name: str, **overrides: Any) -> "TranSTRConfig":
-        """A named setting: "clean", or "official-<dataset>" with every released behaviour switched on.
-
-        Args:
-            name: one of `PRESETS`.
-            overrides: fields that win over the preset.
-
-        Raises:
-            CausalVideoError: an unknown preset, or an override that is no field.
-        """
-        if name not in PRESETS:
-            raise CausalVideoError(
-                "TranSTR preset", found=name, expected=sorted(PRESETS), fix="take one of these names"
-            )
-        if unknown := sorted(set(overrides) - set(cls.__dataclass_fields__)):
-            raise CausalVideoError(
-                "TranSTR config",
-                found=f"unknown field {', '.join(unknown)}",
-                expected="fields of TranSTRConfig",
-                fix="see help(TranSTRConfig)",
-            )
-        return cls(**{**PRESETS[name], **overrides})
+    def presets(cls) -> dict[str, dict[str, Any]]:
+        """The named settings: "clean", and "official-<dataset>" as released."""
+        return PRESETS
 
     @property
     def object_input_dim(self) -> int:

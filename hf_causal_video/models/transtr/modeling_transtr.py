@@ -16,6 +16,7 @@ from hf_causal_video.backbones.transformer import TransformerStack, sine_positio
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.base import CausalVideoPreTrainedModel, answer_loss, check_mask, check_width
 from hf_causal_video.models.outputs import VideoQAOutput
+from hf_causal_video.models.reading import read_rows
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
 from hf_causal_video.models.transtr.selection import Selection, rank, select
 from hf_causal_video.models.transtr.similarity import SimilarityHead, check_similarities
@@ -170,7 +171,7 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
             video = self.encode_video(
                 frame_features, object_features, object_boxes, frame_mask, object_mask, objects=False
             )
-        rows = video.rows_of(len(question), video_index)
+        rows = read_rows(video_index, len(question), len(video.frames), video.frames.device)
 
         # Temporal rationalisation (eq. 3-5): frames meet the question, the critical ones are kept.
         frames, pos, query, frame_mask = video.frames_of(rows)  # (B, T, ·)

@@ -3,20 +3,17 @@
 Source: TranSTR (arXiv 2307.12058) section 3; the published code encodes the question and each choice apart.
 """
 
-from typing import TYPE_CHECKING
+from typing import cast
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hf_causal_video.backbones.text import FirstTokens
-from hf_causal_video.errors import CausalVideoError
-
-if TYPE_CHECKING:
-    from hf_causal_video.models.transtr.modeling_transtr import TranSTRForVideoQuestionAnswering
+from hf_causal_video.models.base import CausalVideoPreTrainedModel
+from hf_causal_video.models.reading import given_text, read_choices, read_question
 
 
 def encode_question(
-    model: "TranSTRForVideoQuestionAnswering",
+    model: CausalVideoPreTrainedModel,
     ids: Tensor | None,
     mask: Tensor | None,
     choice_ids: Tensor | None,
@@ -27,7 +24,7 @@ def encode_question(
     """Encode a question and its choices in one pass, or take over what was encoded before.
 
     Args:
-        model: holds the text encoder and the config.
+        model: holds the text encoder, its `text_resize` to width D, and the config.
         ids, mask: (B, L) the question.
         choice_ids, choice_mask: (B, A, L') question and choice as one string.
         question, choices: (B, L, D_text) and (B, A, D_text), cached text instead of ids.
@@ -39,58 +36,29 @@ def encode_question(
     Raises:
         CausalVideoError: no text, a question of zero tokens, no choice, or not as many choices as the config says.
     """
+    resize = cast(nn.Module, model.text_resize)
     config, multiple_choice = model.config, model.config.num_answers is None
-    given = ids if question is None else question
-    asks = choice_ids if choices is None else choices
-    if given is None or multiple_choice and asks is None:
-        raise CausalVideoError(
-            "text",
-            found=f"no {'input_ids' if given is None else 'choice_input_ids'}",
-            expected="ids, or cached features in their place",
-            fix="pass what the processor returned; an open-ended model sets num_answers",
-        )
-    mask = given.new_ones(given.shape[:2]) if mask is None else mask
-    question_mask = mask.bool()
-    if not torch.compiler.is_compiling() and not question_mask.any(1).all():
-        raise CausalVideoError(
-            "question",
-            found="a question of zero tokens",
-            expected="at least one token",
-            fix="check the question column and the attention mask",
-        )
-    groups: list[tuple[Tensor, Tensor]] = [] if given is question else [(given, mask)]
-    if multiple_choice and asks is not None and asks is not choices:
-        choice_mask = torch.ones_like(asks) if choice_mask is None else choice_mask
-        strings = asks.flatten(0, 1), choice_mask.flatten(0, 1)
-        groups.append(FirstTokens(*strings) if config.choice_pooling == "cls" else strings)
+    given = given_text("", ids, question, 3, config.text_width)
+    question_mask = read_question(given, mask)
+    groups: list[tuple[Tensor, Tensor]] = [] if given is question else [(given, question_mask.long())]
+    shown = present = None
+    if multiple_choice:
+        asked = given_text("choice_", choice_ids, choices, 3, config.text_width)
+        if asked is choices:  # a vector a choice, so all are there
+            read_choices(asked.unsqueeze(2), None, config.num_choices)
+        else:
+            shown, present = read_choices(asked, choice_mask, config.num_choices)  # (B, A, L'), (B, A)
+            strings = asked.flatten(0, 1), shown.flatten(0, 1).long()
+            groups.append(FirstTokens(*strings) if config.choice_pooling == "cls" else strings)
     states = model.encode_text(groups) if groups else []
-    question = model.text_resize(given.to(model.dtype) if given is question else states.pop(0))
+    question = resize(given.to(model.dtype) if given is question else states.pop(0))
     if not multiple_choice:  # the question's mean token asks the vocabulary
         weight = question_mask.unsqueeze(-1).to(question.dtype)
         return question, question_mask, ((question * weight).sum(1) / weight.sum(1)).unsqueeze(1), None
-    present = None
-    if choices is None:
-        assert choice_mask is not None
-        present = choice_mask.bool().any(-1)  # (B, A)
-        if not torch.compiler.is_compiling() and not present.any(1).all():
-            raise CausalVideoError(
-                "choices",
-                found="a question without any choice",
-                expected="at least one choice that is not empty",
-                fix="drop the question, or give its choices",
-            )
-        choices = states.pop(0).unflatten(0, present.shape)  # (B, A, L', D)
+    if shown is not None:
+        tokens = states.pop(0).unflatten(0, shown.shape[:2])  # (B, A, L', D_text)
         if config.choice_pooling == "mean":
-            choices = choices.sum(2) / choice_mask.sum(-1, keepdim=True).clamp(min=1).to(choices.dtype)
+            asked = tokens.sum(2) / shown.sum(-1, keepdim=True).clamp(min=1).to(tokens.dtype)
         else:
-            choices = choices[:, :, 0]
-    choices = model.text_resize(choices.to(model.dtype))  # (B, A, D)
-    wanted = config.num_choices
-    if wanted is not None and (choices.shape[1] != wanted or present is not None and not present.all()):
-        raise CausalVideoError(
-            "choices",
-            found=f"{choices.shape[1]} choices a question, some may be empty",
-            expected=f"num_choices={wanted}",
-            fix="give every choice, or set num_choices=None",
-        )
-    return question, question_mask, choices, present
+            asked = tokens[:, :, 0]
+    return question, question_mask, resize(asked.to(model.dtype)), present  # asked: (B, A, D)

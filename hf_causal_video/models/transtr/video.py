@@ -31,20 +31,6 @@ class EncodedVideo:
     object_mask: Tensor | None = None
     objects: Tensor | None = None
 
-    def rows_of(self, questions: int, index: Tensor | None) -> Tensor:
-        """The row of each question's video, (B,): those given, or one a question; an error where there is none."""
-        videos, given = len(self.frames), index is not None
-        rows = torch.arange(questions, device=self.frames.device) if index is None else index
-        known = torch.compiler.is_compiling() or bool(((rows >= 0) & (rows < videos)).all())
-        if len(rows) != questions or (not given and videos != questions) or not known:
-            raise CausalVideoError(
-                "batch",
-                found=f"{questions} questions, {videos} videos, video_index {rows.tolist()}",
-                expected="a row of the videos for each question",
-                fix="give video_index, or a video for each question",
-            )
-        return rows
-
     def frames_of(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Frames, positions, queries and mask of these rows; nothing is copied where all ask about one video."""
         parts = self.frames, self.pos, self.query, self.frame_mask
