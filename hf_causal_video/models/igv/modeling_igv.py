@@ -28,6 +28,7 @@ from hf_causal_video.causal import (
     keep_causal,
     matching_loss,
     split_frames,
+    sum_over_processes,
     swap_frames,
     uniformity,
 )
@@ -192,9 +193,10 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         return frames, batch.frame_mask[rows] if self.config.mask_mode == "zero" else getattr(split, f"chosen_{side}")
 
     def _size(self, split: Grounding, samples: Tensor, batch: Batch) -> Tensor:
-        """(mean P(causal) - target)^2 over all frames of the batch."""
+        """(mean P(causal) - target)^2 over all frames of the batch, of all processes together."""
         frames = batch.frame_mask[batch.rows[samples]].sum()
-        return (split.probability.float().sum() / frames - self.config.size_target).square()
+        causal, frames = sum_over_processes(torch.stack([split.probability.float().sum(), frames]))
+        return (causal / frames - self.config.size_target).square()
 
     # ----- intervention: another video's frames in the place of the environment
 
