@@ -90,13 +90,13 @@ def draw_clips(config: WorldConfig, split: str, num_clips: int, seed: int = 0) -
 
     Args:
         config: the world.
-        split: one of `SPLITS`; they differ in their clips, in size (long, crowded, both) and in the
-            environment (ood).
+        split: one of `SPLITS`; they differ in their clips, in size (long, crowded, both), in the environment
+            (ood), and in what the asked actor does (unseen).
         num_clips: n, one question each.
         seed: with the split it fixes the clips.
 
     Raises:
-        CausalVideoError: an unknown split, or fewer than 1 clip.
+        CausalVideoError: an unknown split, fewer than 1 clip, or unseen pairs of a world that withholds none.
 
     Example:
         >>> draw_clips(WorldConfig.grounding(), "long", num_clips=3).causal_frames.shape
@@ -132,6 +132,7 @@ def draw_clips(config: WorldConfig, split: str, num_clips: int, seed: int = 0) -
     windows[clip[:, None], slots] = _windows(rng, config, num_clips, num_frames)
     kinds = rng.permutation(np.resize([KINDS.index(kind) for kind in config.question_kinds], num_clips))
     causal_object = slots[clip, rng.integers(0, actors, num_clips)]
+    _withhold(rng, config, split, classes, actions, causal_object)
     answer = np.stack([actions, classes, colours])[kinds, clip, causal_object]  # in the order of KINDS
     if split == "ood":
         environment = (answer + rng.integers(1, NUM_VALUES, num_clips)) % NUM_VALUES
@@ -152,6 +153,32 @@ def draw_clips(config: WorldConfig, split: str, num_clips: int, seed: int = 0) -
         environment,
         choices=None if config.num_choices is None else _choices(rng, answer, config.num_choices),
     )
+
+
+def _withhold(
+    rng: np.random.Generator,
+    config: WorldConfig,
+    split: str,
+    classes: np.ndarray,
+    actions: np.ndarray,
+    asked: np.ndarray,
+) -> None:
+    """Draw the actions (n, N) of a clip again, in place, while an actor does what its class never does, but for the
+    asked one (n,) in the split unseen, which must."""
+    if split == "unseen" and not config.unseen_pairs:
+        raise CausalVideoError(
+            "unseen pairs", found="unseen_pairs=0", expected="1 or more", fix="set unseen_pairs in the world"
+        )
+    slots = np.argsort(actions < 0, axis=1, kind="stable")[:, : config.num_actors]  # the actors, (n, M)
+    wanted = (slots == asked[:, None]) & (split == "unseen")
+    kinds = np.take_along_axis(classes, slots, axis=1)
+    while True:
+        done = np.take_along_axis(actions, slots, axis=1)
+        wrong = (((kinds + done) % NUM_VALUES < config.unseen_pairs) != wanted).any(axis=1)
+        if not wrong.any():
+            return
+        fresh = _permutations(rng, int(wrong.sum()), NUM_VALUES)[:, : config.num_actors]
+        actions[np.flatnonzero(wrong)[:, None], slots[wrong]] = fresh
 
 
 def world_questions(clips: WorldClips) -> Dataset:

@@ -11,7 +11,7 @@ ACTIONS = ("jumping", "spinning", "shaking", "growing", "flashing", "sliding", "
 ENVIRONMENTS = ("stripes", "checks", "dots", "waves", "bars", "bricks", "grid", "rays")
 KINDS = ("action", "class", "colour")
 ANSWERS = ACTIONS + CLASSES + COLOURS  # the open answer vocabulary: 8 of each kind, in the order of KINDS
-SPLITS = ("train", "validation", "iid", "ood", "long", "crowded", "both")
+SPLITS = ("train", "validation", "iid", "ood", "long", "crowded", "both", "unseen")
 NUM_VALUES = 8  # of classes, of colours, of actions, of environments
 
 
@@ -30,6 +30,8 @@ class WorldConfig:
         num_choices: candidates of the asked kind; None for open-ended answers, indices into `ANSWERS`.
         ask_all: ask every kind about every actor; if not, one question a clip. The environment keeps to that
             one question, and in the split ood the questions that it happens to answer are left out.
+        unseen_pairs: actions that each class never does, out of 8; none by default. In the split unseen the asked
+            actor does one of them.
         unique_actors: no bystander shares its class with an actor, so that a class names one object.
         feature_dim: length of every feature and vocabulary vector.
         background_scale: strength of the environment in frames where nobody acts.
@@ -58,6 +60,7 @@ class WorldConfig:
     num_choices: int | None = None
     ask_all: bool = False
     unique_actors: bool = False
+    unseen_pairs: int = 0
     feature_dim: int = 64
     background_scale: float = 0.6
     context_scale: float = 0.3
@@ -80,6 +83,10 @@ class WorldConfig:
             "num_frames": (
                 self.num_actors * self.max_window <= self.num_frames,
                 f"at least num_actors * max_window = {self.num_actors * self.max_window}",
+            ),
+            "unseen_pairs": (
+                0 <= self.unseen_pairs <= NUM_VALUES - self.num_actors and not (self.ask_all and self.unseen_pairs),
+                f"0 to 8 - num_actors = {NUM_VALUES - self.num_actors}, and one question a clip",
             ),
             "rho": (0 <= self.rho <= 1, "a probability"),
             "question_kinds": (

@@ -51,7 +51,7 @@ def generate_world(config: WorldConfig, split: str, num_clips: int, seed: int = 
     Args:
         config: the world; its world_seed fixes the vocabulary vectors, so keep it between splits.
         split: "train", "validation", "iid", "ood" (the environment is always wrong), "long" (4 T frames),
-            "crowded" (3 N objects) or "both".
+            "crowded" (3 N objects), "both", or "unseen" (the asked class does what it never did before).
         num_clips: clips, one question each.
         seed: with the split it fixes the clips.
 

@@ -23,15 +23,15 @@ def test_overlap_by_hand() -> None:
 
 
 def test_ood_clips_never_agree_and_iid_clips_often_do() -> None:
-    iid, ood = bench.load("iid", 300, 0.7, 5), bench.load("ood", 300, 0.7, 5)
+    iid, ood = (bench.load(split, 300, bench.backbone(), 5) for split in ("iid", "ood"))
     assert not (ood.environment_answer == ood.answer).any()
     assert 0.6 < (iid.environment_answer == iid.answer).double().mean() < 0.85
     assert iid.frames.shape == (300, 16, 64) and iid.causal.sum(1).min() >= 3
 
 
 def test_a_finished_run_is_not_repeated_and_the_table_is_of_the_csv(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(bench, "splits", lambda clips: [(name, 40) for name in ("train", "validation", "iid", "ood")])
-    settings = [bench.Setting("backbone", "backbone", epochs=1), bench.igv("IGV", epochs=1)]
+    monkeypatch.setattr(bench, "splits", lambda _: [(name, 40) for name in ("train", "validation", "iid", "ood")])
+    settings = [bench.backbone(epochs=1), bench.igv("IGV", epochs=1)]
     rows = bench.run(settings, [3], tmp_path / "r.csv")
     monkeypatch.setattr(bench, "train", lambda *given: pytest.fail("trained again"))
     again = bench.run(settings, [3], tmp_path / "r.csv")
@@ -40,3 +40,13 @@ def test_a_finished_run_is_not_repeated_and_the_table_is_of_the_csv(tmp_path, mo
     assert f"| IGV | 1 | {rows[1]['iid']:.1f} |" in table and "| backbone | 1 |" in table and "| – | – |" in table
     bench.draw(bench.in_order(again), tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 1000
+
+
+def test_words_are_what_is_seen_and_a_backbone_stands_by_itself() -> None:
+    data = bench.load("train", 40, bench.backbone(unseen_pairs=2), 5)
+    words = bench.word_vectors(bench.WorldConfig.grounding(world_seed=5, unseen_pairs=2))
+    assert data.words.shape[2] == 64 and torch.allclose(words.norm(dim=1), torch.ones(len(words)))
+    setting = bench.matched("matched", epochs=1)
+    alone = bench.train(setting, data, 0)
+    answers, mask = bench.ask(alone, data)
+    assert mask is None and answers.shape == (40,) and not hasattr(alone, "indicator")
