@@ -57,12 +57,13 @@ def load_models(checkpoints: Sequence[str | Path], device: str = "cpu") -> tuple
         CausalVideoError: two checkpoints of one kind.
     """
     from hf_causal_video.models import RELATION_METHODS
+    from hf_causal_video.models.loading import open_pretrained
     from hf_causal_video.pipelines import load_pipeline
     from hf_causal_video.relation_command import load_relation_pipeline
 
     found: dict[bool, Any] = {}
     for checkpoint in checkpoints:
-        related = AutoConfig.from_pretrained(str(checkpoint)).model_type in RELATION_METHODS
+        related = open_pretrained(AutoConfig.from_pretrained, checkpoint).model_type in RELATION_METHODS
         if related in found:
             raise CausalVideoError(
                 "two checkpoints of one kind", found=", ".join(map(str, checkpoints)),
@@ -163,8 +164,6 @@ def answer_clip(
     from hf_causal_video.evidence import EvidenceCase, draw_strip, report_html
 
     path = _uploaded(clip)
-    if not question.strip():
-        raise CausalVideoError("no question", found="an empty line", expected="a question", fix="write one")
     offered = [line.strip() for line in choices.splitlines() if line.strip()]
     result = qa(str(path), question=question.strip(), choices=offered or None, return_frames=True, prove=True)
     evidence, times = result["evidence"], result["times_s"].tolist()

@@ -1,6 +1,7 @@
 """`pipeline("video-question-answering")`: a clip and a question in, an answer with its evidence out."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.evidence.removal import scores_of_evidence
 from hf_causal_video.features.store import VideoFeatures
 from hf_causal_video.models import VideoQAOutput
+from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.models.outputs import asking_for_evidence
 from hf_causal_video.relation_pipeline import RELATION_TASK, VideoRelationDetectionPipeline
 
@@ -80,8 +82,12 @@ class VideoQuestionAnsweringPipeline(Pipeline):
                 expected="a video or features",
                 fix="pass a path, frames, or features=...",
             )
-        if question is None:
-            raise CausalVideoError("question", found="none", expected="a question", fix="pass question=...")
+        asked = [question] if isinstance(question, str) else list(question or [])
+        if not asked or not all(text.strip() for text in asked):
+            raise CausalVideoError(
+                "question", found=repr(question), expected="a question in words, or a list of them",
+                fix="write what you want to know about the clip",
+            )  # fmt: skip
         inputs = {
             "video": video,
             "features": features,
@@ -108,6 +114,7 @@ class VideoQuestionAnsweringPipeline(Pipeline):
 
     def preprocess(self, clip: dict[str, Any]) -> dict[str, Any]:
         """Look at the clip once and tokenize every question."""
+        self._check_choices(clip["choices"])
         features, frames = clip["features"], None
         if clip["video"] is not None:
             features, frames = self._extractor()(clip["video"], timestamps_s=clip["timestamps_s"])
@@ -115,13 +122,6 @@ class VideoQuestionAnsweringPipeline(Pipeline):
             features = VideoFeatures(**{"video_id": "clip", **features})
         questions = [clip["question"]] if isinstance(clip["question"], str) else list(clip["question"])
         choices = clip["choices"]
-        if choices and self.model.config.num_answers is not None:  # its answers have fixed places in a vocabulary
-            raise CausalVideoError(
-                "choices",
-                found="a model that answers from its own vocabulary",
-                expected="a multiple-choice model",
-                fix="leave the choices out",
-            )
         if choices and isinstance(choices[0], str):
             choices = [list(choices)] * len(questions)
         inputs = self.processor(
@@ -138,6 +138,17 @@ class VideoQuestionAnsweringPipeline(Pipeline):
                 inputs[name] = inputs[name][:1]  # one clip for all its questions
         inputs["video_index"] = torch.zeros(len(questions), dtype=torch.long)
         return {"inputs": inputs, "choices": choices, "times_s": features.timestamps_s, "frames": frames}
+
+    def _check_choices(self, choices: Sequence | None) -> None:
+        """Refuse before the clip is looked at: a model has either choices or a vocabulary to answer from."""
+        open_ended = self.model.config.num_answers is not None
+        if bool(choices) == open_ended:
+            raise CausalVideoError(
+                "choices",
+                found="some, and a model that answers from its own vocabulary" if open_ended else "none",
+                expected="none" if open_ended else "the choices of this multiple-choice model",
+                fix="leave the choices out" if open_ended else "pass choices=[...], in the shell --choices A B ...",
+            )
 
     def _forward(self, model_inputs: dict[str, Any], prove: bool = False) -> dict[str, Any]:
         inputs = model_inputs["inputs"]
@@ -198,7 +209,7 @@ PIPELINE_REGISTRY.register_pipeline(
 
 
 def load_pipeline(checkpoint: str | Path, **kwargs: Any) -> VideoQuestionAnsweringPipeline:
-    """The pipeline of a checkpoint folder or Hub id; the same as `transformers.pipeline(TASK, model=...)`."""
+    """The pipeline of a checkpoint folder or Hub id: `transformers.pipeline(TASK, model=...)`, its faults in words."""
     from transformers import pipeline
 
-    return pipeline(TASK, model=str(checkpoint), **kwargs)  # type: ignore[call-overload]
+    return open_pretrained(partial(pipeline, TASK), checkpoint, **kwargs)

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models import RELATION_METHODS
+from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.relation_pipeline import RELATION_TASK, VideoRelationDetectionPipeline, pictures_of
 
 EXAMPLES = """examples:
@@ -56,8 +58,8 @@ def run_relations(args: argparse.Namespace) -> None:
         clip = detect(**read_tracks(args.tracks), **options)
         clip["frames"], clip["frame_indices"] = pictures_of(args.video, clip["times_s"], clip["relations"])
     else:
-        if args.detector or args.sampling:
-            detect.clip_tracker = _other_tracker(detect, args)
+        if detect.clip_tracker is None or args.detector or args.sampling:
+            detect.clip_tracker = _tracker(detect, args)
         clip = detect(args.video, **options)
     relations = clip["relations"]
     if args.json:
@@ -87,10 +89,10 @@ def run_relations(args: argparse.Namespace) -> None:
 
 
 def load_relation_pipeline(checkpoint: str | Path, **kwargs: Any) -> VideoRelationDetectionPipeline:
-    """The pipeline of a checkpoint folder or Hub id; the same as `transformers.pipeline(RELATION_TASK, model=...)`."""
+    """The pipeline of a checkpoint folder or Hub id, its faults in words."""
     from transformers import pipeline
 
-    return pipeline(RELATION_TASK, model=str(checkpoint), **kwargs)  # type: ignore[call-overload]
+    return open_pretrained(partial(pipeline, RELATION_TASK), checkpoint, **kwargs)
 
 
 def read_tracks(path: Path) -> dict[str, Any]:
@@ -113,23 +115,25 @@ def read_tracks(path: Path) -> dict[str, Any]:
     }
 
 
-def _other_tracker(detect: VideoRelationDetectionPipeline, args: argparse.Namespace) -> Any:
+def _tracker(detect: VideoRelationDetectionPipeline, args: argparse.Namespace) -> Any:
+    """What follows the objects of the clip: as the model was trained, changed by the flags."""
     from hf_causal_video.features.objects import ObjectEncoder
-    from hf_causal_video.features.tracker import ClipTracker
+    from hf_causal_video.features.tracker import LINKER, ClipTracker
 
-    card = detect.model.config.trajectory_provenance
-    if card is not None:
-        card = dict(card) | ({"sampling": args.sampling} if args.sampling else {})
-        return ClipTracker.from_provenance(card, args.detector, args.device)
-    if not args.detector:
+    card, changed = detect.model.config.trajectory_provenance, {"sampling": args.sampling} if args.sampling else {}
+    if card is None:
+        if not args.detector:
+            raise CausalVideoError(
+                "--detector", found="none, and a model that does not say which tracks it was trained on",
+                expected="a detector", fix="add --detector with a folder or Hub id, or --tracks with a file of tracks",
+            )  # fmt: skip
+        return ClipTracker(ObjectEncoder(args.detector, device=args.device), **changed)
+    if card.get("tracker") != LINKER:
         raise CausalVideoError(
-            "clip",
-            found="a checkpoint without trajectory_provenance and no detector",
-            expected="a detector",
-            fix="pass --detector",
-        )
-    encoder = ObjectEncoder(args.detector, device=args.device)
-    return ClipTracker(encoder, **({"sampling": args.sampling} if args.sampling else {}))
+            "tracks of this clip", found=f"a model trained on tracks that were not made from pixels here: {card}",
+            expected="tracks made in the same way", fix="add --tracks with a file of them; --detector makes others",
+        )  # fmt: skip
+    return ClipTracker.from_provenance({**card, **changed}, args.detector, args.device)
 
 
 def _print(relations: list[dict[str, Any]], count: int, tracks: int) -> None:

@@ -118,15 +118,16 @@ def stress_checkpoint(
 
     from hf_causal_video.evidence.stress_model import VideoQAAnswerer
     from hf_causal_video.models import RELATION_METHODS
+    from hf_causal_video.models.loading import open_pretrained
     from hf_causal_video.training.evaluate import load_questions
 
-    if AutoConfig.from_pretrained(str(checkpoint)).model_type in RELATION_METHODS:
+    if open_pretrained(AutoConfig.from_pretrained, checkpoint).model_type in RELATION_METHODS:
         raise CausalVideoError(
             "no questions to ask", found=f"a relation model in {checkpoint}", expected="a question model",
             fix="relation models are measured by `hf-causal-video evaluate`",
         )  # fmt: skip
-    model = AutoModel.from_pretrained(str(checkpoint)).to(device)
-    processor = AutoProcessor.from_pretrained(str(checkpoint))
+    model = open_pretrained(AutoModel.from_pretrained, checkpoint).to(device)
+    processor = open_pretrained(AutoProcessor.from_pretrained, checkpoint)
     words = getattr(processor, "answer_vocabulary", None)
     data = load_questions(dataset, split, questions, spans, features, num_frames, world, annotations, words)
     data.store.check(model.config.feature_provenance)

@@ -51,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "a causal selector", found="no --checkpoint", expected="a trained VideoQA model",
                 fix="add --checkpoint outputs/transtr, or choose --selectors uniform similarity",
             )  # fmt: skip
-        processor = AutoProcessor.from_pretrained(options.vlm)
-        model = AutoModelForImageTextToText.from_pretrained(options.vlm, dtype=options.dtype).to(options.device).eval()
+        processor = AutoProcessor.from_pretrained(options.vlm, trust_remote_code=False)
+        model = AutoModelForImageTextToText.from_pretrained(options.vlm, dtype=options.dtype, trust_remote_code=False)
+        model = model.to(options.device).eval()
         budget = options.frames if options.tokens is None else TokenBudget(options.tokens, processor)
         for name in options.selectors:
             source = options.checkpoint if name == "causal" else options.dual_encoder

@@ -140,8 +140,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         torch.manual_seed(options.seed)
         rows = read_rows(options.data)
-        processor = AutoProcessor.from_pretrained(options.vlm)
-        bare = AutoModelForImageTextToText.from_pretrained(options.vlm, dtype=options.dtype).to(options.device)
+        processor = AutoProcessor.from_pretrained(options.vlm, trust_remote_code=False)
+        bare = AutoModelForImageTextToText.from_pretrained(options.vlm, dtype=options.dtype, trust_remote_code=False)
+        bare = bare.to(options.device)
         model = add_language_lora(bare, options.lora_rank, 2 * options.lora_rank).train()
         selector = make_selector(options.selector, options.checkpoint, None, options.device, options.seed)
         make = Batches(processor, selector, options.frames, options.causal)

@@ -60,7 +60,9 @@ class TextEncoder:
         self.model, self.revision = load_network(
             AutoModel, model, revision, device, dtype, lambda weight: "pooler" in weight
         )
-        self.tokenizer = AutoTokenizer.from_pretrained(model, revision=None if Path(model).is_dir() else self.revision)
+        self.tokenizer = AutoTokenizer.from_pretrained(
+            model, revision=None if Path(model).is_dir() else self.revision, trust_remote_code=False
+        )
         self.dim = self(["a"]).shape[1]
 
     @torch.inference_mode()

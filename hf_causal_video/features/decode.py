@@ -204,7 +204,8 @@ def _check_size(path: Path, width: int, height: int) -> None:
 
 def _read_clock(container, path: Path) -> _Clock:
     stream = _picture(container, path)
-    presented, decoded, keys = [], [], []
+    presented, keys = [], []
+    decoded: list[int | None] = []
     end = every_end = cut_end = 0.0
     is_counted = container.format.name == "avi"  # it stores the order of decoding only
     for packet in _packets(container):
@@ -216,10 +217,11 @@ def _read_clock(container, path: Path) -> _Clock:
         if packet.is_corrupt:  # cut off inside this frame: it was there, and cannot be shown
             cut_end = max(cut_end, packet_end if packet.pts is not None else 0.0)
             continue
-        if packet.dts is not None and decoded and (decoded[-1] or 0) - packet.dts > 1 / packet.time_base:
+        before = decoded[-1] if decoded else None
+        if packet.dts is not None and before is not None and before - packet.dts > 1 / packet.time_base:
             raise CausalVideoError(
                 f"the clock of {path.name} starts again",
-                found=f"{float(packet.dts * packet.time_base):.2f} s after {float(decoded[-1] * packet.time_base):.2f} s",
+                found=f"{float(packet.dts * packet.time_base):.2f} s after {float(before * packet.time_base):.2f} s",
                 expected="times that go on",
                 fix="join the parts with FFmpeg's concat, which counts on, or fetch the file again",
             )
@@ -231,8 +233,9 @@ def _read_clock(container, path: Path) -> _Clock:
             presented.append(packet.pts)
             keys += [packet.pts] if packet.is_keyframe else []
     rate = float(stream.guessed_rate or stream.average_rate or 0)
+    ticks: np.ndarray
     if is_counted and None not in decoded:
-        ticks = np.unique(decoded)
+        ticks = np.unique([tick for tick in decoded if tick is not None])
     elif is_counted and rate:
         ticks = np.arange(len(decoded)) / (rate * float(stream.time_base))
     else:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from hf_causal_video.errors import CausalVideoError
 
 ARITHMETIC = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+FAULTS = (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError, SafetensorError)
 WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
 
 
@@ -47,13 +50,15 @@ def load_network(
         )
     try:
         model, info = auto_class.from_pretrained(
-            name, revision=None if is_local else revision, dtype=ARITHMETIC[dtype], output_loading_info=True
-        )
-    except (OSError, ValueError) as error:
+            name, revision=None if is_local else revision, dtype=ARITHMETIC[dtype], output_loading_info=True,
+            trust_remote_code=False,
+        )  # fmt: skip
+    except FAULTS as error:
+        told = "pickled weights that hold more than tensors" if isinstance(error, UnpicklingError) else str(error)
         raise CausalVideoError(
             f"cannot load the network {name!r}",
-            found=str(error).splitlines()[0],
-            expected="a folder or Hub id with config.json and weights",
+            found=told.splitlines()[0] if told else type(error).__name__,
+            expected="a folder or Hub id with config.json and weights, tensors and nothing else",
             fix="check the name; save local networks with save_pretrained",
         ) from error
     missing = sorted(key for key in info["missing_keys"] if not is_unused(key))
@@ -73,7 +78,7 @@ def load_image_processor(name: str, revision: str | None):
 
     try:
         return AutoImageProcessor.from_pretrained(
-            name, revision=None if Path(name).is_dir() else revision, backend="pil"
+            name, revision=None if Path(name).is_dir() else revision, backend="pil", trust_remote_code=False
         )
     except (OSError, ValueError) as error:
         raise CausalVideoError(

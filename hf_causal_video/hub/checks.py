@@ -131,7 +131,9 @@ def _open_adapter(folder: Path, base: str | None, token: str | None) -> Checkpoi
             f"the adapters in {folder}", found=f"base {base!r}", expected="the Hub id of the model they go onto",
             fix="push the base, then name it: --base org/base; or push the run's own folder, where they are merged",
         )  # fmt: skip
-    bare = _loaded(folder, f"the base {base}", lambda: AutoModel.from_pretrained(base, token=token))
+    bare = _loaded(
+        folder, f"the base {base}", lambda: AutoModel.from_pretrained(base, token=token, trust_remote_code=False)
+    )
     if bare.config.model_type not in METHODS | RELATION_METHODS:
         raise CausalVideoError(
             f"the base {base}", found=f"model_type {bare.config.model_type}", expected="a method of this package",

@@ -147,7 +147,7 @@ def _processor(method: str, num_answers: int | None, tokenizer: str, answers: st
                 fix="give the list of answers that the model was trained with",
             )
     try:
-        loaded = AutoTokenizer.from_pretrained(tokenizer)
+        loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise CausalVideoError(
             f"no tokenizer at {tokenizer}", found=str(error).splitlines()[0], expected="a Hub id or a folder",

@@ -29,6 +29,11 @@ class CausalVideoPreTrainedModel(PreTrainedModel):
             reset()
 
     @classmethod
+    def from_pretrained(cls, *given: Any, **options: Any) -> Any:
+        """As in transformers, from safetensors alone: a pickled `pytorch_model.bin` is never opened."""
+        return super().from_pretrained(*given, **{**options, "use_safetensors": True})
+
+    @classmethod
     def from_text_pretrained(cls, name: str, config: Any | None = None, **fields: Any) -> Self:
         """Build a model whose text encoder starts from pretrained weights.
 
@@ -37,7 +42,7 @@ class CausalVideoPreTrainedModel(PreTrainedModel):
             config: a config of this class, whose `text_config` is replaced; otherwise made from `fields`.
             fields: fields of the config.
         """
-        encoder = AutoModel.from_pretrained(name)
+        encoder = AutoModel.from_pretrained(name, trust_remote_code=False)
         make: Any = cls.config_class
         config = make(**fields) if config is None else config
         config.text_config = encoder.config

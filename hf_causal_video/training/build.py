@@ -80,7 +80,7 @@ def _from_preset(
         fields.setdefault("num_answers", max(len(vocabulary), max(train.questions["answer"]) + 1))
     tokenizer: Any
     if arguments.text_model:
-        tokenizer = AutoTokenizer.from_pretrained(arguments.text_model)
+        tokenizer = AutoTokenizer.from_pretrained(arguments.text_model, trust_remote_code=False)
         config = config_class.preset(arguments.preset, **fields)
         model = model_class.from_text_pretrained(arguments.text_model, config)
     else:

@@ -19,6 +19,7 @@ from hf_causal_video.data import (
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.evaluation import nextgqa_metrics
 from hf_causal_video.features.store import FeatureStore
+from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.models.weights import weights_digest
 from hf_causal_video.training.arguments import DataArguments
 from hf_causal_video.training.datasets import load_split
@@ -82,7 +83,7 @@ def evaluate_checkpoint(
     Raises:
         CausalVideoError: missing files, features of another backbone, or questions without features.
     """
-    model, processor = AutoModel.from_pretrained(str(checkpoint)), AutoProcessor.from_pretrained(str(checkpoint))
+    model, processor = (open_pretrained(auto.from_pretrained, checkpoint) for auto in (AutoModel, AutoProcessor))
     words = getattr(processor, "answer_vocabulary", None)
     data = load_questions(dataset, split, questions, spans, features, num_frames, world, annotations, words)
     data.store.check(model.config.feature_provenance)

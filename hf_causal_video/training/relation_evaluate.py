@@ -11,6 +11,7 @@ from hf_causal_video.data.relation_collator import RelationCollator
 from hf_causal_video.data.relation_rows import training_counts
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models import RELATION_METHODS
+from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.models.weights import weights_digest
 from hf_causal_video.training.arguments import DataArguments
 from hf_causal_video.training.checkpoints import write_atomically
@@ -32,7 +33,7 @@ EXAMPLES = """relations:
 
 def is_relation_model(checkpoint: str | Path) -> bool:
     """Whether a checkpoint detects relations."""
-    return AutoConfig.from_pretrained(str(checkpoint)).model_type in RELATION_METHODS
+    return open_pretrained(AutoConfig.from_pretrained, checkpoint).model_type in RELATION_METHODS
 
 
 def evaluate_relations(
@@ -77,8 +78,8 @@ def evaluate_relations(
             expected=f"one of {', '.join(DATASETS)}, annotations but for the world, prior uniform or frequency",
             fix="add --annotations PATH",
         )  # fmt: skip
-    model: Any = AutoModel.from_pretrained(str(checkpoint)).eval()
-    processor: Any = AutoProcessor.from_pretrained(str(checkpoint))
+    model: Any = open_pretrained(AutoModel.from_pretrained, checkpoint).eval()
+    processor: Any = open_pretrained(AutoProcessor.from_pretrained, checkpoint)
     if prior is not None:
         model.config.prior_eval = prior
     if dataset in ("world", "jaad"):

@@ -117,7 +117,7 @@ def test_damage_in_the_middle_is_an_error_or_leaves_the_frames_alone(tmp_path, m
         assert len(set(numbers_of(frames))) == 8
 
 
-UPRIGHT = {  # a, b, c, d of the display matrix, x' = a x + c y and y' = b x + d y, and what a player makes of a picture
+UPRIGHT = {  # a, b, c, d of the display matrix, x' = a x + c y and y' = b x + d y, and what a player shows
     (0, 1, -1, 0): lambda picture: np.rot90(picture, 3),
     (0, -1, 1, 0): lambda picture: np.rot90(picture, 1),
     (-1, 0, 0, -1): lambda picture: np.rot90(picture, 2),

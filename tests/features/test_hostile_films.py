@@ -66,7 +66,7 @@ FILMS = {  # how each is written, and what is said of it; None: it is a film
     "a line.mp4": (lambda p: write_clip(p, size=(900, 2), pix_fmt="yuv444p"), None),
     "a dot.mp4": (lambda p: write_clip(p, size=(1, 1), pix_fmt="yuv444p"), None),
     "two films.ts": (lambda p: write_joined(p, (64, 64), 2.0), None),
-    "two sizes.ts": (lambda p: write_joined(p, (64, 96), 2.0), "changes the size of its picture: found 64 x 48 and 96 x"),
+    "two sizes.ts": (lambda p: write_joined(p, (64, 96), 2.0), "changes the size of its picture: found 64 x 48"),
     "two clocks.ts": (lambda p: write_joined(p, (64, 64), 0.0), "the clock of two clocks.ts starts again"),
     "cut early.mp4": (lambda p: cut(p, 0.5), "is not a video"),
     "cut.mkv": (lambda p: cut(p, 0.5), "does not hold the frames asked for"),

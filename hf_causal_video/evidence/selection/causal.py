@@ -18,6 +18,7 @@ from hf_causal_video.evidence.selection.clip import Clip
 from hf_causal_video.evidence.selection.selectors import FrameSelector, Ranking
 from hf_causal_video.features.store import VideoFeatures
 from hf_causal_video.models import VideoQAProcessor  # importing models teaches the Auto classes
+from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.models.outputs import asking_for_evidence
 
 
@@ -61,16 +62,8 @@ class CausalSelector(FrameSelector):
         """
         from transformers import AutoModel, AutoProcessor
 
-        try:
-            model: Any = AutoModel.from_pretrained(str(checkpoint))
-            processor = AutoProcessor.from_pretrained(str(checkpoint))
-        except (OSError, ValueError) as error:
-            raise CausalVideoError(
-                f"checkpoint {checkpoint}",
-                found=str(error).splitlines()[0],
-                expected="a folder or Hub id with a model and its processor",
-                fix="check the name; scripts/train.py writes such a folder",
-            ) from error
+        model = open_pretrained(AutoModel.from_pretrained, checkpoint)
+        processor = open_pretrained(AutoProcessor.from_pretrained, checkpoint)
         if not isinstance(processor, VideoQAProcessor):
             raise CausalVideoError(
                 "no evidence to select by",

@@ -71,6 +71,14 @@ def run_select(args: argparse.Namespace) -> None:
     """Body of the verb."""
     from hf_causal_video.evidence.selection import Clip, TokenBudget
 
+    flag, asked = ("--frames", args.frames) if args.tokens is None else ("--tokens", args.tokens)
+    if asked < 1:
+        usual = 8 if args.tokens is None else 2048
+        raise CausalVideoError(flag, found=asked, expected="1 or more", fix=f"try {flag} {usual}")
+    if args.tokens is None and args.vlm:
+        raise CausalVideoError(
+            "--vlm", found="no --tokens", expected="a budget in tokens for it to count", fix="add --tokens 2048"
+        )
     if args.tokens is not None and not args.vlm:
         raise CausalVideoError(
             "a budget in tokens", found="no --vlm", expected="the model whose tokens are counted",
@@ -82,7 +90,7 @@ def run_select(args: argparse.Namespace) -> None:
     if args.tokens is not None:
         from transformers import AutoProcessor
 
-        budget = TokenBudget(args.tokens, AutoProcessor.from_pretrained(args.vlm))
+        budget = TokenBudget(args.tokens, AutoProcessor.from_pretrained(args.vlm, trust_remote_code=False))
     chosen = selector.select(clip, args.question, budget, args.choices)
     if args.json:
         print(json.dumps({"question": args.question, **chosen.to_dict()}, indent=2))

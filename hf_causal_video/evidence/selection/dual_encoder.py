@@ -41,7 +41,7 @@ class DualEncoder:
                 fix="name one such as openai/clip-vit-base-patch32 or google/siglip2-base-patch16-224",
             )
         found = self.frames.revision if revision is not None and not revision.startswith("sha256-") else None
-        self.tokenizer = AutoTokenizer.from_pretrained(model, revision=found or "main")
+        self.tokenizer = AutoTokenizer.from_pretrained(model, revision=found or "main", trust_remote_code=False)
 
     @property
     def max_tokens(self) -> int:

@@ -49,8 +49,9 @@ class SelectedFrames(lmms):
                 "model_args", found=f"{sorted(unknown)}, batch_size {batch_size}",
                 expected="the arguments of SelectedFrames, batch_size=1", fix="see its docstring",
             )  # fmt: skip
-        self.processor = AutoProcessor.from_pretrained(pretrained)
-        self.model = AutoModelForImageTextToText.from_pretrained(pretrained, dtype=dtype).to(device).eval()
+        self.processor = AutoProcessor.from_pretrained(pretrained, trust_remote_code=False)
+        model = AutoModelForImageTextToText.from_pretrained(pretrained, dtype=dtype, trust_remote_code=False)
+        self.model = model.to(device).eval()
         self.selector = make_selector(selector, str(checkpoint), candidates, device, int(seed))
         self.budget = int(frames) if tokens is None else TokenBudget(int(tokens), self.processor)
         self.report_frames = report_frames

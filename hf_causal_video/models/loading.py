@@ -1,0 +1,47 @@
+"""Open a checkpoint that somebody else wrote: its weights are safetensors, its code never runs, its faults are words.
+
+Why: transformers asks on the terminal whether a repository's own code may run, and answers a pickled or torn file with
+a traceback. The methods are registered here, so nothing that a repository brings has to run.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from safetensors import SafetensorError
+
+from hf_causal_video.errors import CausalVideoError
+
+FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, UnpicklingError, SafetensorError)
+
+
+def open_pretrained(load: Callable[..., Any], name: str | Path, **options: Any) -> Any:
+    """Load a checkpoint, or one part of it.
+
+    Args:
+        load: `AutoModel.from_pretrained` or another function of a folder or Hub id.
+        name: folder or Hub id.
+        options: of the function.
+
+    Raises:
+        CausalVideoError: nothing there, or nothing that loads without running what stands in it.
+
+    Example:
+        >>> from transformers import AutoConfig
+        >>> open_pretrained(AutoConfig.from_pretrained, "no/such/folder")
+        Traceback (most recent call last):
+        hf_causal_video.errors.CausalVideoError: checkpoint no/such/folder: found ...
+    """
+    try:
+        return load(str(name), trust_remote_code=False, **options)
+    except CausalVideoError:
+        raise
+    except FAULTS as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise CausalVideoError(
+            f"checkpoint {name}",
+            found=lines[-1] if any(line.startswith("Traceback") for line in lines) else lines[0],
+            expected="a folder or Hub id with a model of this package in safetensors, and its processor",
+            fix="check the name; scripts/train.py and save_pretrained write such a folder",
+        ) from error
