@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         add(verb)
         verb.set_defaults(run=run)
     args = parser.parse_args(argv)
+    _hide_bars_of_weights()
     try:
         _check(args)
         return args.run(args) or 0  # extraction: 1 if some videos failed
@@ -42,6 +43,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         )  # fmt: skip
         print(f"hf-causal-video {args.verb}: {told}", file=sys.stderr)
         return 2
+
+
+def _hide_bars_of_weights() -> None:
+    """No bar for reading weights, which takes a second; downloads and our own work keep theirs."""
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    wanted = not are_progress_bars_disabled()
+    disable_progress_bar()  # of transformers, and of the Hub's client with it
+    if wanted:
+        enable_progress_bars()
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -130,12 +142,6 @@ def _answer(args: argparse.Namespace) -> None:
         raise CausalVideoError(
             "no question model", found=f"a {qa.model.config.model_type} in {args.checkpoint}",
             expected=f"one of {', '.join(METHODS)}", fix="relation models go to `hf-causal-video relations`",
-        )  # fmt: skip
-    open_ended = qa.model.config.num_answers is not None
-    if not args.choices and not open_ended:
-        raise CausalVideoError(
-            "--choices", found="none", expected="the choices of this multiple-choice model",
-            fix="add --choices A B ...",
         )  # fmt: skip
     result = qa(args.video, question=args.question, choices=args.choices, return_frames=True, prove=True)
     evidence = result["evidence"]

@@ -68,7 +68,7 @@ def test_relations_are_shown_as_a_table_a_picture_and_a_page(clip):
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [((None, QUESTION, ""), "upload"), (("gone.mp4", QUESTION, ""), "upload"), (("clip", "  ", ""), "a question")],
+    [((None, QUESTION, ""), "upload"), (("gone.mp4", QUESTION, ""), "upload"), (("clip", "  ", ""), "write what")],
 )
 def test_without_clip_or_question_it_says_what_is_missing(qa, clip, given, message):
     with pytest.raises(CausalVideoError, match=message):

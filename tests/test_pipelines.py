@@ -180,6 +180,44 @@ def test_bad_input_ends_with_a_message_and_code_two(checkpoint, capsys):
     assert "absent.mp4" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"choices": None}, "found none; expected the choices of this multiple-choice model"),
+        ({"question": " "}, "write what you want to know"),
+        ({"question": [QUESTION, ""]}, "write what you want to know"),
+        ({"question": []}, "write what you want to know"),
+    ],
+)
+def test_what_is_missing_is_said_before_the_clip_is_looked_at(checkpoint, change, words):
+    def never(*_, **__):
+        raise AssertionError("the clip was looked at")
+
+    qa = pipeline("video-question-answering", model=str(checkpoint), clip_extractor=never)
+    with pytest.raises(CausalVideoError, match=words):
+        qa(**{"video": "clip.mp4", "question": QUESTION, "choices": CHOICES} | change)
+
+
+def test_an_open_ended_model_takes_no_choices(checkpoint):
+    model = AutoModel.from_pretrained(checkpoint, num_answers=2, ignore_mismatched_sizes=True)
+    qa = pipeline("video-question-answering", model=model, processor=AutoProcessor.from_pretrained(checkpoint))
+    with pytest.raises(CausalVideoError, match="leave the choices out"):
+        qa(features=tiny_extractor("clip.mp4")[0], question=QUESTION, choices=CHOICES)
+
+
+def test_reading_weights_shows_no_bars(checkpoint, tmp_path, monkeypatch, capfd):
+    from huggingface_hub.utils import are_progress_bars_disabled
+    from transformers.utils import logging
+
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(b"no video")
+    logging.enable_progress_bar()
+    assert main(["answer", str(checkpoint), str(clip), QUESTION, "--choices", *CHOICES]) == 2
+    told = capfd.readouterr().err
+    assert "feature_provenance" in told and "Loading weights" not in told and "\r" not in told
+    assert not are_progress_bars_disabled(), "downloads keep theirs"
+
+
 @pytest.mark.parametrize("verb", ["extract", "evaluate", "answer", "relations", "stress", "app"])
 def test_help_teaches_by_example(verb, capsys):
     with pytest.raises(SystemExit):

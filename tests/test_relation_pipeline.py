@@ -131,6 +131,25 @@ def test_from_pixels_with_the_detector_of_the_checkpoint(save_network, make_clip
     assert isinstance(detect(frames, timestamps_s=np.arange(12) / 8, **EVERYTHING), list)
 
 
+@pytest.mark.parametrize(
+    ("card", "flags", "words"),
+    [
+        (None, [], "--detector: found none"),
+        ({"tracker": "annotation"}, ["--detector", "some/detector"], "add --tracks"),
+        ({"tracker": "annotation"}, [], "add --tracks"),
+    ],
+)
+def test_the_verb_says_by_its_flags_what_it_lacks(card, flags, words, make_clip, tmp_path, monkeypatch):
+    clip, mute = make_clip(tmp_path / "clip.mp4", frames=4), make()
+    mute.model.config.trajectory_provenance = card
+    monkeypatch.setattr(command, "load_relation_pipeline", lambda *a, **k: mute)
+    parser = argparse.ArgumentParser()
+    command.add_relations_arguments(parser)
+    with pytest.raises(CausalVideoError, match=words) as caught:
+        command.run_relations(parser.parse_args(["model", str(clip), *flags]))
+    assert "clip_tracker" not in str(caught.value)
+
+
 def test_the_verb_prints_draws_and_reads_annotated_tracks(detect, make_clip, tmp_path, capsys, monkeypatch):
     clip = make_clip(tmp_path / "clip.mp4", frames=40)
     objects = [{"tid": place, "category": t.label} for place, t in enumerate((DOG, CAT))]

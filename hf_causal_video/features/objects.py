@@ -78,7 +78,7 @@ class ObjectEncoder:
                 f"{self.model_name} proposes too few boxes",
                 found=f"{logits.shape[1]} a frame",
                 expected=f"at least num_objects = {self.num_objects}",
-                fix="lower num_objects",
+                fix="lower num_objects (--num-objects)",
             )
         # with one class more than labels the last is "no object" (DETR, YOLOS); else each class stands alone
         has_void = logits.shape[2] == self.model.config.num_labels + 1

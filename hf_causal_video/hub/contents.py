@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.hub.bundle import auto_map, bundle
-from hf_causal_video.hub.card import repository_card
+from hf_causal_video.hub.card import is_hub_id, repository_card
 from hf_causal_video.hub.checks import Checkpoint, read_json
 from hf_causal_video.hub.results import RECIPE_FILE, is_path, read_recipe
 from hf_causal_video.models import METHODS, RELATION_METHODS
@@ -27,6 +27,10 @@ TOKENIZER_FILES = (
     "vocab.txt", "merges.txt", "spm.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
 )  # fmt: skip
 VOCABULARIES = {"tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"}
+SOURCES = {  # fields that name a folder or a Hub id, by the file that holds them
+    RECIPE_FILE: ("dataset", "annotations", "features", "text_model", "model_name_or_path"),
+    "config.json": ("frame_model", "object_model", "detector"),
+}
 NAMES = {"_name_or_path", "name_or_path"}  # where transformers notes what a part was loaded from
 SECRETS = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|sk-[\w-]{20,}|AKIA[A-Z0-9]{16})\b"
@@ -118,6 +122,26 @@ def check_private(files: Files, secrets: tuple[str | None, ...] = ()) -> None:
                 expected="names that mean something elsewhere",
                 fix="use Hub ids and file names in the recipe, the config and the features' provenance",
             )  # fmt: skip
+
+
+def local_names(checkpoint: Checkpoint) -> dict[str, str]:
+    """What is uploaded and names a folder of this machine: nobody else can extract features or train again by it.
+
+    Args:
+        checkpoint: from `open_checkpoint`.
+
+    Returns:
+        The name by its field and file, such as "features in recipe.yaml".
+    """
+    config = checkpoint.model.config
+    made = getattr(config, "feature_provenance", None) or getattr(config, "trajectory_provenance", None) or {}
+    held = {RECIPE_FILE: read_recipe(checkpoint.run) or {}, "config.json": made}
+    named = {f"{field} in {file}": held[file].get(field) for file, fields in SOURCES.items() for field in fields}
+    return {
+        field: name for field, name in named.items()
+        if isinstance(name, str) and not is_hub_id(name)
+        and ("/" in name or Path(name).exists() or field.startswith(("features", "annotations")))
+    }  # fmt: skip
 
 
 def _tasks(checkpoint: Checkpoint) -> tuple[str, ...]:

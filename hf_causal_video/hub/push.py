@@ -10,7 +10,7 @@ import argparse
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from transformers.utils.logging import disable_progress_bar
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.hub.bundle import flat_name
 from hf_causal_video.hub.checks import Checkpoint, open_checkpoint
-from hf_causal_video.hub.contents import Files, check_private, repository_files
+from hf_causal_video.hub.contents import Files, check_private, local_names, repository_files
 from hf_causal_video.models import METHODS, RELATION_METHODS
 
 EXAMPLES = """examples:
@@ -51,10 +51,12 @@ class Pushed:
     Args:
         files: size in bytes of each file, by its name in the repository.
         url: of the commit; None where nothing was uploaded.
+        local: names in it that mean a folder of this machine, by field and file.
     """
 
     files: dict[str, int]
     url: str | None = None
+    local: dict[str, str] = field(default_factory=dict)
 
 
 def push_checkpoint(
@@ -101,12 +103,13 @@ def push_checkpoint(
     files = repository_files(checkpoint, repo_id, license_id)
     check_private(files, (token,))
     sizes = {name: part.stat().st_size if isinstance(part, Path) else len(part) for name, part in files.items()}
+    local = local_names(checkpoint)
     if dry_run:
-        return Pushed(sizes)
+        return Pushed(sizes, local=local)
     with _in_words(repo_id, token):
         api = HfApi(token=token)
         _check_owner(api, repo_id)
-        return Pushed(sizes, _write(api, repo_id, files, checkpoint, private, revision))
+        return Pushed(sizes, _write(api, repo_id, files, checkpoint, private, revision), local)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -129,6 +132,8 @@ def run(args: argparse.Namespace) -> None:
     )
     for name, size in sorted(pushed.files.items()):
         print(f"  {size:>12,}  {name}")
+    for where, name in pushed.local.items():
+        print(f"note: {where} names {name!r}, which only this machine has; train with Hub ids and others can follow")
     total = f"{len(pushed.files)} files, {sum(pushed.files.values()):,} bytes"
     print(f"{total}; checked, nothing uploaded" if pushed.url is None else f"{total}; in one commit: {pushed.url}")
 

@@ -163,6 +163,18 @@ def test_a_dry_run_asks_the_hub_nothing_and_needs_no_token(run, monkeypatch, cap
     assert "model.safetensors" in printed and "nothing uploaded" in printed and "optimizer" not in printed
 
 
+def test_names_that_only_this_machine_knows_are_told(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    made = {"frame_model": "demo/networks/frames", "frame_layer": "pooled", "sampling": "uniform-8"}
+    rewrite("config.json", feature_provenance=made)(run)
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"dataset": "nextqa", "text_model": "org/bert"}))
+    assert main(["push", str(run), NAME, "--dry-run"]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert len(told) == 2 and "features in recipe.yaml names 'features'" in told[0]
+    assert "frame_model in config.json names 'demo/networks/frames'" in told[1]
+
+
 def rewrite(name: str, **changes):
     """Change fields of a JSON file."""
 

@@ -125,6 +125,8 @@ def check_count(count: object, available: int) -> int:
             "budget",
             found=f"{count} frames",
             expected=f"1 to {available}, the frames that can be chosen",
-            fix="ask for fewer frames, or look at more moments of the clip (sampling='uniform-128')",
+            fix="ask for one frame or more"
+            if isinstance(count, int | np.integer) and count < 1
+            else "ask for fewer frames, or look at more moments of the clip (sampling='uniform-128')",
         )
     return int(count)

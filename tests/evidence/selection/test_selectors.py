@@ -189,8 +189,9 @@ def test_scores_that_depend_on_choices_nobody_gave_are_refused(features):
 
 @pytest.mark.parametrize("budget", [0, -1, 13, True, 2.5])
 def test_a_budget_of_zero_or_beyond_the_clip_is_refused(features, budget):
-    with pytest.raises(CausalVideoError, match="expected 1 to 12"):
+    with pytest.raises(CausalVideoError, match="expected 1 to 12") as caught:
         UniformSelector().select(features, QUESTION, budget, timestamps_s=TIMES)
+    assert ("one frame or more" in caught.value.fix) == (budget in (0, -1))
 
 
 @pytest.mark.parametrize(
