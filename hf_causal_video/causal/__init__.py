@@ -13,7 +13,7 @@ from hf_causal_video.causal.grounding import (
 from hf_causal_video.causal.intervention import FrameBank, swap_frames
 from hf_causal_video.causal.matching import matching_loss
 from hf_causal_video.causal.mixing import draw_lambda, mix, mix_scenes, mixed_answer_loss, two_hot
-from hf_causal_video.causal.processes import sum_over_processes
+from hf_causal_video.causal.processes import mean_over_processes
 from hf_causal_video.causal.topk import hard_topk, perturbed_topk, topk_indices
 
 __all__ = [
@@ -30,13 +30,13 @@ __all__ = [
     "info_nce",
     "keep_causal",
     "matching_loss",
+    "mean_over_processes",
     "mix",
     "mix_scenes",
     "mixed_answer_loss",
     "perturbed_topk",
     "soft_target_loss",
     "split_frames",
-    "sum_over_processes",
     "swap_frames",
     "topk_indices",
     "two_hot",

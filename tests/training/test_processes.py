@@ -1,21 +1,26 @@
-"""Runs in processes of their own: killed and resumed, two at a time, and through the launchers."""
+"""Runs of several processes: as one on the same batch, killed and resumed, and through the launchers."""
 
 import json
 import os
-import signal
+import random
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from .conftest import TINY, write_recipe
+from .test_grounding import recipe as grounding_recipe
+from .test_relations import annotations, video_recipe
+from .test_relations import write as relation_recipe
+from .warm import Warm
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "train.py"
-pytestmark = pytest.mark.slow
+STILL_TEXT = {
+    **TINY["config_overrides"]["text_config"], "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+}  # fmt: skip
 
 
 def environment() -> dict[str, str]:
@@ -24,79 +29,118 @@ def environment() -> dict[str, str]:
 
 
 def start(*command: str) -> subprocess.CompletedProcess[str]:
-    finished = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    finished = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return finished
 
 
-def free_port() -> str:
+def torchrun(processes: int) -> list[str]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
+        port = listener.getsockname()[1]
+    return [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}"]
 
 
-def torchrun(processes: int) -> list[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run"]
-    return [*launcher, f"--nproc_per_node={processes}", f"--master_port={free_port()}"]
+def log(folder: Path) -> list[dict[str, float]]:
+    entries = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
+    return [entry for entry in entries if "loss" in entry]
 
 
-def losses(folder: Path) -> list[float]:
-    log = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
-    return [entry["loss"] for entry in log if "loss" in entry]
+def transtr(folder: Path) -> Path:
+    fields = {**TINY["config_overrides"], "text_config": STILL_TEXT, "hidden_dropout_prob": 0.0}
+    return write_recipe(folder / "r.yaml", config_overrides=fields, num_train_epochs=4, test_splits=["iid"])
 
 
-def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path):
-    """SIGKILL falls where it falls; whatever is on disk then is enough to end at the same weights."""
-    recipe = write_recipe(tmp_path / "r.yaml", num_train_epochs=8, test_splits=["iid"])
-    command = [sys.executable, str(SCRIPT), "--config", str(recipe), "--output_dir"]
-    start(*command, str(tmp_path / "whole"))
-    for turn, wanted in enumerate(("checkpoint-6", "checkpoint-18")):
-        folder = tmp_path / f"killed-{turn}"
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        victim = subprocess.Popen([*command, str(folder)], env=environment(), **quiet)
-        while not (folder / wanted).exists():
-            assert victim.poll() is None, "the run ended before it could be killed"
-            time.sleep(0.005)
-        victim.send_signal(signal.SIGKILL)
-        victim.wait()
-        assert not (folder / "metrics.json").exists()
-        start(*command, str(folder), "--resume")
-        assert (folder / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+def igv(folder: Path, method: str = "igv") -> Path:
+    fields = {"text_config": STILL_TEXT, "backbone_config": {"hidden_size": 32}}
+    return grounding_recipe(folder / "r.yaml", method, fields=fields, num_train_epochs=4)
 
 
-def test_two_processes_train_as_one_on_the_same_global_batch(tmp_path: Path):
-    """With nothing drawn at random in the model, two processes of four samples equal one of eight."""
-    text = {**TINY["config_overrides"]["text_config"], "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    overrides = {**TINY["config_overrides"], "text_config": text, "hidden_dropout_prob": 0.0}
-    overrides |= {"num_frames_kept": 8, "num_objects_kept": 3}  # everything is kept: selection draws no difference
-    recipe = write_recipe(tmp_path / "r.yaml", config_overrides=overrides, logging_steps=1, test_splits=["iid"])
+def eigv(folder: Path) -> Path:
+    return igv(folder, "eigv")
+
+
+def ivrd(folder: Path, preset: str = "paper", **fields: object) -> Path:
+    fields = {"hidden_size": 8, "hidden_dropout_prob": 0.0, **(fields or {"prototype_warmup": 0.5})}
+    changes = {"num_train_epochs": 4, "test_splits": ["balanced"], "per_device_train_batch_size": 16}
+    return relation_recipe(folder / "r.yaml", preset=preset, config_overrides=fields, **changes)
+
+
+def ivrd_with_moving_prototypes(folder: Path) -> Path:
+    return ivrd(folder, "clean", prototype_update="ema")
+
+
+def ivrd_on_films(folder: Path) -> Path:
+    """Segments with other numbers of tracks and pairs on each process."""
+    films = {split: annotations(folder / "films", split, 8) for split in ("train", "validation", "test")}
+    fields = {"hidden_size": 8, "hidden_dropout_prob": 0.0, "prototype_warmup": 0.25}
+    return video_recipe(folder / "r.yaml", films, preset="paper", config_overrides=fields, num_train_epochs=3)
+
+
+@pytest.mark.parametrize(
+    "make", [transtr, igv, eigv, ivrd, ivrd_with_moving_prototypes, ivrd_on_films], ids=lambda make: make.__name__
+)
+def test_two_processes_train_as_one_on_the_same_global_batch(make, warm: Warm, tmp_path: Path):
+    """Every term of the loss at every step, and every gradient, with dropout off and noise, swaps, mixing on."""
+    command = ["--config", make(tmp_path), "--logging_steps", 1, "--per_device_train_batch_size"]
+    batch = 16 if make in (ivrd, ivrd_with_moving_prototypes) else 8
     one, two = tmp_path / "one", tmp_path / "two"
-    start(sys.executable, str(SCRIPT), "--config", str(recipe), "--output_dir", str(one))
-    flags = ["--output_dir", str(two), "--per_device_train_batch_size", "4"]
-    finished = start(*torchrun(2), str(SCRIPT), "--config", str(recipe), *flags)
-    assert losses(two) == pytest.approx(losses(one), rel=1e-3) and len(losses(one)) == 12
+    warm.run(*command, batch, "--output_dir", one, before="draw_by_group")
+    warm.run(*command, batch // 2, "--output_dir", two, processes=2, before="draw_by_group")
+    assert len(log(one)) == len(log(two)) >= 20
+    for mine, theirs in zip(log(two), log(one), strict=True):
+        terms = {name for name in theirs if name.startswith("loss")}
+        assert {name: mine[name] for name in terms} == pytest.approx({n: theirs[n] for n in terms}, abs=1e-5)
+        assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-5, abs=1e-5) and mine["grad_norm"] > 0
     metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (one, two)]
-    assert metrics[1]["training"]["processes"] == 2
-    assert metrics[0]["test"]["iid"]["Acc"] == metrics[1]["test"]["iid"]["Acc"]
+    assert metrics[0]["test"] == metrics[1]["test"] and metrics[1]["training"]["processes"] == 2
+    for path in (one / "predictions").iterdir():
+        ids = [[json.loads(line).get("question_id", json.loads(line).get("id")) for line in file.open()]
+               for file in (path, two / "predictions" / path.name)]  # fmt: skip
+        assert ids[0] == ids[1] and len(set(ids[0])) == len(ids[0]) > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "bank"), [("transtr", None), ("igv", "batch"), ("igv", "dataset"), ("eigv", "batch")]
+)
+def test_two_killed_processes_resume_to_the_same_bytes(method: str, bank: str | None, warm: Warm, tmp_path: Path):
+    """Each goes on with its own random state; frames to swap with are of its own batch, or of all training videos."""
+    if bank is None:
+        recipe = write_recipe(tmp_path / "r.yaml", test_splits=["iid"])
+    else:
+        recipe = grounding_recipe(tmp_path / "r.yaml", method, fields={"bank": bank})
+    command = ["--config", recipe, "--per_device_train_batch_size", 4, "--output_dir"]
+    options = {"processes": 2, "before": "note_banks"}
+    warm.run(*command, tmp_path / "whole", **options)
+    die = {"moment": "on_step_begin", "step": random.Random(f"{method} {bank}").randrange(7, 12)}
+    warm.run(*command, tmp_path / "half", die=die, **options)
+    assert not (tmp_path / "half" / "metrics.json").exists() and (tmp_path / "half" / "checkpoint-6").exists()
+    warm.run(*command, tmp_path / "half", "--resume", **options)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("half", "whole")]
+    assert weights[0] == weights[1]
+    if bank is not None:
+        ranks = [[json.loads(line) for line in (tmp_path / f"whole.{rank}.jsonl").open()] for rank in (0, 1)]
+        assert len(ranks[0]) == len(ranks[1]) > 0
+        for pair in zip(*ranks, strict=True):
+            assert not set(pair[0]["own"]) & set(pair[1]["own"])
+            for swap in pair:
+                assert set(swap["drawn"]) <= set(swap["bank"])
+                assert len(swap["bank"]) == (TINY["world"]["train_clips"] if bank == "dataset" else 4)
+                assert bank == "dataset" or set(swap["own"]) == set(swap["bank"])
+            assert bank == "batch" or pair[0]["bank"] == pair[1]["bank"]
+
+
+@pytest.mark.slow
+def test_torchrun_detects_in_two_processes_what_there_is(tmp_path: Path):
+    films = {split: annotations(tmp_path / "films", split, 3) for split in ("train", "validation", "test")}
+    recipe = video_recipe(tmp_path / "r.yaml", films, num_train_epochs=1)
+    finished = start(*torchrun(2), str(SCRIPT), "--config", str(recipe), "--output_dir", str(tmp_path / "run"))
     assert finished.stdout.count("best checkpoint: step") == 1
-    for folder in (one, two):
-        lines = (folder / "predictions" / "iid.jsonl").read_text().splitlines()
-        assert len({json.loads(line)["question_id"] for line in lines}) == len(lines) == 20
+    lines = (tmp_path / "run" / "predictions" / "test.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [f"test-s0-{number:04d}" for number in range(3)]
 
 
-def test_two_processes_resume_to_the_same_bytes(tmp_path: Path):
-    """With dropout and selection noise: each process goes on with its own random state."""
-    recipe = write_recipe(tmp_path / "r.yaml", per_device_train_batch_size=4, test_splits=["iid"])
-    command = [*torchrun(2), str(SCRIPT), "--config", str(recipe), "--output_dir"]
-    start(*command, str(tmp_path / "whole"))
-    half = tmp_path / "half"
-    half.mkdir()
-    for name in ("recipe.yaml", "checkpoint-6"):
-        (tmp_path / "whole" / name).rename(half / name)
-    start(*command, str(half), "--resume")
-    assert (half / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
-
-
+@pytest.mark.slow
 def test_accelerate_launch_and_errors_in_one_line(tmp_path: Path):
     recipe = write_recipe(tmp_path / "r.yaml", num_train_epochs=1, test_splits=None)
     launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--cpu", str(SCRIPT)]

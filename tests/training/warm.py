@@ -33,20 +33,23 @@ class Warm:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
 
-    def run(self, *argv: object, processes: int = 1, die: dict[str, Any] | None = None) -> None:
-        """`hf_causal_video.training.main(argv)` in so many processes; with `die`, all of them have to end by SIGKILL.
+    def run(
+        self, *argv: object, processes: int = 1, die: dict[str, Any] | None = None, before: str | None = None
+    ) -> None:
+        """`hf_causal_video.training.main(argv)` in so many processes; with `die`, SIGKILL has to end it.
 
         Args:
             argv: flags of the run.
             processes: how many train together.
             die: {"moment": one of MOMENTS, "step": n}, or {"file": a name, "count": at its n-th writing or removal}.
+            before: a function of `hooks.py` that each process calls with its flags first.
         """
         assert self.process.stdin and self.process.stdout
-        order = {"argv": [str(argument) for argument in argv], "processes": processes, "die": die}
+        order = {"argv": [str(argument) for argument in argv], "processes": processes, "die": die, "before": before}
         print(json.dumps(order), file=self.process.stdin, flush=True)
         ends = json.loads(self.process.stdout.readline())
-        expected = [0 if die is None else KILLED] * processes
-        assert ends == expected, f"{ends} and not {expected}:\n{self.log.read_text(errors='replace')[-3000:]}"
+        right = KILLED in ends and 0 not in ends if die else not any(ends)
+        assert right, f"ended with {ends}:\n{self.log.read_text(errors='replace')[-3000:]}"
 
     def close(self) -> None:
         """End the warm process."""
@@ -68,16 +71,20 @@ def serve() -> None:
     for line in sys.stdin:
         order = json.loads(line)
         read, write = os.pipe()
-        children = []
+        codes: dict[int, int | None] = {}
         for rank in range(order["processes"]):
-            child = os.fork()
-            if child == 0:
+            if (child := os.fork()) == 0:
                 _child(order, rank, read, write)
-            children.append(child)
+            codes[child] = None
         os.close(read)
         os.close(write)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-        print(json.dumps(codes), file=answers, flush=True)
+        while None in codes.values():
+            child, status = os.wait()
+            codes[child] = os.waitstatus_to_exitcode(status)
+            for other in codes if status else ():  # as a launcher does, so that nobody waits for the dead
+                if codes[other] is None:
+                    os.kill(other, signal.SIGKILL)
+        print(json.dumps(list(codes.values())), file=answers, flush=True)
 
 
 def _child(order: dict[str, Any], rank: int, read: int, write: int) -> None:
@@ -86,6 +93,10 @@ def _child(order: dict[str, Any], rank: int, read: int, write: int) -> None:
         store = _join(rank, order["processes"], read, write) if order["processes"] > 1 else None
         if order["die"] is not None:
             _arrange_death(order["die"])
+        if order["before"] is not None:
+            from tests.training import hooks
+
+            getattr(hooks, order["before"])(order["argv"])
         from hf_causal_video.training import main
 
         main(order["argv"])

@@ -27,8 +27,8 @@ from hf_causal_video.causal import (
     gumbel_noise,
     keep_causal,
     matching_loss,
+    mean_over_processes,
     split_frames,
-    sum_over_processes,
     swap_frames,
     uniformity,
 )
@@ -195,7 +195,7 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
     def _size(self, split: Grounding, samples: Tensor, batch: Batch) -> Tensor:
         """(mean P(causal) - target)^2 over all frames of the batch, of all processes together."""
         frames = batch.frame_mask[batch.rows[samples]].sum()
-        causal, frames = sum_over_processes(torch.stack([split.probability.float().sum(), frames]))
+        causal, frames = mean_over_processes(torch.stack([split.probability.float().sum(), frames]))
         return (causal / frames - self.config.size_target).square()
 
     # ----- intervention: another video's frames in the place of the environment

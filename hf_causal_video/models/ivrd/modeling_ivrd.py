@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from hf_causal_video.backbones.trajectory import TrajectoryEncoder
 from hf_causal_video.causal.predicate_prior import PredicatePrior
+from hf_causal_video.causal.processes import mean_over_processes
 from hf_causal_video.causal.prototypes import LiteralIntervention, PrototypeDictionary, PrototypeMixture
 from hf_causal_video.causal.trajectory import common_steps, motion_inputs, relative_geometry, relative_motion
 from hf_causal_video.errors import CausalVideoError
@@ -282,10 +283,15 @@ class IVRDForVideoRelationDetection(PreTrainedModel):
         return self._mean(logits.log_softmax(-1).gather(1, labels.unsqueeze(1)))
 
     def _mean(self, log_p: Tensor) -> Tensor:
-        """-(1 - p)^gamma log p summed over columns, the mean over rows (0 of none); log_p (rows, columns)."""
+        """-(1 - p)^gamma log p summed over columns, the mean over rows (0 of none); log_p (rows, columns).
+
+        Of several processes in training, a row of each weighs the same: the mean of their means is that over all rows.
+        """
         gamma = float(self.config.focal_gamma)
         terms = -log_p if gamma == 0 else -log_p * (1 - log_p.exp()) ** gamma
-        return terms.sum() / max(len(terms), 1)
+        rows = log_p.new_tensor(float(len(terms)))
+        rows = mean_over_processes(rows) if self.training else rows
+        return terms.sum() / rows.where(rows > 0, 1)
 
 
 def _check_labels(name: str, labels: Tensor, count: int) -> None:
