@@ -17,6 +17,7 @@ from datasets import Dataset, Features, List, Value
 from hf_causal_video.data.rows import is_list, is_number, is_text
 from hf_causal_video.errors import CausalVideoError
 
+LONGEST = 10_000_000  # frames; four days of film, beyond which a number is a mistake
 RELATION_FEATURES = Features(
     {
         "video_id": Value("string"),
@@ -155,6 +156,8 @@ def _check_video(row: Mapping[str, Any], name: str) -> None:
         _fail(name, f"video_id {row['video_id']!r}", "a name", "write it as a string")
     if bad := {side: row[side] for side in ("width", "height", "num_frames") if not _is_count(row[side], 1)}:
         _fail(name, bad, "whole numbers above 0", "give the size in pixels and the number of frames")
+    if row["num_frames"] > LONGEST:
+        _fail(name, f"{row['num_frames']} frames", f"at most {LONGEST}", "cut the video into parts")
     if not is_number(row["fps"]) or row["fps"] < 0:
         _fail(name, f"fps {row['fps']!r}", "frames a second, 0.0 if unknown", "mend the column")
     if not is_list(row["tracks"]) or not is_list(row["relations"]):

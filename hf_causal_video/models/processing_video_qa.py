@@ -2,7 +2,7 @@
 evidence."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -11,9 +11,21 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from hf_causal_video.causal.spans import Span, best_first, fit_gaussian, grow_window, kept_frames_to_spans
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.outputs import Evidence, EvidenceFrame, EvidenceObject, VideoQAOutput
+from hf_causal_video.models.question_inputs import (
+    as_list,
+    check_evidence,
+    read_choices,
+    read_durations,
+    read_labels,
+    read_objects,
+    read_texts,
+    read_times,
+    stack,
+)
 
 OPEN_ENDED_SHOWN = 5  # answers of a vocabulary that an Evidence lists
 SpanRule = Literal["kept", "window", "gaussian"]
+ChoiceTemplate = Literal["pair", "choice", "official"]
 
 
 class VideoQAInputs(BatchFeature):
@@ -45,9 +57,21 @@ class VideoQAProcessor(ProcessorMixin):
         self,
         tokenizer: PreTrainedTokenizerBase,
         answer_vocabulary: list[str] | None = None,
-        choice_template: Literal["pair", "choice", "official"] = "pair",
+        choice_template: ChoiceTemplate = "pair",
         max_length: int = 512,
     ):
+        if choice_template not in get_args(ChoiceTemplate) or not isinstance(max_length, int) or max_length < 1:
+            raise CausalVideoError(
+                "a processor", found=f"{choice_template=}, {max_length=}",
+                expected=f"{', '.join(get_args(ChoiceTemplate))}; 1 token or more", fix="mend these settings",
+            )  # fmt: skip
+        if answer_vocabulary is not None:
+            words = read_texts("answer_vocabulary", answer_vocabulary, "pass the list of answers")
+            if isinstance(answer_vocabulary, str) or len(set(words)) < len(words):
+                raise CausalVideoError(
+                    "answer_vocabulary", found="one text, or an answer twice", expected="a list of different answers",
+                    fix="pass the list that the model was trained with",
+                )  # fmt: skip
         self.answer_vocabulary = answer_vocabulary
         self.choice_template = choice_template
         self.max_length = max_length
@@ -83,18 +107,15 @@ class VideoQAProcessor(ProcessorMixin):
             return_tensors: "pt".
 
         Raises:
-            CausalVideoError: an empty question or choice list, NaN, a count that differs from the questions', a string
-                beyond `max_length`, or a video without an extractor.
+            CausalVideoError: an empty question or choice list, NaN, a count that differs from the questions', objects
+                or times of other frames, labels that are no whole numbers, a string beyond `max_length`, or a video
+                without an extractor.
         """
         if return_tensors != "pt":
             raise CausalVideoError(
                 "return_tensors", found=return_tensors, expected="'pt'", fix="convert the tensors afterwards"
             )
-        questions = [question] if isinstance(question, str) else list(question)
-        if not questions or any(not text.strip() for text in questions):
-            raise CausalVideoError(
-                "question", found=questions[:3], expected="text in every question", fix="drop empty rows"
-            )
+        questions = read_texts("question", question, "drop empty rows")
         if video is not None:
             clip = _extract(video, feature_extractor, frame_features)
             frame_features, object_features, object_boxes = (
@@ -114,17 +135,16 @@ class VideoQAProcessor(ProcessorMixin):
                 expected="frame_features, or a video with a feature_extractor",
                 fix="extract features first: hf-causal-video extract",
             )
-        data["frame_features"], data["frame_mask"] = _stack("frame_features", frame_features, 2, count)
-        if object_features is not None:
-            data["object_features"], _ = _stack("object_features", object_features, 3, count)
-            if object_boxes is not None:
-                data["object_boxes"], _ = _stack("object_boxes", object_boxes, 3, count)
-            if object_mask is not None:
-                data["object_mask"] = _stack("object_mask", object_mask, 2, count)[0].bool()
+        data["frame_features"], data["frame_mask"] = stack("frame_features", frame_features, 2, count)
+        data |= read_objects(
+            {"object_features": object_features, "object_boxes": object_boxes, "object_mask": object_mask},
+            data["frame_mask"],
+        )
         if labels is not None:
-            data["labels"] = torch.as_tensor(labels, dtype=torch.long).reshape(-1)
+            data["labels"] = read_labels(labels, count)
         inputs = VideoQAInputs(data)
-        inputs.timestamps_s = None if timestamps is None else _as_list("timestamps", timestamps, 1, count)
+        if timestamps is not None:
+            inputs.timestamps_s = read_times(timestamps, data["frame_mask"].sum(1).tolist())
         return inputs
 
     def post_process_evidence(
@@ -149,26 +169,19 @@ class VideoQAProcessor(ProcessorMixin):
         Returns:
             One `Evidence` a question, spans best first.
         """
-        if output.logits is None or output.frame_scores is None or output.kept_frames is None:
+        check_evidence(output)
+        assert output.logits is not None and output.frame_scores is not None and output.kept_frames is not None
+        if span_rule not in get_args(SpanRule):
             raise CausalVideoError(
-                "evidence",
-                found="an output without frame_scores and kept_frames",
-                expected="the output of a model that chooses frames",
-                fix="pass the model's own output",
+                "span_rule", found=span_rule, expected=", ".join(get_args(SpanRule)), fix="name one of them"
             )
         count = len(output.logits)
         probabilities = output.logits.float().softmax(-1).cpu()  # (B, A)
-        if not probabilities.isfinite().all():
-            raise CausalVideoError(
-                "answer",
-                found=f"NaN among the logits of {int((~probabilities.isfinite()).any(1).sum())} of {count} questions",
-                expected="finite logits",
-                fix="check the features for NaN; in half precision, try bfloat16",
-            )
         scores, kept = output.frame_scores.float().cpu(), output.kept_frames.cpu()  # (B, T), (B, K)
-        times = None if timestamps is None else _as_list("timestamps", timestamps, 1, count)
-        spans = [[] for _ in range(count)] if times is None else _spans(scores, kept, times, duration_s, span_rule)
-        named = self._choice_lists(choices, count)
+        times = None if timestamps is None else as_list("timestamps", timestamps, 1, count)
+        ends = read_durations(duration_s, count)
+        spans = [[] for _ in range(count)] if times is None else _spans(scores, kept, times, ends, span_rule)
+        named = None if choices is None else read_choices(choices, count)
         results = []
         for row in range(count):
             words = self._words(probabilities[row], None if named is None else named[row])
@@ -205,8 +218,7 @@ class VideoQAProcessor(ProcessorMixin):
         return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 
     def _tokenize_choices(self, questions: list[str], choices: Sequence) -> dict[str, Tensor]:
-        lists = self._choice_lists(choices, len(questions))
-        assert lists is not None
+        lists = read_choices(choices, len(questions))
         widest = max(map(len, lists))
         first, second, present = [], [], []
         for text, given in zip(questions, lists, strict=True):
@@ -227,24 +239,21 @@ class VideoQAProcessor(ProcessorMixin):
             "choice_attention_mask": mask.unflatten(0, shape),
         }
 
-    def _choice_lists(self, choices: Sequence | None, count: int) -> list[list[str]] | None:
-        if choices is None:
-            return None
-        lists = [list(choices)] if choices and isinstance(choices[0], str) else [list(given) for given in choices]
-        if len(lists) != count or any(not given or not all(text.strip() for text in given) for given in lists):
-            raise CausalVideoError(
-                "choices",
-                found=f"{len(lists)} lists, {[len(given) for given in lists][:5]} choices long",
-                expected=f"{count} lists of at least one non-empty choice",
-                fix="give each question its choices",
-            )
-        return lists
-
     def _words(self, probabilities: Tensor, choices: list[str] | None) -> list[str]:
-        if choices is not None:
+        if choices is not None:  # an absent choice has the lowest logit there is
+            if len(choices) > len(probabilities) or probabilities[len(choices) :].any():
+                raise CausalVideoError(
+                    "choices", found=f"{len(choices)} for {len(probabilities)} scores", expected="those of the batch",
+                    fix="pass the choices that were given to the processor",
+                )  # fmt: skip
             return choices
         if self.answer_vocabulary is None:
             return [f"choice {i}" for i in range(len(probabilities))]
+        if not 0 <= len(probabilities) - len(self.answer_vocabulary) <= 1:
+            raise CausalVideoError(
+                "answer_vocabulary", found=f"{len(self.answer_vocabulary)} answers for {len(probabilities)} scores",
+                expected="as many, or one less", fix="pass choices, or load the processor of this model",
+            )  # fmt: skip
         # A released head has one class more than its vocabulary: every answer that is not in it.
         return [*self.answer_vocabulary, *["<other>"] * (len(probabilities) - len(self.answer_vocabulary))]
 
@@ -260,44 +269,8 @@ def _extract(video: Any, extractor: Callable[[Any], tuple[Any, Any]] | None, fea
     return extractor(video)[0]
 
 
-def _as_list(name: str, value: Tensor | Sequence[Tensor], dims: int, count: int) -> list[Tensor]:
-    """One tensor of `dims` axes for each of `count` questions; a single one serves all."""
-    if isinstance(value, Tensor):
-        items = [value] * count if value.dim() == dims else list(value)
-    else:
-        items = [torch.as_tensor(item) for item in value]
-        if dims == 1 and items and all(item.dim() == 0 for item in items):  # a plain list of numbers
-            items = [torch.stack(items)] * count
-    shapes = [tuple(item.shape) for item in items]
-    if (
-        len(items) != count
-        or any(item.dim() != dims or 0 in item.shape for item in items)
-        or len({s[1:] for s in shapes}) != 1
-    ):
-        raise CausalVideoError(
-            name,
-            found=f"shapes {shapes[:4]}",
-            expected=f"{count} tensors of {dims} axes, none empty, that differ in the first axis at most",
-            fix="give each question the features of its video",
-        )
-    return items
-
-
-def _stack(name: str, value: Tensor | Sequence[Tensor], dims: int, count: int) -> tuple[Tensor, Tensor]:
-    """Pad the first axis to the longest: (B, T, ...) and the mask (B, T) of what is real."""
-    items = _as_list(name, value, dims, count)
-    if bad := [i for i, item in enumerate(items) if item.dtype.is_floating_point and not item.isfinite().all()]:
-        raise CausalVideoError(
-            name, found=f"NaN or infinity in rows {bad}", expected="finite numbers", fix="extract them again"
-        )
-    lengths = torch.tensor([len(item) for item in items])
-    mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
-    dtype = torch.float32 if items[0].dtype.is_floating_point else items[0].dtype
-    return torch.nn.utils.rnn.pad_sequence([item.to(dtype) for item in items], batch_first=True), mask
-
-
 def _spans(
-    scores: Tensor, kept: Tensor, times: list[Tensor], duration_s: float | Sequence[float] | None, rule: SpanRule
+    scores: Tensor, kept: Tensor, times: list[Tensor], end: Tensor | None, rule: SpanRule
 ) -> list[list[Span]]:
     padded = torch.nn.utils.rnn.pad_sequence([item.double() for item in times], batch_first=True)
     if padded.shape[1] > scores.shape[1]:
@@ -307,9 +280,15 @@ def _spans(
             expected=f"at most {scores.shape[1]} frames",
             fix="pass the times of the frames that the model saw",
         )
+    if (kept >= torch.tensor([len(item) for item in times]).unsqueeze(1)).any():
+        raise CausalVideoError(
+            "timestamps",
+            found=f"{[len(item) for item in times]} times",
+            expected="one for every kept frame",
+            fix="pass the times of the frames that the model saw",
+        )
     padded = torch.nn.functional.pad(padded, (0, scores.shape[1] - padded.shape[1]))
     mask = torch.arange(padded.shape[1]) < torch.tensor([len(item) for item in times]).unsqueeze(1)
-    end = None if duration_s is None else torch.as_tensor(duration_s, dtype=torch.float64)
     if rule == "kept":
         return kept_frames_to_spans(kept, padded, scores, mask, end)
     fit = grow_window if rule == "window" else fit_gaussian

@@ -19,6 +19,7 @@ from hf_causal_video.models.relation_tracks import (
     read_features,
     read_frame_sizes,
     read_start,
+    read_videos,
 )
 
 
@@ -64,9 +65,15 @@ class VideoRelationProcessor(ProcessorMixin):
     def __init__(
         self, object_classes: list[str], predicates: list[str], segment_frames: int = 30, segment_stride: int = 15
     ):
+        for name, words in (("object_classes", object_classes), ("predicates", predicates)):
+            named = isinstance(words, list | tuple) and all(isinstance(word, str) and word for word in words)
+            if not named or not words or len(set(words)) < len(words):
+                raise CausalVideoError(name, found=repr(words)[:80], expected="a list of different names",
+                                       fix="pass the vocabulary of the training split")  # fmt: skip
         self.object_classes, self.predicates = list(object_classes), list(predicates)
         self.segment_frames, self.segment_stride = segment_frames, segment_stride
-        if not 1 <= segment_stride <= segment_frames:
+        whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (segment_frames, segment_stride))
+        if not whole or not 1 <= segment_stride <= segment_frames < 2**31:
             raise CausalVideoError(
                 "segments", found=f"stride {segment_stride} of {segment_frames} frames",
                 expected="1 <= stride <= frames, so that no frame is skipped", fix="lower the stride",
@@ -97,7 +104,7 @@ class VideoRelationProcessor(ProcessorMixin):
         """
         if return_tensors != "pt":
             raise CausalVideoError("return_tensors", found=return_tensors, expected="'pt'", fix="convert afterwards")
-        videos: list[Any] = [tracks] if not tracks or isinstance(tracks[0], Mapping) else list(tracks)
+        videos = read_videos(tracks)
         sizes = read_frame_sizes(frame_size, len(videos))
         boxes = [[read_boxes(track, f"track {i} of video {v}") for i, track in enumerate(given)]
                  for v, given in enumerate(videos)]  # fmt: skip
@@ -170,8 +177,19 @@ class VideoRelationProcessor(ProcessorMixin):
             "sub_traj", "obj_traj"}`, boxes in the units given.
 
         Raises:
-            CausalVideoError: an output that does not belong to these inputs or vocabularies.
+            CausalVideoError: an output that does not belong to these inputs or vocabularies, NaN in it, or a threshold
+                or limit that is none.
         """
+        limits = (max_per_segment, max_per_video, max_gap)
+        thresholds = (object_threshold, predicate_threshold, nms_threshold, association_threshold)
+        fractions = all(isinstance(t, int | float | np.number) and 0 <= t <= 1 for t in thresholds)
+        if not fractions or not all(isinstance(n, int) and n >= 0 for n in limits) or association_score not in (
+            "sum", "mean",
+        ):  # fmt: skip
+            raise CausalVideoError(
+                "options of relations", found=f"thresholds {thresholds}, limits {limits}, {association_score!r}",
+                expected="thresholds from 0 to 1, limits of 0 or more, sum or mean", fix="leave the defaults",
+            )  # fmt: skip
         logits, classes, where = self._checked(output, inputs)
         predicates = logits.sigmoid() if multi_label else logits.softmax(-1)  # (R, P)
         objects = classes.softmax(-1)[..., :-1]  # (B, N, C), background dropped
@@ -223,7 +241,12 @@ class VideoRelationProcessor(ProcessorMixin):
         if not boxes:
             return []
         first, last = min(starts), max(start + len(track) for start, track in zip(starts, boxes, strict=True))
-        segments = [Segment(video, begin, []) for begin in self.segment_begins(first, last)]
+        step, begins = self.segment_stride, {first, max(first, last - self.segment_frames)}
+        for start, track in zip(starts, boxes, strict=True):  # as `segment_begins`, but not where no track is
+            low = max(0, -(-(start - self.segment_frames + 1 - first) // step))
+            high = min(start + len(track) - 1 - first, last - self.segment_frames - first) // step
+            begins |= {first + place * step for place in range(low, high + 1)}
+        segments = [Segment(video, begin, []) for begin in sorted(begins)]
         for segment in segments:
             for index, track in enumerate(boxes):
                 begin, end = self._part(segment, track, starts[index])
@@ -248,4 +271,25 @@ class VideoRelationProcessor(ProcessorMixin):
                 "relations", found=f"(segments, classes, predicates) = {found} in the output", expected=wanted,
                 fix="pass the inputs of this very output, and the processor of this model",
             )  # fmt: skip
-        return logits.float(), objects.float(), torch.cat([video.unsqueeze(1), index], 1)
+        same = index.shape == (len(logits), 2) and video.shape == (len(logits),)
+        where = torch.cat([video.unsqueeze(1), index], 1) if same else index.new_zeros(0, 3)
+        if not same or not all(self._meet(inputs, *pair) for pair in where.unique(dim=0).tolist()):
+            raise CausalVideoError(
+                "relations", found="pairs of the output that are no two tracks of a segment that meet there",
+                expected="pairs of these inputs", fix="pass the inputs of this very output",
+            )  # fmt: skip
+        if not (logits.isfinite().all() and objects.isfinite().all()):
+            raise CausalVideoError("relations", found="NaN or infinity among the logits", expected="finite logits",
+                                   fix="check the features for NaN; in half precision, try bfloat16")  # fmt: skip
+        return logits.float(), objects.float(), where
+
+    def _meet(self, inputs: VideoRelationInputs, row: int, subject: int, other: int) -> bool:
+        """Whether a pair is two tracks of a segment that share a frame of it."""
+        if not 0 <= row < len(inputs.segments) or subject == other:
+            return False
+        segment = inputs.segments[row]
+        if not 0 <= min(subject, other) <= max(subject, other) < len(segment.tracks):
+            return False
+        boxes, starts = inputs.boxes[segment.video], inputs.starts[segment.video]
+        parts = [self._part(segment, boxes[t], starts[t]) for t in (segment.tracks[subject], segment.tracks[other])]
+        return max(part[0] for part in parts) < min(part[1] for part in parts)

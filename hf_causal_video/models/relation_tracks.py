@@ -5,6 +5,7 @@ it comes in, with the track's name.
 """
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -18,17 +19,43 @@ def read_frame_sizes(given: Any, count: int) -> list[tuple[float, float] | None]
     """Width and height in pixels of `count` videos, from one pair, one each, or None (boxes are fractions)."""
     if given is None:
         return [None] * count
-    sizes: list[Any] = [tuple(given)] * count if np.ndim(given) == 1 else [tuple(size) for size in given]
-    if len(sizes) != count or any(len(size) != 2 or not min(size) > 0 for size in sizes):
-        raise CausalVideoError("frame_size", found=sizes[:3], expected=f"(width, height), or {count} of them",
+    pairs = numbers(given)
+    if pairs.shape == (2,):
+        pairs = np.tile(pairs, (count, 1))
+    sizes: list[Any] = [tuple(size) for size in pairs.tolist()] if pairs.ndim == 2 else []
+    if pairs.shape != (count, 2) or not (np.isfinite(pairs) & (pairs > 0)).all():
+        raise CausalVideoError("frame_size", found=repr(given)[:80], expected=f"(width, height), or {count} of them",
                                fix="give the size in pixels of each video")  # fmt: skip
     return sizes
 
 
+def numbers(values: Any) -> np.ndarray:
+    """Nested lists of numbers as float64; an empty array for what is none, or ragged."""
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, OverflowError):
+        return np.empty(0)
+    return array.astype(np.float64) if array.dtype.kind in "iuf" else np.empty(0)
+
+
+def read_videos(tracks: Any) -> list[Any]:
+    """The tracks of each video, from those of one video or of several; every track has boxes."""
+    given: list[Any] = list(tracks) if isinstance(tracks, list | tuple) else [None]
+    videos: list[Any] = [given] if not given or isinstance(given[0], Mapping) else given
+    for number, video in enumerate(videos):
+        good = isinstance(video, list | tuple)
+        if not good or not all(isinstance(track, Mapping) and "boxes" in track for track in video):
+            raise CausalVideoError(
+                f"tracks of video {number}", found=repr(video)[:80], expected='a list of {"start", "boxes"}',
+                fix="pass the tracks of one video, or a list of them for each video",
+            )  # fmt: skip
+    return videos
+
+
 def read_start(track: Mapping[str, Any]) -> int:
     """First frame of a track, 0 by default."""
-    start = track.get("start", 0)
-    if int(start) != start or start < 0:
+    start: Any = track.get("start", 0)
+    if isinstance(start, bool) or not isinstance(start, Integral | float) or not 0 <= start < 2**31 or start % 1:
         raise CausalVideoError(
             "track", found=f"start {start}", expected="a frame, 0 or later", fix="count frames from 0",
         )  # fmt: skip
@@ -37,7 +64,7 @@ def read_start(track: Mapping[str, Any]) -> int:
 
 def read_boxes(track: Mapping[str, Any], name: str) -> np.ndarray:
     """Boxes of a track, (L, 4), each of them finite and in order."""
-    boxes = np.asarray(track["boxes"], dtype=np.float64)
+    boxes = numbers(track["boxes"])
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
         raise CausalVideoError(name, found=f"boxes {boxes.shape}", expected="(L, 4), L >= 1", fix="drop empty tracks")
     bad = ~np.isfinite(boxes).all(1) | (boxes[:, 2:] < boxes[:, :2]).any(1)
@@ -73,11 +100,14 @@ def read_features(videos: list, boxes: list[list[np.ndarray]]) -> list[list[Tens
     for tracks, lengths in zip(videos, boxes, strict=True):
         found.append([])
         for track, one in zip(tracks, lengths, strict=True):
-            feature = torch.as_tensor(np.asarray(track["features"]), dtype=torch.float32)
+            feature = torch.as_tensor(numbers(track["features"]), dtype=torch.float32)
             found[-1].append(feature.expand(len(one), -1) if feature.dim() == 1 else feature)
     flat = [[one for group in side for one in group] for side in (found, boxes)]
-    fits = all(len(feature) == len(box) for feature, box in zip(*flat, strict=True))
+    fits = all(
+        feature.dim() == 2 and feature.numel() and len(feature) == len(box) and feature.isfinite().all()
+        for feature, box in zip(*flat, strict=True)
+    )
     if not fits or len({feature.shape[-1] for feature in flat[0]}) != 1:
-        raise CausalVideoError("features", found="other lengths than the boxes, or several widths",
-                               expected="(C,) or (L, C) for every track", fix="extract them again")  # fmt: skip
+        raise CausalVideoError("features", found="other lengths than the boxes, several widths, or NaN",
+                               expected="(C,) or (L, C) finite numbers a track", fix="extract them again")  # fmt: skip
     return found
