@@ -60,6 +60,8 @@ def _check(args: argparse.Namespace) -> None:
     """Refuse what would fail after minutes of reading weights, and make room for the pictures."""
     import torch
 
+    if hasattr(args, "video") and not Path(args.video).is_file():
+        raise CausalVideoError("clip", found=f"no file {args.video}", expected="a video file", fix="check the path")
     read = getattr(args, "selector", None) not in ("uniform", "random")  # these two look at no checkpoint
     for name in getattr(args, "checkpoints", [args.checkpoint] if read and hasattr(args, "checkpoint") else []):
         folder = Path(name)
@@ -135,8 +137,6 @@ def _answer(args: argparse.Namespace) -> None:
     import hf_causal_video.pipelines as pipelines
     from hf_causal_video.models import METHODS
 
-    if not Path(args.video).is_file():
-        raise CausalVideoError("clip", found=f"no file {args.video}", expected="a video file", fix="check the path")
     qa = pipelines.load_pipeline(args.checkpoint, device=args.device)
     if qa.model.config.model_type not in METHODS:
         raise CausalVideoError(

@@ -184,17 +184,9 @@ class VideoQuestionAnsweringPipeline(Pipeline):
 
     def _extractor(self) -> Callable:
         if self._clip_extractor is None:
-            provenance = self.model.config.feature_provenance
-            if provenance is None:
-                raise CausalVideoError(
-                    "clip",
-                    found="a checkpoint that does not say which features it was trained on",
-                    expected="feature_provenance in its config",
-                    fix="pass features=..., or pipeline(..., clip_extractor=VideoFeatureExtractor(...))",
-                )
             from hf_causal_video.features.extractor import VideoFeatureExtractor  # needs the `video` extra
 
-            self._clip_extractor = VideoFeatureExtractor.from_provenance(provenance, device=str(self.device))
+            self._clip_extractor = VideoFeatureExtractor.of_model(self.model)
         return self._clip_extractor
 
 

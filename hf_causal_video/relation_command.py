@@ -43,8 +43,6 @@ def add_relations_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_relations(args: argparse.Namespace) -> None:
     """Detect, print and draw."""
-    if not Path(args.video).is_file():
-        raise CausalVideoError("clip", found=f"no file {args.video}", expected="a video file", fix="check the path")
     detect = load_relation_pipeline(args.checkpoint, device=args.device)
     if detect.model.config.model_type not in RELATION_METHODS:
         raise CausalVideoError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features.decode import decode_video, sample_instants
 from hf_causal_video.features.frames import LAYERS, FrameEncoder
 from hf_causal_video.features.objects import ObjectEncoder
+from hf_causal_video.features.pictures import pictures
 from hf_causal_video.features.store import Provenance, VideoFeatures
 
 
@@ -75,6 +77,25 @@ class VideoFeatureExtractor:
             )
         return cls(frames, objects, card.sampling)
 
+    @classmethod
+    def of_model(cls, model: Any) -> VideoFeatureExtractor:
+        """Build the extractor of the features that a model was trained on, on the model's device.
+
+        Args:
+            model: a model whose config has `feature_provenance`.
+
+        Raises:
+            CausalVideoError: a model that does not say which features those are, and as in `from_provenance`.
+        """
+        if model.config.feature_provenance is None:
+            raise CausalVideoError(
+                "clip",
+                found="a checkpoint that does not say which features it was trained on",
+                expected="feature_provenance in its config",
+                fix="pass features, or a VideoFeatureExtractor of your own",
+            )
+        return cls.from_provenance(model.config.feature_provenance, device=str(model.device))
+
     @property
     def provenance(self) -> Provenance:
         """Where features of this extractor come from."""
@@ -122,7 +143,7 @@ class VideoFeatureExtractor:
             decoded = decode_video(video, self.sampling if timestamps_s is None else timestamps_s)
             name, frames, times = Path(video).stem, decoded.frames, torch.from_numpy(decoded.timestamps_s)
         else:
-            name, frames = "clip", _check_frames(video)
+            name, frames = "clip", pictures(video)
             if timestamps_s is None or len(timestamps_s) != len(frames):
                 raise CausalVideoError(
                     "decoded frames without their times",
@@ -135,16 +156,3 @@ class VideoFeatureExtractor:
         # through the stored form: a single clip gets the numbers, and the checks, of a feature set
         arrays = VideoFeatures(name, times, self.frames(frames), **objects).to_arrays(self.provenance)
         return VideoFeatures(name, **{column: torch.from_numpy(array) for column, array in arrays.items()}), frames
-
-
-def _check_frames(video: Sequence | np.ndarray) -> list[np.ndarray]:
-    frames = [np.asarray(frame) for frame in video]
-    wrong = [f for f in frames if f.ndim != 3 or f.shape[2] != 3 or f.dtype != np.uint8 or f.shape != frames[0].shape]
-    if wrong or not frames:
-        raise CausalVideoError(
-            "not a list of frames",
-            found=f"{wrong[0].dtype} {wrong[0].shape}" if wrong else "no frames",
-            expected="(height, width, 3) RGB uint8, all of one size",
-            fix="convert the frames",
-        )
-    return frames

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features.card import feature_card, merge_cards
-from hf_causal_video.features.provenance import PROVENANCE_FILE
-
-if TYPE_CHECKING:
-    from hf_causal_video.features.store import FeatureStore
+from hf_causal_video.features.provenance import PROVENANCE_FILE, Provenance
 
 
-def push_features(store: FeatureStore, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
+def push_features(
+    folder: Path | None, provenance: Provenance, repo_id: str, private: bool | None = None, token: str | None = None
+) -> str:
     """Upload a feature set; see `FeatureStore.push_to_hub`. The list of clips that failed stays here."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import HFValidationError, HTTPError
 
-    if store.folder is None:
+    if folder is None:
         raise CausalVideoError(
             "features in memory cannot be pushed",
             found="no folder",
@@ -34,11 +32,11 @@ def push_features(store: FeatureStore, repo_id: str, private: bool | None = None
             fix="log in with `hf auth login`, or set HF_TOKEN",
         )
     try:
-        return _push(store, store.folder, repo_id, private, token)
+        return _push(folder, provenance, repo_id, private, token)
     except CausalVideoError:
         raise
     except (HFValidationError, HTTPError, OSError) as error:
-        found = " ".join(str(error).split())[:400].replace(token, "hf_***") or type(error).__name__
+        found = " ".join(str(error).replace(token, "hf_***").split())[:400] or type(error).__name__
         # not `from error`: a traceback would print the request, and with it whatever stands in its headers
         raise CausalVideoError(
             f"pushing features to {repo_id}",
@@ -48,7 +46,7 @@ def push_features(store: FeatureStore, repo_id: str, private: bool | None = None
         ) from None
 
 
-def _push(store: FeatureStore, folder: Path, repo_id: str, private: bool | None, token: str) -> str:
+def _push(folder: Path, provenance: Provenance, repo_id: str, private: bool | None, token: str) -> str:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi(token=token)
@@ -63,7 +61,7 @@ def _push(store: FeatureStore, folder: Path, repo_id: str, private: bool | None,
         )
     names = {sibling.rfilename for sibling in there.siblings or []}
     readme = folder / "README.md"
-    card = readme.read_text(encoding="utf-8") if readme.is_file() else feature_card(folder, store.provenance)
+    card = readme.read_text(encoding="utf-8") if readme.is_file() else feature_card(folder, provenance)
     if "README.md" in names:
         readme = Path(api.hf_hub_download(repo_id, "README.md", repo_type="dataset", revision=there.sha))
     card = merge_cards(card, readme.read_text(encoding="utf-8") if "README.md" in names else "")

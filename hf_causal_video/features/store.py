@@ -153,7 +153,7 @@ class FeatureStore:
         """
         from hf_causal_video.features.publish import push_features
 
-        return push_features(self, repo_id, private, token)
+        return push_features(self.folder, self.provenance, repo_id, private, token)
 
     def _find(self, video_id: str) -> tuple[Shard, int]:
         if video_id not in self._where:

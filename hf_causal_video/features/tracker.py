@@ -17,6 +17,7 @@ import numpy as np
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features.decode import decode_video, sample_instants
 from hf_causal_video.features.objects import ObjectEncoder
+from hf_causal_video.features.pictures import pictures
 from hf_causal_video.features.tracks import Tracklet, link_detections
 
 CHUNK = 64  # frames that are in memory at a time
@@ -134,7 +135,7 @@ class ClipTracker:
             times = sample_instants(self.sampling, decode_video(video, "uniform-1").duration_s)
             chunks = (decode_video(video, times[i : i + CHUNK].tolist()).frames for i in range(0, len(times), CHUNK))
         else:
-            frames, times = [np.asarray(frame) for frame in video], np.asarray(timestamps_s, dtype=np.float64)
+            frames, times = pictures(video), np.asarray(timestamps_s, dtype=np.float64)
             if times.shape != (len(frames),) or not len(frames) or (np.diff(times) <= 0).any():
                 raise CausalVideoError(
                     "decoded frames",

@@ -207,7 +207,7 @@ def test_one_clip_through_the_provenance_equals_its_row(clips, networks, tmp_pat
     assert torch.equal(moved(clips / "clip1.mp4")[0].frame_features, row.frame_features)
     with pytest.raises(CausalVideoError, match="without their times"):
         extractor(frames)
-    with pytest.raises(CausalVideoError, match="not a list of frames: found float64"):
+    with pytest.raises(CausalVideoError, match="frames of a clip: found float64"):
         extractor([np.zeros((4, 4, 3))], timestamps_s=[0.0])
 
 

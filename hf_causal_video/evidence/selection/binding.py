@@ -21,8 +21,9 @@ from torch import Tensor
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.evidence.selection.budget import TokenBudget
 from hf_causal_video.evidence.selection.choice import Selection
-from hf_causal_video.evidence.selection.clip import Clip, candidate_positions, check_times, pictures
+from hf_causal_video.evidence.selection.clip import Clip, candidate_positions, check_times
 from hf_causal_video.evidence.selection.selectors import FrameSelector
+from hf_causal_video.features.pictures import pictures
 
 CLOCK = 1000.0  # ticks a second of metadata whose frames fit no clock of their own
 TRIED = "Qwen2.5-VL, Qwen3-VL, LLaVA-OneVision, SmolVLM, InternVL"

@@ -124,17 +124,9 @@ class CausalSelector(FrameSelector):
 
     def _extract(self, clip: Clip) -> VideoFeatures:
         if self._extractor is None:
-            provenance = self.model.config.feature_provenance
-            if provenance is None:
-                raise CausalVideoError(
-                    "clip",
-                    found="a checkpoint that does not say which features it was trained on",
-                    expected="feature_provenance in its config",
-                    fix="pass features, or CausalSelector(..., extractor=VideoFeatureExtractor(...))",
-                )
             from hf_causal_video.features.extractor import VideoFeatureExtractor  # needs the `video` extra
 
-            self._extractor = VideoFeatureExtractor.from_provenance(provenance, device=str(self.model.device))
+            self._extractor = VideoFeatureExtractor.of_model(self.model)
         return self._extractor(clip.frames, timestamps_s=clip.times_s.tolist())[0]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features.decode import EDGE_S, decode_video, sample_instants
+from hf_causal_video.features.pictures import pictures
 from hf_causal_video.features.store import VideoFeatures
 
 
@@ -123,22 +124,6 @@ def candidate_positions(times_s: np.ndarray, sampling: str) -> np.ndarray:
         return np.arange(len(times_s))
     shown = np.searchsorted(times_s, instants + EDGE_S, side="right") - 1
     return np.unique(shown.clip(0, len(times_s) - 1))
-
-
-def pictures(video: Any) -> list[np.ndarray]:
-    """Frames as (height, width, 3) uint8 arrays; channels may come first, pictures may be PIL images."""
-    frames = [np.asarray(frame.cpu() if isinstance(frame, Tensor) else frame) for frame in video]
-    if frames and frames[0].ndim == 3 and frames[0].shape[2] != 3 and frames[0].shape[0] == 3:
-        frames = [frame.transpose(1, 2, 0) for frame in frames]
-    wrong = [f for f in frames if f.ndim != 3 or f.shape[2] != 3 or f.dtype != np.uint8 or f.shape != frames[0].shape]
-    if wrong or not frames:
-        raise CausalVideoError(
-            "clip",
-            found=f"frames of {wrong[0].dtype} {wrong[0].shape}" if wrong else "no frames",
-            expected="a path, frames (T, H, W, 3) uint8, or features (T, C)",
-            fix="decode the clip to RGB frames of one size, or pass its path",
-        )
-    return frames
 
 
 def _times(found: str, expected: str, fix: str) -> CausalVideoError:
