@@ -1,12 +1,14 @@
 """From dataset items to one batch of model inputs; the processor does the padding, this file only gathers."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
 
+from hf_causal_video.data.rows import is_list, is_number, is_text
 from hf_causal_video.errors import CausalVideoError
 
 IGNORED_LABEL = -100  # what torch's cross entropy leaves out
@@ -23,8 +25,8 @@ class VideoQACollator:
         with_video_ids: also hand over `video_ids` (B,), for models that swap frames between videos.
 
     Raises:
-        CausalVideoError: no items, or a batch that mixes open-ended with multiple-choice questions, or videos
-            with and without objects.
+        CausalVideoError: no items, an item without a key that is needed or whose answer is none of its choices, or a
+            batch that mixes open-ended with multiple-choice questions, or videos with and without objects.
 
     Example:
         >>> collator = VideoQACollator(processor=lambda **inputs: sorted(inputs))
@@ -38,10 +40,12 @@ class VideoQACollator:
     with_video_ids: bool = False
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> Any:
-        if not items:
+        if not is_list(items) or not items:
             raise CausalVideoError(
-                "an empty batch", found="0 items", expected="1 or more", fix="check the batch sampler"
+                "an empty batch", found=repr(items)[:80], expected="1 item or more", fix="check the batch sampler"
             )
+        for item in items:
+            self._check(item)
         inputs: dict[str, Any] = {
             "question": [item["question"] for item in items],
             "frame_features": [item["frame_features"] for item in items],
@@ -61,6 +65,26 @@ class VideoQACollator:
         return batch
 
 
+    def _check(self, item: Any) -> None:
+        needed = {"question", "frame_features", "choices"}
+        needed |= {"answer"} if self.with_labels else set()
+        needed |= {"video_id"} if self.with_video_ids else set()
+        if isinstance(item, Mapping) and "object_features" in item:
+            needed |= {"object_boxes", "object_mask"}
+        if not isinstance(item, Mapping) or needed - set(item) or not is_list(item["choices"]):
+            raise CausalVideoError(
+                "an item of a batch", found=sorted(map(str, item)) if isinstance(item, Mapping) else repr(item)[:80],
+                expected=f"{', '.join(sorted(needed))}; choices a list", fix="take the items of VideoQADataset",
+            )  # fmt: skip
+        answer, choices = item.get("answer"), item["choices"]
+        most = len(choices) if len(choices) else 2**31
+        if self.with_labels and not (is_number(answer) and isinstance(answer, Integral) and -1 <= answer < most):  # type: ignore[operator]
+            raise CausalVideoError(
+                f"the answer of question {item.get('question_id')!r}", found=repr(answer),
+                expected=f"-1 to {most - 1}", fix="check the rows with questions_dataset",
+            )  # fmt: skip
+
+
 def video_number(video_id: str) -> int:
     """A whole number for a video, the same in every process and run; different videos have different ones.
 
@@ -68,6 +92,8 @@ def video_number(video_id: str) -> int:
         >>> video_number("4010069381") == video_number("4010069381") != video_number("4010069382")
         True
     """
+    if not is_text(video_id):
+        raise CausalVideoError("a video id", found=repr(video_id), expected="text", fix="use str(id)")
     return int.from_bytes(hashlib.blake2b(video_id.encode(), digest_size=8).digest()) >> 1  # fits int64
 
 

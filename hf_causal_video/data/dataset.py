@@ -38,7 +38,8 @@ class VideoQADataset(torch.utils.data.Dataset):
     """
 
     def __init__(self, questions: Dataset, store: FeatureStore, num_frames: int | None = None):
-        if num_frames is not None and num_frames < 1:
+        whole = isinstance(num_frames, int) and not isinstance(num_frames, bool)
+        if num_frames is not None and (not whole or num_frames < 1):
             raise CausalVideoError(
                 "no frames asked for", found=num_frames, expected="1 or more, or None", fix="raise num_frames"
             )

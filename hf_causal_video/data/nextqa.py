@@ -11,6 +11,7 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
+from hf_causal_video.data.rows import is_text
 from hf_causal_video.data.tables import (
     CHOICE_COLUMNS,
     check_counts,
@@ -177,14 +178,17 @@ def video_folds(video_ids: Iterable[str], k: int = 5) -> list[int]:
         k: how many folds.
 
     Raises:
-        CausalVideoError: fewer than 2 folds.
+        CausalVideoError: fewer than 2 folds, or an id that is no text.
 
     Example:
         >>> video_folds(["4010069381", "4882821564", "4010069381"])
         [2, 4, 2]
     """
-    if k < 2:
+    if not isinstance(k, int) or k < 2:
         raise CausalVideoError("too few folds", found=k, expected="2 or more", fix="leave k at its default 5")
+    video_ids = list(video_ids)
+    if not all(map(is_text, video_ids)):
+        raise CausalVideoError("video ids", found=repr(video_ids)[:80], expected="texts", fix="use str(id)")
     return [int(hashlib.sha256(video_id.encode("utf-8")).hexdigest(), 16) % k for video_id in video_ids]
 
 

@@ -5,7 +5,6 @@ it comes in, with the track's name.
 """
 
 from collections.abc import Mapping
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -55,7 +54,7 @@ def read_videos(tracks: Any) -> list[Any]:
 def read_start(track: Mapping[str, Any]) -> int:
     """First frame of a track, 0 by default."""
     start: Any = track.get("start", 0)
-    if isinstance(start, bool) or not isinstance(start, Integral | float) or not 0 <= start < 2**31 or start % 1:
+    if isinstance(start, bool) or not isinstance(start, int | float | np.integer) or not 0 <= start < 2**31 or start % 1:
         raise CausalVideoError(
             "track", found=f"start {start}", expected="a frame, 0 or later", fix="count frames from 0",
         )  # fmt: skip
