@@ -125,7 +125,7 @@ def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
     if not torch.compiler.is_compiling():
         inside = (labels >= 0) & (labels < logits.shape[-1])
         chosen = logits.detach().gather(1, labels.where(inside, 0).unsqueeze(1)).squeeze(1)
-        there = inside & (chosen > torch.finfo(logits.dtype).min)  # an absent choice has the lowest logit there is
+        there = inside & (chosen != torch.finfo(logits.dtype).min)  # an absent choice has the lowest logit there is
         if (known & ~there).any():
             raise CausalVideoError(
                 "labels",

@@ -1,13 +1,13 @@
 """What IGV and EIGV need of a trainer: how far it is, which clips are of one video, and frames to swap with.
 
-Why: both draw replacement frames from other videos. By default these are the other clips of the batch, which needs two
-videos. With `bank="dataset"` the pool is every training video; the bank is filled from the training split, so a resumed
-run has the same one, and it never is part of a checkpoint.
+Why: both draw replacement frames from other videos. By default these are the other clips of the batch, which needs
+two videos. With `bank="dataset"` the pool is every training video; the bank is filled from the training split, so a
+resumed run has the same one, and it never is part of a checkpoint.
 
-Of several processes each looks at the samples of its own batch alone, wherever one sample meets others: the frames that
-a swap draws from, the partners and negatives of EIGV, the clips that a question is matched with. Two processes of four
-samples each therefore swap and contrast less widely than one of eight. Only a bank of the dataset is the same for all.
-Everything else is as one process would have it: gradients, and the size of the causal scene, which is that of all
+Of several processes each looks at the samples of its own batch alone, wherever one sample meets others: the frames
+that a swap draws from, the partners and negatives of EIGV, the clips that a question is matched with. Two processes of
+four samples each therefore swap and contrast less widely than one of eight. Only a bank of the dataset is the same for
+all. Everything else is as one process would have it: gradients, and the size of the causal scene, which is that of all
 samples together. (Batch norms have statistics of their own; the end of an epoch is filled up with its first samples.)
 """
 

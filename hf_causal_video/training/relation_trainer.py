@@ -15,7 +15,7 @@ from transformers import EvalPrediction, TrainerCallback
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.evaluation.relation_pairs import pair_metrics
 from hf_causal_video.training.callbacks import bare_model
-from hf_causal_video.training.trainer import CausalVideoTrainer
+from hf_causal_video.training.trainer import CausalVideoTrainer, NamedBatches, named
 
 PADDING = -100
 
@@ -106,13 +106,17 @@ class PrototypeStart(TrainerCallback):
         model.warming_up = state.global_step < steps
         if steps and state.global_step == steps:
             share = Subset(self.dataset, range(args.process_index, len(self.dataset), args.world_size))
-            start_prototypes(model, DataLoader(share, args.per_device_eval_batch_size, collate_fn=self.collator,
-                                               generator=torch.Generator()))  # fmt: skip
+            start_prototypes(model, DataLoader(share, args.per_device_eval_batch_size, generator=torch.Generator(),
+                                               collate_fn=NamedBatches(self.collator)))  # fmt: skip
 
 
 @torch.no_grad()
 def start_prototypes(model: Any, batches: DataLoader) -> None:
-    """Set the prototypes to the class means of the references of all batches, of every process."""
+    """Set the prototypes to the class means of the references of all batches, of every process.
+
+    Raises:
+        CausalVideoError: what the model refuses, with the questions of the batch.
+    """
     was_training, wanted = model.training, ("track_boxes", "track_mask", "track_start", "track_features", "pair_index",
                                             "pair_video")  # fmt: skip
     size = (model.config.num_predicates, model.config.hidden_size)
@@ -122,7 +126,10 @@ def start_prototypes(model: Any, batches: DataLoader) -> None:
         inputs = {name: batch[name].to(model.device) for name in wanted if name in batch}
         labels = batch["predicate_labels"].to(model.device)
         hot = labels.float() if labels.dim() == 2 else nn.functional.one_hot(labels, size[0]).float()
-        sums += hot.T @ model(**inputs).references.float()
+        try:
+            sums += hot.T @ model(**inputs).references.float()
+        except CausalVideoError as error:
+            raise named(error, batch["question_ids"]) from error
         counts += hot.sum(0)
     if torch.distributed.is_initialized():
         torch.distributed.all_reduce(sums)

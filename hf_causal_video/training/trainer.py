@@ -31,10 +31,11 @@ class NamedBatches:
         try:
             return {**self.collator(items), "question_ids": ids}
         except CausalVideoError as error:
-            raise _named(error, ids) from error
+            raise named(error, ids) from error
 
 
-def _named(error: CausalVideoError, ids: Sequence[str]) -> CausalVideoError:
+def named(error: CausalVideoError, ids: Sequence[str]) -> CausalVideoError:
+    """The error, with the questions of the batch that it is about."""
     what = f"{error.what}, in the batch of questions {list(ids)}"
     return CausalVideoError(what, found=error.found, expected=error.expected, fix=error.fix)
 
@@ -150,7 +151,7 @@ class CausalVideoTrainer(Trainer):
         try:
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         except CausalVideoError as error:
-            raise _named(error, ids) from error
+            raise named(error, ids) from error
         if not torch.isfinite(loss).all():
             terms = {name: term.detach().mean().item() for name, term in (outputs.get("losses") or {}).items()}
             raise CausalVideoError(

@@ -240,7 +240,7 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
             scores = rank(self.config, x, attention, mask, tokens, scorer, measured)
             # Clips differ in length, and each needs K frames; a frame with few objects leaves slots empty instead.
             known = what == "frames" and not torch.compiler.is_compiling()
-            available = int((scores > -torch.inf).flatten(1).sum(1).min()) if known else scores[0].numel()
+            available = int((scores != -torch.inf).flatten(1).sum(1).min()) if known else scores[0].numel()
             return select(self.config, scores, size, available, soft, self.topk_sigma, noise, what)
 
         chosen: list[Selection] = []
