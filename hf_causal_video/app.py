@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 FORGET_S = 3600  # uploads older than this are deleted
+MOST_QUESTION, MOST_CHOICES = 500, 4000  # characters; the page counts them too, but whoever calls the API need not
 EXAMPLES = """examples:
   hf-causal-video app outputs/transtr
   hf-causal-video app outputs/transtr outputs/ivrd --port 7861           # questions and relations
@@ -101,7 +102,7 @@ def build_app(qa: Any = None, detect: Any = None) -> Any:
             try:
                 return run(*given)
             except CausalVideoError as error:
-                raise gr.Error(str(error), print_exception=False) from error
+                raise gr.Error(escape(str(error)), print_exception=False) from error  # Gradio shows it as HTML
 
         return wrapped
 
@@ -111,9 +112,9 @@ def build_app(qa: Any = None, detect: Any = None) -> Any:
             with gr.Tab("Ask"), gr.Row():
                 with gr.Column(scale=1):
                     clip = gr.Video(label="Clip", sources=["upload"])
-                    question = gr.Textbox(label="Question", placeholder="why did the boy run", max_length=500)
+                    question = gr.Textbox(label="Question", placeholder="why did the boy run", max_length=MOST_QUESTION)
                     choices = gr.Textbox(
-                        label="Choices, one a line (none for an open question)", lines=5, max_length=4000
+                        label="Choices, one a line (none for an open question)", lines=5, max_length=MOST_CHOICES
                     )
                     ask = gr.Button("Ask", variant="primary")
                     scores = gr.Label(label="Answer")
@@ -159,11 +160,16 @@ def answer_clip(
         Score of each choice, the seconds of the evidence in words, the strip, and the evidence page in a frame.
 
     Raises:
-        CausalVideoError: no clip or no question, and what the pipeline refuses.
+        CausalVideoError: no clip, a longer text than the page takes, and what the pipeline refuses.
     """
     from hf_causal_video.evidence import EvidenceCase, draw_strip, report_html
 
     path = _uploaded(clip)
+    for what, text, most in (("question", question, MOST_QUESTION), ("choices", choices, MOST_CHOICES)):
+        if len(text) > most:
+            raise CausalVideoError(
+                f"the {what}", found=f"{len(text)} characters", expected=f"at most {most}", fix="shorten it"
+            )
     offered = [line.strip() for line in choices.splitlines() if line.strip()]
     result = qa(str(path), question=question.strip(), choices=offered or None, return_frames=True, prove=True)
     evidence, times = result["evidence"], result["times_s"].tolist()

@@ -73,6 +73,7 @@ class LoopbackHub:
     def __init__(self, token: str = "hf_secretOfTheLoopbackHub"):
         self.token, self.read_token, self.lock = token, f"{token}ForReadersAlone", threading.Lock()
         self.broken: set[str] = set()
+        self.complaint = (500, "Internal Error")  # of a broken route
         self.repositories: dict[tuple[str, str], Repository] = {}  # by kind and name
         self.uploads: dict[str, bytes] = {}  # by SHA-256; empty until they come
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
@@ -169,7 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
         if found is None:
             raise _Refused(404, "", "not on the loopback Hub")
         if name in self.hub.broken:
-            raise _Refused(500, "", "Internal Error")
+            status, message = self.hub.complaint
+            raise _Refused(status, "", message)
         self.parts = found.groupdict()
         if "name" in self.parts:
             repository = self.hub.repositories.get((self.parts["kind"] or "model", self.parts["name"]))

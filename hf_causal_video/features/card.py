@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
+from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features.provenance import Provenance
 
 
@@ -72,6 +73,9 @@ def merge_cards(ours: str, there: str) -> str:
         ours: card of the feature set; other tables that it lists are left out.
         there: README of the repository it goes to, "" if it has none.
 
+    Raises:
+        CausalVideoError: metadata that are no plain YAML.
+
     Example:
         >>> there = "---\\nlicense: mit\\nconfigs:\\n- config_name: questions\\n---\\n"
         >>> print(merge_cards("---\\nconfigs:\\n- config_name: features\\n---\\n# Video features\\n", there))
@@ -102,10 +106,21 @@ def merge_cards(ours: str, there: str) -> str:
 
 def _tables(metadata: dict[str, Any], name: str, ours: bool) -> list[dict[str, Any]]:
     entries = metadata.get(name) or []
-    entries = [entries] if isinstance(entries, dict) else entries
-    return [entry for entry in entries if (entry.get("config_name") == "features") == ours]
+    entries = entries if isinstance(entries, list) else [entries]
+    return [entry for entry in entries if isinstance(entry, dict) and (entry.get("config_name") == "features") == ours]
 
 
 def _split_card(card: str) -> tuple[dict[str, Any], str]:
     found = re.match(r"\s*---\n(.*?)^---\s*?$\n*(.*)", card, re.DOTALL | re.MULTILINE)
-    return (yaml.safe_load(found[1]) or {}, found[2]) if found else ({}, card)
+    if not found:
+        return {}, card
+    try:
+        metadata = yaml.safe_load(found[1]) or {}
+    except yaml.YAMLError as error:
+        metadata = str(error)
+    if not isinstance(metadata, dict):
+        raise CausalVideoError(
+            "the head of a card", found=" ".join(str(metadata).split())[:200], expected="plain YAML, names and values",
+            fix="mend the README.md of the repository",
+        )  # fmt: skip
+    return metadata, found[2]

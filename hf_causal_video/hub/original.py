@@ -113,7 +113,8 @@ def convert_file(
             "answers belong to a processor", found="no tokenizer", expected="a tokenizer", fix="add --tokenizer"
         )
     model = convert_official_checkpoint(read_state_dict(path), method, variant, config_overrides)
-    partial = output.with_name(f".{output.name}.partial")
+    place = output.resolve()  # "." has no name
+    partial = place.with_name(f".{place.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         model.save_pretrained(partial)

@@ -223,8 +223,8 @@ def _in_words(repo_id: str, token: str | None) -> Iterator[None]:
         raise
     except (HFValidationError, HTTPError, OSError) as error:
         what, expected, fix = _explain(error)
-        text = " ".join(str(error).split())[:400] or type(error).__name__
-        text = text.replace(token, "hf_***") if token else text
+        text = str(error).replace(token, "hf_***") if token else str(error)  # before it is cut, or half of it stays
+        text = " ".join(text.split())[:400] or type(error).__name__
         # not `from error`: a traceback would print the request, and with it whatever stands in its headers
         raise CausalVideoError(f"pushing to {repo_id}: {what}", found=text, expected=expected, fix=fix) from None
 

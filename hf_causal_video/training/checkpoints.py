@@ -17,6 +17,7 @@ from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 
 from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.training.recipe import read_recipe
 
 RECIPE_FILE, METRICS_FILE, STATE_FILE = "recipe.yaml", "metrics.json", "trainer_state.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
@@ -52,7 +53,7 @@ def claim_output_dir(folder: str | Path, recipe: dict[str, Any], resume: bool) -
             fix="choose another --output_dir, or add --resume to go on with the run that is there",
         )  # fmt: skip
     if RECIPE_FILE in there:
-        _check_recipe(yaml.safe_load((folder / RECIPE_FILE).read_text(encoding="utf-8")), recipe, folder)
+        _check_recipe(read_recipe(str(folder / RECIPE_FILE)), recipe, folder)
     elif there:
         raise CausalVideoError(
             f"no run to resume in {folder}", found=", ".join(there[:6]), expected=RECIPE_FILE,
