@@ -74,9 +74,9 @@ class IGVConfig(BackboneConfig):
         warmup_share: share of the training that answers from the whole clip before grounding begins.
         ramp_share: share of the training over which the other terms then grow to their weights.
 
-    `clean` warms up, and holds the size of the causal scene: without either, IGV's objective is symmetric in its two
-    sides, and on a confounded world it has called the environment causal. The README of this method says
-    what was measured.
+    `clean` matches, warms up, and holds the size of the causal scene: without these, IGV's objective is symmetric in
+    its two sides, and on a confounded world it has called the environment causal. The README of this method says what
+    was measured.
 
     Example:
         >>> IGVConfig.preset("official-msrvttqa-hga").gumbel_tau
@@ -101,7 +101,7 @@ class IGVConfig(BackboneConfig):
     match_weight: float | int = 1.0
     size_weight: float | int = 5.0
     size_target: float | int = 0.3
-    warmup_share: float | int = 0.4
+    warmup_share: float | int = 0.1
     ramp_share: float | int = 0.1
 
     @classmethod
