@@ -4,12 +4,12 @@ from hf_causal_video.causal.contrast import arrange_negatives, deranged_rows, in
 from hf_causal_video.causal.divergence import divergence, soft_target_loss, uniformity
 from hf_causal_video.causal.grounding import (
     Grounding,
-    GroundingIndicator,
     grounding_logits,
     gumbel_noise,
     keep_causal,
     split_frames,
 )
+from hf_causal_video.causal.indicator import GroundingIndicator
 from hf_causal_video.causal.intervention import FrameBank, swap_frames
 from hf_causal_video.causal.matching import matching_loss
 from hf_causal_video.causal.mixing import draw_lambda, mix, mix_scenes, mixed_answer_loss, two_hot

@@ -57,16 +57,6 @@ def test_a_batch_of_one_video_has_nothing_to_tell_apart():
     assert matching_loss(torch.randn(3, 1, 4), torch.ones(1, 4).bool(), torch.zeros(3).long(), torch.zeros(3)) == 0
 
 
-def test_margins_are_the_log_odds_of_the_split():
-    indicator = GroundingIndicator(6, normalize_question=True)
-    question, key = torch.randn(4, 6), torch.randn(2, 5, 6)
-    margins = indicator.margins(question, key)
-    for clip in range(2):
-        energies = indicator(question, key, torch.full((4,), clip))
-        torch.testing.assert_close(margins[:, clip], energies[:, 0] - energies[:, 1])
-    torch.testing.assert_close(indicator.margins(100 * question, key), margins, atol=1e-4, rtol=1e-3)
-
-
 def test_the_frames_that_a_question_speaks_of_come_to_be_causal():
     """Half of the frames show what is asked for, the others a scenery that no question names; no answer is used."""
     torch.manual_seed(0)
