@@ -14,6 +14,7 @@ from transformers.trainer_utils import SchedulerType
 
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models import METHODS, RELATION_METHODS
+from hf_causal_video.training.overrides import check_overrides
 
 KNOWN_METHODS: dict[str, tuple[Any, Any, Any]] = METHODS | RELATION_METHODS
 
@@ -83,6 +84,8 @@ class ModelArguments:
                 f"unknown preset of {self.method}", found=self.preset, expected=", ".join(presets),
                 fix="choose one of them",
             )  # fmt: skip
+        preset = self.preset if self.model_name_or_path is None else None
+        check_overrides(KNOWN_METHODS[self.method][0], preset, self.overrides, self.text_model)
         if self.lora_rank < 0:
             raise CausalVideoError(
                 "lora_rank is negative", found=self.lora_rank, expected="0 or more", fix="use 0 to turn LoRA off"

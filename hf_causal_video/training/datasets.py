@@ -21,6 +21,7 @@ from hf_causal_video.data import (
     questions_dataset,
     read_nextqa,
 )
+from hf_causal_video.data.nextqa import NEXTQA_SOURCE
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features.store import FeatureStore
 from hf_causal_video.training.arguments import DataArguments
@@ -140,6 +141,8 @@ def _of_split(mapping: dict[str, str], split: str, what: str) -> str:
     path = str(mapping[split])
     if what == "dataset" and not Path(path).is_file():
         raise CausalVideoError(
-            f"no file for split {split!r}", found=path, expected="a NExT-QA csv", fix="check the path"
-        )
+            f"no file for split {split!r}", found=path, expected=f"a csv of NExT-QA, from {NEXTQA_SOURCE}",
+            fix="download it and say where it is: --dataset nextqa --annotations FOLDER, or --dataset "
+            f'\'{{"{split}": "FOLDER/{Path(path).name}", ...}}\'',
+        )  # fmt: skip
     return path

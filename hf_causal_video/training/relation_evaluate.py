@@ -15,6 +15,7 @@ from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.models.weights import weights_digest
 from hf_causal_video.training.arguments import DataArguments
 from hf_causal_video.training.checkpoints import write_atomically
+from hf_causal_video.training.recipe import recipe_world
 from hf_causal_video.training.relation_data import load_pairs, read_rows, segments_of
 from hf_causal_video.training.relation_predict import measure_pairs, measure_videos, predict_pairs, predict_videos
 
@@ -131,7 +132,7 @@ def add_relation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--world",
         type=json.loads,
-        help="the world's options as JSON, such as '{\"seed\": 1}' (default of question models: those of the recipe)",
+        help="the world's options as JSON, such as '{\"seed\": 1}' (default: those of the recipe)",
     )
 
 
@@ -139,9 +140,10 @@ def run_relations(args: argparse.Namespace, output: Path) -> None:
     """Body of `hf-causal-video evaluate` for a relation checkpoint."""
     if args.prior and not args.output:
         output = output.with_name(f"{output.name}-{args.prior}")
+    world = recipe_world(args.checkpoint) if args.dataset == "world" and args.world is None else args.world
     report = evaluate_relations(
         args.checkpoint, args.dataset, args.split, args.annotations, args.features, args.training_annotations, output,
-        args.world, args.prior,
+        world, args.prior,
     )  # fmt: skip
     tracks = f", tracks: {report['tracks']}" if report["tracks"] else ""
     print(f"{args.checkpoint} on {args.dataset}, {args.split}{tracks}: {report['records']} records, measured here")

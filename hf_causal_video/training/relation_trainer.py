@@ -15,7 +15,7 @@ from transformers import EvalPrediction, TrainerCallback
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.evaluation.relation_pairs import pair_metrics
 from hf_causal_video.training.callbacks import bare_model
-from hf_causal_video.training.trainer import CausalVideoTrainer, NamedBatches, named
+from hf_causal_video.training.trainer import CausalVideoTrainer, NamedBatches, check_metric, named
 
 PADDING = -100
 
@@ -30,15 +30,13 @@ class RelationTrainer(CausalVideoTrainer):
         kwargs: passed on.
 
     Raises:
-        CausalVideoError: a checkpoint chosen by accuracy where a pair may have several predicates.
+        CausalVideoError: a checkpoint chosen by what is not measured, such as accuracy of several predicates a pair.
     """
 
     def __init__(self, *, args: Any, data_collator: Callable[..., Any], train_dataset: Any, **kwargs: Any):
-        if train_dataset.multi_label and args.metric_for_best_model == "accuracy":
-            raise CausalVideoError(
-                "metric_for_best_model", found="accuracy", expected="mAP or mR@4: a pair may have several predicates",
-                fix="add --metric_for_best_model mAP",
-            )  # fmt: skip
+        if "compute_metrics" not in kwargs:  # a pair that may have several predicates has no one that is right
+            known = ("mAP", "mR@4") if train_dataset.multi_label else ("accuracy", "mean_recall", "mAP")
+            check_metric(args.metric_for_best_model, known)
         callbacks = [
             *kwargs.pop("callbacks", ()),
             OtherPairs(train_dataset),

@@ -61,6 +61,15 @@ def answer_metrics(prediction: EvalPrediction) -> dict[str, float]:
     return {"accuracy": accuracy, "loss": nn.functional.cross_entropy(logits[known], labels[known].long()).item()}
 
 
+def check_metric(name: str | None, known: Sequence[str]) -> None:
+    """Refuse a metric that no validation gives, before the first epoch and not after it."""
+    if str(name).removeprefix("eval_") not in known:
+        raise CausalVideoError(
+            "metric_for_best_model", found=name, expected=", ".join(known),
+            fix=f"add --metric_for_best_model {known[0]}",
+        )  # fmt: skip
+
+
 class CausalVideoTrainer(Trainer):
     """Train a method of this package; `accuracy` on the validation split chooses the checkpoint.
 
@@ -73,8 +82,8 @@ class CausalVideoTrainer(Trainer):
         kwargs: passed on to `Trainer`.
 
     Raises:
-        CausalVideoError: one process for several devices; in training, a loss that is not finite; on loading, weights
-            that do not fit the model.
+        CausalVideoError: one process for several devices, an unknown metric; in training, a loss that is not finite;
+            on loading, weights that do not fit the model.
     """
 
     args: CausalVideoTrainingArguments
@@ -85,6 +94,8 @@ class CausalVideoTrainer(Trainer):
                 "one process for several devices", found=f"{args.n_gpu} devices", expected="a process for each",
                 fix="start with `accelerate launch` (or hide devices): else the batch would grow by their number",
             )  # fmt: skip
+        if "compute_metrics" not in kwargs:
+            check_metric(args.metric_for_best_model, ("accuracy", "loss"))
         model, dataset = kwargs.get("model"), kwargs.get("train_dataset")
         if model is not None:
             data_collator = with_video_ids(data_collator, model)

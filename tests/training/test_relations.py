@@ -110,10 +110,11 @@ def test_evaluate_repeats_the_number_and_the_prior_is_one_switch(world_run: Path
 
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    args = parser.parse_args([str(world_run), "--dataset", "world", "--world", json.dumps(WORLD["world"])])
-    args.split = "iid"
-    run_relations(args, tmp_path)
+    args = parser.parse_args([str(world_run), "--dataset", "world"])  # of the sizes that the recipe names
+    args.split = "balanced"
+    run_relations(args, tmp_path / "again")
     assert "mean_recall" in capsys.readouterr().out
+    assert (tmp_path / "again" / "predictions.jsonl").read_text().splitlines() == lines
     for bad in ({"dataset": "nextqa"}, {"dataset": "vidvrd"}, {"dataset": "world", "prior": "mine"}):
         with pytest.raises(CausalVideoError):
             evaluate_relations(world_run, **bad)

@@ -301,12 +301,10 @@ def test_features_of_two_backbones_do_not_mix(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"method": "igv9"}, "igv9"),
-        ({"preset": "dirty"}, "dirty"),
         ({"world": {"study": "selection", "clips": 3}}, "clips"),
         ({"world": {"study": "seleciton"}}, "seleciton"),
         ({"test_splits": ["holdout"]}, "holdout"),
-        ({"config_overrides": {"num_fames_kept": 3}}, "num_fames_kept"),
+        ({"metric_for_best_model": "acuracy"}, "acuracy"),
         ({"config_overrides": {**TINY["config_overrides"], "num_answers": 7}}, "num_answers=7"),
     ],
 )
