@@ -112,7 +112,9 @@ def build_app(qa: Any = None, detect: Any = None) -> Any:
             with gr.Tab("Ask"), gr.Row():
                 with gr.Column(scale=1):
                     clip = gr.Video(label="Clip", sources=["upload"])
-                    question = gr.Textbox(label="Question", placeholder="why did the boy run", max_length=MOST_QUESTION)
+                    question = gr.Textbox(
+                        label="Question", placeholder="why did the boy run", max_length=MOST_QUESTION
+                    )
                     choices = gr.Textbox(
                         label="Choices, one a line (none for an open question)", lines=5, max_length=MOST_CHOICES
                     )

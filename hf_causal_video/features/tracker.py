@@ -144,10 +144,14 @@ class ClipTracker:
                     fix="pass timestamps_s",
                 )
             chunks = (frames[i : i + CHUNK] for i in range(0, len(frames), CHUNK))
-        parts, size = [], (0, 0)
+        parts, sizes = [], set()
         for chunk in chunks:
+            sizes |= {(frame.shape[1], frame.shape[0]) for frame in chunk}
+            if len(sizes) > 1:
+                raise CausalVideoError(
+                    "frames of several sizes", found=sorted(sizes), expected="one size", fix="encode the clip to one"
+                )
             parts.append(self.detector(chunk))
-            size = (chunk[0].shape[1], chunk[0].shape[0])
         detections = {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
         tracks = link_detections(
             detections,
@@ -157,7 +161,7 @@ class ClipTracker:
             min_frames=self.min_frames,
             min_score=self.min_score,
         )
-        return TrackedClip(tracks, times, size)
+        return TrackedClip(tracks, times, sizes.pop())
 
 
 def _rate(times: np.ndarray) -> float:

@@ -84,6 +84,7 @@ def test_the_verb_tracks_a_folder(save_network, make_clip, tmp_path, capsys) -> 
 
     (tmp_path / "videos").mkdir()
     make_clip(tmp_path / "videos" / "clip.mp4", frames=24)
+    (tmp_path / "videos" / "bad.mp4").write_bytes(b"")
     parser = argparse.ArgumentParser()
     track_set.add_arguments(parser)
     detector = save_network("detector", "rtdetr")
@@ -96,7 +97,11 @@ def test_the_verb_tracks_a_folder(save_network, make_clip, tmp_path, capsys) -> 
         "--min-score",
         "0.1",
     ]
-    track_set.run(parser.parse_args([*given, "--sampling", "fps-8", "--num-objects", "4", "--no-progress"]))
-    assert "1 videos tracked" in capsys.readouterr().out
+    given += ["--sampling", "fps-8", "--num-objects", "4", "--no-progress"]
+    assert track_set.run(parser.parse_args(given)) == 1, "a film failed"
+    said = capsys.readouterr().out
+    assert "1 videos tracked" in said and "1 failed" in said and "failed: bad: bad.mp4 is not a video" in said
+    (tmp_path / "videos" / "bad.mp4").unlink()
+    assert track_set.run(parser.parse_args(given)) == 0
     tracks = TrackSet.open(tmp_path / "set")
     assert tracks["clip"] and tracks["clip"][0]["features"].shape[1] == tracks.feature_dim
