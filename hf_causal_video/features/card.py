@@ -98,7 +98,7 @@ def merge_cards(ours: str, there: str) -> str:
         **new,
         "configs": features + others,
         "dataset_info": _tables(new, "dataset_info", ours=True) + _tables(old, "dataset_info", ours=False),
-        "tags": list(dict.fromkeys([*(new.get("tags") or []), *(old.get("tags") or [])])),
+        "tags": list(dict.fromkeys([*_words(new.get("tags")), *_words(old.get("tags"))])),
     }
     metadata = {name: value for name, value in merged.items() if value}
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n{text}"
@@ -110,13 +110,17 @@ def _tables(metadata: dict[str, Any], name: str, ours: bool) -> list[dict[str, A
     return [entry for entry in entries if isinstance(entry, dict) and (entry.get("config_name") == "features") == ours]
 
 
+def _words(value: Any) -> list[str]:
+    return [word for word in (value if isinstance(value, list) else [value]) if isinstance(word, str)]
+
+
 def _split_card(card: str) -> tuple[dict[str, Any], str]:
     found = re.match(r"\s*---\n(.*?)^---\s*?$\n*(.*)", card, re.DOTALL | re.MULTILINE)
     if not found:
         return {}, card
     try:
         metadata = yaml.safe_load(found[1]) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         metadata = str(error)
     if not isinstance(metadata, dict):
         raise CausalVideoError(

@@ -58,15 +58,17 @@ class Provenance:
     created_with: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        empty = [n for n in ("frame_model", "frame_revision", "frame_layer", "sampling") if not getattr(self, n)]
-        if not isinstance(self.frame_dim, int) or self.frame_dim < 1:
-            empty.append("frame_dim")
+        texts = ["frame_model", "frame_revision", "frame_layer", "sampling", "package_version"]
+        counts = ["frame_dim"]
         if self.has_objects:
-            empty += [n for n in OBJECT_FIELDS if not getattr(self, n)]
+            texts, counts = texts + list(OBJECT_FIELDS[:3]), counts + list(OBJECT_FIELDS[3:])
+        empty = [n for n in texts if not isinstance(getattr(self, n), str) or not getattr(self, n)]
+        empty += [n for n in counts if type(getattr(self, n)) is not int or getattr(self, n) < 1]
+        empty += [] if isinstance(self.created_with, dict) else ["created_with"]
         if empty:
             raise CausalVideoError(
                 "incomplete provenance",
-                found=f"nothing in {', '.join(empty)}",
+                found=f"nothing of use in {', '.join(empty)}",
                 expected="backbone, revision, layer, width and sampling of the features",
                 fix="fill these fields; ask whoever made the features, or extract them again",
             )
@@ -96,7 +98,7 @@ class Provenance:
         if missing or set(data) - names:
             raise CausalVideoError(
                 "provenance does not have the expected fields",
-                found=f"missing {sorted(missing)}, unknown {sorted(set(data) - names)}",
+                found=f"missing {sorted(missing)}, unknown {sorted(map(str, set(data) - names))}",
                 expected=f"the fields {sorted(names)}",
                 fix="read the feature set with the version that wrote it",
             )

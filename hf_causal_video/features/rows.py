@@ -50,11 +50,14 @@ class VideoFeatures:
 
         Raises:
             CausalVideoError: T is zero, a width differs, a value is not finite or overflows float16, times do not
-                increase, a box leaves [0, 1], or object tensors are missing.
+                increase, a box leaves [0, 1], labels are no whole numbers, or object tensors are missing.
         """
-        if not isinstance(self.video_id, str) or not self.video_id:
+        if not isinstance(self.video_id, str) or not self.video_id or self.video_id != _stored(self.video_id):
             raise self._wrong("bad video id", type(self.video_id).__name__, "a name", "use str(id)")
-        if len(self.timestamps_s) == 0:
+        for name in COLUMNS:
+            if not isinstance(getattr(self, name), Tensor | None):
+                raise self._wrong(f"{name} is no tensor", repr(getattr(self, name))[:80], "a tensor", "pass a tensor")
+        if self.timestamps_s is None or self.timestamps_s.dim() != 1 or len(self.timestamps_s) == 0:
             raise self._wrong("has no frames", "T = 0", "at least one frame", "leave the video out")
         shapes = row_shapes(provenance, len(self.timestamps_s))
         arrays = {}
@@ -72,6 +75,9 @@ class VideoFeatures:
             if tuple(tensor.shape) != shapes[name]:
                 fix = "extract with the models that the provenance names"
                 raise self._wrong(f"{name} has the wrong shape", tuple(tensor.shape), shapes[name], fix)
+            whole = not tensor.dtype.is_floating_point and tensor.dtype != torch.bool
+            if tensor.dtype.is_complex or tensor.dtype == torch.bool or dtype.startswith("int") and not whole:
+                raise self._wrong(f"{name} is of another kind", tensor.dtype, dtype, f"convert it to {dtype}")
             arrays[name] = tensor.detach().cpu().to(getattr(torch, dtype)).numpy()
             if not is_finite(arrays[name]):
                 cause = "NaN or infinity" if not torch.isfinite(tensor).all() else f"values too large for {dtype}"
@@ -96,3 +102,7 @@ class VideoFeatures:
 
     def _wrong(self, what: str, found: object, expected: object, fix: str) -> CausalVideoError:
         return CausalVideoError(f"video {self.video_id!r}: {what}", found=found, expected=expected, fix=fix)
+
+
+def _stored(name: str) -> str:
+    return name.encode(errors="replace").decode()

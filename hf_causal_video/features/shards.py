@@ -77,6 +77,8 @@ def is_finite(array: np.ndarray) -> bool:
     """Tell whether every number is finite, fast for half precision."""
     if array.dtype != np.float16:
         return bool(np.isfinite(array).all())
+    if not array.size:
+        return True
     # half-precision NaN and infinity have all exponent bits set: two integer maxima, five times faster than isfinite
     return bool(array.view(np.int16).max() < 0x7C00 and array.view(np.uint16).max() < 0xFC00)
 
@@ -275,10 +277,10 @@ class Shard:
         offset = row - int(np.searchsorted(index.group_of, group))
         try:
             table = pq.ParquetFile(self.path).read_row_group(group, columns=index.columns)
-        except (pa.ArrowException, OSError) as error:
+            rows = {name: table[name].combine_chunks()[offset : offset + 1] for name in index.columns}
+            return {name: _flatten(array, COLUMNS[name][0]) for name, array in rows.items()}
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise self._damaged(error) from error
-        rows = {name: table[name].combine_chunks()[offset : offset + 1] for name in index.columns}
-        return {name: _flatten(array, COLUMNS[name][0]) for name, array in rows.items()}
 
     def _damaged(self, why: object) -> CausalVideoError:
         return CausalVideoError(
@@ -341,4 +343,11 @@ def _flatten(array: pa.Array, dtype: str) -> np.ndarray:
         array = array.storage
     while isinstance(array, pa.ListArray | pa.FixedSizeListArray | pa.LargeListArray):
         array = array.flatten()
-    return array.to_numpy(zero_copy_only=False).astype(dtype)  # a copy that may be written to
+    values, wanted = array.to_numpy(zero_copy_only=False), np.dtype(dtype)
+    if values.dtype.kind not in ("iu" if wanted.kind == "i" else "iuf"):
+        raise ValueError(f"{array.type} where numbers of {dtype} are wanted")
+    with np.errstate(over="ignore"):  # what overflows is no finite number, and refused as such
+        found = values.astype(wanted)  # a copy that may be written to
+    if wanted.kind == "i" and not np.array_equal(found, values):
+        raise ValueError(f"{array.type} beyond {dtype}")
+    return found

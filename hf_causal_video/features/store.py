@@ -22,7 +22,7 @@ from torch import Tensor
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features.provenance import PROVENANCE_FILE, Provenance
 from hf_causal_video.features.rows import VideoFeatures
-from hf_causal_video.features.shards import Shard, is_finite, open_shards, row_shapes
+from hf_causal_video.features.shards import Shard, open_shards, row_shapes
 from hf_causal_video.features.writer import FeatureWriter
 
 __all__ = ["FeatureStore", "FeatureWriter", "Provenance", "VideoFeatures"]
@@ -92,7 +92,7 @@ class FeatureStore:
         return len(self._where)
 
     def __contains__(self, video_id: object) -> bool:
-        return video_id in self._where
+        return isinstance(video_id, str) and video_id in self._where
 
     def __iter__(self) -> Iterator[VideoFeatures]:
         return (self[video_id] for video_id in self._where)
@@ -126,6 +126,11 @@ class FeatureStore:
         """
         if expected is None:
             return
+        if not isinstance(expected, dict | Provenance):
+            raise CausalVideoError(
+                "the provenance that a model expects", found=repr(expected)[:80],
+                expected="fields of Provenance, or None", fix="mend feature_provenance in config.json",
+            )  # fmt: skip
         expected = expected.to_dict() if isinstance(expected, Provenance) else expected
         differs = self.provenance.differences(expected)
         if differs:
@@ -156,7 +161,7 @@ class FeatureStore:
         return push_features(self.folder, self.provenance, repo_id, private, token)
 
     def _find(self, video_id: str) -> tuple[Shard, int]:
-        if video_id not in self._where:
+        if video_id not in self:
             near = difflib.get_close_matches(str(video_id), list(self._where), n=3, cutoff=0.0)
             raise CausalVideoError(
                 f"no features for video {video_id!r}",
@@ -168,7 +173,7 @@ class FeatureStore:
         return self._shards[number], row
 
     def _to_tensors(self, video_id: str, arrays: dict[str, np.ndarray], shard: Shard) -> dict[str, Tensor]:
-        shapes = row_shapes(self.provenance, arrays["timestamps_s"].size)
+        shapes = row_shapes(self.provenance, arrays["timestamps_s"].size if "timestamps_s" in arrays else 0)
         if arrays.keys() != shapes.keys():
             raise CausalVideoError(
                 f"{shard.path} does not have the columns that the provenance promises",
@@ -177,15 +182,23 @@ class FeatureStore:
                 fix="keep shards and provenance.json of one extraction together",
             )
         for name, array in arrays.items():
-            fits = array.size == math.prod(shapes[name])
-            if not fits or not shard.is_checked and not is_finite(array):  # the writer lets finite numbers in only
+            if array.size != math.prod(shapes[name]):
                 raise CausalVideoError(
                     f"{name} of video {video_id!r} in {shard.path} is damaged",
-                    found="NaN or infinity" if fits else f"{array.size} values",
+                    found=f"{array.size} values",
                     expected=f"finite values of shape {shapes[name]}",
                     fix="extract this set again",
                 )
-        return {name: torch.from_numpy(array.reshape(shapes[name])) for name, array in arrays.items()}
+        tensors = {name: torch.from_numpy(array.reshape(shapes[name])) for name, array in arrays.items()}
+        if not shard.is_checked:  # nobody but the writer has looked at these numbers
+            try:
+                VideoFeatures(video_id, **tensors).to_arrays(self.provenance)
+            except CausalVideoError as error:
+                raise CausalVideoError(
+                    f"{shard.path}: {error.what}", found=error.found, expected=error.expected,
+                    fix="extract this set again",
+                ) from error  # fmt: skip
+        return tensors
 
 
 class _MemoryShard:

@@ -38,7 +38,8 @@ class FeatureWriter:
 
     def __init__(self, folder: str | Path, provenance: Provenance, split: str = "train", rows_per_shard: int = 64):
         self.folder, self.provenance, self.split, self.rows_per_shard = Path(folder), provenance, split, rows_per_shard
-        if rows_per_shard < 1 or not split.replace("_", "").isalnum():
+        whole = isinstance(rows_per_shard, int) and rows_per_shard > 0
+        if not whole or not isinstance(split, str) or not split.replace("_", "").isalnum():
             raise CausalVideoError(
                 "bad shard settings",
                 found=f"split {split!r}, rows_per_shard {rows_per_shard}",

@@ -54,7 +54,8 @@ def read_videos(tracks: Any) -> list[Any]:
 def read_start(track: Mapping[str, Any]) -> int:
     """First frame of a track, 0 by default."""
     start: Any = track.get("start", 0)
-    if isinstance(start, bool) or not isinstance(start, int | float | np.integer) or not 0 <= start < 2**31 or start % 1:
+    known = isinstance(start, int | float | np.integer) and not isinstance(start, bool)
+    if not known or not 0 <= start < 2**31 or start % 1:
         raise CausalVideoError(
             "track", found=f"start {start}", expected="a frame, 0 or later", fix="count frames from 0",
         )  # fmt: skip
