@@ -107,10 +107,10 @@ def build_app(qa: Any = None, detect: Any = None) -> Any:
         return wrapped
 
     with gr.Blocks(title="hf_causal_video", analytics_enabled=False, delete_cache=(FORGET_S, FORGET_S)) as demo:
-        gr.Markdown("# Why this answer?\nAn answer, the frames it rests on, and what it becomes without them.")
         if qa is not None:
             with gr.Tab("Ask"), gr.Row():
                 with gr.Column(scale=1):
+                    gr.Markdown("# Why this answer?\nThe frames it rests on, and what it becomes without them.")
                     clip = gr.Video(label="Clip", sources=["upload"])
                     question = gr.Textbox(
                         label="Question", placeholder="why did the boy run", max_length=MOST_QUESTION
@@ -131,12 +131,13 @@ def build_app(qa: Any = None, detect: Any = None) -> Any:
         if detect is not None:
             with gr.Tab("Relations"), gr.Row():
                 with gr.Column(scale=1):
+                    gr.Markdown("# Who does what to whom?\nThe relations of a clip, with their seconds and tracks.")
                     scene = gr.Video(label="Clip", sources=["upload"])
                     least = gr.Slider(0.0, 1.0, 0.2, step=0.05, label="Least confidence of a predicate")
                     find = gr.Button("Find relations", variant="primary")
-                    heads = ["subject", "predicate", "object", "score", "from s", "to s"]
-                    table = gr.Dataframe(headers=heads, label="Relations", interactive=False)
                 with gr.Column(scale=2):
+                    heads = ["subject", "predicate", "object", "score", "from s", "to s"]
+                    table = gr.Dataframe(headers=heads, label="Relations", interactive=False, max_height=320)
                     picture = gr.Image(
                         show_label=False, format="png", interactive=False, buttons=["download", "fullscreen"]
                     )
