@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.errors import CausalVideoError, parse_arguments, run_command
 from hf_causal_video.version import __version__
 
 ANSWER_EXAMPLES = """examples:
@@ -28,21 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb = verbs.add_parser(name, help=summary, description=summary)
         add(verb)
         verb.set_defaults(run=run)
-    args = parser.parse_args(argv)
+    args = parse_arguments(parser, argv)
     _hide_bars_of_weights()
-    try:
+
+    def checked() -> int | None:
         _check(args)
-        return args.run(args) or 0  # extraction: 1 if some videos failed
-    except CausalVideoError as error:
-        print(f"hf-causal-video {args.verb}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a checkpoint that the Hub does not give, a folder that cannot be written
-        told = CausalVideoError(
-            "a file or repository", found=" ".join(str(error).split()), expected="one that can be reached",
-            fix="check path, name, rights and network",
-        )  # fmt: skip
-        print(f"hf-causal-video {args.verb}: {told}", file=sys.stderr)
-        return 2
+        return args.run(args)  # extraction: 1 if some videos failed
+
+    return run_command(f"hf-causal-video {args.verb}", checked)
 
 
 def _hide_bars_of_weights() -> None:

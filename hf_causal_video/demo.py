@@ -34,7 +34,7 @@ from hf_causal_video.data import (
 )
 from hf_causal_video.data.render import read_truth, render_split
 from hf_causal_video.data.world import world_questions
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.errors import CausalVideoError, as_message
 from hf_causal_video.features.store import FeatureStore
 from hf_causal_video.training.checkpoints import write_atomically
 
@@ -350,8 +350,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.fresh:
             _clear(args.output)
         Demo(args.output, Sizes.quick() if args.quick else Sizes(), args.seed).run()
-    except CausalVideoError as error:
-        print(f"demo: {error}", file=sys.stderr)
+    except (CausalVideoError, OSError) as error:
+        print(f"demo: {as_message(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped. Finished stages are kept; the same command goes on from here.", file=sys.stderr)

@@ -1,4 +1,8 @@
-"""The one error of the package: it says what was found, what was expected, and how to mend it."""
+"""The one error of the package: what was found, what was expected, and how to mend it; and how commands end."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 
 
 class CausalVideoError(ValueError):
@@ -23,6 +27,39 @@ class CausalVideoError(ValueError):
     def __reduce__(self):
         """Keep the four parts when the error crosses a process boundary (data loader workers)."""
         return _rebuild, (self.what, self.found, self.expected, self.fix)
+
+
+def parse_arguments(parser: ArgumentParser, argv: Sequence[str] | None = None) -> Namespace:
+    """Parse a command line; where "--" stands twice, argparse gives a positional argument the value []."""
+    args = parser.parse_args(argv)
+    if any(isinstance(value, list) and not value for value in vars(args).values()):
+        parser.error('an argument is missing; "--" may stand once')
+    return args
+
+
+def run_command(name: str, run: Callable[[], int | None]) -> int:
+    """Run the body of a command; a bad input ends with its message and exit code 2, never with a stack of frames.
+
+    Example:
+        >>> run_command("quiet", lambda: None)
+        0
+    """
+    try:
+        return run() or 0
+    except (CausalVideoError, OSError) as error:
+        print(f"{name}: {as_message(error)}", file=sys.stderr)
+        return 2
+
+
+def as_message(error: CausalVideoError | OSError) -> CausalVideoError:
+    """An error of ours as it is; one of files (a checkpoint that the Hub does not give, a folder without rights) put
+    in the same words."""
+    if isinstance(error, CausalVideoError):
+        return error
+    return CausalVideoError(
+        "a file or repository", found=" ".join(str(error).split()), expected="one that can be reached",
+        fix="check path, name, rights and network",
+    )  # fmt: skip
 
 
 def _rebuild(what: str, found: object, expected: object, fix: str) -> CausalVideoError:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.errors import CausalVideoError, parse_arguments, run_command
 from hf_causal_video.evidence.selection import TokenBudget, ask_vlm
 from hf_causal_video.evidence.selection.command import SELECTORS, make_selector
 
@@ -44,30 +44,30 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Ask once for each selector."""
-    options = build_parser().parse_args(argv)
-    try:
-        if "causal" in options.selectors and not options.checkpoint:
-            raise CausalVideoError(
-                "a causal selector", found="no --checkpoint", expected="a trained VideoQA model",
-                fix="add --checkpoint outputs/transtr, or choose --selectors uniform similarity",
-            )  # fmt: skip
-        processor = AutoProcessor.from_pretrained(options.vlm, trust_remote_code=False)
-        model = AutoModelForImageTextToText.from_pretrained(options.vlm, dtype=options.dtype, trust_remote_code=False)
-        model = model.to(options.device).eval()
-        budget = options.frames if options.tokens is None else TokenBudget(options.tokens, processor)
-        for name in options.selectors:
-            source = options.checkpoint if name == "causal" else options.dual_encoder
-            selector = make_selector(name, source, options.candidates, options.device)
-            started = time.perf_counter()
-            said = ask_vlm(
-                model, processor, selector, options.video, options.question, budget, options.choices,
-                max_new_tokens=options.max_new_tokens,
-            )  # fmt: skip
-            report(name, said, time.perf_counter() - started, options.json)
-    except CausalVideoError as error:
-        print(f"answer_with_vlm: {error}", file=sys.stderr)
-        return 2
-    return 0
+    options = parse_arguments(build_parser(), argv)
+    return run_command("answer_with_vlm", lambda: ask(options))
+
+
+def ask(options: argparse.Namespace) -> None:
+    """Body of the command."""
+    if "causal" in options.selectors and not options.checkpoint:
+        raise CausalVideoError(
+            "a causal selector", found="no --checkpoint", expected="a trained VideoQA model",
+            fix="add --checkpoint outputs/transtr, or choose --selectors uniform similarity",
+        )  # fmt: skip
+    processor = AutoProcessor.from_pretrained(options.vlm, trust_remote_code=False)
+    model = AutoModelForImageTextToText.from_pretrained(options.vlm, dtype=options.dtype, trust_remote_code=False)
+    model = model.to(options.device).eval()
+    budget = options.frames if options.tokens is None else TokenBudget(options.tokens, processor)
+    for name in options.selectors:
+        source = options.checkpoint if name == "causal" else options.dual_encoder
+        selector = make_selector(name, source, options.candidates, options.device)
+        started = time.perf_counter()
+        said = ask_vlm(
+            model, processor, selector, options.video, options.question, budget, options.choices,
+            max_new_tokens=options.max_new_tokens,
+        )  # fmt: skip
+        report(name, said, time.perf_counter() - started, options.json)
 
 
 def report(name, said, seconds, as_json) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.errors import CausalVideoError, parse_arguments, run_command
 from hf_causal_video.evidence.selection import Clip, FrameSelector, metadata_in_ms, visual_token_ids
 from hf_causal_video.evidence.selection.asking import prompt_of
 from hf_causal_video.evidence.selection.command import SELECTORS, make_selector
@@ -136,42 +136,42 @@ def step_cost(loss_of: EnvironmentSwap, inputs: dict[str, Any], causal: torch.Te
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the adapters, or measure what a step costs."""
-    options = build_parser().parse_args(argv)
-    try:
-        torch.manual_seed(options.seed)
-        rows = read_rows(options.data)
-        processor = AutoProcessor.from_pretrained(options.vlm, trust_remote_code=False)
-        bare = AutoModelForImageTextToText.from_pretrained(options.vlm, dtype=options.dtype, trust_remote_code=False)
-        bare = bare.to(options.device)
-        model = add_language_lora(bare, options.lora_rank, 2 * options.lora_rank).train()
-        selector = make_selector(options.selector, options.checkpoint, None, options.device, options.seed)
-        make = Batches(processor, selector, options.frames, options.causal)
-        loss_of = EnvironmentSwap(model, visual_token_ids(processor), options.every, options.weight)
-        batches = endless(rows, options.batch_size, options.seed)
-        if options.measure:
-            inputs, causal = make(next(batches))
-            cost = step_cost(loss_of, _to(inputs, options.device), causal.to(options.device), options.measure)
-            print(f"plain step {cost['plain']:.3f} s, with intervention {cost['intervened']:.3f} s (CPU, medians)")
-            print(f"overhead at one step in {options.every}: {cost['overhead']:.1%}")
-            return 0
-        learning = [weight for weight in model.parameters() if weight.requires_grad]
-        optimizer = torch.optim.AdamW(learning, lr=options.learning_rate)
-        for step in range(options.steps):
-            inputs, causal = make(next(batches))
-            found = loss_of(_to(inputs, options.device), causal.to(options.device), step)
-            found.loss.backward()
-            torch.nn.utils.clip_grad_norm_(learning, 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            shown = "" if found.consistency is None else f", consistency {float(found.consistency):.4f}"
-            print(f"step {step}: answer {float(found.answer):.4f}{shown}", flush=True)
-        if options.output:
-            model.save_pretrained(options.output)
-            print(f"adapters: {options.output}")
-    except CausalVideoError as error:
-        print(f"train_vlm_regularizer: {error}", file=sys.stderr)
-        return 2
-    return 0
+    options = parse_arguments(build_parser(), argv)
+    return run_command("train_vlm_regularizer", lambda: train(options))
+
+
+def train(options: argparse.Namespace) -> None:
+    """Body of the command."""
+    torch.manual_seed(options.seed)
+    rows = read_rows(options.data)
+    processor = AutoProcessor.from_pretrained(options.vlm, trust_remote_code=False)
+    bare = AutoModelForImageTextToText.from_pretrained(options.vlm, dtype=options.dtype, trust_remote_code=False)
+    bare = bare.to(options.device)
+    model = add_language_lora(bare, options.lora_rank, 2 * options.lora_rank).train()
+    selector = make_selector(options.selector, options.checkpoint, None, options.device, options.seed)
+    make = Batches(processor, selector, options.frames, options.causal)
+    loss_of = EnvironmentSwap(model, visual_token_ids(processor), options.every, options.weight)
+    batches = endless(rows, options.batch_size, options.seed)
+    if options.measure:
+        inputs, causal = make(next(batches))
+        cost = step_cost(loss_of, _to(inputs, options.device), causal.to(options.device), options.measure)
+        print(f"plain step {cost['plain']:.3f} s, with intervention {cost['intervened']:.3f} s (CPU, medians)")
+        print(f"overhead at one step in {options.every}: {cost['overhead']:.1%}")
+        return
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=options.learning_rate)
+    for step in range(options.steps):
+        inputs, causal = make(next(batches))
+        found = loss_of(_to(inputs, options.device), causal.to(options.device), step)
+        found.loss.backward()
+        torch.nn.utils.clip_grad_norm_(learning, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        shown = "" if found.consistency is None else f", consistency {float(found.consistency):.4f}"
+        print(f"step {step}: answer {float(found.answer):.4f}{shown}", flush=True)
+    if options.output:
+        model.save_pretrained(options.output)
+        print(f"adapters: {options.output}")
 
 
 def _to(inputs: dict[str, Any], device: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import json
 import os
 import pickle
 import shutil
-import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.errors import CausalVideoError, parse_arguments, run_command
 from hf_causal_video.hub.conversion import VARIANTS, convert_official_checkpoint
 from hf_causal_video.models import METHODS
 
@@ -173,16 +172,15 @@ def command(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--config-overrides", type=json.loads, metavar="JSON", help="config fields that the tensors cannot tell"
     )
-    args = parser.parse_args(argv)
-    try:
+    args = parse_arguments(parser, argv)
+
+    def run() -> None:
         folder = convert_file(
             args.file, args.method, args.variant, args.output, args.tokenizer, args.answers, args.config_overrides
         )
-    except CausalVideoError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"written: {folder}")
-    return 0
+        print(f"written: {folder}")
+
+    return run_command("error", run)
 
 
 def _not_tensors(path: Path, found: str) -> CausalVideoError:

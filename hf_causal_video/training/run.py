@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, set_seed
 from transformers.trainer_callback import TrainerState
 from transformers.utils.logging import disable_progress_bar
 
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.errors import CausalVideoError, as_message
 from hf_causal_video.models import RELATION_METHODS
 from hf_causal_video.models.weights import weights_digest
 from hf_causal_video.training import question_task, relation_task
@@ -122,8 +122,8 @@ def command() -> None:
     disable_progress_bar()  # of reading and writing weights; training and answering keep theirs
     try:
         main()
-    except CausalVideoError as error:
-        sys.exit(f"error: {error}")
+    except (CausalVideoError, OSError) as error:
+        sys.exit(f"error: {as_message(error)}")
     finally:
         PartialState().destroy_process_group()
 
