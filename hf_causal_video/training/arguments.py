@@ -5,6 +5,7 @@ meaning.
 """
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -242,9 +243,14 @@ class CausalVideoTrainingArguments(TrainingArguments):
     def __post_init__(self):
         for name, (value, why) in FIXED.items():
             if getattr(self, name) != value:
+                found = "a token" if name == "hub_token" else getattr(self, name)
                 raise CausalVideoError(
-                    f"{name} cannot be changed", found=getattr(self, name), expected=value, fix=f"leave it: {why}"
+                    f"{name} cannot be changed", found=found, expected=value, fix=f"leave it: {why}"
                 )
+        for name in ("learning_rate", "text_encoder_learning_rate", "weight_decay", "num_train_epochs"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= float(value) < math.inf:
+                raise CausalVideoError(name, found=value, expected="a number, 0 or more", fix=f"mend --{name}")
         if self.max_steps == 0 or self.per_device_train_batch_size < 1:
             raise CausalVideoError(
                 "nothing to train",

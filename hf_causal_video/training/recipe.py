@@ -104,7 +104,16 @@ class ConfigParser(HfArgumentParser):
             )
         for name in configs.config:
             self._set_defaults(name, read_recipe(name))
-        parsed: Any = self.parse_args_into_dataclasses(flags, return_remaining_strings=True, look_for_args_file=False)
+        parsed: Any
+        try:
+            parsed = self.parse_args_into_dataclasses(flags, return_remaining_strings=True, look_for_args_file=False)
+        except (ValueError, TypeError, LookupError, OSError, ImportError, AttributeError) as error:
+            if isinstance(error, CausalVideoError):
+                raise
+            raise CausalVideoError(  # what transformers' own arguments refuse
+                "arguments of the run", found=" ".join(str(error).split())[:300], expected="arguments of --help",
+                fix="mend the flag or the key that it speaks of",
+            ) from error  # fmt: skip
         *arguments, _, unknown = parsed
         if unknown:
             raise self._unknown("unknown flags", [flag.removeprefix("--") for flag in unknown])
