@@ -33,6 +33,7 @@ FIXED = {
     "prediction_loss_only": (False, "the checkpoint is chosen by its answers"),
     "load_best_model_at_end": (True, "what is saved is what validated best"),
     "push_to_hub": (False, "publish the finished run with `hf-causal-video push`"),
+    "hub_token": (None, "a run needs none, and would keep it beside its checkpoints; log in with `hf auth login`"),
 }
 
 
@@ -137,6 +138,12 @@ class DataArguments:
     features: dict[str, str] | str | None = _told(
         None, "Feature set (folder or Hub id) of all splits, or a mapping from split to feature set."
     )
+    text_features: dict[str, str] | str | None = _told(
+        None,
+        "Token features in place of a text encoder, for igv, eigv and video_qa_backbone: a safetensors file of all "
+        "splits, or a mapping from split to file, with the tensors QUESTION_ID/question (L, D) and "
+        "QUESTION_ID/choices/0, /1, ... (L, D).",
+    )
     train_split: str = _told("train", "Split to learn from.")
     validation_split: str = _told("validation", "Split that chooses the checkpoint and stops early.")
     test_splits: list[str] = field(
@@ -161,7 +168,7 @@ class DataArguments:
     )
 
     def __post_init__(self):
-        for name in ("dataset", "features"):
+        for name in ("dataset", "features", "text_features"):
             if str(getattr(self, name)).startswith("{"):
                 setattr(self, name, _mapping(name, getattr(self, name)))
         self.world, self.relations = _mapping("world", self.world), _mapping("relations", self.relations)

@@ -16,6 +16,7 @@ from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models import METHODS, VideoQAProcessor
 from hf_causal_video.training.arguments import DataArguments, ModelArguments
 from hf_causal_video.training.datasets import asked_vocabulary
+from hf_causal_video.training.text_features import QuestionsWithTextFeatures, TextFeatures
 
 
 def build_model(
@@ -31,8 +32,15 @@ def build_model(
     Raises:
         CausalVideoError: features or answers that the config or checkpoint does not fit.
     """
+    text = _text_features(arguments, train)
     if arguments.model_name_or_path:
         model, processor = _from_checkpoint(arguments, train)
+        if (model.config.text_config is None) != (text is not None):
+            raise CausalVideoError(
+                f"the text of {arguments.model_name_or_path}",
+                found=f"text_features={data.text_features!r}", fix="add or remove text_features",
+                expected="none: it has a text encoder" if text else "token features: it has no text encoder",
+            )  # fmt: skip
     else:
         model, processor = _from_preset(arguments, data, train)
     if data.max_length is not None:
@@ -79,7 +87,11 @@ def _from_preset(
     if vocabulary is not None and not official:  # the official heads have the size of the published vocabulary
         fields.setdefault("num_answers", max(len(vocabulary), max(train.questions["answer"]) + 1))
     tokenizer: Any
-    if arguments.text_model:
+    if text := _text_features(arguments, train):
+        fields |= {"text_config": None, "text_feature_dim": text.width}
+        tokenizer = word_tokenizer(train)
+        model = model_class(config_class.preset(arguments.preset, **fields))
+    elif arguments.text_model:
         tokenizer = AutoTokenizer.from_pretrained(arguments.text_model, trust_remote_code=False)
         config = config_class.preset(arguments.preset, **fields)
         model = model_class.from_text_pretrained(arguments.text_model, config)
@@ -89,6 +101,23 @@ def _from_preset(
         model = model_class(config_class.preset(arguments.preset, **fields))
     template: Any = arguments.choice_template or ("official" if official else "pair")
     return model, processor_class(tokenizer, answer_vocabulary=vocabulary, choice_template=template)
+
+
+def _text_features(arguments: ModelArguments, train: VideoQADataset) -> TextFeatures | None:
+    """The token features that a run reads; None where a text encoder makes them."""
+    text = train.text if isinstance(train, QuestionsWithTextFeatures) else None
+    encoder = {"text_model": arguments.text_model, "lora_rank": arguments.lora_rank or None,
+               "freeze_text_encoder": arguments.freeze_text_encoder or None,
+               "text_config": arguments.overrides.get("text_config")}  # fmt: skip
+    given = {name: value for name, value in encoder.items() if value is not None}
+    takes = "text_feature_dim" in METHODS[arguments.method][0].__dataclass_fields__
+    if text is not None and (given or not takes):
+        raise CausalVideoError(
+            "text_features take the place of a text encoder", found=given or f"method {arguments.method}",
+            expected="no text encoder, and a method that needs none: igv, eigv, video_qa_backbone",
+            fix="remove text_features, or what belongs to the encoder",
+        )  # fmt: skip
+    return text
 
 
 def answer_vocabulary(data: DataArguments, train: VideoQADataset) -> list[str] | None:

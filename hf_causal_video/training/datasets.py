@@ -25,6 +25,7 @@ from hf_causal_video.data.nextqa import NEXTQA_SOURCE
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features.store import FeatureStore
 from hf_causal_video.training.arguments import DataArguments
+from hf_causal_video.training.text_features import QuestionsWithTextFeatures, TextFeatures
 
 WORLD_DEFAULTS = {"study": "selection", "train_clips": 4000, "eval_clips": 1000, "seed": 0}
 STUDIES = ("selection", "grounding", "rendered")
@@ -46,6 +47,14 @@ def load_split(arguments: DataArguments, split: str) -> VideoQADataset:
         >>> len(load_split(arguments, "iid"))
         10
     """
+    found = _split(arguments, split)
+    if (files := arguments.text_features) is None:
+        return found
+    text = TextFeatures(_of_split(files, split, "text_features") if isinstance(files, dict) else files)
+    return QuestionsWithTextFeatures(found.questions, found.store, found.num_frames, text)
+
+
+def _split(arguments: DataArguments, split: str) -> VideoQADataset:
     if arguments.dataset == "world":
         return _world_split(arguments, split)
     if arguments.annotations or arguments.dataset in BENCHMARK_NAMES:

@@ -15,10 +15,10 @@ from hf_causal_video.training.build import build_model
 from hf_causal_video.training.datasets import load_splits
 from hf_causal_video.training.measure import measure as score
 from hf_causal_video.training.predict import predict
+from hf_causal_video.training.text_features import QuestionCollator as collator
 from hf_causal_video.training.trainer import CausalVideoTrainer as Trainer
 
 __all__ = ["Trainer", "answer", "build_model", "collator", "headline", "load_splits", "measure"]
-collator = VideoQACollator
 
 
 def answer(

@@ -21,7 +21,10 @@ from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments, DataArguments, ModelArguments
 
 Arguments = tuple[ModelArguments, DataArguments, CausalVideoTrainingArguments]
-MAPPINGS = {"config_overrides", "dataset", "features", "world", "relations", *TrainingArguments._VALID_DICT_FIELDS}
+MAPPINGS = {
+    "config_overrides", "dataset", "features", "text_features", "world", "relations",
+    *TrainingArguments._VALID_DICT_FIELDS,
+}  # fmt: skip
 # Written even where they are the default, so that a later default cannot change a repeated run.
 ALWAYS_WRITTEN = (
     "learning_rate", "text_encoder_learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs",
