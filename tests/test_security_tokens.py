@@ -15,6 +15,7 @@ from hf_causal_video.cli import main
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features import FeatureStore, FeatureWriter, Provenance, VideoFeatures
 from hf_causal_video.hub import push_checkpoint
+from hf_causal_video.training.recipe import ConfigParser
 from tests.hub.test_push import trained
 from tests.loopback_hub import LoopbackHub, Repository
 
@@ -141,3 +142,11 @@ def test_reading_that_fails_tells_no_token(hub, what, monkeypatch, capfd, caplog
     out, err = capfd.readouterr()
     told = {"error": "".join(traceback.format_exception(refused.value)), "stdout": out, "stderr": err}
     check_silent(told | {"logs": caplog.text} | written(tmp_path, hub))
+
+
+def test_a_run_takes_no_token_which_it_would_keep_in_a_file(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(f"dataset: world\nhub_token: {TOKEN}\n")
+    for given in (["--dataset", "world", "--hub_token", TOKEN], ["--config", str(tmp_path / "recipe.yaml")]):
+        with pytest.raises(CausalVideoError, match="hub_token cannot be changed") as refused:
+            ConfigParser().parse([*given, "--output_dir", str(tmp_path / "out")])
+        check_silent({"error": str(refused.value), "chain": repr(refused.getrepr(chain=True))})
