@@ -5,12 +5,14 @@ puts the parts together by itself.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.base import CausalVideoPreTrainedModel, check_mask, check_width
+from hf_causal_video.models.configuration import VideoQAConfig
 
 
 @dataclass
@@ -94,7 +96,7 @@ def read_batch(
         frame_mask: (V, T) bool, False at padding.
         question_features, choice_features: (B, L, D_text) and (B, A, L, D_text) token features in place of ids.
         video_index: (B,) the clip of each question.
-        video_ids: (B,) int, clips of one video share an id.
+        video_ids: (B,) int, clips of one video share an id; the trainer hands them to a `forward` that names them.
         object_features, object_boxes, object_mask: not read; a collator hands over all that a feature set holds.
         with_question: encode the question also beside the candidates of a multiple-choice model.
 
@@ -104,7 +106,6 @@ def read_batch(
 
     Example, a whole model, which answers from the frame that fits question and candidate best:
         >>> from hf_causal_video.models.base import answer_loss
-        >>> from hf_causal_video.models.configuration import VideoQAConfig
         >>> from hf_causal_video.models.outputs import VideoQAOutput
         >>> class BestFrame(CausalVideoPreTrainedModel):
         ...     config_class = VideoQAConfig
@@ -138,7 +139,8 @@ def read_batch(
         >>> model(frame_features=torch.randn(1, 5, 6), choice_input_ids=choices, labels=torch.tensor([2])).logits.shape
         torch.Size([1, 3])
     """
-    config, width = model.config, model.config.text_width
+    config = cast(VideoQAConfig, model.config)
+    width = config.text_width
     multiple = config.num_answers is None
     groups: list[tuple[str, Tensor, Tensor]] = []
     present = None
@@ -154,8 +156,7 @@ def read_batch(
         shown = all_mask | torch.nn.functional.pad(~present.unsqueeze(-1), (0, all_mask.shape[-1] - 1))
         groups.append(("choices", given.flatten(0, 1), shown.flatten(0, 1)))
     strings = _encoded(model, groups)
-    made_by = (config.feature_provenance or {}).get("frame_model", "the frame model it was trained with")
-    frames, mask = read_frames(frame_features, frame_mask, config.frame_feature_dim, made_by)
+    frames, mask = read_frames(frame_features, frame_mask, config)
     count = len(strings["question"].mask) if present is None else len(present)
     return Batch(
         strings=strings["choices" if multiple else "question"],
@@ -244,12 +245,13 @@ def read_choices(given: Tensor, mask: Tensor | None, wanted: int | None) -> tupl
     return choice_mask, present
 
 
-def read_frames(frames: Tensor | None, mask: Tensor | None, width: int, made_by: str) -> tuple[Tensor, Tensor]:
+def read_frames(frames: Tensor | None, mask: Tensor | None, config: VideoQAConfig) -> tuple[Tensor, Tensor]:
     """Frames (V, T, C) and their mask (V, T), at least one true frame a clip."""
     if frames is None:
         raise CausalVideoError("frame_features", found="none", expected="(V, T, C)", fix="give frame_features")
+    made_by = (config.feature_provenance or {}).get("frame_model", "the frame model it was trained with")
     fix = f"this checkpoint expects features of {made_by}; extract them, or load another checkpoint"
-    check_width("frame_features", frames, 3, width, fix)
+    check_width("frame_features", frames, 3, config.frame_feature_dim, fix)
     mask = check_mask("frame_mask", mask, frames, 2)
     if not torch.compiler.is_compiling() and not mask.any(1).all():
         raise CausalVideoError(

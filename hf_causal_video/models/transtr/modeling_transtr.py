@@ -14,30 +14,14 @@ from torch import Tensor, nn
 
 from hf_causal_video.backbones.transformer import TransformerStack, sine_positions
 from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.models.base import CausalVideoPreTrainedModel, answer_loss, check_mask, check_width
+from hf_causal_video.models.base import CausalVideoPreTrainedModel, answer_loss
 from hf_causal_video.models.outputs import VideoQAOutput
-from hf_causal_video.models.reading import read_rows
+from hf_causal_video.models.reading import read_frames, read_rows
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
 from hf_causal_video.models.transtr.selection import Selection, rank, select
 from hf_causal_video.models.transtr.similarity import SimilarityHead, check_similarities
 from hf_causal_video.models.transtr.text import encode_question
-from hf_causal_video.models.transtr.video import EncodedVideo, check_objects, join_boxes
-
-
-class FeatureResizer(nn.Module):
-    """Project features of another model to our width: linear, norm, dropout."""
-
-    def __init__(self, width: int, dim: int, dropout: float):
-        super().__init__()
-        self.fc, self.layer_norm, self.dropout = (
-            nn.Linear(width, dim),
-            nn.LayerNorm(dim, eps=1e-12),
-            nn.Dropout(dropout),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., width) to (..., dim)."""
-        return self.dropout(self.layer_norm(self.fc(x)))
+from hf_causal_video.models.transtr.video import EncodedVideo, FeatureResizer, check_objects, join_boxes
 
 
 class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
@@ -90,7 +74,7 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
 
     def encode_video(
         self,
-        frame_features: Tensor,
+        frame_features: Tensor | None,
         object_features: Tensor | None = None,
         object_boxes: Tensor | None = None,
         frame_mask: Tensor | None = None,
@@ -110,7 +94,7 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         if self.config.num_objects_kept:
             video.boxes = object_boxes
             video.features, video.object_mask = check_objects(
-                self.config, object_features, object_boxes, object_mask, frame_features
+                self.config, object_features, object_boxes, object_mask, frames
             )
             video.objects = self._encode_objects(video) if objects else None
         return video
@@ -161,13 +145,6 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
             self, *strings, question_features, choice_features
         )
         if video is None:
-            if frame_features is None:
-                raise CausalVideoError(
-                    "frame_features",
-                    found="none",
-                    expected="(V, T, C)",
-                    fix="give frame_features, or an encoded video",
-                )
             video = self.encode_video(
                 frame_features, object_features, object_boxes, frame_mask, object_mask, objects=False
             )
@@ -265,16 +242,9 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
             return "dropped" if self.config.rank_after_dropout else "prob"
         return "energy" if self.config.rank_by == "energy" else None
 
-    def _embed_frames(self, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        made_by = (self.config.feature_provenance or {}).get("frame_model", "the frame model it was trained with")
-        check_width(
-            "frame_features",
-            features,
-            3,
-            self.config.frame_feature_dim,
-            f"this checkpoint expects features of {made_by}; extract them, or load another checkpoint",
-        )
-        return self.frame_resize(features.to(self.dtype)), check_mask("frame_mask", mask, features, 2)
+    def _embed_frames(self, features: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        features, mask = read_frames(features, mask, self.config)
+        return self.frame_resize(features.to(self.dtype)), mask
 
     def _objects_of_kept(self, video: EncodedVideo, rows: Tensor, frames: Selection) -> tuple[Tensor, Tensor]:
         """Objects of the kept frames after self-attention (B*K, N, D), and which of them exist (B*K, N)."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.base import check_mask, check_width
@@ -38,6 +38,22 @@ class EncodedVideo:
             return self.frames[rows], self.pos[rows], self.query[rows], self.frame_mask[rows]
         frames, pos, query, mask = (x.expand(len(rows), *x.shape[1:]) for x in parts)
         return frames, pos, query[:1], mask
+
+
+class FeatureResizer(nn.Module):
+    """Project features of another model to our width: linear, norm, dropout."""
+
+    def __init__(self, width: int, dim: int, dropout: float):
+        super().__init__()
+        self.fc, self.layer_norm, self.dropout = (
+            nn.Linear(width, dim),
+            nn.LayerNorm(dim, eps=1e-12),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) to (..., dim)."""
+        return self.dropout(self.layer_norm(self.fc(x)))
 
 
 def check_objects(
