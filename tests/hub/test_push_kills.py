@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import constants, get_session
 
 from hf_causal_video.features import FeatureStore, FeatureWriter, Provenance, VideoFeatures
-from hf_causal_video.hub import push_checkpoint
+from hf_causal_video.hub import bundle, push_checkpoint
 from tests.hub.test_push import NAME, hub, trained
 from tests.killing import Countdown, forked, spread
 
@@ -93,7 +93,10 @@ def check_kills(hub, kind: str, name: str, folder: Path, push: Callable[[], obje
         assert contents(folder) == here
 
 
-def test_a_model_killed_at_ten_points_of_its_push_is_whole_after_the_next(hub, trained):
+def test_a_model_killed_at_ten_points_of_its_push_is_whole_after_the_next(hub, trained, tmp_path, monkeypatch):
+    sources = shutil.copytree(bundle.PACKAGE, tmp_path / bundle.NAME, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(bundle, "PACKAGE", Path(sources))  # somebody may edit a file that travels while this runs
+
     def prepare() -> None:
         hub.repositories.clear()
         hub.uploads.clear()
