@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_causal_video.backbones.pooling import AttentionPooling, masked_mean
+from hf_causal_video.backbones.protocol import Question, register_backbone
 from hf_causal_video.data import ANSWERS, WorldConfig, generate_world, world_tokenizer
 from hf_causal_video.data.world_config import ACTIONS, CLASSES, COLOURS
 from hf_causal_video.data.world_features import world_vocabulary
@@ -67,6 +69,19 @@ class Setting:
     clips: int = 6000
     unseen_pairs: int = 0
     whole_clip: bool = False
+    backbone: str = "pooling"
+
+
+class NormalizedPooling(AttentionPooling):
+    """The backbone, with a question vector of constant length: the plain remedy that IGV has to be held against."""
+
+    def encode_question(self, tokens: Tensor, mask: Tensor) -> Question:
+        """Mean, then layer norm, (R, H)."""
+        mean = masked_mean(self.word(tokens), mask)
+        return Question(torch.nn.functional.layer_norm(mean, mean.shape[-1:]).relu())
+
+
+register_backbone("normalized_pooling", NormalizedPooling)
 
 
 def backbone(name: str = "backbone", **options: Any) -> Setting:
@@ -94,6 +109,7 @@ SETTINGS = [
     backbone(),
     igv("IGV"),
     backbone("backbone, 60 epochs", epochs=60),
+    backbone("backbone, normalized questions", backbone="normalized_pooling"),
     matched("backbone with matching"),
     igv("matching, warm start and size term alone", NO_LOSSES),
     igv("IGV without intervened branch", {"intervened_weight": 0.0}),
@@ -112,6 +128,7 @@ SETTINGS = [
     igv("IGV, rho 0.8", rho=0.8),
     igv("IGV by recipe A, rho 0.8", RECIPE_A, rho=0.8),
     backbone("backbone, rho 0.9", rho=0.9),
+    backbone("backbone, normalized questions, rho 0.9", rho=0.9, backbone="normalized_pooling"),
     matched("backbone with matching, rho 0.9", rho=0.9),
     igv("matching and size term alone, rho 0.9", NO_LOSSES, rho=0.9),
     igv("IGV, rho 0.9", rho=0.9),
@@ -179,7 +196,7 @@ def build(setting: Setting) -> Any:
     config_class, model_class = MODELS[setting.method]
     config = config_class.preset(
         "clean", text_feature_dim=64, frame_feature_dim=64, num_answers=len(ANSWERS),
-        backbone="pooling", backbone_config={"hidden_size": 64}, **setting.fields,
+        backbone=setting.backbone, backbone_config={"hidden_size": 64}, **setting.fields,
     )  # fmt: skip
     return model_class(config)
 

@@ -26,8 +26,8 @@ from hf_causal_video.backbones import Question, Video, VideoQABackbone
 from hf_causal_video.data import video_number
 
 SHARED = {"text_feature_dim": 384, "frame_feature_dim": 384, "backbone": "captions"}
-# As in the confounded world, but the indicator keeps about half of the seconds, and starts as the cosine of a statement
-# of length 1.
+# As in the confounded world, but the indicator keeps about half of the seconds, and starts as the cosine of a
+# statement of length 1.
 GROUNDING = {"size_weight": 5.0, "size_target": 0.5, "mask_mode": "zero", "normalize_question": False}
 MODELS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "backbone": (BackboneConfig, BackboneForVideoQuestionAnswering, {}),
