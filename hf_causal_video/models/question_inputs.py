@@ -17,7 +17,7 @@ from hf_causal_video.models.outputs import VideoQAOutput
 
 def read_texts(name: str, value: Any, fix: str) -> list[str]:
     """One or more texts, none of them blank."""
-    texts = [value] if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else []
+    texts = [value] if isinstance(value, str) else list(value) if _is_list(value) else []
     if not texts or not all(map(_is_text, texts)):
         raise CausalVideoError(name, found=repr(value)[:80], expected=f"text in every {name}", fix=fix)
     return texts
@@ -25,9 +25,9 @@ def read_texts(name: str, value: Any, fix: str) -> list[str]:
 
 def read_choices(choices: Any, count: int) -> list[list[str]]:
     """A list of choices for each of `count` questions; a single list is that of a single question."""
-    given = choices if isinstance(choices, list | tuple) else []
+    given: list[Any] = list(choices) if _is_list(choices) else []
     lists = [given] if given and isinstance(given[0], str) else given
-    good = all(isinstance(one, list | tuple) and one and all(map(_is_text, one)) for one in lists)
+    good = all(_is_list(one) and len(one) and all(map(_is_text, one)) for one in lists)
     if len(lists) != count or not good:
         raise CausalVideoError(
             "choices",
@@ -55,7 +55,7 @@ def as_list(name: str, value: Any, dims: int, count: int) -> list[Tensor]:
     if isinstance(value, Tensor):
         items: list[Any] = [value] * count if value.dim() == dims else list(value) if value.dim() == dims + 1 else []
     else:
-        items = [_tensor(item) for item in value] if isinstance(value, list | tuple) else []
+        items = [_tensor(item) for item in value] if _is_list(value) else []
         if dims == 1 and items and all(item is not None and item.dim() == 0 for item in items):  # a list of numbers
             items = [torch.stack([item.double() for item in items])] * count
     good = len(items) == count and all(i is not None and i.dim() == dims and 0 not in i.shape for i in items)
@@ -191,6 +191,10 @@ def _tensor(value: Any) -> Tensor | None:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         return None
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes)
 
 
 def _is_text(value: Any) -> bool:

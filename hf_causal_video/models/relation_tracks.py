@@ -4,7 +4,7 @@ Why a file of its own: an inverted box or a missing feature changes every relati
 it comes in, with the track's name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,16 +39,19 @@ def numbers(values: Any) -> np.ndarray:
 
 def read_videos(tracks: Any) -> list[Any]:
     """The tracks of each video, from those of one video or of several; every track has boxes."""
-    given: list[Any] = list(tracks) if isinstance(tracks, list | tuple) else [None]
+    given: list[Any] = list(tracks) if _is_list(tracks) else [None]
     videos: list[Any] = [given] if not given or isinstance(given[0], Mapping) else given
     for number, video in enumerate(videos):
-        good = isinstance(video, list | tuple)
-        if not good or not all(isinstance(track, Mapping) and "boxes" in track for track in video):
+        if not _is_list(video) or not all(isinstance(track, Mapping) and "boxes" in track for track in video):
             raise CausalVideoError(
                 f"tracks of video {number}", found=repr(video)[:80], expected='a list of {"start", "boxes"}',
                 fix="pass the tracks of one video, or a list of them for each video",
             )  # fmt: skip
     return videos
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
 def read_start(track: Mapping[str, Any]) -> int:

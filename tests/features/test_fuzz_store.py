@@ -60,7 +60,7 @@ def foreign_rows(draw) -> list[dict]:
                 row[name] = None
             elif what == "drop":
                 row.pop(name)
-            elif what == "value" or name == "video_id":
+            elif what == "value" or name == "video_id" or not isinstance(value, list):
                 row[name] = draw(JUNK)
             elif what == "number":
                 array = np.array(value, dtype=float)
