@@ -80,20 +80,9 @@ class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         """Answer questions about clips.
 
         Args:
-            frame_features: (V, T, C); V = B, or fewer clips than questions together with `video_index`.
-            input_ids, attention_mask: (B, L) the question. A multiple-choice model reads it only where it grounds by
-                the question alone.
-            choice_input_ids, choice_attention_mask: (B, A, L) question and choice as one string; a row of zeros in
-                the mask is an absent choice. Multiple choice only.
-            frame_mask: (V, T) bool, False at padding.
-            question_features, choice_features: (B, L, D_text) and (B, A, L, D_text) token features in place of ids,
-                with the same masks.
-            video_index: (B,) the clip of each question; a clip is encoded once.
-            video_ids: (B,) int, clips of one video share an id and never lend each other frames. None: every clip is
-                a video of its own.
+            frame_features, ..., object_mask: as in `read_batch`; a clip is encoded once, whatever the number of its
+                questions, and video_ids None makes every clip a video of its own, which lends others its frames.
             labels: (B,) index of the right answer.
-            object_features, object_boxes, object_mask: not read, whatever they are: a collator hands over all that a
-                feature set holds, and these models look at frames alone.
             output_evidence: also say which frames the answer should rest on, where the model would not do so by
                 itself (EIGV); None: as the config says.
             draws: stored random draws of a training step, for tests.
