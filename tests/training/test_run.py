@@ -272,7 +272,7 @@ def test_a_published_recipe_runs_on_files_of_its_benchmark(tmp_path: Path):
             shapes = {"frame_features": (16, 768), "object_features": (16, 20, 2048)}
             tensors = {key: torch.randn(shape) for key, shape in shapes.items()}
             boxes, ones = torch.rand(16, 20, 2).repeat(1, 1, 2), torch.ones(16, 20)
-            objects = {"object_boxes": boxes, "object_scores": ones, "object_labels": ones}
+            objects = {"object_boxes": boxes, "object_scores": ones, "object_labels": ones.int()}
             writer.add(VideoFeatures(name, torch.arange(16.0), **tensors, **objects))
             choices = "to eat,to run,to look,to hide,to sit"
             rows = [f"{name},99,64,48,why did it jump,{i},{i},CW,{choices}" for i in range(4)]
