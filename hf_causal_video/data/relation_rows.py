@@ -12,6 +12,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
 from hf_causal_video.data.rows import is_list, is_number, is_text
@@ -83,7 +84,13 @@ def relations_dataset(rows: Iterable[Mapping[str, Any]]) -> Dataset:
             _check_relation(relation, present, f"{name}, relation {place}")
         for column, values in columns.items():
             values.append(row[column])
-    return Dataset.from_dict(columns, features=RELATION_FEATURES)
+    try:
+        return Dataset.from_dict(columns, features=RELATION_FEATURES)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:  # such as True among frames
+        raise CausalVideoError(
+            "relation rows cannot be put in a table", found=str(error).splitlines()[0],
+            expected="the kinds of RELATION_FEATURES", fix="mend the column",
+        ) from error  # fmt: skip
 
 
 def ground_truth(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
