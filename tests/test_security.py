@@ -10,7 +10,6 @@ import os
 import pickle
 import shutil
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import pytest
@@ -235,7 +234,7 @@ def test_a_resumed_training_runs_no_pickle_of_its_checkpoint(malice, tmp_path):
         folder = shutil.copytree(tmp_path / "run", tmp_path / name)
         shutil.copy(malice / "evil.pt", folder / "checkpoint-3" / name)
         given[3] = str(folder)
-        with pytest.raises((UnpicklingError, CausalVideoError), match="(?i)weights.only|cannot be read|pickle"):
+        with pytest.raises(CausalVideoError, match="nothing of them was run"):
             train(given)
 
 

@@ -5,6 +5,8 @@ against an annotation, drawn under a clip, or cut out of it.
 
 Every rule rests on the slice of time that a frame owns (`frame_slices`): frames at 1, 3, 5 s own 0-2, 2-4, 4-6 s.
 
+Longer than a mechanism: three rules that share one batching, and the way back.
+
 Source: window growth and Gaussian fit after the post-hoc and the learned grounding of NExT-GQA (arXiv
 2309.01327).
 """

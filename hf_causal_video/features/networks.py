@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -49,10 +50,11 @@ def load_network(
             fix="use the folder that the features were made with",
         )
     try:
-        model, info = auto_class.from_pretrained(
-            name, revision=None if is_local else revision, dtype=ARITHMETIC[dtype], output_loading_info=True,
-            trust_remote_code=False,
-        )  # fmt: skip
+        with _unreported():
+            model, info = auto_class.from_pretrained(
+                name, revision=None if is_local else revision, dtype=ARITHMETIC[dtype], output_loading_info=True,
+                trust_remote_code=False,
+            )  # fmt: skip
     except FAULTS as error:
         told = "pickled weights that hold more than tensors" if isinstance(error, UnpicklingError) else str(error)
         raise CausalVideoError(
@@ -87,6 +89,19 @@ def load_image_processor(name: str, revision: str | None):
             expected="preprocessor_config.json beside the weights",
             fix="save the image processor into the same folder",
         ) from error
+
+
+@contextmanager
+def _unreported() -> Iterator[None]:
+    """Without transformers' report of weights: those left over are no news, and those missing are refused by us."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def fingerprint_folder(folder: str | Path) -> str:

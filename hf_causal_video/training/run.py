@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if checkpoint is not None and stopped_early(checkpoint):  # killed after training, before its numbers were written
         _take_best(trainer, checkpoint)
     else:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        _train(trainer, checkpoint)
 
     saved = _save(trainer, processor, folder)
     metrics: dict[str, Any] = {"test": {}}
@@ -126,6 +127,18 @@ def command() -> None:
         sys.exit(f"error: {as_message(error)}")
     finally:
         PartialState().destroy_process_group()
+
+
+def _train(trainer: Any, checkpoint: Path | None) -> None:
+    """Train, from a checkpoint on if there is one; torch reads its states without running what else stands in them."""
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except UnpicklingError as error:
+        raise CausalVideoError(
+            f"checkpoint {checkpoint}", found="states that hold more than tensors; nothing of them was run",
+            expected="what the run itself wrote",
+            fix="do not trust this folder; if the rest of it is yours, delete this checkpoint and resume again",
+        ) from error  # fmt: skip
 
 
 def _take_best(trainer: CausalVideoTrainer, checkpoint: Path) -> None:
