@@ -135,6 +135,8 @@ def intersect_predictions(
 def _chosen(gold: Mapping[str, Annotated], subset: Iterable[str] | None) -> set[str]:
     if subset is None:
         return set(gold)
+    if isinstance(subset, str) or not isinstance(subset, Iterable):
+        raise CausalVideoError("subset", found=repr(subset)[:80], expected="a list of keys", fix="pass <video>_<qid>")
     chosen = {str(key) for key in subset}
     check_keys(sorted(chosen), gold, "keys of the subset", allow_missing=True)
     return chosen

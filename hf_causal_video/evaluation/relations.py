@@ -100,13 +100,17 @@ def vidvrd_metrics(
         for key, rows in ground_truth.items()
     }
     videos = {key: video for key, video in read.items() if len(video.truth)}
-    seen = [] if training_triplets is None else [read_triplet(one, "a training triplet") for one in training_triplets]
+    if training_triplets is not None and not isinstance(training_triplets, Iterable):
+        raise CausalVideoError(
+            "training_triplets", found=training_triplets, expected="triplets", fix="pass those of `training_counts`"
+        )
+    seen = {read_triplet(one, "a training triplet") for one in training_triplets or ()}
     metrics = _table(videos) | {"counts": _sizes(videos) | {"ignored_videos": len(unknown)}}
     if training_counts is not None:
         metrics |= _thirds(metrics["per_predicate"], training_counts)
     if training_triplets is not None:
         annotated = {triplet for video in videos.values() for triplet in video.truth.triplets}
-        unseen = annotated - set(seen)
+        unseen = annotated - seen
         metrics["zero_shot"] = _zero_shot(videos, unseen, restrict=True)
         metrics["generalized_zero_shot"] = _zero_shot(videos, unseen, restrict=False)
     return metrics

@@ -57,10 +57,11 @@ def plainly(data: bytes) -> list[dict[str, str]]:
 
 def agree(table, data: bytes, name: str) -> None:
     """What was read stands in the file, and every answer is one."""
-    rows = plainly(data)
+    rows = [{(key or "").strip(): value for key, value in row.items()} for row in plainly(data)]
+    said = {row.get("answer") for row in rows}
+    by_index = name not in TEXTUAL or name == "causalvidqa" and said <= {"0", "1", "2", "3", "4", "-1"}
     assert len(rows) == len(table) == len(set(table["question_id"])) > 0
     for row, read in zip(rows, table, strict=True):
-        row = {(key or "").strip(): value for key, value in row.items()}
         assert read["question"] == row["question"] and read["question"].strip() and read["video_id"].strip()
         said = row["answer"]
         if BENCHMARKS[name].open_ended:
@@ -69,7 +70,7 @@ def agree(table, data: bytes, name: str) -> None:
             continue
         choices = [row[f"a{n}"] for n in range(5)]
         assert read["choices"] == choices and all(choice.strip() for choice in choices)
-        assert read["answer"] == (int(said) if said in ("0", "1", "2", "3", "4", "-1") else choices.index(said))
+        assert read["answer"] == (int(said) if by_index else choices.index(said))
         assert all(math.isfinite(s) and math.isfinite(e) and s <= e for s, e in read["spans"])
 
 
