@@ -96,7 +96,7 @@ def test_open_questions_and_videos_without_objects_leave_those_inputs_out():
     inputs = VideoQACollator(dict)([item])
     assert set(inputs) == {"question", "frame_features", "labels", "return_tensors"}
     with pytest.raises(CausalVideoError, match="1 of 2 are multiple-choice"):
-        VideoQACollator(dict)([item, {**item, "choices": ["a", "b"]}])
+        VideoQACollator(dict)([item, {**item, "choices": ["a", "b"], "answer": 1}])
     with pytest.raises(CausalVideoError, match="empty batch"):
         VideoQACollator(dict)([])
 

@@ -131,7 +131,10 @@ HGA: dict[str, Any] = {
 # Shared by all nodes of a pooling softmax; and the released scores, whose softmax over frames takes no shared shift.
 SHIFTS = ("atten_pool.2.bias",)
 KEY_BIASES = ("fg_att.linear_k.bias", "bg_att.linear_k.bias")
-RELEASED: dict[str, Any] = {"grounding_logits": "prob", "empty_side": "all", "warmup_share": 0.0, "ramp_share": 0.0}
+RELEASED: dict[str, Any] = {
+    "grounding_logits": "prob", "empty_side": "all", "normalize_question": False, "match_weight": 0.0,
+    "warmup_share": 0.0, "ramp_share": 0.0,
+}  # fmt: skip
 
 
 def grounded(name: str, model_class: type[PreTrainedModel], official: bool = False, **fields: Any) -> Case:
