@@ -170,8 +170,11 @@ class Demo:
             "config_overrides": {
                 # a text encoder from nothing: a wide start and no dropout let it tell 24 words apart in minutes
                 "text_config": {
-                    "hidden_size": 64, "num_hidden_layers": 1, "initializer_range": 0.1,
-                    "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+                    "hidden_size": 64,
+                    "num_hidden_layers": 1,
+                    "initializer_range": 0.1,
+                    "hidden_dropout_prob": 0.0,
+                    "attention_probs_dropout_prob": 0.0,
                 },
                 "hidden_dropout_prob": 0.0,
                 "hidden_size": 64,

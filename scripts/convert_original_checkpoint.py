@@ -1,6 +1,6 @@
 """Convert a checkpoint of the original code into a model folder.
 
-    python scripts/convert_original_checkpoint.py FILE --method transtr --variant next --output DIR
+python scripts/convert_original_checkpoint.py FILE --method transtr --variant next --output DIR
 """
 
 import sys

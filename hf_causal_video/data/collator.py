@@ -56,14 +56,11 @@ class VideoQACollator:
             for name in ("object_features", "object_boxes", "object_mask"):
                 inputs[name] = [item[name] for item in items]
         if self.with_labels:
-            inputs["labels"] = torch.tensor(
-                [a if (a := item["answer"]) >= 0 else IGNORED_LABEL for item in items]
-            )
+            inputs["labels"] = torch.tensor([a if (a := item["answer"]) >= 0 else IGNORED_LABEL for item in items])
         batch = self.processor(**inputs, return_tensors="pt")
         if self.with_video_ids:
             batch["video_ids"] = torch.tensor([video_number(item["video_id"]) for item in items])
         return batch
-
 
     def _check(self, item: Any) -> None:
         needed = {"question", "frame_features", "choices"}

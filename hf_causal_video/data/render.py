@@ -102,9 +102,7 @@ def render_split(
     for name in ("videos", "questions", "truth"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     truth: dict[str, Any] = {}
-    for index, video_id in enumerate(
-        tqdm(clips.video_ids, desc=f"render {split}", unit="clip", disable=not progress)
-    ):
+    for index, video_id in enumerate(tqdm(clips.video_ids, desc=f"render {split}", unit="clip", disable=not progress)):
         frames, truth_of_clip = draw_clip(clips, index, size, fps, backdrop_while_acting)
         write_video(folder / "videos" / f"{video_id}.mp4", frames, fps)
         truth[video_id] = {
@@ -178,9 +176,7 @@ def draw_clip(
     radius = max(5, round(0.21 * cell))
     seconds = np.arange(num_frames)[:, None] / fps
     phase = rng.uniform(0, 2 * math.pi, (2, num_objects))
-    drift = (
-        0.05 * cell * np.stack([np.sin(seconds * 0.9 + phase[0]), np.sin(seconds * 0.7 + phase[1])], axis=-1)
-    )
+    drift = 0.05 * cell * np.stack([np.sin(seconds * 0.9 + phase[0]), np.sin(seconds * 0.7 + phase[1])], axis=-1)
     centres = places + drift  # (F, N, 2)
     empty = backdrop(int(clips.environment[index]), size, tuple(rng.integers(0, 24, 2)))
     stage = Image.blend(Image.new("RGB", empty.size, STAGE), empty, backdrop_while_acting)

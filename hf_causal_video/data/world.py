@@ -104,9 +104,7 @@ def draw_clips(config: WorldConfig, split: str, num_clips: int, seed: int = 0) -
     """
     num_frames, num_objects = config.sizes(split)
     if num_clips < 1:
-        raise CausalVideoError(
-            "no clips", found=num_clips, expected="1 or more", fix="raise the number of clips"
-        )
+        raise CausalVideoError("no clips", found=num_clips, expected="1 or more", fix="raise the number of clips")
     rng = np.random.default_rng([seed, SPLITS.index(split), 0])
     clip, actors = np.arange(num_clips), config.num_actors
     slots = _permutations(rng, num_clips, num_objects)[:, :actors]  # where the actors stand, (n, M)
@@ -125,9 +123,7 @@ def draw_clips(config: WorldConfig, split: str, num_clips: int, seed: int = 0) -
         _permutations(rng, num_clips, NUM_VALUES)[:, :actors],
         rng.integers(0, NUM_VALUES, (num_clips, num_objects)),
     )
-    actions = with_actors(
-        _permutations(rng, num_clips, NUM_VALUES)[:, :actors], np.full((num_clips, num_objects), -1)
-    )
+    actions = with_actors(_permutations(rng, num_clips, NUM_VALUES)[:, :actors], np.full((num_clips, num_objects), -1))
     windows = np.zeros((num_clips, num_objects, 2), dtype=np.int64)
     windows[clip[:, None], slots] = _windows(rng, config, num_clips, num_frames)
     kinds = rng.permutation(np.resize([KINDS.index(kind) for kind in config.question_kinds], num_clips))
@@ -194,8 +190,7 @@ def world_questions(clips: WorldClips) -> Dataset:
         2
     """
     rows = [
-        _question(clips, *asked)
-        for asked in (_all_questions(clips) if clips.config.ask_all else _one_question(clips))
+        _question(clips, *asked) for asked in (_all_questions(clips) if clips.config.ask_all else _one_question(clips))
     ]
     return questions_dataset(rows, extra=TRUTH_FEATURES)
 
@@ -224,9 +219,7 @@ def _all_questions(clips: WorldClips) -> Iterator[tuple[int, int, int, int, list
                 number += 1
 
 
-def _question(
-    clips: WorldClips, i: int, number: int, kind: int, asked: int, offered: list[int]
-) -> dict[str, Any]:
+def _question(clips: WorldClips, i: int, number: int, kind: int, asked: int, offered: list[int]) -> dict[str, Any]:
     templates = ("what is the {0} doing", "who is {1}", "what colour is the one that is {1}")
     video_id, words = clips.video_ids[i], ANSWERS[NUM_VALUES * kind : NUM_VALUES * (kind + 1)]
     answer, environment = int(clips.values[kind, i, asked]), int(clips.environment[i])
@@ -236,9 +229,7 @@ def _question(
     return {
         "question_id": f"{video_id}_{number}",
         "video_id": video_id,
-        "question": templates[kind].format(
-            CLASSES[clips.classes[i, asked]], ACTIONS[clips.actions[i, asked]]
-        ),
+        "question": templates[kind].format(CLASSES[clips.classes[i, asked]], ACTIONS[clips.actions[i, asked]]),
         "choices": [words[value] for value in offered],
         "answer": positions[answer],
         "answer_text": words[answer],

@@ -135,9 +135,7 @@ class WorldConfig:
     def sizes(self, split: str) -> tuple[int, int]:
         """Return frames and objects of a clip in this split."""
         if split not in SPLITS:
-            raise CausalVideoError(
-                "no such split", found=repr(split), expected=f"one of {SPLITS}", fix="name one"
-            )
+            raise CausalVideoError("no such split", found=repr(split), expected=f"one of {SPLITS}", fix="name one")
         frames = self.num_frames * (4 if split in ("long", "both") else 1)
         return frames, self.num_objects * (3 if split in ("crowded", "both") else 1)
 

@@ -137,9 +137,7 @@ def _boxes(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
     steps = rng.normal(0.0, 0.02, (n, num_frames, num_objects, 2))
     steps[:, 0] = rng.uniform(0.0, 1.0, (n, num_objects, 2))
     room = 1 - 2 * half
-    path = np.abs(
-        np.mod(np.cumsum(steps, axis=1) + room, 2 * room) - room
-    )  # a triangle wave stays in [0, room]
+    path = np.abs(np.mod(np.cumsum(steps, axis=1) + room, 2 * room) - room)  # a triangle wave stays in [0, room]
     return np.concatenate([path, path + 2 * half], axis=-1).clip(0, 1)
 
 

@@ -269,9 +269,7 @@ def _extract(video: Any, extractor: Callable[[Any], tuple[Any, Any]] | None, fea
     return extractor(video)[0]
 
 
-def _spans(
-    scores: Tensor, kept: Tensor, times: list[Tensor], end: Tensor | None, rule: SpanRule
-) -> list[list[Span]]:
+def _spans(scores: Tensor, kept: Tensor, times: list[Tensor], end: Tensor | None, rule: SpanRule) -> list[list[Span]]:
     padded = torch.nn.utils.rnn.pad_sequence([item.double() for item in times], batch_first=True)
     if padded.shape[1] > scores.shape[1]:
         raise CausalVideoError(

@@ -65,8 +65,9 @@ class ModelArguments:
         "'official' in the official presets, else 'pair'.",
     )
     config_overrides: dict[str, Any] | str | None = _told(
-        None, "Fields of the method's config that replace the preset's: a mapping in YAML, JSON text as a flag, which "
-        "replaces the recipe's whole mapping."
+        None,
+        "Fields of the method's config that replace the preset's: a mapping in YAML, JSON text as a flag, which "
+        "replaces the recipe's whole mapping.",
     )
     freeze_text_encoder: bool = _told(False, "Do not train the text encoder.")
     lora_rank: int = _told(
@@ -123,7 +124,7 @@ class DataArguments:
     dataset: dict[str, str] | str | None = _told(
         None,
         "'world' (the confounded world, made on the spot), a folder or Hub id with a 'questions' config, or a "
-        "mapping from split to NExT-QA csv file: '{\"train\": \"train.csv\", \"validation\": \"val.csv\"}'.",
+        'mapping from split to NExT-QA csv file: \'{"train": "train.csv", "validation": "val.csv"}\'.',
     )
     annotations: str | None = _told(
         None,
@@ -235,9 +236,7 @@ class CausalVideoTrainingArguments(TrainingArguments):
         "the validation metric, multistep {milestones in epochs, gamma}, one_cycle {pct_start, div_factor, ...}.",
         choices=list(SCHEDULES),
     )
-    text_encoder_learning_rate: float | None = _told(
-        None, "Learning rate of the text encoder. None: learning_rate."
-    )
+    text_encoder_learning_rate: float | None = _told(None, "Learning rate of the text encoder. None: learning_rate.")
     decay_biases_and_norms: bool = _told(
         False, "Apply weight_decay to biases and normalisation too (as published), not to matrices only."
     )

@@ -56,7 +56,9 @@ def claim_output_dir(folder: str | Path, recipe: dict[str, Any], resume: bool) -
         _check_recipe(read_recipe(str(folder / RECIPE_FILE)), recipe, folder)
     elif there:
         raise CausalVideoError(
-            f"no run to resume in {folder}", found=", ".join(there[:6]), expected=RECIPE_FILE,
+            f"no run to resume in {folder}",
+            found=", ".join(there[:6]),
+            expected=RECIPE_FILE,
             fix="choose another folder",
         )
     found = checkpoints(folder)
