@@ -140,7 +140,7 @@ def test_served_it_answers_over_the_loopback_and_refuses_what_is_too_large(serve
     assert QUESTION in page_of(framed)
     table, _, _ = client.predict(handle_file(str(small)), 0.0, api_name="/relations")
     assert ["dog", "chase", "cat"] in [row[:3] for row in table["data"]]
-    with pytest.raises(Exception, match="Fix: write one"):
+    with pytest.raises(Exception, match="Fix: write what you want to know"):
         client.predict(handle_file(str(small)), "", "", api_name="/ask")
     large = tmp_path / "large.mp4"
     large.write_bytes(small.read_bytes() + b"\0" * 2**21)
