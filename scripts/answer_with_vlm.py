@@ -19,6 +19,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from hf_causal_video.errors import CausalVideoError, parse_arguments, run_command
 from hf_causal_video.evidence.selection import TokenBudget, ask_vlm
 from hf_causal_video.evidence.selection.command import SELECTORS, make_selector
+from hf_causal_video.models.loading import open_pretrained
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -55,8 +56,8 @@ def ask(options: argparse.Namespace) -> None:
             "a causal selector", found="no --checkpoint", expected="a trained VideoQA model",
             fix="add --checkpoint outputs/transtr, or choose --selectors uniform similarity",
         )  # fmt: skip
-    processor = AutoProcessor.from_pretrained(options.vlm, trust_remote_code=False)
-    model = AutoModelForImageTextToText.from_pretrained(options.vlm, dtype=options.dtype, trust_remote_code=False)
+    processor = open_pretrained(AutoProcessor.from_pretrained, options.vlm)
+    model = open_pretrained(AutoModelForImageTextToText.from_pretrained, options.vlm, dtype=options.dtype)
     model = model.to(options.device).eval()
     budget = options.frames if options.tokens is None else TokenBudget(options.tokens, processor)
     for name in options.selectors:

@@ -27,6 +27,7 @@ from hf_causal_video.evidence.selection import Clip, FrameSelector, metadata_in_
 from hf_causal_video.evidence.selection.asking import prompt_of
 from hf_causal_video.evidence.selection.command import SELECTORS, make_selector
 from hf_causal_video.evidence.vlm_regularizer import EnvironmentSwap, add_language_lora
+from hf_causal_video.models.loading import open_pretrained
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -55,8 +56,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of the data, each with what it needs."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    wrong = [n for n, row in enumerate(rows) if not all(row.get(name) for name in ("video", "question", "answer"))]
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except ValueError as error:  # no UTF-8, or no JSON
+        raise CausalVideoError(
+            f"data {path}", found=str(error), expected="a JSON object a line, in UTF-8", fix="mend the file"
+        ) from error
+    needed = ("video", "question", "answer")
+    wrong = [n for n, row in enumerate(rows) if not isinstance(row, dict) or not all(map(row.get, needed))]
     if not rows or wrong:
         raise CausalVideoError(
             f"data {path}", found=f"{len(rows)} rows, incomplete ones {wrong[:5]}",
@@ -144,8 +151,8 @@ def train(options: argparse.Namespace) -> None:
     """Body of the command."""
     torch.manual_seed(options.seed)
     rows = read_rows(options.data)
-    processor = AutoProcessor.from_pretrained(options.vlm, trust_remote_code=False)
-    bare = AutoModelForImageTextToText.from_pretrained(options.vlm, dtype=options.dtype, trust_remote_code=False)
+    processor = open_pretrained(AutoProcessor.from_pretrained, options.vlm)
+    bare = open_pretrained(AutoModelForImageTextToText.from_pretrained, options.vlm, dtype=options.dtype)
     bare = bare.to(options.device)
     model = add_language_lora(bare, options.lora_rank, 2 * options.lora_rank).train()
     selector = make_selector(options.selector, options.checkpoint, None, options.device, options.seed)

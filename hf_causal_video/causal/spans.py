@@ -143,8 +143,10 @@ def fit_gaussian(
         >>> round(start, 2), round(end, 2), share
         (2.59, 5.41, 0.5)
     """
-    if not gamma > 0:
-        raise CausalVideoError("a span needs a width", found=f"gamma {gamma}", expected="above 0", fix="try 1.0")
+    if not 0 < gamma < float("inf"):
+        raise CausalVideoError(
+            "a span needs a width", found=f"gamma {gamma}", expected="above 0, and finite", fix="try 1.0"
+        )
     weights, slices, mask = _weighted(scores, timestamps, frame_mask, duration_s)
     times = batch_of_times(timestamps, weights).double().masked_fill(~mask, 0.0)  # (B, T)
     share = weights / weights.sum(1, keepdim=True)  # (B, T)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from hf_causal_video.errors import CausalVideoError
 
 ARITHMETIC = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-FAULTS = (OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError, SafetensorError)
+FAULTS = (OSError, ValueError, LookupError, TypeError, RuntimeError, UnpicklingError, SafetensorError)
 WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
 
 

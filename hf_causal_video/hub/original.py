@@ -21,6 +21,11 @@ from hf_causal_video.errors import CausalVideoError, parse_arguments, run_comman
 from hf_causal_video.hub.conversion import VARIANTS, convert_official_checkpoint
 from hf_causal_video.models import METHODS
 
+# what torch's reader of tensors says of a file that is none of its own, or is cut off
+DAMAGE = (
+    RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
+    zipfile.BadZipFile,
+)  # fmt: skip
 EXAMPLES = f"""examples:
   python scripts/convert_original_checkpoint.py transtr.pth --method transtr --variant next \\
       --tokenizer microsoft/deberta-base --output converted/transtr-nextqa
@@ -60,7 +65,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             expected="a dictionary of tensors, as torch.save(model.state_dict(), path) writes it",
             fix="do not open it in another way unless you trust its source: a pickle can run code",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise CausalVideoError(
             f"{path} cannot be read", found=str(error).splitlines()[0] if str(error) else type(error).__name__,
             expected="a whole torch.save file", fix="get the file again",

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from hf_causal_video.errors import CausalVideoError
 
-FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, UnpicklingError, SafetensorError)
+FAULTS = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, UnpicklingError, SafetensorError)
 
 
 def open_pretrained(load: Callable[..., Any], name: str | Path, **options: Any) -> Any:

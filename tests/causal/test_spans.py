@@ -171,6 +171,7 @@ def test_bad_times_are_errors(times: torch.Tensor) -> None:
         lambda: grow_window(torch.ones(1, 5), TIMES, fraction=0.0),
         lambda: grow_window(torch.ones(1, 4), TIMES),
         lambda: fit_gaussian(torch.ones(1, 5), TIMES, gamma=0.0),
+        lambda: fit_gaussian(torch.ones(1, 5), TIMES, gamma=math.inf),
         lambda: frame_slices(TIMES[None], duration_s=3.0),
         lambda: frame_slices(TIMES[None], torch.tensor([[1, 0, 1, 1, 1]])),
         lambda: best_span([]),
