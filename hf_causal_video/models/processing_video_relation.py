@@ -117,7 +117,7 @@ class VideoRelationProcessor(ProcessorMixin):
         data = {"track_boxes": torch.zeros(*shape, 4), "track_mask": torch.zeros(shape, dtype=torch.bool),
                 "track_start": torch.zeros(shape[:2], dtype=torch.long)}  # fmt: skip
         if features is not None:
-            data["track_features"] = torch.zeros(*shape, features[0][0].shape[-1])
+            data["track_features"] = torch.zeros(*shape, next(one for video in features for one in video).shape[-1])
         for row, segment in enumerate(segments):
             size = sizes[segment.video]
             for place, index in enumerate(segment.tracks):

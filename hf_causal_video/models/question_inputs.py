@@ -128,12 +128,12 @@ def read_durations(value: Any, count: int) -> Tensor | None:
     """Length of the clip of each question in seconds, () or (B,); 0 where unknown."""
     if value is None:
         return None
-    lengths = _tensor(value)
-    if lengths is None or lengths.shape not in ((), (count,)) or not (lengths.double() >= 0).all():
+    lengths = _tensor(value, torch.float64)
+    if lengths is None or lengths.shape not in ((), (count,)) or not (lengths >= 0).all():
         raise CausalVideoError(
             "duration_s", found=repr(value)[:80], expected=f"seconds, one number or {count}", fix="leave it out"
         )
-    return lengths.double()
+    return lengths
 
 
 def check_evidence(output: VideoQAOutput) -> None:
@@ -186,9 +186,9 @@ def _kind(tensor: Tensor) -> str:
     return "whole" if is_whole else "other"
 
 
-def _tensor(value: Any) -> Tensor | None:
+def _tensor(value: Any, dtype: torch.dtype | None = None) -> Tensor | None:
     try:
-        return torch.as_tensor(value)
+        return torch.as_tensor(value, dtype=dtype)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         return None
 

@@ -62,10 +62,10 @@ def foreign_rows(draw) -> list[dict]:
                 row.pop(name)
             elif what == "value" or name == "video_id" or not isinstance(value, list):
                 row[name] = draw(JUNK)
+            elif value is not ROW[name]:
+                continue  # changed before, perhaps to what is no number
             elif what == "number":
                 array = np.array(value, dtype=float)
-                if not array.size:
-                    continue
                 array.flat[0] = draw(st.sampled_from([math.nan, math.inf, -1.0, 1e30, 70000.0, 0.3, 2.5]))
                 row[name] = array.tolist()
             elif what == "kind":
@@ -122,7 +122,7 @@ def test_features_fit_what_a_checkpoint_says_or_are_refused(content):
     store = FeatureStore.from_rows(PLAIN, [VideoFeatures("a", torch.tensor([0.5]), torch.ones(1, 2))])
     no, _ = refused(store.check, content)
     if not no and content:
-        assert content.get("frame_model") in (None, "", "org/vit", *([content["frame_model"]] if not content else []))
+        assert not content.get("frame_model") or content["frame_model"] == "org/vit"  # not said, or the same
 
 
 @st.composite

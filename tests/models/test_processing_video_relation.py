@@ -137,6 +137,11 @@ def test_features_follow_their_track() -> None:
     assert inputs["track_features"][0, 1, :4, 0].tolist() == [7, 7, 7, 0]
 
 
+def test_a_video_without_tracks_may_come_first() -> None:
+    inputs = processor()([[], [track(0, 5, features=[0.5, 1.0])]], SIZE)
+    assert inputs["track_features"].shape[-1] == 2 and [segment.video for segment in inputs.segments] == [1]
+
+
 def test_saved_and_read_again(tmp_path) -> None:
     processor(8, 3).save_pretrained(tmp_path)
     again = VideoRelationProcessor.from_pretrained(tmp_path)
