@@ -76,7 +76,8 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         if not (self.config.output_evidence if output_evidence is None else output_evidence):
             return self._whole_clip(batch, logits)
         asked = question.pooled[self._answer_rows(batch, logits.argmax(1))]
-        split = self._split(asked, video, batch.frame_mask, batch.rows, draws.gumbel)
+        key = self._grounding_key(video, batch.frame_mask)
+        split = self._split(asked, key, batch.frame_mask, batch.rows, draws.gumbel)
         return self._explained(batch, logits, split)
 
     def _step(self, batch: Batch, labels: Tensor, draws: Draws) -> VideoQAOutput:
@@ -88,8 +89,8 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         config, strings = self.config, self._encode(batch.strings)
         own, samples = self._answer_rows(batch, labels), torch.arange(len(batch.rows), device=batch.rows.device)
         video = self.backbone.encode_video(batch.frames, batch.frame_mask)
-        asked = strings.pooled[own]
-        split = self._split(asked, video, batch.frame_mask, batch.rows, draws.gumbel)
+        asked, key = strings.pooled[own], self._grounding_key(video, batch.frame_mask)
+        split = self._split(asked, key, batch.frame_mask, batch.rows, draws.gumbel)
 
         mixed = self._mix(batch, strings.rows(own), own, split, draws)
         joints = None  # (2 + 2n, B, J): the sample, its positive, its negatives
@@ -98,7 +99,7 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         elif batch.present is None:
             joints = self.backbone.fuse_pairs(mixed.question, mixed.video, samples, samples).unsqueeze(0)
         logits, answer = self._mixed_answer(batch, labels, strings, mixed, joints)
-        losses = {"answer": answer, **self._terms(batch, split, asked, video, samples)}
+        losses = {"answer": answer, **self._terms(batch, split, asked, key, samples)}
         if joints is not None and config.contrast_weight:
             if config.answer_every_branch:
                 self._visit_answer(batch, joints)
@@ -169,7 +170,8 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         with another question."""
         copies, count, device = self.config.num_negatives, len(mixed.partner), mixed.frames.device
         samples = torch.arange(count, device=device)
-        split = self._split(mixed.question.pooled, mixed.video, mixed.mask, samples, draws.gumbel_mixed)
+        key = self._grounding_key(mixed.video, mixed.mask)
+        split = self._split(mixed.question.pooled, key, mixed.mask, samples, draws.gumbel_mixed)
         own = self._own_ids(batch)
         own = torch.stack([own, own[mixed.partner]], 1)  # no frame of either source
         positive = swap_frames(mixed.frames, split.environment, self._foreign(batch, own, draws.foreign))

@@ -154,23 +154,21 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
             question, samples = self._encode(batch.question), torch.arange(len(batch.rows), device=batch.rows.device)
         if video is None:
             video = self.backbone.encode_video(batch.frames, batch.frame_mask)
-        split = self._split(question.pooled, video, batch.frame_mask, batch.rows[samples], draws.gumbel)
-        return split, samples, self._terms(batch, split, question.pooled, video, samples) if self.training else {}
+        key = self._grounding_key(video, batch.frame_mask)
+        split = self._split(question.pooled, key, batch.frame_mask, batch.rows[samples], draws.gumbel)
+        return split, samples, self._terms(batch, split, question.pooled, key, samples) if self.training else {}
 
-    def _terms(
-        self, batch: Batch, split: Grounding, asked: Tensor, video: Video, samples: Tensor
-    ) -> dict[str, Tensor]:
+    def _terms(self, batch: Batch, split: Grounding, asked: Tensor, key: Tensor, samples: Tensor) -> dict[str, Tensor]:
         """Of the scores themselves: how much of a clip they call causal, and whether a question finds its clip."""
         terms = {"size": self._size(split, samples, batch)}
         if self.config.match_weight:
-            margins = self.indicator.margins(asked, self._grounding_key(video, batch.frame_mask))
-            own = self._own_ids(batch)[samples]
-            terms["match"] = matching_loss(margins, batch.frame_mask, batch.rows[samples], own)
+            own, rows = self._own_ids(batch)[samples], batch.rows[samples]
+            terms["match"] = matching_loss(self.indicator.margins(asked, key), batch.frame_mask, rows, own)
         return terms
 
-    def _split(self, asked: Tensor, video: Video, mask: Tensor, rows: Tensor, noise: Tensor | None) -> Grounding:
-        """Ground questions (G, H) in clips: `rows` (G,) of `video`, whose true frames are `mask` (V, T)."""
-        config, key = self.config, self._grounding_key(video, mask)
+    def _split(self, asked: Tensor, key: Tensor, mask: Tensor, rows: Tensor, noise: Tensor | None) -> Grounding:
+        """Ground questions (G, H) in clips: `rows` (G,) of `key` (V, T, H), whose true frames are `mask` (V, T)."""
+        config = self.config
         energies, mask = self.indicator(asked, key, rows), mask[rows]
         there = mask & (key.sum(-1) != 0)[rows] if config.zero_sum_padding else mask
         logits = grounding_logits(energies, there, config.grounding_logits)
