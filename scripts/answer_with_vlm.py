@@ -21,6 +21,8 @@ from hf_causal_video.evidence.selection import TokenBudget, ask_vlm
 from hf_causal_video.evidence.selection.command import SELECTORS, make_selector
 from hf_causal_video.models.loading import open_pretrained
 
+VLM = "a video language model"
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
@@ -56,8 +58,8 @@ def ask(options: argparse.Namespace) -> None:
             "a causal selector", found="no --checkpoint", expected="a trained VideoQA model",
             fix="add --checkpoint outputs/transtr, or choose --selectors uniform similarity",
         )  # fmt: skip
-    processor = open_pretrained(AutoProcessor.from_pretrained, options.vlm)
-    model = open_pretrained(AutoModelForImageTextToText.from_pretrained, options.vlm, dtype=options.dtype)
+    processor = open_pretrained(AutoProcessor.from_pretrained, options.vlm, kind=VLM)
+    model = open_pretrained(AutoModelForImageTextToText.from_pretrained, options.vlm, kind=VLM, dtype=options.dtype)
     model = model.to(options.device).eval()
     budget = options.frames if options.tokens is None else TokenBudget(options.tokens, processor)
     for name in options.selectors:

@@ -29,6 +29,8 @@ from hf_causal_video.evidence.selection.command import SELECTORS, make_selector
 from hf_causal_video.evidence.vlm_regularizer import EnvironmentSwap, add_language_lora
 from hf_causal_video.models.loading import open_pretrained
 
+VLM = "a video language model"
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
@@ -151,8 +153,8 @@ def train(options: argparse.Namespace) -> None:
     """Body of the command."""
     torch.manual_seed(options.seed)
     rows = read_rows(options.data)
-    processor = open_pretrained(AutoProcessor.from_pretrained, options.vlm)
-    bare = open_pretrained(AutoModelForImageTextToText.from_pretrained, options.vlm, dtype=options.dtype)
+    processor = open_pretrained(AutoProcessor.from_pretrained, options.vlm, kind=VLM)
+    bare = open_pretrained(AutoModelForImageTextToText.from_pretrained, options.vlm, kind=VLM, dtype=options.dtype)
     bare = bare.to(options.device)
     model = add_language_lora(bare, options.lora_rank, 2 * options.lora_rank).train()
     selector = make_selector(options.selector, options.checkpoint, None, options.device, options.seed)

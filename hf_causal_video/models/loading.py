@@ -16,12 +16,15 @@ from hf_causal_video.errors import CausalVideoError
 FAULTS = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, UnpicklingError, SafetensorError)
 
 
-def open_pretrained(load: Callable[..., Any], name: str | Path, **options: Any) -> Any:
+def open_pretrained(
+    load: Callable[..., Any], name: str | Path, *, kind: str = "a model of this package", **options: Any
+) -> Any:
     """Load a checkpoint, or one part of it.
 
     Args:
         load: `AutoModel.from_pretrained` or another function of a folder or Hub id.
         name: folder or Hub id.
+        kind: what should be there, for the message.
         options: of the function.
 
     Raises:
@@ -42,6 +45,6 @@ def open_pretrained(load: Callable[..., Any], name: str | Path, **options: Any) 
         raise CausalVideoError(
             f"checkpoint {name}",
             found=lines[-1] if any(line.startswith("Traceback") for line in lines) else lines[0],
-            expected="a folder or Hub id with a model of this package in safetensors, and its processor",
+            expected=f"a folder or Hub id with {kind} in safetensors, and its processor",
             fix="check the name; scripts/train.py and save_pretrained write such a folder",
         ) from error
