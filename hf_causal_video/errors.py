@@ -29,6 +29,33 @@ class CausalVideoError(ValueError):
         return _rebuild, (self.what, self.found, self.expected, self.fix)
 
 
+def require(
+    condition: object,
+    what: str,
+    *,
+    found: object | Callable[[], object],
+    expected: object,
+    fix: str = "correct the value",
+) -> None:
+    """Raise CausalVideoError unless a condition holds.
+
+    Args:
+        condition: anything with a truth value.
+        what: the invalid thing, in one clause.
+        found: its value; a callable is only called on failure, for values that are costly to describe.
+        expected: what would have been valid.
+        fix: what the user can do.
+
+    Raises:
+        CausalVideoError: the condition is false.
+
+    Example:
+        >>> require(2 > 1, "order", found="2 and 1", expected="ascending numbers")
+    """
+    if not condition:
+        raise CausalVideoError(what, found=found() if callable(found) else found, expected=expected, fix=fix)
+
+
 def parse_arguments(parser: ArgumentParser, argv: Sequence[str] | None = None) -> Namespace:
     """Parse a command line; where "--" stands twice, argparse gives a positional argument the value []."""
     args = parser.parse_args(argv)
