@@ -10,7 +10,6 @@ in [0, 1], rates in frames a second.
 """
 
 from hf_causal_video.backbones import VideoQABackbone, register_backbone
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.hub import convert_official_checkpoint
 from hf_causal_video.models import (
     BackboneConfig,
@@ -28,8 +27,9 @@ from hf_causal_video.models import (
     VideoQAProcessor,
     VideoRelationProcessor,
 )
-from hf_causal_video.pipelines import VideoQuestionAnsweringPipeline
-from hf_causal_video.version import __version__
+from hf_causal_video.pipelines.question_answering import VideoQuestionAnsweringPipeline
+from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.version import __version__
 
 __all__ = [
     "BackboneConfig",

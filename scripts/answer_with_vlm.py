@@ -16,10 +16,10 @@ from collections.abc import Sequence
 
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from hf_causal_video.errors import CausalVideoError, parse_arguments, run_command
-from hf_causal_video.evidence.selection import TokenBudget, ask_vlm
-from hf_causal_video.evidence.selection.command import SELECTORS, make_selector
+from hf_causal_video.cli.select import SELECTORS, make_selector
 from hf_causal_video.models.loading import open_pretrained
+from hf_causal_video.selection import TokenBudget, ask_vlm
+from hf_causal_video.utils.errors import CausalVideoError, parse_arguments, run_command
 
 VLM = "a video language model"
 

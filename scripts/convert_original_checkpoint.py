@@ -5,7 +5,7 @@ python scripts/convert_original_checkpoint.py FILE --method transtr --variant ne
 
 import sys
 
-from hf_causal_video.hub.original import command
+from hf_causal_video.hub.convert.command import command
 
 if __name__ == "__main__":
     sys.exit(command())

@@ -6,7 +6,7 @@ torchrun --nproc_per_node 2 scripts/extract_features.py ...     # on CPUs, where
 
 import sys
 
-from hf_causal_video.cli import main
+from hf_causal_video.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["extract", *sys.argv[1:]]))

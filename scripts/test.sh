@@ -17,5 +17,5 @@ fi
 "$python" -m pip install -q --no-deps --upgrade --target "$project/.venv/torchvision" torchvision==0.28.0 num2words docopt
 "$python" -m pytest -n auto --dist loadfile
 PYTHONPATH="$project/.venv/torchvision" "$python" -m pytest -p tests.torchvision_operators \
-    tests/evidence/selection/test_vlm.py tests/scripts/test_answer_with_vlm.py \
+    tests/selection/test_vlm.py tests/scripts/test_answer_with_vlm.py \
     tests/scripts/test_train_vlm_regularizer.py tests/scripts/test_lmms_plugin.py

@@ -5,7 +5,7 @@
 
 A row of the data is {"video": path, "question": ..., "answer": ..., "choices": [...] (optional)}. Of the frames shown,
 the frozen checkpoint says which are causal. One step in `--every` (4) carries the intervention, see
-`hf_causal_video/evidence/vlm_regularizer.py`. `--measure N` prints what it costs, from N steps of each kind in turn.
+`hf_causal_video/selection/regularizer.py`. `--measure N` prints what it costs, from N steps of each kind in turn.
 No claim about hallucination: nobody has measured it.
 """
 
@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from hf_causal_video.errors import CausalVideoError, parse_arguments, run_command
-from hf_causal_video.evidence.selection import Clip, FrameSelector, metadata_in_ms, visual_token_ids
-from hf_causal_video.evidence.selection.asking import prompt_of
-from hf_causal_video.evidence.selection.command import SELECTORS, make_selector
-from hf_causal_video.evidence.vlm_regularizer import EnvironmentSwap, add_language_lora
+from hf_causal_video.cli.select import SELECTORS, make_selector
 from hf_causal_video.models.loading import open_pretrained
+from hf_causal_video.selection import Clip, FrameSelector, metadata_in_ms, visual_token_ids
+from hf_causal_video.selection.regularizer import EnvironmentSwap, add_language_lora
+from hf_causal_video.selection.vlm import prompt_of
+from hf_causal_video.utils.errors import CausalVideoError, parse_arguments, run_command
 
 VLM = "a video language model"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 TEXTS = st.sampled_from(["", " ", "a", "0", "-1", "1.5", "nan", "true", "[]", "../x", "\x00", "\ud800", "é", "a" * 99])
 NUMBERS = st.sampled_from([0, 1, -1, 2, 3, 2**31, 2**63, -(2**63), 10**400, 0.0, 0.5, -0.5, 1e-300, 1e300]) | (

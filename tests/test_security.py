@@ -16,23 +16,24 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from hf_causal_video.cli import main
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features import FeatureStore, Provenance, VideoFeatures, decode_video
+from hf_causal_video.cli.main import main
+from hf_causal_video.features import decode_video
 from hf_causal_video.features.build import build_feature_set
-from hf_causal_video.features.card import merge_cards
 from hf_causal_video.features.extract import find_videos
-from hf_causal_video.features.legacy import import_app_mot
-from hf_causal_video.features.provenance import PROVENANCE_FILE
-from hf_causal_video.features.track_set import CARD, TrackSet, write_tracks
-from hf_causal_video.features.tracker import TrackedClip
+from hf_causal_video.features.legacy_hdf5 import import_app_mot
+from hf_causal_video.features.store import FeatureStore, Provenance, VideoFeatures
+from hf_causal_video.features.store.card import merge_cards
+from hf_causal_video.features.store.provenance import PROVENANCE_FILE
 from hf_causal_video.hub import results
-from hf_causal_video.hub.original import command as convert
+from hf_causal_video.hub.convert.command import command as convert
+from hf_causal_video.tracks.track_set import CARD, TrackSet, write_tracks
+from hf_causal_video.tracks.tracker import TrackedClip
 from hf_causal_video.training import main as train
 from hf_causal_video.training.checkpoints import claim_output_dir
 from hf_causal_video.training.recipe import ConfigParser
+from hf_causal_video.utils.errors import CausalVideoError
 from tests.features.conftest import build_backbone, write_clip
-from tests.test_pipelines import checkpoint
+from tests.pipelines.test_question_answering import checkpoint
 from tests.training.conftest import write_recipe
 
 __all__ = ["checkpoint"]  # fixture

@@ -8,15 +8,15 @@ from unittest import mock
 import numpy as np
 import pytest
 
-import hf_causal_video.app as app
-from hf_causal_video.cli import main
-from hf_causal_video.evidence import RelationCase, report_html
-from hf_causal_video.evidence.relation_page import relations_html
+import hf_causal_video.cli.app as app
+from hf_causal_video.cli.main import main
 from hf_causal_video.features import decode_video
-from tests.evidence.test_browser import browse
-from tests.evidence.test_pictures import make_case
-from tests.evidence.test_relations import relation
+from hf_causal_video.viewer import RelationCase, report_html
+from hf_causal_video.viewer.relations_page import relations_html
 from tests.test_security import SOURCES
+from tests.viewer.test_browser import browse
+from tests.viewer.test_pictures import make_case
+from tests.viewer.test_relations import relation
 
 BREAK = "document.title='broken'"
 NASTY = f'<script>{BREAK}</script>"\'><img src=x onerror="{BREAK}"></title></textarea><!--'

@@ -11,11 +11,11 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from hf_causal_video.cli import main
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features import FeatureStore, FeatureWriter, Provenance, VideoFeatures
+from hf_causal_video.cli.main import main
+from hf_causal_video.features.store import FeatureStore, FeatureWriter, Provenance, VideoFeatures
 from hf_causal_video.hub import push_checkpoint
 from hf_causal_video.training.recipe import ConfigParser
+from hf_causal_video.utils.errors import CausalVideoError
 from tests.hub.test_push import trained
 from tests.loopback_hub import LoopbackHub, Repository
 

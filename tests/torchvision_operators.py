@@ -4,7 +4,7 @@ The wheel on PyPI is a CUDA build: its compiled operators do not load, and its i
 The transforms, all that video processors use of it, are Python. Naming the operators, without a body, lets them load:
 
     pip install --no-deps --target .venv/torchvision torchvision==0.28.0 num2words docopt
-    PYTHONPATH=.venv/torchvision python -m pytest -p tests.torchvision_operators tests/evidence/selection/test_vlm.py
+    PYTHONPATH=.venv/torchvision python -m pytest -p tests.torchvision_operators tests/selection/test_vlm.py
 """
 
 import torch

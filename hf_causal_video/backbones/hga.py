@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from hf_causal_video.backbones.base import Question, Video, VideoQABackbone, register_backbone
 from hf_causal_video.backbones.bilinear import BlockFusion
-from hf_causal_video.backbones.protocol import Question, Video, VideoQABackbone, register_backbone
 from hf_causal_video.backbones.recurrent import BidirectionalEncoder, Packing, pack_left
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_causal_video.backbones.protocol import Question, Video, VideoQABackbone, register_backbone
+from hf_causal_video.backbones.base import Question, Video, VideoQABackbone, register_backbone
 from hf_causal_video.backbones.recurrent import pack_left
 
 

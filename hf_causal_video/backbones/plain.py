@@ -7,8 +7,8 @@ is strong; on the confounded world it needs no help to ignore the environment. L
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_causal_video.backbones.base import Question, Video, VideoQABackbone, register_backbone
 from hf_causal_video.backbones.pooling import masked_mean
-from hf_causal_video.backbones.protocol import Question, Video, VideoQABackbone, register_backbone
 from hf_causal_video.backbones.transformer import TransformerStack, sine_positions
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_causal_video.backbones.protocol import Question, Video, VideoQABackbone, register_backbone
+from hf_causal_video.backbones.base import Question, Video, VideoQABackbone, register_backbone
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from hf_causal_video.causal.indicator import GroundingIndicator
 from hf_causal_video.causal.intervention import FrameBank, swap_frames
 from hf_causal_video.causal.matching import matching_loss
 from hf_causal_video.causal.mixing import draw_lambda, mix, mix_scenes, mixed_answer_loss, two_hot
-from hf_causal_video.causal.processes import mean_over_processes
 from hf_causal_video.causal.topk import hard_topk, perturbed_topk, topk_indices
+from hf_causal_video.models.processes import mean_over_processes
 
 __all__ = [
     "FrameBank",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hf_causal_video.causal.noise import normal_chunks
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 Order = Literal["temporal", "score", "unsorted"]
 Gradient = Literal["full", "diagonal"]

@@ -1,4 +1,4 @@
-"""Question rows, readers of the public sets, the confounded world, and the way from rows to batches."""
+"""Question rows, readers of public benchmarks, and the way from rows to batches."""
 
 from hf_causal_video.data.benchmarks import BENCHMARKS, benchmark_vocabulary, load_benchmark
 from hf_causal_video.data.causalvidqa import read_causalvidqa
@@ -9,25 +9,14 @@ from hf_causal_video.data.open_ended import read_frameqa, read_msrvttqa, read_ms
 from hf_causal_video.data.rows import QUESTION_FEATURES, questions_dataset
 from hf_causal_video.data.tgifqa import read_tgifqa
 from hf_causal_video.data.vocabulary import build_answer_vocabulary, index_answers, read_answer_vocabulary
-from hf_causal_video.data.world import WorldClips, draw_clips, world_questions
-from hf_causal_video.data.world_config import ANSWERS, SPLITS, WorldConfig
-from hf_causal_video.data.world_features import WorldSplit, generate_world
-from hf_causal_video.data.world_text import tiny_text_config, world_tokenizer
 
 __all__ = [
-    "ANSWERS",
     "BENCHMARKS",
     "QUESTION_FEATURES",
-    "SPLITS",
     "VideoQACollator",
     "VideoQADataset",
-    "WorldClips",
-    "WorldConfig",
-    "WorldSplit",
     "benchmark_vocabulary",
     "build_answer_vocabulary",
-    "draw_clips",
-    "generate_world",
     "index_answers",
     "load_benchmark",
     "questions_dataset",
@@ -40,9 +29,6 @@ __all__ = [
     "read_nextqa",
     "read_nextqa_open",
     "read_tgifqa",
-    "tiny_text_config",
     "video_folds",
     "video_number",
-    "world_questions",
-    "world_tokenizer",
 ]

@@ -14,7 +14,7 @@ from hf_causal_video.data import nextqa, open_ended
 from hf_causal_video.data.causalvidqa import CAUSALVIDQA_COUNTS, CAUSALVIDQA_SOURCE, read_causalvidqa
 from hf_causal_video.data.tgifqa import TGIFQA_COUNTS, TGIFQA_SOURCE, read_tgifqa
 from hf_causal_video.data.vocabulary import build_answer_vocabulary, read_answer_vocabulary
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 SPLIT_NAMES = {"validation": "val", "valid": "val", "dev": "val"}
 VOCABULARY_FILE = "ans_word.json"
@@ -148,7 +148,7 @@ def load_benchmark(
     Example:
         >>> load_benchmark("nextqa", "val", "no/such/folder")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        hf_causal_video.errors.CausalVideoError: an annotation file is not there: ...
+        hf_causal_video.utils.errors.CausalVideoError: an annotation file is not there: ...
     """
     if name not in BENCHMARKS:
         raise CausalVideoError(

@@ -20,7 +20,7 @@ from hf_causal_video.data.tables import (
     read_lines,
     read_text,
 )
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 CAUSALVIDQA_SOURCE = "https://github.com/bcmi/Causal-VidQA (text annotation QA.tar, and dataset split)"
 # questions and videos, six questions a video
@@ -58,7 +58,7 @@ def read_causalvidqa(path: str | Path, split: str | None = None, videos_path: st
     Example:
         >>> read_causalvidqa("no/such/val.csv")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        hf_causal_video.errors.CausalVideoError: ...
+        hf_causal_video.utils.errors.CausalVideoError: ...
     """
     rows, names = _from_folder(Path(path), videos_path) if Path(path).is_dir() else _from_csv(path)
     types: dict[str, set[str]] = {}

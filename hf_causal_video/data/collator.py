@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hf_causal_video.data.rows import is_list, is_number, is_text
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 IGNORED_LABEL = -100  # what torch's cross entropy leaves out
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features.store import FeatureStore
+from hf_causal_video.features.store.reader import FeatureStore
+from hf_causal_video.utils.errors import CausalVideoError
 
 
 class VideoQADataset(torch.utils.data.Dataset):

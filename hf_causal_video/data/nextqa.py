@@ -22,7 +22,7 @@ from hf_causal_video.data.tables import (
     read_lines,
 )
 from hf_causal_video.data.vocabulary import index_answers
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 NEXTQA_SOURCE = "https://github.com/doc-doc/NExT-QA (folder dataset/nextqa)"
 NEXTQA_OE_SOURCE = "https://github.com/doc-doc/NExT-OE (folder dataset/nextqa)"
@@ -55,7 +55,7 @@ def read_nextqa(path: str | Path, split: str | None = None) -> Dataset:
     Example:
         >>> read_nextqa("no/such/val.csv")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        hf_causal_video.errors.CausalVideoError: ...
+        hf_causal_video.utils.errors.CausalVideoError: ...
     """
     source = ATP_HARD_SOURCE if split == "atp-hard" else NEXTQA_SOURCE
     lines = read_lines(path, source, (*NEXTQA_COLUMNS, *CHOICE_COLUMNS), "NExT-QA multiple choice")
@@ -93,7 +93,7 @@ def read_nextqa_open(
     Example:
         >>> read_nextqa_open("no/such/val.csv")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        hf_causal_video.errors.CausalVideoError: ...
+        hf_causal_video.utils.errors.CausalVideoError: ...
     """
     lines = read_lines(path, NEXTQA_OE_SOURCE, NEXTQA_COLUMNS, "NExT-QA open ended")
     rows: list[dict[str, Any]] = []
@@ -136,7 +136,7 @@ def read_nextgqa(path: str | Path, spans_path: str | Path, split: str | None = N
     Example:
         >>> read_nextgqa("no/such/val.csv", "gsub_val.json")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        hf_causal_video.errors.CausalVideoError: ...
+        hf_causal_video.utils.errors.CausalVideoError: ...
     """
     lines = read_lines(path, NEXTGQA_SOURCE, (*NEXTQA_COLUMNS, *CHOICE_COLUMNS), "NExT-GQA")
     hint = "use the csv of NExT-GQA; NExT-QA (answers as indices) is read by read_nextqa"

@@ -42,7 +42,7 @@ def read_msvdqa(
     Example:
         >>> read_msvdqa("no/such/val.csv", ["dog"])  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        hf_causal_video.errors.CausalVideoError: ...
+        hf_causal_video.utils.errors.CausalVideoError: ...
     """
     return _read(path, vocabulary, split, outside_is_a_class, MSVDQA_COUNTS, "MSVD-QA", MSVDQA_SOURCE)
 
@@ -62,7 +62,7 @@ def read_msrvttqa(
     Example:
         >>> read_msrvttqa("no/such/val.csv", ["dog"])  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        hf_causal_video.errors.CausalVideoError: ...
+        hf_causal_video.utils.errors.CausalVideoError: ...
     """
     return _read(path, vocabulary, split, outside_is_a_class, MSRVTTQA_COUNTS, "MSRVTT-QA", MSRVTTQA_SOURCE)
 
@@ -78,7 +78,7 @@ def read_frameqa(
     Example:
         >>> read_frameqa("no/such/test.csv", ["dog"])  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        hf_causal_video.errors.CausalVideoError: ...
+        hf_causal_video.utils.errors.CausalVideoError: ...
     """
     return _read(path, vocabulary, split, outside_is_a_class, FRAMEQA_COUNTS, "TGIF-QA FrameQA", FRAMEQA_SOURCE)
 

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 QUESTION_FEATURES = Features(
     {

@@ -16,7 +16,7 @@ from typing import Any
 from datasets import Dataset, Features
 
 from hf_causal_video.data.rows import questions_dataset
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 # canonical column -> names it goes by in the public files and their copies
 ALIASES = {

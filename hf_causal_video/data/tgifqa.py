@@ -10,7 +10,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from hf_causal_video.data.tables import CHOICE_COLUMNS, check_counts, choice_index, make_table, read_lines
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 TGIFQA_SOURCE = "https://github.com/doc-doc/HQGA (folder dataset/tgifqa)"
 # questions and videos of the full files; the size of the train file of transition in this layout is not known to us
@@ -36,7 +36,7 @@ def read_tgifqa(path: str | Path, task: str, split: str | None = None) -> Datase
     Example:
         >>> read_tgifqa("no/such/test.csv", "action")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        hf_causal_video.errors.CausalVideoError: ...
+        hf_causal_video.utils.errors.CausalVideoError: ...
     """
     if task not in TGIFQA_COUNTS:
         raise CausalVideoError(

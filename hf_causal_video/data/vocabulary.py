@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hf_causal_video.data.rows import is_text
 from hf_causal_video.data.tables import read_json
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 
 def build_answer_vocabulary(answers: Iterable[str], size: int | None = None) -> list[str]:

@@ -5,7 +5,7 @@ from hf_causal_video.evaluation.multiple_choice import multiple_choice_accuracy
 from hf_causal_video.evaluation.nextgqa import intersect_predictions, nextgqa_metrics
 from hf_causal_video.evaluation.nextqa import nextqa_accuracy
 from hf_causal_video.evaluation.open_ended import open_ended_accuracy
-from hf_causal_video.evaluation.relations import vidvrd_metrics
+from hf_causal_video.evaluation.relations.metrics import vidvrd_metrics
 from hf_causal_video.evaluation.spans import span_overlap
 
 __all__ = [

@@ -10,8 +10,8 @@ videos.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.evaluation.answers import VIDEO_NAMES, count_correct, first_of, pair_answers, percent
+from hf_causal_video.evaluation.inputs import VIDEO_NAMES, count_correct, first_of, pair_answers, percent
+from hf_causal_video.utils.errors import CausalVideoError
 
 TYPES = ("d", "e", "p", "pr", "c", "cr")
 SCORED = ("d", "e", "par", "car")

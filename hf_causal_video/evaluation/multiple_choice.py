@@ -6,7 +6,7 @@ Why: the confounded world and users' own questions have types that no published 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hf_causal_video.evaluation.answers import count_correct, pair_answers, percent
+from hf_causal_video.evaluation.inputs import count_correct, pair_answers, percent
 
 
 def multiple_choice_accuracy(

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.evaluation.answers import by_key, check_keys, whole_number
+from hf_causal_video.evaluation.inputs import by_key, check_keys, whole_number
 from hf_causal_video.evaluation.spans import Annotated, read_grounding, read_span, span_overlap
+from hf_causal_video.utils.errors import CausalVideoError
 
 THRESHOLDS = (0.3, 0.5)
 

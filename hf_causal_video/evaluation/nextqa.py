@@ -10,8 +10,8 @@ Source: Xiao et al. 2021 (arXiv 2105.08276); the published evaluation folds the 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.evaluation.answers import count_correct, pair_answers, percent
+from hf_causal_video.evaluation.inputs import count_correct, pair_answers, percent
+from hf_causal_video.utils.errors import CausalVideoError
 
 FINE_TYPES = {
     "CW": "Why",

@@ -11,8 +11,7 @@ Source: Xu et al. 2017 (MSVD-QA, MSRVTT-QA); IGV, EIGV and TranSTR report it as 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.evaluation.answers import (
+from hf_causal_video.evaluation.inputs import (
     by_key,
     check_keys,
     count_correct,
@@ -20,6 +19,7 @@ from hf_causal_video.evaluation.answers import (
     percent,
     whole_number,
 )
+from hf_causal_video.utils.errors import CausalVideoError
 
 FIRST_WORDS = ("what", "who", "how", "when", "where")
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.evaluation.answers import by_key, whole_number
+from hf_causal_video.evaluation.inputs import by_key, whole_number
+from hf_causal_video.utils.errors import CausalVideoError
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,6 @@ def _interval(key: str, value: Any, what: str) -> list[float]:
             f"the {what} span of {key} is no interval",
             found=str(value)[:80],
             expected="[start, end], two finite numbers, start <= end",
-            fix="pass one span a question (best_span of hf_causal_video.causal.spans picks it)",
+            fix="pass one span a question (best_span of hf_causal_video.models.spans picks it)",
         )
     return [start, end]

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features.parts import Gatherer, Parts, start_processes
-from hf_causal_video.features.provenance import Provenance
-from hf_causal_video.features.rows import VideoFeatures
-from hf_causal_video.features.store import FeatureStore
-from hf_causal_video.features.writer import FeatureWriter, finished_ids, write_text
+from hf_causal_video.features.store.parts import Gatherer, Parts, start_processes
+from hf_causal_video.features.store.provenance import Provenance
+from hf_causal_video.features.store.reader import FeatureStore
+from hf_causal_video.features.store.rows import VideoFeatures
+from hf_causal_video.features.store.writer import FeatureWriter, finished_ids, write_text
+from hf_causal_video.utils.errors import CausalVideoError
 
 FAILED_FILE = "failed.json"
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features.build import ExtractionReport, build_feature_set
 from hf_causal_video.features.networks import load_network
-from hf_causal_video.features.store import FeatureStore, Provenance, VideoFeatures
+from hf_causal_video.features.store.reader import FeatureStore, Provenance, VideoFeatures
+from hf_causal_video.utils.errors import CausalVideoError
 
 ENDING = "_cap.json"
 SAMPLING = "captions-fps-1"

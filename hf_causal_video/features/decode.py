@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 # an instant on the edge of two frames takes the later one, whatever the rounding of the container's clock
 EDGE_S = 1e-4
@@ -73,7 +73,7 @@ def decode_video(path: str | Path, sampling: str | Sequence[float] = "uniform-16
     Example:
         >>> decode_video("no.mp4")
         Traceback (most recent call last):
-        hf_causal_video.errors.CausalVideoError: no.mp4 is not a video: ...
+        hf_causal_video.utils.errors.CausalVideoError: no.mp4 is not a video: ...
     """
     path = Path(path)
     with _open(path) as container:

@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features.build import ExtractionReport, add_push_arguments, build_feature_set, conclude
 from hf_causal_video.features.extractor import VideoFeatureExtractor
 from hf_causal_video.features.frames import LAYERS, FrameEncoder
 from hf_causal_video.features.objects import ObjectEncoder
-from hf_causal_video.features.parts import start_processes
+from hf_causal_video.features.store.parts import start_processes
+from hf_causal_video.utils.errors import CausalVideoError
 
 __all__ = ["ExtractionReport", "VideoFeatureExtractor", "add_arguments", "extract_folder", "find_videos", "run"]
 

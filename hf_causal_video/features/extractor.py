@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features.decode import decode_video, sample_instants
 from hf_causal_video.features.frames import LAYERS, FrameEncoder
 from hf_causal_video.features.objects import ObjectEncoder
 from hf_causal_video.features.pictures import pictures
-from hf_causal_video.features.store import Provenance, VideoFeatures
+from hf_causal_video.features.store.reader import Provenance, VideoFeatures
+from hf_causal_video.utils.errors import CausalVideoError
 
 
 class VideoFeatureExtractor:
@@ -29,7 +29,7 @@ class VideoFeatureExtractor:
     Example:
         >>> VideoFeatureExtractor.from_provenance({"frame_model": "no/such"})
         Traceback (most recent call last):
-        hf_causal_video.errors.CausalVideoError: provenance does not have the expected fields: ...
+        hf_causal_video.utils.errors.CausalVideoError: provenance does not have the expected fields: ...
     """
 
     def __init__(self, frames: FrameEncoder, objects: ObjectEncoder | None = None, sampling: str = "uniform-16"):

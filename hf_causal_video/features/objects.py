@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features.networks import load_image_processor, load_network
+from hf_causal_video.utils.errors import CausalVideoError
 
 LAYER = "decoder last hidden state"
 

@@ -1,6 +1,7 @@
 """Everything between a model and the Hub."""
 
-from hf_causal_video.hub.conversion import convert_official_checkpoint
-from hf_causal_video.hub.push import push_checkpoint
+from hf_causal_video.utils.lazy import lazy_names
 
-__all__ = ["convert_official_checkpoint", "push_checkpoint"]
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__, {"convert_official_checkpoint": "convert", "push_checkpoint": "push"}
+)

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.version import __version__
+from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.version import __version__
 
 PACKAGE = Path(__file__).resolve().parents[1]
 NAME = PACKAGE.name

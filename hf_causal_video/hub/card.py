@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig
 from hf_causal_video.hub.checks import Checkpoint
 from hf_causal_video.hub.results import Result, dataset_name, read_recipe, read_results, read_run
 from hf_causal_video.models import METHODS, RELATION_METHODS
-from hf_causal_video.version import __version__
+from hf_causal_video.utils.version import __version__
 
 METHOD_FOLDERS = Path(__file__).resolve().parents[1] / "models"
 METRIC_TYPES = {"Acc": "accuracy", "accuracy": "accuracy"}  # how the Hub calls them

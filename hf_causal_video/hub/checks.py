@@ -13,8 +13,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models import METHODS, RELATION_METHODS
+from hf_causal_video.utils.errors import CausalVideoError
 
 WEIGHTS = "model*.safetensors"
 ADAPTER = "adapter_model.safetensors"

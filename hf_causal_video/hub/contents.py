@@ -12,12 +12,12 @@ from typing import Any
 import yaml
 from safetensors import safe_open
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.hub.bundle import auto_map, bundle
 from hf_causal_video.hub.card import is_hub_id, repository_card
 from hf_causal_video.hub.checks import Checkpoint, read_json
 from hf_causal_video.hub.results import RECIPE_FILE, is_path, read_recipe
 from hf_causal_video.models import METHODS, RELATION_METHODS
+from hf_causal_video.utils.errors import CausalVideoError
 
 LICENSES = {  # as the Hub names them
     "apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc0-1.0",

@@ -27,11 +27,11 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 from transformers.utils.logging import disable_progress_bar
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.hub.bundle import flat_name
 from hf_causal_video.hub.checks import Checkpoint, open_checkpoint
 from hf_causal_video.hub.contents import Files, check_private, local_names, repository_files
 from hf_causal_video.models import METHODS, RELATION_METHODS
+from hf_causal_video.utils.errors import CausalVideoError
 
 EXAMPLES = """examples:
   hf-causal-video push outputs/transtr org/transtr-nextqa --dry-run      # checks everything, uploads nothing

@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.hub.checks import read_json
 from hf_causal_video.models.weights import weights_digest
+from hf_causal_video.utils.errors import CausalVideoError
 
 RUN_FILE, RECIPE_FILE = "card_data.json", "recipe.yaml"
 

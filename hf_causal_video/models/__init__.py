@@ -14,9 +14,9 @@ from hf_causal_video.models.backbone import BackboneConfig, BackboneForVideoQues
 from hf_causal_video.models.eigv import EIGVConfig, EIGVForVideoQuestionAnswering
 from hf_causal_video.models.igv import IGVConfig, IGVForVideoQuestionAnswering
 from hf_causal_video.models.ivrd import IVRDConfig, IVRDForVideoRelationDetection
+from hf_causal_video.models.ivrd.processing_video_relation import VideoRelationProcessor
 from hf_causal_video.models.outputs import Evidence, EvidenceFrame, EvidenceObject, VideoQAOutput
 from hf_causal_video.models.processing_video_qa import VideoQAInputs, VideoQAProcessor
-from hf_causal_video.models.processing_video_relation import VideoRelationProcessor
 from hf_causal_video.models.transtr import TranSTRConfig, TranSTRForVideoQuestionAnswering
 
 __all__ = [

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from hf_causal_video.backbones.text import build_text_encoder, encode_in_buckets
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 IGNORED_LABEL = -100
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 FAULTS = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, UnpicklingError, SafetensorError)
 
@@ -34,7 +34,7 @@ def open_pretrained(
         >>> from transformers import AutoConfig
         >>> open_pretrained(AutoConfig.from_pretrained, "no/such/folder")
         Traceback (most recent call last):
-        hf_causal_video.errors.CausalVideoError: checkpoint no/such/folder: found ...
+        hf_causal_video.utils.errors.CausalVideoError: checkpoint no/such/folder: found ...
     """
     try:
         return load(str(name), trust_remote_code=False, **options)

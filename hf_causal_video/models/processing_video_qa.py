@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
-from hf_causal_video.causal.spans import Span, best_first, fit_gaussian, grow_window, kept_frames_to_spans
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.outputs import Evidence, EvidenceFrame, EvidenceObject, VideoQAOutput
-from hf_causal_video.models.question_inputs import (
+from hf_causal_video.models.spans import Span, best_first, fit_gaussian, grow_window, kept_frames_to_spans
+from hf_causal_video.models.user_inputs import (
     as_list,
     check_evidence,
     read_choices,
@@ -22,6 +21,7 @@ from hf_causal_video.models.question_inputs import (
     read_times,
     stack,
 )
+from hf_causal_video.utils.errors import CausalVideoError
 
 OPEN_ENDED_SHOWN = 5  # answers of a vocabulary that an Evidence lists
 SpanRule = Literal["kept", "window", "gaussian"]

@@ -16,8 +16,8 @@ import yaml
 from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.training.recipe import read_recipe
+from hf_causal_video.utils.errors import CausalVideoError
 
 RECIPE_FILE, METRICS_FILE, STATE_FILE = "recipe.yaml", "metrics.json", "trainer_state.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")

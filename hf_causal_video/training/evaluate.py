@@ -16,17 +16,17 @@ from hf_causal_video.data import (
     read_nextgqa,
     read_nextqa,
 )
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.evaluation import nextgqa_metrics
-from hf_causal_video.features.store import FeatureStore
+from hf_causal_video.features.store.reader import FeatureStore
 from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.models.weights import weights_digest
 from hf_causal_video.training.arguments import DataArguments
-from hf_causal_video.training.datasets import load_split
-from hf_causal_video.training.measure import measure
-from hf_causal_video.training.predict import predict
+from hf_causal_video.training.questions.measure import measure
+from hf_causal_video.training.questions.predict import predict
+from hf_causal_video.training.questions.splits import load_split
 from hf_causal_video.training.recipe import recipe_world
-from hf_causal_video.training.relation_evaluate import add_relation_arguments, is_relation_model, run_relations
+from hf_causal_video.training.relations.evaluate import add_relation_arguments, is_relation_model, run_relations
+from hf_causal_video.utils.errors import CausalVideoError
 
 EXAMPLES = """examples:
   # NExT-QA, from the official csv and a feature set made by `hf-causal-video extract`

@@ -22,10 +22,10 @@ from transformers import TrainerCallback
 
 from hf_causal_video.data import VideoQACollator, VideoQADataset, video_number
 from hf_causal_video.data.dataset import uniform_frames
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.igv.bank import FrameBank
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
 from hf_causal_video.training.callbacks import bare_model
+from hf_causal_video.utils.errors import CausalVideoError
 
 
 def with_video_ids(collator: Callable[..., Any], model: Any) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 
 def check_overrides(config_class: Any, preset: str | None, overrides: dict[str, Any], text_model: str | None) -> None:

@@ -17,8 +17,8 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments, DataArguments, ModelArguments
+from hf_causal_video.utils.errors import CausalVideoError
 
 Arguments = tuple[ModelArguments, DataArguments, CausalVideoTrainingArguments]
 MAPPINGS = {

@@ -23,10 +23,8 @@ from transformers import PreTrainedModel, set_seed
 from transformers.trainer_callback import TrainerState
 from transformers.utils.logging import disable_progress_bar
 
-from hf_causal_video.errors import CausalVideoError, as_message
 from hf_causal_video.models import RELATION_METHODS
 from hf_causal_video.models.weights import weights_digest
-from hf_causal_video.training import question_task, relation_task
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments, DataArguments, ModelArguments
 from hf_causal_video.training.callbacks import bare_model
 from hf_causal_video.training.checkpoints import (
@@ -39,9 +37,12 @@ from hf_causal_video.training.checkpoints import (
     write_atomically,
 )
 from hf_causal_video.training.lora import add_lora
+from hf_causal_video.training.questions import task as question_task
 from hf_causal_video.training.recipe import ConfigParser, resolved_recipe
+from hf_causal_video.training.relations import task as relation_task
 from hf_causal_video.training.trainer import CausalVideoTrainer
-from hf_causal_video.version import __version__
+from hf_causal_video.utils.errors import CausalVideoError, as_message
+from hf_causal_video.utils.version import __version__
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 from transformers import get_scheduler
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
+from hf_causal_video.utils.errors import CausalVideoError
 
 
 def build_schedule(

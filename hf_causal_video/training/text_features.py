@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from hf_causal_video.data import VideoQACollator, VideoQADataset
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 FORMAT = "QUESTION_ID/question (L, D), and QUESTION_ID/choices/0, /1, ... (L, D) of question and choice together"
 

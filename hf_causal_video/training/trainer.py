@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer
 from transformers.trainer_pt_utils import nested_gather
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
 from hf_causal_video.training.callbacks import BestCheckpoint, IndependentNoise, SigmaAnnealing, bare_model
 from hf_causal_video.training.grounding import FillBank, TrainingProgress, drop_lone_sample, with_video_ids
 from hf_causal_video.training.schedules import build_schedule
+from hf_causal_video.utils.errors import CausalVideoError
 
 
 class NamedBatches:

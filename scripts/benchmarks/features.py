@@ -33,7 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from hf_causal_video.features import FeatureStore, FeatureWriter, Provenance, VideoFeatures
+from hf_causal_video.features.store import FeatureStore, FeatureWriter, Provenance, VideoFeatures
 
 BATCH = 8
 RESULTS = Path(__file__).parent / "results" / "features.csv"

@@ -22,10 +22,7 @@ import yaml
 from frame_selectors_nextqa import caption_hits, choose
 from torch import Tensor
 
-from hf_causal_video.data import WorldConfig
-from hf_causal_video.data.world_config import ACTIONS, CLASSES, COLOURS
-from hf_causal_video.data.world_features import world_vocabulary
-from hf_causal_video.evidence.selection import (
+from hf_causal_video.selection import (
     CausalSelector,
     FrameSelector,
     RandomSelector,
@@ -34,7 +31,10 @@ from hf_causal_video.evidence.selection import (
 )
 from hf_causal_video.training import run
 from hf_causal_video.training.arguments import DataArguments
-from hf_causal_video.training.datasets import load_split
+from hf_causal_video.training.questions.splits import load_split
+from hf_causal_video.worlds import WorldConfig
+from hf_causal_video.worlds.config import ACTIONS, CLASSES, COLOURS
+from hf_causal_video.worlds.features import world_vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "hf_causal_video" / "training" / "recipes"

@@ -25,16 +25,9 @@ from stress_captions import prepare_fold
 from torch import Tensor
 
 from hf_causal_video.data import read_nextgqa, read_nextqa
-from hf_causal_video.evidence.selection import (
-    Clip,
-    FrameSelector,
-    RandomSelector,
-    Ranking,
-    SimilaritySelector,
-    UniformSelector,
-)
-from hf_causal_video.evidence.selection.causal import frame_scores
 from hf_causal_video.features.captions import import_caption_features
+from hf_causal_video.selection import Clip, FrameSelector, RandomSelector, Ranking, SimilaritySelector, UniformSelector
+from hf_causal_video.selection.causal import frame_scores
 
 SCENE_S = 4.0  # chosen on fold 0, whose questions are not in the table
 CAPTIONS = "nextqa_captions/minilm_l6_v2_caption_features.safetensors"

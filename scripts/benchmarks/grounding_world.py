@@ -22,12 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_causal_video.backbones.base import Question, register_backbone
 from hf_causal_video.backbones.pooling import AttentionPooling, masked_mean
-from hf_causal_video.backbones.protocol import Question, register_backbone
-from hf_causal_video.data import ANSWERS, WorldConfig, generate_world, world_tokenizer
-from hf_causal_video.data.world_config import ACTIONS, CLASSES, COLOURS
-from hf_causal_video.data.world_features import world_vocabulary
-from hf_causal_video.evidence.drawing import EVIDENCE, FAINT, INK, MUTED, PLAIN, Canvas
 from hf_causal_video.models import (
     BackboneConfig,
     BackboneForVideoQuestionAnswering,
@@ -36,6 +32,10 @@ from hf_causal_video.models import (
     IGVConfig,
     IGVForVideoQuestionAnswering,
 )
+from hf_causal_video.viewer.canvas import EVIDENCE, FAINT, INK, MUTED, PLAIN, Canvas
+from hf_causal_video.worlds import ANSWERS, WorldConfig, generate_world, world_tokenizer
+from hf_causal_video.worlds.config import ACTIONS, CLASSES, COLOURS
+from hf_causal_video.worlds.features import world_vocabulary
 
 RESULTS = Path(__file__).parent / "results" / "grounding_world.csv"
 PICTURE = Path(__file__).parents[2] / "hf_causal_video" / "models" / "igv" / "grounding_world.png"

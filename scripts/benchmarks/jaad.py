@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hf_causal_video.data.jaad import CAR_STATES, JAAD_LABELS, JAAD_SPLITS, JaadWindows, read_jaad
-from hf_causal_video.evaluation.relation_pairs import pair_metrics
+from hf_causal_video.data.relations.jaad import CAR_STATES, JAAD_LABELS, JAAD_SPLITS, JaadWindows, read_jaad
+from hf_causal_video.evaluation.relations.pairs import pair_metrics
 from hf_causal_video.models.ivrd import IVRDConfig, IVRDForVideoRelationDetection
-from hf_causal_video.version import __version__
+from hf_causal_video.utils.version import __version__
 
 RESULTS = Path(__file__).parent / "results" / "jaad.csv"
 # name, preset, what is changed, and the priors to ask the trained model under

@@ -29,13 +29,13 @@ from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, TrainerCallback
 
 from hf_causal_video import TranSTRConfig, TranSTRForVideoQuestionAnswering
-from hf_causal_video.causal.spans import best_span, grow_window, kept_frames_to_spans
 from hf_causal_video.data import VideoQADataset, read_nextgqa, read_nextqa, video_folds
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features import FeatureStore
 from hf_causal_video.features.captions import TextEncoder, import_caption_features
+from hf_causal_video.features.store import FeatureStore
+from hf_causal_video.models.spans import best_span, grow_window, kept_frames_to_spans
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
 from hf_causal_video.training.trainer import CausalVideoTrainer
+from hf_causal_video.utils.errors import CausalVideoError
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDS = 5

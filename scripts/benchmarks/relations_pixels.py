@@ -19,14 +19,14 @@ import numpy as np
 import torch
 import yaml
 
-from hf_causal_video.cli import main as command_line
-from hf_causal_video.data.render_relations import FPS, RELATION_WORDS, SIZE, draw_relations, render_relations
-from hf_causal_video.data.world_config import CLASSES, COLOURS
-from hf_causal_video.demo_models import DrawnFrames, train_frame_network, train_object_network
+from hf_causal_video.cli.main import main as command_line
 from hf_causal_video.features.objects import ObjectEncoder
-from hf_causal_video.features.track_set import TrackSet, track_folder
-from hf_causal_video.features.tracker import ClipTracker
-from hf_causal_video.training.relation_evaluate import evaluate_relations
+from hf_causal_video.tracks.track_set import TrackSet, track_folder
+from hf_causal_video.tracks.tracker import ClipTracker
+from hf_causal_video.training.relations.evaluate import evaluate_relations
+from hf_causal_video.worlds.config import CLASSES, COLOURS
+from hf_causal_video.worlds.render_relations import FPS, RELATION_WORDS, SIZE, draw_relations, render_relations
+from scripts.demo.networks import DrawnFrames, train_frame_network, train_object_network
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results" / "relations_pixels.csv"

@@ -24,13 +24,13 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 from hf_causal_video.causal.predicate_prior import Prior
-from hf_causal_video.data.relation_collator import RelationCollator
-from hf_causal_video.data.relation_pair_dataset import RelationPairs, relation_world_pairs
-from hf_causal_video.data.relation_world import PARTS
-from hf_causal_video.evaluation.relation_pairs import pair_metrics
-from hf_causal_video.evidence.drawing import EVIDENCE, FAINT, INK, MUTED, PLAIN, Canvas
+from hf_causal_video.data.relations.collator import RelationCollator
+from hf_causal_video.evaluation.relations.pairs import pair_metrics
 from hf_causal_video.training import main as run
-from hf_causal_video.training.relation_predict import predict_pairs
+from hf_causal_video.training.relations.predict import predict_pairs
+from hf_causal_video.viewer.canvas import EVIDENCE, FAINT, INK, MUTED, PLAIN, Canvas
+from hf_causal_video.worlds.relation_pairs import RelationPairs, relation_world_pairs
+from hf_causal_video.worlds.relations import PARTS
 
 RESULTS = Path(__file__).parent / "results" / "relations_world.csv"
 PICTURE = Path(__file__).parents[2] / "hf_causal_video" / "models" / "ivrd" / "relations_world.png"

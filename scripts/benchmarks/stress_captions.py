@@ -20,11 +20,11 @@ from nextqa_cosines import CosineDataset, Preparation, Texts, collate
 from safetensors.torch import load_file, save_file
 
 from hf_causal_video.data import VideoQADataset, read_nextgqa, read_nextqa
-from hf_causal_video.evidence.removal import evidence_masks
-from hf_causal_video.evidence.stress import OF_EVIDENCE, stress_test
-from hf_causal_video.evidence.stress_picture import save_stress
-from hf_causal_video.evidence.stress_report import save_report, stress_table
 from hf_causal_video.features.captions import TextEncoder, import_caption_features
+from hf_causal_video.stress.ablation import evidence_masks
+from hf_causal_video.stress.picture import save_stress
+from hf_causal_video.stress.report import save_report, stress_table
+from hf_causal_video.stress.runner import OF_EVIDENCE, stress_test
 
 RESULTS = Path(__file__).parent / "results" / "stress_captions.csv"
 ENCODED_AT_ONCE = 256

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_causal_video.backbones import CoMem, Question, Video, VideoQABackbone, build_backbone, register_backbone
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 TEXT, FRAME, ANSWERS = 6, 10, 5
 TINY = {

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_causal_video.causal import arrange_negatives, deranged_rows, info_nce
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 
 def marked(copies: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_causal_video.causal import FrameBank, swap_frames
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 
 def bank(ids: list[int], frames: int = 3, mask: torch.Tensor | None = None) -> FrameBank:

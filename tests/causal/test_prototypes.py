@@ -5,7 +5,7 @@ import torch
 
 from hf_causal_video.causal.predicate_prior import PredicatePrior
 from hf_causal_video.causal.prototypes import LiteralIntervention, PrototypeDictionary, PrototypeMixture
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 PRED, DIM, ROWS = 5, 8, 7
 

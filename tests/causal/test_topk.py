@@ -5,7 +5,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from hf_causal_video.causal import hard_topk, perturbed_topk, topk_indices
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 
 @pytest.fixture(autouse=True)

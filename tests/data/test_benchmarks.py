@@ -8,7 +8,7 @@ import pytest
 
 from hf_causal_video.data import BENCHMARKS, load_benchmark
 from hf_causal_video.data.nextqa import SHARED_IDS
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 FOLDERS = {
     "nextqa": "nextqa",

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from hf_causal_video.data import load_benchmark, read_causalvidqa
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.evaluation import causalvidqa_accuracy
+from hf_causal_video.utils.errors import CausalVideoError
 
 TYPES = ("d", "e", "p", "pr", "c", "cr")
 VIDEOS = ("abc_000010_000020", "def_000001_000011")

@@ -6,14 +6,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_causal_video.data import VideoQACollator, VideoQADataset, questions_dataset, video_folds, world_tokenizer
+from hf_causal_video.data import VideoQACollator, VideoQADataset, questions_dataset, video_folds
 from hf_causal_video.data.dataset import uniform_frames
-from hf_causal_video.data.relation_collator import RelationCollator
-from hf_causal_video.data.relation_dataset import RelationSegments
-from hf_causal_video.data.relation_pairs import PairRule, segment_targets
-from hf_causal_video.data.relation_rows import relations_dataset
-from hf_causal_video.features import FeatureStore, Provenance, VideoFeatures
+from hf_causal_video.data.relations.collator import RelationCollator
+from hf_causal_video.data.relations.labels import PairRule, segment_targets
+from hf_causal_video.data.relations.rows import relations_dataset
+from hf_causal_video.data.relations.segments import RelationSegments
+from hf_causal_video.features.store import FeatureStore, Provenance, VideoFeatures
 from hf_causal_video.models import VideoQAProcessor, VideoRelationProcessor
+from hf_causal_video.worlds import world_tokenizer
 from tests.fuzzing import JUNK, mutated, refused
 
 ITEM = {

@@ -20,10 +20,10 @@ from hf_causal_video.data import (
     questions_dataset,
 )
 from hf_causal_video.data.causalvidqa import KEYS
-from hf_causal_video.data.jaad import CAR_STATES, JAAD_LABELS, read_jaad
-from hf_causal_video.data.relation_rows import ground_truth, relations_dataset, tracklets, training_counts
-from hf_causal_video.data.vidvrd import read_relations, read_trajectories
-from hf_causal_video.training.relation_data import read_rows
+from hf_causal_video.data.relations.jaad import CAR_STATES, JAAD_LABELS, read_jaad
+from hf_causal_video.data.relations.rows import ground_truth, relations_dataset, tracklets, training_counts
+from hf_causal_video.data.relations.vidvrd import read_relations, read_trajectories
+from hf_causal_video.training.relations.splits import read_rows
 from tests.fuzzing import JUNK, damaged, mutated, refused
 
 CHOICES = ["to rest", "to eat", "to look", "to hide", "none"]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from hf_causal_video.data import read_nextgqa, read_nextqa, video_folds
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 HEADER = "video,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4"
 LINE = '{video},369,640,480,"why, then, did he stop",{answer},{qid},CW,to rest,to eat,to look,to hide,none'

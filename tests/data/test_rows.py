@@ -4,7 +4,7 @@ import pytest
 from datasets import Features, Value, load_dataset
 
 from hf_causal_video.data.rows import QUESTION_FEATURES, questions_dataset
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 ROW = {
     "question_id": "v1_0",

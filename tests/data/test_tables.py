@@ -16,7 +16,7 @@ from hf_causal_video.data import (
     read_msvdqa,
     read_nextqa,
 )
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 HEADER = ["video", "question", "answer", "qid", "type", "a0", "a1", "a2", "a3", "a4"]
 CELLS = ["v7", "why did he stop", "2", "4", "CW", "to rest", "to eat", "to look", "to hide", "none"]

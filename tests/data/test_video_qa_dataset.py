@@ -5,8 +5,8 @@ import torch
 
 from hf_causal_video.data import VideoQACollator, VideoQADataset, questions_dataset
 from hf_causal_video.data.dataset import uniform_frames
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features.store import FeatureStore, Provenance, VideoFeatures
+from hf_causal_video.features.store.reader import FeatureStore, Provenance, VideoFeatures
+from hf_causal_video.utils.errors import CausalVideoError
 
 CARD = Provenance("org/vit", "main", "pooled", 8, "org/detr", "main", "query", 6, num_objects=3, sampling="fps-1")
 

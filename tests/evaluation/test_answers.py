@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.evaluation import (
     causalvidqa_accuracy,
     multiple_choice_accuracy,
     nextqa_accuracy,
     open_ended_accuracy,
 )
+from hf_causal_video.utils.errors import CausalVideoError
 
 ROWS = [
     {"video": 7, "qid": "0", "type": "CW", "answer": "1"},

@@ -18,8 +18,8 @@ from hf_causal_video.evaluation import (
 )
 from hf_causal_video.evaluation.causalvidqa import TYPES
 from hf_causal_video.evaluation.nextqa import FINE_TYPES
-from hf_causal_video.evaluation.relation_pairs import pair_metrics
-from hf_causal_video.evaluation.relations import METRICS
+from hf_causal_video.evaluation.relations.metrics import METRICS
+from hf_causal_video.evaluation.relations.pairs import pair_metrics
 from tests.fuzzing import mutated, refused
 
 WORDS = ["dog", "cat", "to run"]

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.evaluation import intersect_predictions, nextgqa_metrics, span_overlap
+from hf_causal_video.utils.errors import CausalVideoError
 
 GOLD = {
     "v": {"duration": 20, "fps": 30, "location": {"0": [[2.0, 6.0]], "1": [[8.0, 9.0], [12.0, 16.0]]}},

@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features import FeatureStore, extract_captions, import_caption_features
+from hf_causal_video.features import extract_captions, import_caption_features
 from hf_causal_video.features.captions import TextEncoder
+from hf_causal_video.features.store import FeatureStore
+from hf_causal_video.utils.errors import CausalVideoError
 
 CAPTIONS = {
     "v1": {"0": "a boy runs", "2": "the dog sits", "10": "the boy sits a a a a a a a", "1": "a dog"},

@@ -5,9 +5,9 @@ import struct
 import numpy as np
 import pytest
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features import decode_video
 from hf_causal_video.features.decode import sample_instants
+from hf_causal_video.utils.errors import CausalVideoError
 
 CLIPS = ["bigbuckbunny.mp4", "walk.mkv", "car-detection.mp4", "store-aisle-detection.gif"]
 

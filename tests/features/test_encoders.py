@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.features import FrameEncoder, ObjectEncoder
+from hf_causal_video.utils.errors import CausalVideoError
 
 PICTURES = [np.random.default_rng(i).integers(0, 256, (48, 64, 3), dtype=np.uint8) for i in range(5)]
 

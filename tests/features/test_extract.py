@@ -14,17 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features import (
-    FeatureStore,
-    FrameEncoder,
-    ObjectEncoder,
-    Provenance,
-    VideoFeatureExtractor,
-    decode_video,
-    extract_folder,
-)
+from hf_causal_video.features import FrameEncoder, ObjectEncoder, VideoFeatureExtractor, decode_video, extract_folder
 from hf_causal_video.features.extract import add_arguments, find_videos, run
+from hf_causal_video.features.store import FeatureStore, Provenance
+from hf_causal_video.utils.errors import CausalVideoError
 
 ROOT = Path(__file__).resolve().parents[2]
 

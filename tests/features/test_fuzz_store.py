@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_causal_video.features import FeatureStore, FeatureWriter, Provenance, VideoFeatures
-from hf_causal_video.features.card import merge_cards
+from hf_causal_video.features.store import FeatureStore, FeatureWriter, Provenance, VideoFeatures
+from hf_causal_video.features.store.card import merge_cards
 from tests.fuzzing import JUNK, NUMBERS, TEXTS, mutated, refused
 
 CARD = Provenance("org/vit", "abc", "pooled", 2, "org/detr", "def", "last", 3, 2, "uniform-4")

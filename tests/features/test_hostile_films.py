@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-import hf_causal_video.pipelines as pipelines
+import hf_causal_video.pipelines.question_answering as pipelines
 from hf_causal_video import TranSTRConfig, TranSTRForVideoQuestionAnswering, VideoQAProcessor
-from hf_causal_video.cli import main
-from hf_causal_video.data import tiny_text_config, world_tokenizer
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features import FeatureStore, FrameEncoder, VideoFeatureExtractor, decode_video
+from hf_causal_video.cli.main import main
+from hf_causal_video.features import FrameEncoder, VideoFeatureExtractor, decode_video
+from hf_causal_video.features.store import FeatureStore
+from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.worlds import tiny_text_config, world_tokenizer
 from tests.features.conftest import write_clip
 from tests.killing import Countdown, forked
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features import FeatureStore, extract_folder
-from hf_causal_video.features.track_set import TrackSet, track_folder
-from tests.features.test_track_set import FakeTracker
+from hf_causal_video.features import extract_folder
+from hf_causal_video.features.store import FeatureStore
+from hf_causal_video.tracks.track_set import TrackSet, track_folder
+from hf_causal_video.utils.errors import CausalVideoError
 from tests.killing import Countdown, count_changes, forked, spread
+from tests.tracks.test_track_set import FakeTracker
 
 
 @pytest.fixture(scope="module")

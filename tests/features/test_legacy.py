@@ -6,14 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features import (
-    FeatureStore,
-    Provenance,
-    import_app_mot,
-    import_appearance_motion,
-    import_transtr,
-)
+from hf_causal_video.features import import_app_mot, import_appearance_motion, import_transtr
+from hf_causal_video.features.store import FeatureStore, Provenance
+from hf_causal_video.utils.errors import CausalVideoError
 
 h5py = pytest.importorskip("h5py")
 RNG = np.random.default_rng(0)
@@ -131,7 +126,7 @@ def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
 
 
 def test_the_command_imports_and_says_what_is_missing(transtr, capsys):
-    from hf_causal_video.cli import main
+    from hf_causal_video.cli.main import main
 
     folder, frames, *_, provenance, sizes = transtr
     (folder / "card.json").write_text(json.dumps(provenance.to_dict()))

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features import FeatureStore, FeatureWriter, Provenance, VideoFeatures
+from hf_causal_video.features.store import FeatureStore, FeatureWriter, Provenance, VideoFeatures
+from hf_causal_video.utils.errors import CausalVideoError
 
 SECRET = "hf_" + "abcdefghijklmnopqrstuvwxyz02"
 

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features import FeatureStore, FeatureWriter, Provenance, VideoFeatures
-from hf_causal_video.features.writer import FeatureWriter as Writer
+from hf_causal_video.features.store import FeatureStore, FeatureWriter, Provenance, VideoFeatures
+from hf_causal_video.features.store.writer import FeatureWriter as Writer
+from hf_causal_video.utils.errors import CausalVideoError
 
 CARD = Provenance("org/vit", "abc", "pooled", 6, "org/detr", "def", "last", 8, 3, "uniform-4")
 FRAMES_ONLY = Provenance("org/vit", "abc", "pooled", 6, sampling="uniform-4")

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features import FeatureStore, FeatureWriter, Provenance, VideoFeatures
+from hf_causal_video.features.store import FeatureStore, FeatureWriter, Provenance, VideoFeatures
+from hf_causal_video.utils.errors import CausalVideoError
 
 CARD = Provenance("org/vit", "abc", "pooled", 6, "org/detr", "def", "last", 8, 3, "uniform-4")
 IDS = ("a", "b", "c")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.hub import bundle as bundles
 from hf_causal_video.hub.bundle import auto_map, bundle, flat_name
 from hf_causal_video.models import METHODS, RELATION_METHODS
+from hf_causal_video.utils.errors import CausalVideoError
 
 KNOWN = METHODS | RELATION_METHODS
 
@@ -60,7 +60,7 @@ REFUSED = {
     "another room": ("from hf_causal_video.data.rows import row\n", "an import of hf_causal_video.data.rows"),
     "the table of methods": ("from hf_causal_video.models import METHODS\n", "an import of hf_causal_video.models"),
     "another library": ("def f():\n    import datasets\n", "imports of datasets"),
-    "a name that is not there": ("from hf_causal_video.errors import Gone\n", "Gone from .errors"),
+    "a name that is not there": ("from hf_causal_video.utils.errors import Gone\n", "Gone from .errors"),
     "a module that is not there": (
         "from hf_causal_video.causal.gone import x\n",
         "an import of hf_causal_video.causal.gone",
@@ -87,8 +87,8 @@ def test_an_init_that_acts_is_refused_because_flat_code_would_not_run_it(house):
 def test_equal_file_names_in_two_rooms_stay_two_files(house):
     files = house(
         causal__trajectory="A = 1\n",
-        backbones__trajectory="from hf_causal_video.causal.trajectory import A\nB = A\n",
-        models__x__modeling_x="from hf_causal_video.backbones.trajectory import (\n    B,\n)\n",
+        backbones__trajectory="from hf_causal_video.models.ivrd.motion import A\nB = A\n",
+        models__x__modeling_x="from hf_causal_video.backbones.track_encoder import (\n    B,\n)\n",
     )
     assert files.keys() == {"backbones_trajectory.py", "causal_trajectory.py", "modeling_x.py"}
     assert files["modeling_x.py"].endswith("from .backbones_trajectory import (\n    B,\n)\n")

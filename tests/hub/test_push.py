@@ -12,12 +12,12 @@ import yaml
 from huggingface_hub import ModelCard, constants
 from safetensors.torch import load_file, save_file
 
-from hf_causal_video.cli import main
-from hf_causal_video.data import tiny_text_config, world_tokenizer
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.cli.main import main
 from hf_causal_video.hub import push_checkpoint
 from hf_causal_video.models import TranSTRConfig, TranSTRForVideoQuestionAnswering, VideoQAProcessor
 from hf_causal_video.models.weights import weights_digest
+from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.worlds import tiny_text_config, world_tokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.loopback_hub import LoopbackHub, Repository  # noqa: E402

@@ -15,7 +15,7 @@ import pytest
 import torch
 from huggingface_hub import constants, get_session
 
-from hf_causal_video.features import FeatureStore, FeatureWriter, Provenance, VideoFeatures
+from hf_causal_video.features.store import FeatureStore, FeatureWriter, Provenance, VideoFeatures
 from hf_causal_video.hub import bundle, push_checkpoint
 from tests.hub.test_push import NAME, hub, trained
 from tests.killing import Countdown, forked, spread

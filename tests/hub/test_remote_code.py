@@ -19,7 +19,7 @@ TRACKS = [{"start": 0, "boxes": [[0, 0, 9, 9]] * 40}, {"start": 5, "boxes": [[5,
 
 def chosen_cases():
     """A tiny model of every method, for choices and for open answers, and one over every registered backbone."""
-    from hf_causal_video.backbones.protocol import BACKBONES
+    from hf_causal_video.backbones.base import BACKBONES
     from hf_causal_video.models import BackboneForVideoQuestionAnswering
     from tests.backbones.test_backbones import TINY
     from tests.models.cases import ANSWERS, CASES, FRAME_DIM, TEXT, Case
@@ -64,8 +64,8 @@ def publish(folder: Path) -> None:
 def _question_models():
     import torch
 
-    from hf_causal_video.data import world_tokenizer
     from hf_causal_video.models import VideoQAProcessor
+    from hf_causal_video.worlds import world_tokenizer
 
     tokenizer = world_tokenizer()
     for case in chosen_cases():
@@ -109,10 +109,10 @@ def _publish_adapters(folder: Path, name: str) -> None:
     from safetensors.torch import load_file, save_file
     from transformers import AutoModel
 
-    from hf_causal_video.errors import CausalVideoError
     from hf_causal_video.hub import push_checkpoint
     from hf_causal_video.models import VideoQAProcessor
     from hf_causal_video.training.lora import add_lora
+    from hf_causal_video.utils.errors import CausalVideoError
 
     push_checkpoint(folder / name, BASE)
     push_checkpoint(folder / name, PRIVATE, private=True)
@@ -178,8 +178,8 @@ def refuse_a_stranger(folder: Path) -> None:
     """Without a token a private repository cannot be loaded, nor anything pushed; the words are printed."""
     from transformers import AutoModel
 
-    from hf_causal_video.errors import CausalVideoError
     from hf_causal_video.hub import push_checkpoint
+    from hf_causal_video.utils.errors import CausalVideoError
 
     name = json.loads((folder / "adapted.json").read_text())["base"]
     for attempt in (lambda: AutoModel.from_pretrained(PRIVATE), lambda: push_checkpoint(folder / name, PRIVATE)):

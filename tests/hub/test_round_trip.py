@@ -32,8 +32,9 @@ def publish(folder):
     from safetensors.torch import save_file
 
     from hf_causal_video import VideoQAProcessor
-    from hf_causal_video.data import questions_dataset, world_tokenizer
-    from hf_causal_video.features import FeatureStore
+    from hf_causal_video.data import questions_dataset
+    from hf_causal_video.features.store import FeatureStore
+    from hf_causal_video.worlds import world_tokenizer
 
     _push_questions("org/questions")
     store = FeatureStore.open(_write_features(folder / "set"))
@@ -70,9 +71,9 @@ def read_tables(folder):
     from datasets import load_dataset
 
     from hf_causal_video.data import questions_dataset
-    from hf_causal_video.features import FeatureStore
+    from hf_causal_video.features.store import FeatureStore
     from hf_causal_video.training.arguments import DataArguments
-    from hf_causal_video.training.datasets import load_split
+    from hf_causal_video.training.questions.splits import load_split
 
     here = FeatureStore.open(folder / "set")
     for name in ("org/questions", *BOTH):
@@ -98,8 +99,8 @@ def read_revisions(folder):
     """A tag and a commit are read as they were; the head holds the later set and nothing of the older one."""
     from huggingface_hub import HfApi
 
-    from hf_causal_video.errors import CausalVideoError
-    from hf_causal_video.features import FeatureStore
+    from hf_causal_video.features.store import FeatureStore
+    from hf_causal_video.utils.errors import CausalVideoError
 
     older, later = FeatureStore.open(folder / "set"), FeatureStore.open(folder / "later")
     commit = HfApi().dataset_info("org/features", revision="v1").sha
@@ -117,7 +118,7 @@ def answer(folder):
     from transformers import AutoModel, AutoProcessor, pipeline
 
     import hf_causal_video
-    from hf_causal_video.features import VideoFeatures
+    from hf_causal_video.features.store import VideoFeatures
 
     expected = load_file(folder / "expected.safetensors")
     model, processor = AutoModel.from_pretrained("org/transtr"), AutoProcessor.from_pretrained("org/transtr")
@@ -137,7 +138,7 @@ def read_private(folder):
     """With the token, a private repository is a repository."""
     from transformers import AutoModel
 
-    from hf_causal_video.features import FeatureStore
+    from hf_causal_video.features.store import FeatureStore
 
     _assert_same_store(FeatureStore.open("org/secret-features"), FeatureStore.open(folder / "set"))
     assert AutoModel.from_pretrained("org/secret-transtr").config.frame_feature_dim == 6
@@ -149,8 +150,8 @@ def stranger(folder):
     from huggingface_hub.errors import HfHubHTTPError
     from transformers import AutoModel, AutoProcessor
 
-    from hf_causal_video.errors import CausalVideoError
-    from hf_causal_video.features import FeatureStore
+    from hf_causal_video.features.store import FeatureStore
+    from hf_causal_video.utils.errors import CausalVideoError
 
     store = FeatureStore.open(folder / "set")
     attempts = {
@@ -180,7 +181,7 @@ def _push_questions(name):
 def _write_features(folder, scale=1.0, rows_per_shard=1):
     import torch
 
-    from hf_causal_video.features import FeatureWriter, Provenance, VideoFeatures
+    from hf_causal_video.features.store import FeatureWriter, Provenance, VideoFeatures
 
     card = Provenance("org/vit", "abc", "pooled", 6, "org/detr", "def", "last", 8, 3, "uniform-4")
     source = torch.Generator().manual_seed(0)
@@ -198,7 +199,7 @@ def _tiny_model():
     import torch
 
     from hf_causal_video import TranSTRConfig, TranSTRForVideoQuestionAnswering
-    from hf_causal_video.data import tiny_text_config, world_tokenizer
+    from hf_causal_video.worlds import tiny_text_config, world_tokenizer
 
     torch.manual_seed(0)
     config = TranSTRConfig(

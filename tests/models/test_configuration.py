@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models import METHODS, RELATION_METHODS
+from hf_causal_video.utils.errors import CausalVideoError
 
 CONFIGS = {name: classes[0] for name, classes in {**METHODS, **RELATION_METHODS}.items()}
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)

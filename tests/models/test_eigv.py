@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.backbone import BackboneConfig, BackboneForVideoQuestionAnswering
 from hf_causal_video.models.backbone.draws import Draws
 from hf_causal_video.models.eigv import EIGVConfig, EIGVForVideoQuestionAnswering, modeling_eigv
 from hf_causal_video.models.igv import IGVForVideoQuestionAnswering
 from hf_causal_video.models.processing_video_qa import VideoQAProcessor
+from hf_causal_video.utils.errors import CausalVideoError
 from tests.models.cases import CASES, Case
 
 CHOICES, OPEN = (next(case for case in CASES if case.name == f"eigv-{name}") for name in ("choices", "open-ended"))
@@ -73,7 +73,7 @@ def test_evidence_of_choices_is_that_of_the_answer_given():
 
 
 def test_a_processor_makes_words_of_its_evidence(tmp_path):
-    from hf_causal_video.data import world_tokenizer
+    from hf_causal_video.worlds import world_tokenizer
 
     processor = VideoQAProcessor(world_tokenizer(), answer_vocabulary=[f"word {i}" for i in range(7)])
     with torch.no_grad():

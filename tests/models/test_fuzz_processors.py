@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_causal_video.data import world_tokenizer
 from hf_causal_video.models import VideoQAOutput, VideoQAProcessor, VideoRelationProcessor
-from hf_causal_video.models.relation_outputs import VideoRelationOutput
+from hf_causal_video.models.ivrd.outputs import VideoRelationOutput
+from hf_causal_video.worlds import world_tokenizer
 from tests.fuzzing import JUNK, mutated, refused
 
 QUESTIONS, CHOICES = ["who is doing jump", "what is the moon doing"], [["star", "ring"], ["jump", "shaking", "star"]]

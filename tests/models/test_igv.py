@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from hf_causal_video.causal import FrameBank
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.backbone import BackboneConfig, BackboneForVideoQuestionAnswering
 from hf_causal_video.models.backbone.draws import Draws
 from hf_causal_video.models.igv import IGVConfig, IGVForVideoQuestionAnswering
+from hf_causal_video.utils.errors import CausalVideoError
 from tests.models.cases import CASES, Case
 
 CHOICES, CANDIDATES, OPEN = (

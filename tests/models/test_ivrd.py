@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.ivrd import IVRDConfig, IVRDForVideoRelationDetection
 from hf_causal_video.models.ivrd.configuration_ivrd import PRESETS
+from hf_causal_video.utils.errors import CausalVideoError
 
 AutoConfig.register("ivrd", IVRDConfig, exist_ok=True)
 AutoModel.register(IVRDConfig, IVRDForVideoRelationDetection, exist_ok=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 from tests.models.cases import CASES, FRAME_DIM, Case
 
 choice_models = pytest.mark.parametrize("case", [case for case in CASES if not case.open_ended], ids=lambda c: c.name)

@@ -8,7 +8,7 @@ import torch
 
 import hf_causal_video
 from hf_causal_video.backbones import BACKBONES, VideoQABackbone, build_backbone, register_backbone
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 README = Path(hf_causal_video.__file__).parent / "models" / "backbone" / "README.md"
 

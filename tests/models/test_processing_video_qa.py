@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from hf_causal_video.causal.spans import best_span, fit_gaussian, grow_window, kept_frames_to_spans
-from hf_causal_video.data import world_tokenizer
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models import VideoQAOutput, VideoQAProcessor
+from hf_causal_video.models.spans import best_span, fit_gaussian, grow_window, kept_frames_to_spans
+from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.worlds import world_tokenizer
 
 QUESTION, CHOICES = "who is doing jump", ["star", "ring"]
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.models.processing_video_relation import VideoRelationProcessor
-from hf_causal_video.models.relation_association import Relation, associate, overlap, suppress
-from hf_causal_video.models.relation_outputs import VideoRelationOutput
+from hf_causal_video.models.ivrd.association import Relation, associate, overlap, suppress
+from hf_causal_video.models.ivrd.outputs import VideoRelationOutput
+from hf_causal_video.models.ivrd.processing_video_relation import VideoRelationProcessor
+from hf_causal_video.utils.errors import CausalVideoError
 
 SIZE = (100, 50)
 

@@ -7,9 +7,9 @@ import torch
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 
 from hf_causal_video.causal import topk_indices
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.transtr import TranSTRConfig, TranSTRForVideoQuestionAnswering
 from hf_causal_video.models.transtr.configuration_transtr import PRESETS
+from hf_causal_video.utils.errors import CausalVideoError
 from tests.backbones.test_text import KINDS, text_config
 from tests.models.cases import CASES as ALL_CASES
 from tests.models.cases import FRAME_DIM, TEXT, TRANSTR, Case, transtr

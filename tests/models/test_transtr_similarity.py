@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_causal_video import TranSTRConfig, TranSTRForVideoQuestionAnswering
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 TEXT = {"model_type": "bert", "vocab_size": 9, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1,
         "intermediate_size": 8}  # fmt: skip

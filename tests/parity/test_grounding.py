@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hf_causal_video.causal import FrameBank, mix_scenes, swap_frames
 from hf_causal_video.hub import convert_official_checkpoint
-from hf_causal_video.hub.convert_grounding import CHUNK, renamed
+from hf_causal_video.hub.convert.grounding import CHUNK, renamed
 from hf_causal_video.models.backbone.draws import Draws
 from hf_causal_video.models.eigv import modeling_eigv
 from hf_causal_video.models.igv import modeling_igv

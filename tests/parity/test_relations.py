@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from hf_causal_video.evaluation.relations import vidvrd_metrics
-from hf_causal_video.evaluation.trajectories import trajectory_viou
+from hf_causal_video.evaluation.relations.metrics import vidvrd_metrics
+from hf_causal_video.evaluation.relations.tracks import trajectory_viou
 from tests.parity.fixtures import all_fixtures, evaluator_kind, read_fixture
 
 pytestmark = pytest.mark.parity

@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("torchvision", reason="video processors of transformers need torchvision")
 
-from tests.evidence.selection import tiny_vlm  # noqa: E402
-from tests.evidence.selection.conftest import checkpoint, clip_file, dual_encoder  # noqa: E402, F401
+from tests.selection import tiny_vlm  # noqa: E402
+from tests.selection.conftest import checkpoint, clip_file, dual_encoder  # noqa: E402, F401
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "answer_with_vlm.py"
 QUESTION = "what is the star doing"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_causal_video.data import WorldConfig, generate_world
-from hf_causal_video.evidence.selection import Clip, RandomSelector, SimilaritySelector, UniformSelector
+from hf_causal_video.selection import Clip, RandomSelector, SimilaritySelector, UniformSelector
+from hf_causal_video.worlds import WorldConfig, generate_world
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "scripts" / "benchmarks"
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from datasets import Dataset
 
-from tests.evidence.selection.conftest import checkpoint, clip_file, dual_encoder  # noqa: F401
+from tests.selection.conftest import checkpoint, clip_file, dual_encoder  # noqa: F401
 
 PLUGIN = Path(__file__).resolve().parents[2] / "scripts" / "lmms"
 TASKS = PLUGIN / "causal_frames" / "tasks"
@@ -96,7 +96,7 @@ def test_the_released_package_loads_the_task_and_runs_the_model(
     from lmms_eval.models.registry_v2 import ModelManifest
     from lmms_eval.tasks import TaskManager
 
-    from tests.evidence.selection import tiny_vlm
+    from tests.selection import tiny_vlm
 
     assert "nextgqa" in TaskManager(include_path=str(TASKS), include_defaults=False).all_tasks
     (tmp_path / "videos").mkdir()

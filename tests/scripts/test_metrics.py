@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from hf_causal_video.data import load_benchmark
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.evaluation import (
     causalvidqa_accuracy,
     nextgqa_metrics,
@@ -13,6 +12,7 @@ from hf_causal_video.evaluation import (
     open_ended_accuracy,
     vidvrd_metrics,
 )
+from hf_causal_video.utils.errors import CausalVideoError
 
 evaluate = pytest.importorskip("evaluate")
 METRICS = Path(__file__).resolve().parents[2] / "scripts" / "metrics"

@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import BertModel
 
-from hf_causal_video.data import questions_dataset, tiny_text_config, video_folds, world_tokenizer
+from hf_causal_video.data import questions_dataset, video_folds
 from hf_causal_video.features.captions import TextEncoder
+from hf_causal_video.worlds import tiny_text_config, world_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "benchmarks" / "nextqa_captions.py"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hf_causal_video.data.render_relations import MOTIONS, PAIRS, SIZE, draw_relations, render_relations
-from hf_causal_video.data.vidvrd import read_relations
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.data.relations.vidvrd import read_relations
 from hf_causal_video.features.decode import decode_video
+from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.worlds.render_relations import MOTIONS, PAIRS, SIZE, draw_relations, render_relations
 
 ROOT = Path(__file__).resolve().parents[2]
 

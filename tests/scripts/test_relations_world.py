@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_causal_video.data.relation_pair_dataset import relation_world_pairs
+from hf_causal_video.worlds.relation_pairs import relation_world_pairs
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmarks" / "relations_world.py"
 spec = importlib.util.spec_from_file_location("relations_world", SCRIPT)

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 pytest.importorskip("torchvision", reason="video processors of transformers need torchvision")
 
-from tests.evidence.selection import tiny_vlm  # noqa: E402
-from tests.evidence.selection.conftest import checkpoint, clip_file, dual_encoder  # noqa: E402, F401
+from tests.selection import tiny_vlm  # noqa: E402
+from tests.selection.conftest import checkpoint, clip_file, dual_encoder  # noqa: E402, F401
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train_vlm_regularizer.py"
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from hf_causal_video import TranSTRConfig, TranSTRForVideoQuestionAnswering, VideoQAProcessor
-from hf_causal_video.cli import main
-from hf_causal_video.data import tiny_text_config, world_tokenizer
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features import FeatureWriter, Provenance, VideoFeatures
+from hf_causal_video.cli.main import main
+from hf_causal_video.features.store import FeatureWriter, Provenance, VideoFeatures
 from hf_causal_video.models import EIGVConfig, EIGVForVideoQuestionAnswering
 from hf_causal_video.models.weights import weights_digest
 from hf_causal_video.training.evaluate import evaluate_checkpoint
+from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.worlds import tiny_text_config, world_tokenizer
 
 CARD = Provenance("org/vit", "main", "pooled", 6, sampling="fps-1")
 CHOICES = ["jumping", "sliding", "spinning", "growing", "shaking"]
@@ -131,7 +131,7 @@ def test_a_benchmark_is_its_name_and_its_folder(folder, monkeypatch, tmp_path):
     """The same questions by name as by file; for training too, and never a name alone."""
     from hf_causal_video.data import benchmarks
     from hf_causal_video.training.arguments import DataArguments
-    from hf_causal_video.training.datasets import load_split
+    from hf_causal_video.training.questions.splits import load_split
 
     options = {"features": folder / "features", "progress": False, "split": "val"}
     with pytest.raises(CausalVideoError, match=r"not the full val file: found \(6, 2\)"):

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.training import question_task, relation_task
+from hf_causal_video.training.questions import task as question_task
 from hf_causal_video.training.recipe import ConfigParser
+from hf_causal_video.training.relations import task as relation_task
+from hf_causal_video.utils.errors import CausalVideoError
 
 from .conftest import write_recipe
 from .test_grounding import recipe as grounding_recipe

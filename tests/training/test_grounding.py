@@ -8,10 +8,11 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from hf_causal_video.data import VideoQACollator, VideoQADataset, WorldConfig, generate_world, video_number
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.data import VideoQACollator, VideoQADataset, video_number
 from hf_causal_video.models import IGVConfig, IGVForVideoQuestionAnswering
 from hf_causal_video.training.grounding import TrainingProgress, read_bank
+from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.worlds import WorldConfig, generate_world
 
 from .conftest import TINY, write_recipe
 from .test_run import run

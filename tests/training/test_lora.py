@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models import TranSTRConfig, TranSTRForVideoQuestionAnswering
 from hf_causal_video.training.lora import add_lora
+from hf_causal_video.utils.errors import CausalVideoError
 
 SIZES = {"vocab_size": 20, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
 SIZES["num_hidden_layers"] = 2

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.training.arguments import DataArguments, ModelArguments
-from hf_causal_video.training.datasets import load_split
+from hf_causal_video.training.questions.splits import load_split
+from hf_causal_video.utils.errors import CausalVideoError
 
 from .conftest import TINY
 

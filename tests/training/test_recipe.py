@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models import METHODS, RELATION_METHODS
 from hf_causal_video.training import ConfigParser, read_recipe
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments, DataArguments, ModelArguments
 from hf_causal_video.training.recipe import resolved_recipe
+from hf_causal_video.utils.errors import CausalVideoError
 
 from .conftest import write_recipe
 

@@ -10,14 +10,16 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, BertModel
 
-from hf_causal_video.data import VideoQACollator, WorldConfig, generate_world, tiny_text_config, world_tokenizer
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.features.store import FeatureWriter, Provenance, VideoFeatures
+from hf_causal_video.data import VideoQACollator
+from hf_causal_video.features.store.reader import FeatureWriter, Provenance, VideoFeatures
 from hf_causal_video.models.weights import weights_digest
-from hf_causal_video.training import main, predict
+from hf_causal_video.training import main
 from hf_causal_video.training.checkpoints import checkpoints
-from hf_causal_video.training.datasets import load_split
+from hf_causal_video.training.questions import predict
+from hf_causal_video.training.questions.splits import load_split
 from hf_causal_video.training.recipe import ConfigParser
+from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.worlds import WorldConfig, generate_world, tiny_text_config, world_tokenizer
 
 from .conftest import TINY, write_recipe
 

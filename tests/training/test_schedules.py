@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.training.arguments import SCHEDULES, CausalVideoTrainingArguments
 from hf_causal_video.training.schedules import build_schedule
+from hf_causal_video.utils.errors import CausalVideoError
 
 RATES = (1.0, 0.25)
 

@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoProcessor, BertModel, set_seed
 
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.training import predict, question_task
-from hf_causal_video.training.datasets import load_split
-from hf_causal_video.training.question_task import collator
+from hf_causal_video.training.questions import predict
+from hf_causal_video.training.questions import task as question_task
+from hf_causal_video.training.questions.splits import load_split
+from hf_causal_video.training.questions.task import collator
 from hf_causal_video.training.recipe import ConfigParser
+from hf_causal_video.utils.errors import CausalVideoError
 
 from .conftest import TINY, write_recipe
 from .test_grounding import FIELDS, POOLING

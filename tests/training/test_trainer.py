@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.training import CausalVideoTrainer, CausalVideoTrainingArguments
 from hf_causal_video.training.callbacks import IndependentNoise, SigmaAnnealing
+from hf_causal_video.utils.errors import CausalVideoError
 
 
 class ToyConfig(PreTrainedConfig):

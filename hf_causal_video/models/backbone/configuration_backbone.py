@@ -6,9 +6,9 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.backbone.presets import BACKBONE_PRESETS
 from hf_causal_video.models.configuration import VideoQAConfig
+from hf_causal_video.utils.errors import CausalVideoError
 
 
 @strict

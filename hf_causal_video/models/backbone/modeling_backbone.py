@@ -12,12 +12,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from hf_causal_video.backbones.protocol import Question, Video, build_backbone
+from hf_causal_video.backbones.base import Question, Video, build_backbone
 from hf_causal_video.models.backbone.configuration_backbone import BackboneConfig
 from hf_causal_video.models.backbone.draws import Draws
 from hf_causal_video.models.base import CausalVideoPreTrainedModel, answer_loss
+from hf_causal_video.models.inputs import Batch, Strings, read_batch
 from hf_causal_video.models.outputs import VideoQAOutput
-from hf_causal_video.models.reading import Batch, Strings, read_batch
 
 
 class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):

@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.backbone.presets import released
 from hf_causal_video.models.igv.configuration_igv import OFFICIAL as IGV_OFFICIAL
 from hf_causal_video.models.igv.configuration_igv import IGVConfig
+from hf_causal_video.utils.errors import CausalVideoError
 
 OFFICIAL: dict[str, Any] = {
     **IGV_OFFICIAL,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from hf_causal_video.backbones.protocol import Question, Video
+from hf_causal_video.backbones.base import Question, Video
 from hf_causal_video.causal import (
     Grounding,
     arrange_negatives,
@@ -29,12 +29,12 @@ from hf_causal_video.causal import (
     swap_frames,
     two_hot,
 )
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.backbone.draws import Draws
 from hf_causal_video.models.eigv.configuration_eigv import EIGVConfig
 from hf_causal_video.models.igv.modeling_igv import IGVForVideoQuestionAnswering
+from hf_causal_video.models.inputs import Batch, Strings
 from hf_causal_video.models.outputs import VideoQAOutput
-from hf_causal_video.models.reading import Batch, Strings
+from hf_causal_video.utils.errors import CausalVideoError
 
 
 @dataclass

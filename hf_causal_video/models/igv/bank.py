@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_causal_video.causal import FrameBank
-from hf_causal_video.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError
 
 BANK_FILE = "frame_bank.safetensors"
 

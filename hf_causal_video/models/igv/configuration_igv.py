@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.backbone import BackboneConfig
 from hf_causal_video.models.backbone.presets import released
+from hf_causal_video.utils.errors import CausalVideoError
 
 # What the released code does and we would not: each is a switch, and together they are the `official-*` presets.
 OFFICIAL: dict[str, Any] = {

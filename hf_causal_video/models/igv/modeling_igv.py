@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_causal_video.backbones.protocol import Question, Video
+from hf_causal_video.backbones.base import Question, Video
 from hf_causal_video.causal import (
     FrameBank,
     Grounding,
@@ -32,15 +32,15 @@ from hf_causal_video.causal import (
     swap_frames,
     uniformity,
 )
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.backbone import BackboneForVideoQuestionAnswering
 from hf_causal_video.models.backbone.draws import Draws
 from hf_causal_video.models.base import answer_loss
 from hf_causal_video.models.igv.bank import load_bank as read_bank
 from hf_causal_video.models.igv.bank import save_bank as write_bank
 from hf_causal_video.models.igv.configuration_igv import IGVConfig
+from hf_causal_video.models.inputs import Batch
 from hf_causal_video.models.outputs import VideoQAOutput
-from hf_causal_video.models.reading import Batch
+from hf_causal_video.utils.errors import CausalVideoError
 
 Side = tuple[Tensor, Tensor]  # frames (G, T, E), and those that a branch encodes (G, T)
 

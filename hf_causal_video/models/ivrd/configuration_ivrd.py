@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.configuration import CausalVideoConfig
+from hf_causal_video.utils.errors import CausalVideoError
 
 LITERAL: dict[str, Any] = {"prior_train": "uniform", "prior_eval": "uniform"}
 STARTED: dict[str, Any] = {"prototype_warmup": 0.1, **LITERAL}  # prototypes from class means, as reconstructed

@@ -16,15 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hf_causal_video.backbones.trajectory import TrajectoryEncoder
+from hf_causal_video.backbones.track_encoder import TrajectoryEncoder
 from hf_causal_video.causal.predicate_prior import PredicatePrior
-from hf_causal_video.causal.processes import mean_over_processes
 from hf_causal_video.causal.prototypes import LiteralIntervention, PrototypeDictionary, PrototypeMixture
-from hf_causal_video.causal.trajectory import common_steps, motion_inputs, relative_geometry, relative_motion
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.base import IGNORED_LABEL, check_width
 from hf_causal_video.models.ivrd.configuration_ivrd import IVRDConfig
-from hf_causal_video.models.relation_outputs import VideoRelationOutput
+from hf_causal_video.models.ivrd.motion import common_steps, motion_inputs, relative_geometry, relative_motion
+from hf_causal_video.models.ivrd.outputs import VideoRelationOutput
+from hf_causal_video.models.processes import mean_over_processes
+from hf_causal_video.utils.errors import CausalVideoError
 
 MOTION, RELATIVE, GEOMETRY = 8, 4, 12  # numbers a step of a track, a step of a pair, and a pair
 

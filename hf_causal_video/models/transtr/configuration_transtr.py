@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.configuration import VideoQAConfig
+from hf_causal_video.utils.errors import CausalVideoError
 
 BOX_WIDTH = {"raw4": 4, "norm5": 5}
 DEBERTA_BASE = {

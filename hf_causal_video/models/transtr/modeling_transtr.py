@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from hf_causal_video.backbones.transformer import TransformerStack, sine_positions
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.base import CausalVideoPreTrainedModel, answer_loss
+from hf_causal_video.models.inputs import read_frames, read_rows
 from hf_causal_video.models.outputs import VideoQAOutput
-from hf_causal_video.models.reading import read_frames, read_rows
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
 from hf_causal_video.models.transtr.selection import Selection, rank, select
 from hf_causal_video.models.transtr.similarity import SimilarityHead, check_similarities
 from hf_causal_video.models.transtr.text import encode_question
 from hf_causal_video.models.transtr.video import EncodedVideo, FeatureResizer, check_objects, join_boxes
+from hf_causal_video.utils.errors import CausalVideoError
 
 
 class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from hf_causal_video.causal.topk import perturbed_topk, topk_indices
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
+from hf_causal_video.utils.errors import CausalVideoError
 
 
 @dataclass

@@ -10,9 +10,9 @@ Not part of the published TranSTR; off unless `num_similarities` is set.
 import torch
 from torch import Tensor, nn
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.base import check_width
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
+from hf_causal_video.utils.errors import CausalVideoError
 
 
 class SimilarityHead(nn.Module):

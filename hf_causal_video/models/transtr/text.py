@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hf_causal_video.backbones.text import FirstTokens
 from hf_causal_video.models.base import CausalVideoPreTrainedModel
-from hf_causal_video.models.reading import given_text, read_choices, read_question
+from hf_causal_video.models.inputs import given_text, read_choices, read_question
 
 
 def encode_question(

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.models.base import check_mask, check_width
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
+from hf_causal_video.utils.errors import CausalVideoError
 
 
 @dataclass

@@ -6,8 +6,8 @@ For `evaluate.load("scripts/metrics/video_relation")`; thin over `hf_causal_vide
 import datasets
 import evaluate
 
-from hf_causal_video.errors import CausalVideoError
 from hf_causal_video.evaluation import vidvrd_metrics
+from hf_causal_video.utils.errors import CausalVideoError
 
 INPUTS = """
 Args:

@@ -6,9 +6,9 @@ from lmms_eval.api.model import lmms
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from hf_causal_video.errors import CausalVideoError
-from hf_causal_video.evidence.selection import TokenBudget, ask_vlm
-from hf_causal_video.evidence.selection.command import make_selector
+from hf_causal_video.cli.select import make_selector
+from hf_causal_video.selection import TokenBudget, ask_vlm
+from hf_causal_video.utils.errors import CausalVideoError
 
 
 class SelectedFrames(lmms):

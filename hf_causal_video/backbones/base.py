@@ -1,0 +1,258 @@
+"""What IGV and EIGV ask of a VideoQA network, so that they can wrap any: a few calls, and a name to find it by.
+
+Why so little: both methods edit frames before the video encoder and constrain answers and joint vectors behind the
+answer head; what happens between is the backbone's own affair. A network that offers these calls is a backbone.
+
+Source: IGV (arXiv 2206.02349) and EIGV (arXiv 2207.12783) call themselves model-agnostic; the calls are what their
+equations use of a backbone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from hf_causal_video.utils.errors import CausalVideoError
+
+
+class _Rows:
+    """Tensors that share a leading axis, and can be gathered along it."""
+
+    def rows(self, index: Tensor) -> Self:
+        """The rows at `index` (K,) int, in that order; a row may repeat."""
+        return self._each(lambda tensor: tensor.index_select(0, index))
+
+    @classmethod
+    def join(cls, parts: list[Self]) -> Self:
+        """All rows of several of a kind, in order; other axes must agree."""
+        first: Any = parts[0]
+        joined: dict[str, Any] = {}
+        for part in fields(cls):  # type: ignore[arg-type]
+            values: list[Any] = [getattr(one, part.name) for one in parts]
+            if isinstance(values[0], dict):
+                joined[part.name] = {name: torch.cat([value[name] for value in values]) for name in values[0]}
+            elif values[0] is not None:
+                joined[part.name] = torch.cat(values)
+        return replace(first, **joined)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        changed: dict[str, Any] = {}
+        for part in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, part.name)
+            if isinstance(value, dict):
+                changed[part.name] = {name: change(tensor) for name, tensor in value.items()}
+            elif value is not None:
+                changed[part.name] = change(value)
+        return replace(self, **changed)  # type: ignore[type-var]
+
+
+@dataclass
+class Question(_Rows):
+    """Encoded questions, or question and candidate strings; R rows.
+
+    Args:
+        pooled: (R, H) one vector a question; the grounding indicator compares it with the frames.
+        tokens: (R, L, H) its tokens, where the backbone looks at them.
+        mask: (R, L) bool, true at tokens.
+        extra: whatever else `fuse` needs, each tensor with R rows.
+    """
+
+    pooled: Tensor
+    tokens: Tensor | None = None
+    mask: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Video(_Rows):
+    """Encoded videos; V rows.
+
+    Args:
+        frames: (V, T', Hk) encoded frames. T' may be smaller than T where masked frames were dropped.
+        mask: (V, T') bool, true at frames that count.
+        pooled: (V, Hk) one vector a video, where the backbone has one.
+        extra: whatever else `fuse` or `grounding_key` needs, each tensor with V rows.
+    """
+
+    frames: Tensor
+    mask: Tensor
+    pooled: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+
+class VideoQABackbone(nn.Module):
+    """A VideoQA network as IGV and EIGV see it. Subclass it, set the two widths, write the four calls.
+
+    R question rows (B, or B*A where each candidate is a string of its own), V videos, T frames, L tokens.
+
+    Args:
+        text_dim: width of a token feature.
+        frame_dim: width C of a frame feature.
+        num_answers: size of the answer vocabulary; None where a row is one candidate and gets one score.
+
+    Attributes:
+        question_dim: H, width of `Question.pooled` and of the grounding key.
+        joint_dim: J, width of the joint vector.
+        depends_on_batch: whether a row's answer depends on how long the other rows are (a released behaviour of HGA);
+            then the branches of a method are encoded one by one, else in one batch.
+    """
+
+    question_dim: int
+    joint_dim: int
+    depends_on_batch: bool = False
+
+    def __init__(self, text_dim: int, frame_dim: int, num_answers: int | None):
+        super().__init__()
+        self.text_dim, self.frame_dim, self.num_answers = text_dim, frame_dim, num_answers
+
+    def encode_question(self, tokens: Tensor, mask: Tensor) -> Question:
+        """Token features (R, L, D_text) and mask (R, L) bool, real tokens first, to questions.
+
+        Every row has at least one token.
+        """
+        raise NotImplementedError
+
+    def embed_frames(self, frames: Tensor) -> Tensor:
+        """Frames (V, T, C) to what `encode_video` takes, (V, T, E), by a linear map without bias; default: unchanged.
+
+        Masking, swapping and mixing frames commute with such a map, so it is done once for all edited copies of a
+        video. A backbone that starts with a wide projection saves most of its cost here.
+        """
+        return frames
+
+    def encode_video(self, frames: Tensor, mask: Tensor) -> Video:
+        """Embedded frames (V, T, E) and mask (V, T) bool to a video.
+
+        True frames may stand anywhere, and every row has at least one. Frames outside the mask must not be heard. The
+        true entries of the video's own mask are the true frames, in their order.
+        """
+        raise NotImplementedError
+
+    def grounding_key(self, video: Video) -> Tensor:
+        """What the indicator compares with the question, (V, T, H); default: the encoded frames.
+
+        Asked for videos that were encoded with all their frames.
+        """
+        return video.frames
+
+    def fuse(self, question: Question, video: Video) -> Tensor:
+        """Questions and videos of the same number of rows to joint vectors (R, J)."""
+        raise NotImplementedError
+
+    def fuse_pairs(self, question: Question, video: Video, question_rows: Tensor, video_rows: Tensor) -> Tensor:
+        """Fuse question i with video j for each pair (i, j) of two index vectors (P,), to (P, J).
+
+        A backbone overrides this where part of `fuse` looks at one side alone and need not be repeated for each pair.
+        """
+        return self.fuse(question.rows(question_rows), video.rows(video_rows))
+
+    def answer(self, joint: Tensor) -> Tensor:
+        """Joint vectors (R, J) to scores (R, num_answers), or (R, 1) where a row is one candidate."""
+        raise NotImplementedError
+
+    def mix_question(self, a: Question, b: Question, weight: Tensor) -> Question:
+        """weight * a + (1 - weight) * b, row by row; default: linear in every tensor, a token counts if either has it.
+
+        Args:
+            a, b: questions of the same number of rows.
+            weight: (R,) or () in [0, 1].
+        """
+
+        def mix(one: Tensor, other: Tensor) -> Tensor:
+            w = weight if weight.dim() == 0 else weight.view(-1, *[1] * (one.dim() - 1))
+            return w.to(one.dtype) * one + (1 - w).to(one.dtype) * other
+
+        return Question(
+            pooled=mix(a.pooled, b.pooled),
+            tokens=None if a.tokens is None or b.tokens is None else mix(a.tokens, b.tokens),
+            mask=None if a.mask is None or b.mask is None else a.mask | b.mask,
+            extra={name: mix(a.extra[name], b.extra[name]) for name in a.extra},
+        )
+
+
+REQUIRED = ("encode_question", "encode_video", "fuse", "answer")
+BACKBONES: dict[str, type[VideoQABackbone]] = {}
+
+
+def register_backbone(name: str, backbone: type[VideoQABackbone]) -> None:
+    """Make a backbone known under a name, for `backbone="name"` in a config.
+
+    Args:
+        name: the name; registering a class of the same qualified name again replaces it.
+        backbone: a class, built as `backbone(text_dim, frame_dim, num_answers, **backbone_config)`.
+
+    Raises:
+        CausalVideoError: no `VideoQABackbone`, one that lacks one of the four calls, or a name that another class has.
+
+    Example:
+        >>> register_backbone("mine", VideoQABackbone)
+        Traceback (most recent call last):
+        hf_causal_video.utils.errors.CausalVideoError: backbone 'mine': found no encode_question, encode_video, fuse, ...
+    """
+    if not (isinstance(backbone, type) and issubclass(backbone, VideoQABackbone)):
+        raise CausalVideoError(
+            f"backbone {name!r}",
+            found=f"{backbone!r}",
+            expected="a subclass of VideoQABackbone",
+            fix="derive the network from it",
+        )
+    if lacking := [call for call in REQUIRED if not _has(backbone, call)]:
+        raise CausalVideoError(
+            f"backbone {name!r}",
+            found=f"no {', '.join(lacking)} in {backbone.__name__}",
+            expected=f"the calls {', '.join(REQUIRED)}",
+            fix="subclass VideoQABackbone and write them",
+        )
+    known = BACKBONES.get(name)
+    if known is not None and known.__qualname__ != backbone.__qualname__:
+        raise CausalVideoError(
+            "backbone",
+            found=f"{name!r} is {known.__name__} already",
+            expected="a free name",
+            fix="choose another name",
+        )
+    BACKBONES[name] = backbone
+
+
+def build_backbone(
+    name: str, text_dim: int, frame_dim: int, num_answers: int | None, config: dict[str, Any] | None = None
+) -> VideoQABackbone:
+    """Build a registered backbone.
+
+    Args:
+        name: a registered name.
+        text_dim, frame_dim, num_answers: as in `VideoQABackbone`.
+        config: further arguments of its constructor.
+
+    Raises:
+        CausalVideoError: an unknown name, arguments that the constructor refuses, or widths it did not set.
+    """
+    if name not in BACKBONES:
+        raise CausalVideoError(
+            "backbone",
+            found=name,
+            expected=sorted(BACKBONES),
+            fix="name one, or call register_backbone first",
+        )
+    try:
+        backbone = BACKBONES[name](text_dim, frame_dim, num_answers, **(config or {}))
+    except TypeError as error:
+        raise CausalVideoError(
+            f"backbone {name!r}",
+            found=f"backbone_config {config}: {error}",
+            expected="arguments of its constructor",
+            fix=f"see help({BACKBONES[name].__name__})",
+        ) from error
+    for width in ("question_dim", "joint_dim"):
+        if not isinstance(getattr(backbone, width, None), int):
+            raise CausalVideoError(
+                f"backbone {name!r}", found=f"no {width}", expected="an int set in __init__", fix=f"set self.{width}"
+            )
+    return backbone
+
+
+def _has(backbone: type, call: str) -> bool:
+    found = getattr(backbone, call, None)
+    return callable(found) and found is not getattr(VideoQABackbone, call)

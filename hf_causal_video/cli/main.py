@@ -1,0 +1,184 @@
+"""`hf-causal-video`: the package from the shell, one verb for each thing a user does."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_causal_video.utils.errors import CausalVideoError, parse_arguments, run_command
+from hf_causal_video.utils.version import __version__
+
+ANSWER_EXAMPLES = """examples:
+  hf-causal-video answer outputs/transtr clip.mp4 "why did the boy run" --choices "to play" "to hide" "he was late"
+  hf-causal-video answer org/transtr-msvdqa clip.mp4 "what is a man doing" --html out.html --png out.png
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; a bad input ends with its message and exit code 2, never with a stack of our own frames."""
+    parser = argparse.ArgumentParser(
+        prog="hf-causal-video",
+        description="Video question answering that shows the frames and objects it used.",
+        epilog="Each verb has its own --help with examples. Training: accelerate launch scripts/train.py --help",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, (summary, add, run) in _verbs().items():
+        verb = verbs.add_parser(name, help=summary, description=summary)
+        add(verb)
+        verb.set_defaults(run=run)
+    args = parse_arguments(parser, argv)
+    _hide_bars_of_weights()
+
+    def checked() -> int | None:
+        _check(args)
+        return args.run(args)  # extraction: 1 if some videos failed
+
+    return run_command(f"hf-causal-video {args.verb}", checked)
+
+
+def _hide_bars_of_weights() -> None:
+    """No bar for reading weights, which takes a second; downloads and our own work keep theirs."""
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    wanted = not are_progress_bars_disabled()
+    disable_progress_bar()  # of transformers, and of the Hub's client with it
+    if wanted:
+        enable_progress_bars()
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what would fail after minutes of reading weights, and make room for the pictures."""
+    import torch
+
+    if hasattr(args, "video") and not Path(args.video).is_file():
+        raise CausalVideoError("clip", found=f"no file {args.video}", expected="a video file", fix="check the path")
+    read = getattr(args, "selector", None) not in ("uniform", "random")  # these two look at no checkpoint
+    for name in getattr(args, "checkpoints", [args.checkpoint] if read and hasattr(args, "checkpoint") else []):
+        folder = Path(name)
+        if folder.is_dir() and not any((folder / f"{kind}config.json").is_file() for kind in ("", "adapter_")):
+            raise CausalVideoError(
+                "checkpoint", found=f"no config.json in {name}",
+                expected="a folder or Hub id with a model and its processor",
+                fix="name the --output_dir of a finished training run",
+            )  # fmt: skip
+        if not folder.is_dir() and (folder.is_file() or folder.is_absolute() or name.count("/") > 1):
+            raise CausalVideoError(
+                "checkpoint", found=f"no folder {name}",
+                expected="a folder or Hub id with a model and its processor",
+                fix="check the path",
+            )  # fmt: skip
+    if getattr(args, "device", None) is not None:
+        try:
+            torch.empty(0, device=args.device)
+        except (RuntimeError, AssertionError) as error:
+            raise CausalVideoError(
+                "--device", found=f"{args.device}: {str(error).splitlines()[0]}", expected="a device torch has here",
+                fix="take cpu, or install a torch built for the device",
+            ) from error  # fmt: skip
+    for name in ("html", "png"):
+        if getattr(args, name, None) is not None:
+            getattr(args, name).parent.mkdir(parents=True, exist_ok=True)
+
+
+def _verbs() -> dict:
+    from hf_causal_video.cli import import_features as legacy_command
+    from hf_causal_video.cli.app import add_app_arguments, run_app
+    from hf_causal_video.cli.relations import add_relations_arguments, run_relations
+    from hf_causal_video.cli.select import add_select_arguments, run_select
+    from hf_causal_video.cli.stress import add_stress_arguments, run_stress
+    from hf_causal_video.features import extract
+    from hf_causal_video.hub import push
+    from hf_causal_video.tracks import track_set
+    from hf_causal_video.training import evaluate
+
+    return {
+        "extract": ("Turn a folder of videos into a feature set.", extract.add_arguments, extract.run),
+        "import": (
+            "Turn old HDF5 feature files into a feature set.",
+            legacy_command.add_arguments,
+            legacy_command.run,
+        ),
+        "track": ("Turn a folder of videos into a track set, for relations.", track_set.add_arguments, track_set.run),
+        "evaluate": ("Measure a checkpoint on a benchmark.", evaluate.add_arguments, evaluate.run),
+        "answer": ("Ask a checkpoint about one clip.", _add_answer, _answer),
+        "relations": (
+            "Detect the relations between the objects of a clip.",
+            add_relations_arguments,
+            run_relations,
+        ),
+        "select": ("Choose frames of a clip for a video language model.", add_select_arguments, run_select),
+        "app": ("Upload a clip, ask, and see the evidence in a browser.", add_app_arguments, run_app),
+        "stress": ("Test whether answers depend on the clip and on the evidence.", add_stress_arguments, run_stress),
+        "push": ("Check a checkpoint and upload it to the Hub in one commit.", push.add_arguments, push.run),
+    }
+
+
+def _add_answer(parser: argparse.ArgumentParser) -> None:
+    parser.epilog, parser.formatter_class = ANSWER_EXAMPLES, argparse.RawDescriptionHelpFormatter
+    parser.add_argument("checkpoint", help="folder or Hub id of a trained model")
+    parser.add_argument("video", help="a video file")
+    parser.add_argument("question")
+    parser.add_argument("--choices", nargs="+", help="the choices of a multiple-choice model")
+    parser.add_argument("--html", type=Path, help="write a self-contained page with the clip's evidence")
+    parser.add_argument("--png", type=Path, help="write a picture strip with the clip's evidence")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+
+
+def _answer(args: argparse.Namespace) -> None:
+    import hf_causal_video.pipelines.question_answering as pipelines
+    from hf_causal_video.models import METHODS
+
+    qa = pipelines.load_pipeline(args.checkpoint, device=args.device)
+    if qa.model.config.model_type not in METHODS:
+        raise CausalVideoError(
+            "no question model", found=f"a {qa.model.config.model_type} in {args.checkpoint}",
+            expected=f"one of {', '.join(METHODS)}", fix="relation models go to `hf-causal-video relations`",
+        )  # fmt: skip
+    result = qa(args.video, question=args.question, choices=args.choices, return_frames=True, prove=True)
+    evidence = result["evidence"]
+    if args.json:
+        scores = {name: result[name] for name in ("scores_only", "scores_without")}
+        print(json.dumps({"question": args.question, **evidence.to_dict(), **scores}, indent=2))
+    else:
+        _print_answer(result)
+    if args.html or args.png:
+        from hf_causal_video.viewer import EvidenceCase, save_strip
+
+        case = EvidenceCase(
+            args.question,
+            evidence,
+            result["frames"],
+            result["times_s"].tolist(),
+            title=Path(args.video).name,
+            scores_without=result["scores_without"],
+            scores_only=result["scores_only"],
+        )
+        for path, write in ((args.png, save_strip), (args.html, _write_page)):
+            if path:
+                write(case, path)
+                print(f"written: {path}", file=sys.stderr)
+
+
+def _write_page(case, path: Path) -> None:
+    from hf_causal_video.viewer import write_report
+
+    write_report(path, [case])
+
+
+def _print_answer(result: dict) -> None:
+    evidence = result["evidence"]
+    print(f"{evidence.answer}  ({evidence.score:.0%})")
+    print("because of", ", ".join(f"{start:.1f}-{end:.1f} s" for start, end in evidence.spans) or "no frame times")
+    columns = [
+        ("", evidence.scores),
+        ("evidence only", result["scores_only"]),
+        ("without it", result["scores_without"]),
+    ]
+    columns = [(title, scores) for title, scores in columns if scores is not None]
+    print("  " + "".join(f"{title:>15}" for title, _ in columns))
+    for row, choice in enumerate(evidence.choices):
+        print("  " + "".join(f"{scores[row]:>15.1%}" for _, scores in columns) + f"  {choice}")

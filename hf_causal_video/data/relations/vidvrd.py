@@ -1,0 +1,186 @@
+"""Readers of ImageNet-VidVRD and VidOR, and of third-party trajectories for their videos.
+
+Why one reader for both: they share one annotation layout (a json a video: objects, a list of boxes a frame,
+relations), and differ in the folders they lie in and in a version field. Sources: Shang et al., ACM MM 2017
+(ImageNet-VidVRD, 800 training and 200 test videos, 35 classes, 132 predicates) and ICMR 2019 (VidOR, 7,000 and 835,
+80 classes, 50 predicates).
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from datasets import Dataset
+
+from hf_causal_video.data.relations.rows import relations_dataset
+from hf_causal_video.data.tables import read_json
+from hf_causal_video.utils.errors import CausalVideoError
+
+SOURCES = "https://huggingface.co/datasets/shangxd/imagenet-vidvrd and https://huggingface.co/datasets/shangxd/vidor"
+VIDEO_COUNTS = {  # videos of the full splits, as published
+    "vidvrd-train": 800,
+    "vidvrd-test": 200,
+    "vidor-training": 7000,
+    "vidor-validation": 835,
+}
+FIELDS = ("video_id", "frame_count", "width", "height", "subject/objects", "trajectories", "relation_instances")
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def read_relations(path: str | Path, split: str | None = None) -> Dataset:
+    """Read annotations of VidVRD or VidOR into relation rows.
+
+    Args:
+        path: the folder of a split (json files in it or below it), or one json file.
+        split: one of `VIDEO_COUNTS`; where given, the number of videos must be the published one.
+
+    Raises:
+        CausalVideoError: no such folder, no json in it, a missing field, a box of an object that is not listed, a
+            malformed row (see `relations_dataset`), another number of videos than published.
+
+    Source: Shang et al., ACM MM 2017 and ICMR 2019.
+
+    Example:
+        >>> read_relations("no/such/folder")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        hf_causal_video.utils.errors.CausalVideoError: ...
+    """
+    path = Path(path)
+    files = [path] if path.is_file() else sorted(path.rglob("*.json"))
+    if not files:
+        _fail("annotations are not there", f"no json in {path}", "one json a video", f"download them from {SOURCES}")
+    if split is not None and len(files) != VIDEO_COUNTS.get(split):
+        _fail(
+            f"{path} is not the full split {split!r}", f"{len(files)} videos",
+            VIDEO_COUNTS.get(split) or f"a split of {sorted(VIDEO_COUNTS)}", "leave `split` out to read a part",
+        )  # fmt: skip
+    return relations_dataset(_row(read_json(file, SOURCES), file) for file in files)
+
+
+def read_trajectories(
+    path: str | Path,
+    videos: Iterable[Mapping[str, Any]] | Mapping[str, tuple[int, int, int]],
+    others: Literal["error", "ignore"] = "error",
+) -> Dataset:
+    """Read third-party trajectories into relation rows without relations.
+
+    Args:
+        path: json, plain or gzipped, in the layout of the VidOR object task: `{"results": {video_id: [{"category",
+            "score", "trajectory": {frame: [left, top, right, bottom]}}]}}`, or the mapping alone.
+        videos: what is known of the videos: relation rows, or `{video_id: (width, height, number of frames)}`.
+        others: videos of the file that `videos` does not have are an "error", or left out ("ignore").
+
+    Raises:
+        CausalVideoError: no such file, a video that `videos` does not have, or a malformed track.
+
+    Example:
+        >>> read_trajectories("no/such.json", {})  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        hf_causal_video.utils.errors.CausalVideoError: ...
+    """
+    path = Path(path)
+    if not path.is_file():
+        _fail("trajectories are not there", f"no file {path}", "a json of the object task", "run a tracker first")
+    content = read_json(path, "whoever made the tracks")
+    results = content.get("results", content) if isinstance(content, dict) else content
+    if not isinstance(results, dict) or not all(isinstance(given, list) for given in results.values()):
+        _fail(f"{path} holds no trajectories", repr(content)[:80], "{video_id: [track]}", "see `read_trajectories`")
+    known = videos if isinstance(videos, Mapping) else {
+        row["video_id"]: (row["width"], row["height"], row["num_frames"]) for row in videos
+    }  # fmt: skip
+    unknown = sorted(set(results) - set(known))
+    if unknown and others == "error":
+        _fail(
+            f"{path} has tracks of unknown videos", f"{len(unknown)}, first {unknown[:3]}",
+            f"ids such as {sorted(known)[:3]}", "name the size and length of these videos, or drop their tracks",
+        )  # fmt: skip
+    rows = []
+    for video, given in results.items():
+        if video not in known:
+            continue
+        tracks = []
+        for number, track in enumerate(given):
+            if not isinstance(track, dict) or {"category", "score", "trajectory"} - set(track):
+                _fail(
+                    f"track {number} of video {video}", repr(track)[:80], "category, score, trajectory",
+                    "mend the file",
+                )  # fmt: skip
+            boxes = track["trajectory"]
+            if not isinstance(boxes, dict) or not all(re.fullmatch("[0-9]{1,9}", frame) for frame in boxes):
+                _fail(
+                    f"track {number} of video {video}", repr(boxes)[:80], "{frame: [left, top, right, bottom]}",
+                    "mend the file",
+                )  # fmt: skip
+            order = sorted(boxes, key=int)
+            tracks.append(
+                {
+                    "category": track["category"],
+                    "score": track["score"],
+                    "frames": [int(frame) for frame in order],
+                    "boxes": [boxes[frame] for frame in order],
+                }
+            )
+        width, height, count = known[video]
+        rows.append({"video_id": video, "width": width, "height": height, "fps": 0.0, "num_frames": count,
+                     "tracks": tracks, "relations": []})  # fmt: skip
+    return relations_dataset(rows)
+
+
+def _row(annotation: Any, file: Path) -> dict[str, Any]:
+    """One annotation file as a relation row."""
+    if not isinstance(annotation, dict) or (missing := [name for name in FIELDS if name not in annotation]):
+        found = f"no {missing}" if isinstance(annotation, dict) else type(annotation).__name__
+        _fail(f"{file} is no relation annotation", found, list(FIELDS), f"get it from {SOURCES}")
+    lists = [annotation[name] for name in FIELDS[-3:]]
+    if not all(isinstance(one, list) for one in (*lists, *(lists[1] if isinstance(lists[1], list) else ()))):
+        _fail(f"{file} is no relation annotation", f"no lists in {FIELDS[-3:]}", "lists", f"get it from {SOURCES}")
+    try:
+        return _joined(annotation, file)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CausalVideoError(
+            f"{file} is no relation annotation", found=f"{type(error).__name__}: {error}",
+            expected="objects with tid and category; boxes with tid and bbox; relations with subject_tid, predicate, "
+            "object_tid, begin_fid and end_fid", fix=f"get it from {SOURCES}",
+        ) from error  # fmt: skip
+
+
+def _joined(annotation: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    places = {item["tid"]: place for place, item in enumerate(annotation["subject/objects"])}
+    if len(places) < len(annotation["subject/objects"]):
+        _fail(f"{file}, subject/objects", "a tid that is there twice", "each object once", "mend the annotation")
+    tracks: list[dict[str, Any]] = [
+        {"category": item["category"], "score": 1.0, "frames": [], "boxes": []}
+        for item in annotation["subject/objects"]
+    ]
+    for frame, boxes in enumerate(annotation["trajectories"]):
+        for box in boxes:
+            if box["tid"] not in places:
+                _fail(
+                    f"{file}, frame {frame}", f"a box of object {box['tid']}", f"one of {list(places)}",
+                    "mend the file",
+                )  # fmt: skip
+            track = tracks[places[box["tid"]]]
+            track["frames"].append(frame)
+            track["boxes"].append([box["bbox"][corner] for corner in CORNERS])
+    seen = [place for place, track in enumerate(tracks) if track["frames"]]  # listed, but never boxed: no track
+    moved = {place: number for number, place in enumerate(seen)}
+    relations = []
+    for number, relation in enumerate(annotation["relation_instances"]):
+        pair = [places.get(relation[side], -1) for side in ("subject_tid", "object_tid")]
+        if any(place not in moved for place in pair):
+            _fail(f"{file}, relation {number}", f"objects {relation['subject_tid']} and {relation['object_tid']}",
+                  "two objects that have boxes", "mend the annotation")  # fmt: skip
+        relations.append({"subject": moved[pair[0]], "predicate": relation["predicate"], "object": moved[pair[1]],
+                          "start": relation["begin_fid"], "end": relation["end_fid"]})  # fmt: skip
+    video = annotation["video_id"]
+    return {
+        "video_id": str(video) if isinstance(video, int) else video,
+        "width": annotation["width"], "height": annotation["height"], "fps": annotation.get("fps", 0.0),
+        "num_frames": max(annotation["frame_count"], len(annotation["trajectories"])),
+        "tracks": [tracks[place] for place in seen], "relations": relations,
+    }  # fmt: skip
+
+
+def _fail(what: str, found: object, expected: object, fix: str) -> None:
+    raise CausalVideoError(what, found=found, expected=expected, fix=fix)

@@ -1,0 +1,223 @@
+"""Pair predictions with annotations, in whatever plain layout, and refuse what would change a number.
+
+Why: an accuracy is only as good as the pairing behind it. A question that is silently dropped, answered
+twice, or keyed differently moves the table without a trace, so each of these is an error here, once, for
+every benchmark.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hf_causal_video.utils.errors import CausalVideoError
+
+VIDEO_NAMES = ("video_id", "video")
+TYPE_NAMES = ("question_type", "type")
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One question with its annotated and its predicted answer; `row` is the annotation as it was given."""
+
+    key: str
+    question_type: str
+    answer: int
+    prediction: int
+    row: Mapping[str, Any]
+
+    @property
+    def correct(self) -> bool:
+        """True when the prediction is the annotated answer."""
+        return self.prediction == self.answer
+
+
+def first_of(row: Mapping[str, Any], names: tuple[str, ...], what: str) -> Any:
+    """The value under the first of several column names that a row has; an error names what was looked for."""
+    for name in names:
+        if row.get(name) is not None:
+            return row[name]
+    raise CausalVideoError(
+        f"an annotation row has no {what}",
+        found=f"columns {sorted(map(str, row))}",
+        expected=f"a column named {' or '.join(names)}",
+        fix="rename the column, or read the file with the readers of hf_causal_video.data",
+    )
+
+
+def question_key(row: Mapping[str, Any], suffix: str = "qid") -> str:
+    """Key of a row: its `question_id`, or else `<video>_<qid>` as the NExT-QA files have it.
+
+    Example:
+        >>> question_key({"video": 4010069381, "qid": "6"})
+        '4010069381_6'
+    """
+    if row.get("question_id") is not None:
+        return str(row["question_id"])
+    return f"{first_of(row, VIDEO_NAMES, 'video')}_{first_of(row, (suffix,), suffix)}"
+
+
+def whole_number(value: Any, key: str, what: str) -> int:
+    """`value` as an int; a bool, a float, a list or a None is an error (a text of digits is fine in a csv answer)."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_)):
+        return int(value)
+    if what == "answer" and isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value):
+        return int(value)
+    raise CausalVideoError(
+        f"the {what} of question {key} is not an index",
+        found=repr(value),
+        expected="an int, zero-based",
+        fix="pass the index of the choice (an argmax), not its text, its score or a list",
+    )
+
+
+def by_key(
+    rows: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
+    value_name: str,
+    key: Callable[..., str] = question_key,
+) -> dict[str, Mapping[str, Any]]:
+    """Rows under their question key, from `{key: value}`, `{key: row}` or a list; a repeated key is an error.
+
+    Example:
+        >>> by_key({"v_1": 3}, "prediction")
+        {'v_1': {'prediction': 3}}
+        >>> by_key([{"question_id": "v_1", "prediction": 3}], "prediction")
+        {'v_1': {'question_id': 'v_1', 'prediction': 3}}
+    """
+    if not isinstance(rows, Iterable):
+        raise CausalVideoError(
+            f"no rows with the {value_name}",
+            found=type(rows).__name__,
+            expected="a list of dicts, or one dict by question key",
+            fix="pass a table's to_dict('records')",
+        )
+    keyed: dict[str, Mapping[str, Any]] = {}
+    mapped = isinstance(rows, Mapping)
+    for item in rows.items() if isinstance(rows, Mapping) else rows:
+        if mapped:
+            name, value = item
+            name, row = str(name), value if isinstance(value, Mapping) else {value_name: value}
+        elif isinstance(item, Mapping):
+            name, row = key(item), item
+        else:
+            raise CausalVideoError(
+                f"a row with the {value_name} cannot be read",
+                found=f"{type(item).__name__}: {str(item)[:60]!r}",
+                expected="a dict for each question, in a list or under its question key",
+                fix="pass a list of dicts (a table's to_dict('records')) or one dict by question key",
+            )
+        if name in keyed:
+            raise CausalVideoError(
+                f"two rows with the {value_name} of one question",
+                found=f"{name} twice",
+                expected="each question once",
+                fix="drop the duplicate row",
+            )
+        keyed[name] = row
+    return keyed
+
+
+def check_keys(found: Iterable[str], expected: Iterable[str], what: str, allow_missing: bool = False) -> None:
+    """Raise where `found` holds a key that `expected` does not, or (unless allowed) misses one that it does."""
+    found, expected = list(found), list(expected)
+    known = set(expected)
+    unknown = [key for key in found if key not in known]
+    if unknown:
+        raise CausalVideoError(
+            f"{what} for questions that are not annotated",
+            found=f"{len(unknown)} unknown keys, first {unknown[:3]}",
+            expected=f"keys like {expected[:2]}",
+            fix="use the annotations of the same split, and keys of the form <video>_<qid>",
+        )
+    present = set(found)
+    missing = [key for key in expected if key not in present]
+    if missing and (not allow_missing or not present):
+        raise CausalVideoError(
+            f"{what} are missing",
+            found=f"{len(missing)} of {len(expected)} questions without one, first {missing[:3]}",
+            expected="one for every annotated question",
+            fix="predict the missing questions, or pass only the annotations that you mean to score",
+        )
+
+
+def number_of_choices(row: Mapping[str, Any], default: int, key: str) -> int:
+    """How many choices a row has: its `choices`, its columns a0, a1, ..., or else the default of the benchmark."""
+    choices = row.get("choices")
+    if choices is not None:
+        if isinstance(choices, str) or not hasattr(choices, "__len__"):
+            raise CausalVideoError(
+                f"the choices of question {key} are no list", found=repr(choices), expected="a list of texts",
+                fix="give the choices as a list, or leave the column out",
+            )  # fmt: skip
+        if len(choices):
+            return len(choices)
+    return sum(f"a{index}" in row for index in range(len(row))) or default
+
+
+def pair_answers(
+    predictions: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
+    annotations: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
+    *,
+    num_choices: int,
+    suffix: str = "qid",
+) -> list[Answered]:
+    """Every annotated multiple-choice question with its prediction, in the order of the annotations.
+
+    Args:
+        predictions: `{key: int}`, `{key: {"prediction": int}}` or rows with `question_id` and `prediction`.
+            An `answer` beside a prediction must agree with the annotation.
+        annotations: rows with a key (`question_id`, or `video` and `qid`), a type and an answer.
+        num_choices: choices of a question whose row does not list them.
+        suffix: the column that completes the key of a row without `question_id`.
+
+    Raises:
+        CausalVideoError: unknown, missing or repeated keys, and answers or predictions that are no index of a
+            choice.
+    """
+    annotated = by_key(annotations, "answer", lambda row: question_key(row, suffix))
+    predicted = by_key(predictions, "prediction", lambda row: question_key(row, suffix))
+    if not annotated:
+        raise CausalVideoError("no questions", found="0 annotations", expected="at least 1", fix="check the split")
+    check_keys(predicted, annotated, "predictions")
+    pairs = []
+    for key, row in annotated.items():
+        given = predicted[key]
+        limit = number_of_choices(row, num_choices, key)
+        answer = whole_number(row.get("answer"), key, "answer")
+        prediction = whole_number(given.get("prediction"), key, "prediction")
+        for what, value in (("answer", answer), ("prediction", prediction)):
+            if not 0 <= value < limit:
+                raise CausalVideoError(
+                    f"the {what} of question {key} is no choice",
+                    found=value,
+                    expected=f"0 to {limit - 1}",
+                    fix="count choices from zero; a question without a known answer cannot be scored",
+                )
+        if given.get("answer") is not None and whole_number(given["answer"], key, "answer") != answer:
+            raise CausalVideoError(
+                f"the answer stored with the prediction of {key} is not the annotated one",
+                found=given["answer"],
+                expected=answer,
+                fix="the predictions belong to another split or version of the annotations",
+            )
+        question_type = str(first_of(row, TYPE_NAMES, "question type"))
+        pairs.append(Answered(key, question_type, answer, prediction, row))
+    return pairs
+
+
+def count_correct(outcomes: Iterable[bool]) -> dict[str, int]:
+    """`{"correct": ..., "total": ...}` of some outcomes."""
+    outcomes = list(outcomes)
+    return {"correct": sum(outcomes), "total": len(outcomes)}
+
+
+def percent(count: Mapping[str, int]) -> float | None:
+    """Share of correct answers in percent; None where nothing was asked.
+
+    Example:
+        >>> percent({"correct": 1, "total": 8})
+        12.5
+    """
+    return count["correct"] * 100.0 / count["total"] if count["total"] else None

@@ -1,0 +1,202 @@
+"""Relations of a video as arrays, and how much two trajectories overlap in space and time (vIoU).
+
+Why a file of its own: every error that an annotation can hold (an inverted box, a trajectory shorter than its
+duration) moves vIoU silently, so it is refused here, once, where boxes are read. The overlap itself is one ragged
+sum over all pairs of a video, without a loop over frames.
+
+Source: Shang et al., ACM MM 2017 (ImageNet-VidVRD) and VidVRD-helper, which counts inclusive pixels (+1 on widths and
+heights). Boxes as fractions of the frame need `inclusive=False`; the two give different numbers.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from hf_causal_video.utils.errors import CausalVideoError
+
+Triplet = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class VideoRelations:
+    """The R relations of one video; the boxes of all their frames lie one after the other.
+
+    Args:
+        triplets: (subject class, predicate, object class) of each.
+        scores: (R,) float64, 0 for ground truth.
+        starts, ends: (R,) first frame, and the frame after the last.
+        offsets: (R,) where the boxes of each begin.
+        subject, object: (all frames, 4) left, top, right, bottom.
+    """
+
+    triplets: list[Triplet]
+    scores: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    offsets: np.ndarray
+    subject: np.ndarray
+    object: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.triplets)
+
+    def select(self, keep: np.ndarray) -> "VideoRelations":
+        """Some of the relations, by mask or by index; the boxes stay where they are."""
+        places = np.arange(len(self))[keep]
+        columns = (self.scores[places], self.starts[places], self.ends[places], self.offsets[places])
+        return VideoRelations([self.triplets[place] for place in places], *columns, self.subject, self.object)
+
+
+def read_video_relations(video_id: str, rows: Iterable[Mapping[str, Any]], what: str) -> VideoRelations:
+    """Check the relations of one video and put them in arrays.
+
+    Args:
+        video_id, what: for the error messages; `what` is "prediction", which needs scores, or "ground truth".
+        rows: `{"triplet", "duration": [first, after the last], "sub_traj", "obj_traj"}`, and "score" in predictions.
+
+    Raises:
+        CausalVideoError: a missing field, a triplet that is not three names, an empty duration, a trajectory of
+            another length than its duration, an inverted or infinite box, a score that is no finite number.
+    """
+    if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
+        _fail(f"relations of video {video_id} ({what})", type(rows).__name__, "a list of relations", "pass a list")
+    triplets, scores, spans = [], [], []
+    tracks: dict[str, list[Sequence]] = {"sub_traj": [], "obj_traj": []}
+    for number, row in enumerate(rows):
+        name = f"{what} {number} of video {video_id}"
+        fields = ("triplet", "duration", *tracks) + (("score",) if what == "prediction" else ())
+        if not isinstance(row, Mapping):
+            _fail(name, type(row).__name__, f"a mapping with {list(fields)}", "write every field")
+        if missing := [field for field in fields if row.get(field) is None]:
+            _fail(f"{name} lacks fields", f"nothing in {missing}", list(fields), "write every field")
+        triplet, span = read_triplet(row["triplet"], name), _span(row["duration"], name)
+        for side, given in tracks.items():
+            if not hasattr(row[side], "__len__"):
+                _fail(f"{name}: {side} holds no boxes", repr(row[side]), "a list of boxes", "write a box a frame")
+            if len(row[side]) != span[1] - span[0]:
+                wanted = f"{span[1] - span[0]}, one for each frame of [{span[0]}, {span[1]})"
+                _fail(f"{name}: {side} and duration differ", f"{len(row[side])} boxes", wanted, "interpolate the gaps")
+            given.append(row[side])
+        triplets.append(triplet)
+        scores.append(_score(row["score"], name) if what == "prediction" else 0.0)
+        spans.append(span)
+    starts, ends = np.array(spans, dtype=np.int64).reshape(-1, 2).T
+    offsets = np.cumsum(ends - starts) - (ends - starts)
+    boxes = [_boxes(given, offsets, f"{what} of video {video_id}", side) for side, given in tracks.items()]
+    return VideoRelations(triplets, np.array(scores, dtype=np.float64), starts, ends, offsets, *boxes)
+
+
+def pair_viou(
+    one: VideoRelations, two: VideoRelations, i: np.ndarray, j: np.ndarray, inclusive: bool = True
+) -> np.ndarray:
+    """vIoU of relation i[k] of `one` and j[k] of `two`: the lesser of their subjects' and their objects', (pairs,).
+
+    Volumes are sums of box areas over the *full* durations; the intersection is summed over the common frames.
+    """
+    first = np.maximum(one.starts[i], two.starts[j])
+    common = np.maximum(np.minimum(one.ends[i], two.ends[j]) - first, 0)  # (pairs,) frames shared
+    owner = np.repeat(np.arange(len(i)), common)  # (all shared frames,)
+    step = np.arange(len(owner)) - np.repeat(np.cumsum(common) - common, common)
+    rows = [
+        np.repeat(side.offsets[index] + first - side.starts[index], common) + step
+        for side, index in ((one, i), (two, j))
+    ]
+    vious = []
+    for name in ("subject", "object"):
+        a, b = getattr(one, name), getattr(two, name)
+        shared = np.bincount(owner, _intersection(a[rows[0]], b[rows[1]], inclusive), minlength=len(i))
+        total = _volumes(a, one, i, inclusive) + _volumes(b, two, j, inclusive) - shared
+        vious.append(np.divide(shared, total, out=np.zeros(len(i)), where=total > 0))
+    return np.minimum(*vious)
+
+
+def trajectory_viou(
+    traj_1: Sequence, duration_1: Sequence[int], traj_2: Sequence, duration_2: Sequence[int], inclusive: bool = True
+) -> float:
+    """vIoU of two trajectories.
+
+    Args:
+        traj_1, traj_2: one box [left, top, right, bottom] a frame.
+        duration_1, duration_2: [first frame, frame after the last].
+        inclusive: boxes are inclusive pixels (+1 on widths and heights); False for boxes in [0, 1].
+
+    Raises:
+        CausalVideoError: as `read_video_relations`.
+
+    Example:
+        >>> trajectory_viou([[0, 0, 9, 9]] * 2, [0, 2], [[0, 0, 9, 4]] * 2, [1, 3])
+        0.2
+    """
+    rows = [
+        {"triplet": ("x", "y", "z"), "duration": span, "sub_traj": track, "obj_traj": track}
+        for track, span in ((traj_1, duration_1), (traj_2, duration_2))
+    ]
+    one, two = (read_video_relations("given", [row], "track") for row in rows)
+    return float(pair_viou(one, two, np.array([0]), np.array([0]), inclusive)[0])
+
+
+def read_triplet(value: Any, name: str) -> Triplet:
+    """Three names; an error names what they belong to."""
+    parts = tuple(value) if isinstance(value, list | tuple | np.ndarray) else ()
+    if len(parts) != 3 or not all(isinstance(part, str) and part for part in parts):
+        _fail(f"{name}: no triplet", repr(value), "[subject class, predicate, object class]", "write names")
+    return parts
+
+
+def _intersection(a: np.ndarray, b: np.ndarray, inclusive: bool) -> np.ndarray:
+    extent = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]) + inclusive  # (frames, 2)
+    return np.prod(np.maximum(extent, 0), axis=1)
+
+
+def _volumes(boxes: np.ndarray, relations: VideoRelations, index: np.ndarray, inclusive: bool) -> np.ndarray:
+    """Sum of box areas over the duration of the relations named by `index`."""
+    sums = np.concatenate([[0.0], np.cumsum(np.prod(boxes[:, 2:] - boxes[:, :2] + inclusive, axis=1))])
+    begin = relations.offsets[index]
+    return sums[begin + relations.ends[index] - relations.starts[index]] - sums[begin]
+
+
+def _boxes(tracks: list[Sequence], offsets: np.ndarray, what: str, side: str) -> np.ndarray:
+    """All trajectories of a video as one array (frames, 4), with every box in order."""
+    rows = list(chain.from_iterable(tracks))
+    try:
+        if set(map(len, rows)) - {4}:
+            raise ValueError("a row is not four numbers")
+        boxes = np.fromiter(chain.from_iterable(rows), np.float64, 4 * len(rows)).reshape(-1, 4)
+    except (TypeError, ValueError, OverflowError):
+        _fail(
+            f"{what}: {side} holds no boxes", "rows other than four numbers", "[left, top, right, bottom]",
+            "mend it",
+        )  # fmt: skip
+    bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+    if bad.any():
+        frame = int(np.flatnonzero(bad)[0])
+        number = int(np.searchsorted(offsets, frame, side="right")) - 1
+        _fail(
+            f"{what}: inverted or infinite boxes in {side} of relation {number}",
+            f"{boxes[frame].tolist()} in frame {frame - int(offsets[number])} of its trajectory",
+            "finite [left, top, right, bottom] with left <= right and top <= bottom",
+            "convert [left, top, width, height] boxes, or mend the tracker",
+        )
+    return boxes
+
+
+def _span(value: Any, name: str) -> tuple[int, int]:
+    pair = list(value) if isinstance(value, list | tuple | np.ndarray) else []
+    are_frames = all(isinstance(f, int | float | np.number) and not isinstance(f, bool) for f in pair)
+    if len(pair) != 2 or not are_frames or not 0 <= pair[0] < pair[1] < 2**62 or any(f % 1 for f in pair):
+        _fail(f"{name}: no duration", value, "[first frame, frame after the last], not empty", "mend the annotation")
+    return int(pair[0]), int(pair[1])
+
+
+def _score(value: Any, name: str) -> float:
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not is_number or not -np.inf < value < np.inf:
+        _fail(f"{name}: the score is no number", repr(value), "a finite number", "look for NaN in the model's output")
+    return float(value)
+
+
+def _fail(what: str, found: object, expected: object, fix: str) -> None:
+    raise CausalVideoError(what, found=found, expected=expected, fix=fix)

@@ -1,0 +1,274 @@
+"""From what a collator hands over to what a network takes: strings, frames, and which belong together.
+
+Every model refuses bad input in the words of this file. `read_batch` does all of it; a model that takes more (TranSTR)
+puts the parts together by itself.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from hf_causal_video.models.base import CausalVideoPreTrainedModel, check_mask, check_width
+from hf_causal_video.models.configuration import VideoQAConfig
+from hf_causal_video.utils.errors import CausalVideoError
+
+
+@dataclass
+class Strings:
+    """Token features of several strings.
+
+    Args:
+        tokens: (R, L, D_text).
+        mask: (R, L) bool, at least one token a row.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+
+
+@dataclass
+class Batch:
+    """One batch as a network sees it: R strings over V clips, each a question (open answers, R = B) or a candidate.
+
+    Args:
+        strings: the strings that are scored: the questions, or all question and candidate pairs, sample by sample.
+        question: the questions alone, where a multiple-choice model asks for them.
+        present: (B, A) bool, the candidates that are there; None for open answers.
+        frames: (V, T, C) frames, or (V, T, E) as a backbone embeds them.
+        frame_mask: (V, T) bool.
+        rows: (B,) the clip of each question.
+        video_ids: (B,) int, questions about one video share an id; None where every clip is a video of its own.
+    """
+
+    strings: Strings
+    question: Strings | None
+    present: Tensor | None
+    frames: Tensor
+    frame_mask: Tensor
+    rows: Tensor
+    video_ids: Tensor | None
+
+    @property
+    def candidates(self) -> int:
+        """Strings a question."""
+        return len(self.strings.mask) // len(self.rows)
+
+    @property
+    def string_samples(self) -> Tensor:
+        """(R,) the sample of each string."""
+        return torch.arange(len(self.rows), device=self.rows.device).repeat_interleave(self.candidates)
+
+    def logits(self, scores: Tensor) -> Tensor:
+        """Answer scores (B, A) from those of strings, (R, A) or (R, 1); an absent choice gets the lowest there is."""
+        if self.present is None:
+            return scores
+        return scores.view(self.present.shape).masked_fill(~self.present, torch.finfo(scores.dtype).min)
+
+
+def read_batch(
+    model: CausalVideoPreTrainedModel,
+    frame_features: Tensor | None = None,
+    input_ids: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    choice_input_ids: Tensor | None = None,
+    choice_attention_mask: Tensor | None = None,
+    frame_mask: Tensor | None = None,
+    question_features: Tensor | None = None,
+    choice_features: Tensor | None = None,
+    video_index: Tensor | None = None,
+    video_ids: Tensor | None = None,
+    object_features: Tensor | None = None,
+    object_boxes: Tensor | None = None,
+    object_mask: Tensor | None = None,
+    *,
+    with_question: bool = False,
+) -> Batch:
+    """Check the inputs of a model of frames, and encode its strings.
+
+    Args:
+        model: holds the config, a `VideoQAConfig`, and the text encoder.
+        frame_features: (V, T, C); V = B, or fewer clips than questions together with `video_index`.
+        input_ids, attention_mask: (B, L) the question.
+        choice_input_ids, choice_attention_mask: (B, A, L) question and choice as one string; a row of zeros in the
+            mask is an absent choice. Multiple choice only.
+        frame_mask: (V, T) bool, False at padding.
+        question_features, choice_features: (B, L, D_text) and (B, A, L, D_text) token features in place of ids.
+        video_index: (B,) the clip of each question.
+        video_ids: (B,) int, clips of one video share an id; the trainer hands them to a `forward` that names them.
+        object_features, object_boxes, object_mask: not read; a collator hands over all that a feature set holds.
+        with_question: encode the question also beside the candidates of a multiple-choice model.
+
+    Raises:
+        CausalVideoError: a wrong width, an empty axis, NaN, an empty question, a clip without frames, too few choices,
+            questions without a clip.
+
+    Example, a whole model, which answers from the frame that fits question and candidate best:
+        >>> from hf_causal_video.models.base import answer_loss
+        >>> from hf_causal_video.models.outputs import VideoQAOutput
+        >>> class BestFrame(CausalVideoPreTrainedModel):
+        ...     config_class = VideoQAConfig
+        ...
+        ...     def __init__(self, config):
+        ...         super().__init__(config)
+        ...         self._build_text_encoder()
+        ...         self.frame = torch.nn.Linear(config.frame_feature_dim, config.text_width)
+        ...         self.head = torch.nn.Linear(config.text_width, config.num_answers or 1)
+        ...         self.post_init()
+        ...
+        ...     def forward(self, labels=None, **inputs):
+        ...         batch = read_batch(self, **inputs)
+        ...         asked = batch.strings.tokens[:, 0]  # (R, D), one string a candidate, or a question
+        ...         rows = batch.rows[batch.string_samples]  # (R,) its clip
+        ...         frames = self.frame(batch.frames)[rows]  # (R, T, D)
+        ...         scores = (frames @ asked.unsqueeze(-1)).squeeze(-1).float()  # (R, T)
+        ...         scores = scores.masked_fill(~batch.frame_mask[rows], -torch.inf)
+        ...         seen = frames[torch.arange(len(rows)), scores.argmax(1)]  # (R, D)
+        ...         logits = batch.logits(self.head(seen * asked))  # (B, A)
+        ...         scores = scores.unflatten(0, (-1, batch.candidates)).amax(1)  # (B, T), of the best candidate
+        ...         output = VideoQAOutput(logits=logits, frame_scores=scores, kept_frames=scores.topk(1).indices)
+        ...         if labels is not None:
+        ...             output.losses = {"answer": answer_loss(logits, labels)}
+        ...             output.loss = output.losses["answer"]
+        ...         return output
+        >>> text = {"model_type": "bert", "vocab_size": 9, "hidden_size": 8, "num_attention_heads": 2,
+        ...         "num_hidden_layers": 1, "intermediate_size": 8}
+        >>> model = BestFrame(VideoQAConfig(text_config=text, frame_feature_dim=6)).eval()
+        >>> choices = torch.tensor([[[1, 2], [3, 4], [5, 6]]])
+        >>> model(frame_features=torch.randn(1, 5, 6), choice_input_ids=choices, labels=torch.tensor([2])).logits.shape
+        torch.Size([1, 3])
+    """
+    config = cast(VideoQAConfig, model.config)
+    width = config.text_width
+    multiple = config.num_answers is None
+    groups: list[tuple[str, Tensor, Tensor]] = []
+    present = None
+    if not multiple or with_question or input_ids is not None or question_features is not None:
+        given = given_text("", input_ids, question_features, 3, width)
+        question_mask = read_question(given, attention_mask)
+        if not multiple or with_question:
+            groups.append(("question", given, question_mask))
+    if multiple:
+        given = given_text("choice_", choice_input_ids, choice_features, 4, width)
+        all_mask, present = read_choices(given, choice_attention_mask, config.num_choices)
+        # An absent choice is one empty token: it has to be something, and its score is never read.
+        shown = all_mask | torch.nn.functional.pad(~present.unsqueeze(-1), (0, all_mask.shape[-1] - 1))
+        groups.append(("choices", given.flatten(0, 1), shown.flatten(0, 1)))
+    strings = _encoded(model, groups)
+    frames, mask = read_frames(frame_features, frame_mask, config)
+    count = len(strings["question"].mask) if present is None else len(present)
+    return Batch(
+        strings=strings["choices" if multiple else "question"],
+        question=strings.get("question"),
+        present=present,
+        frames=frames.to(model.dtype),
+        frame_mask=mask,
+        rows=read_rows(video_index, count, len(frames), frames.device),
+        video_ids=video_ids,
+    )
+
+
+def _encoded(model: CausalVideoPreTrainedModel, groups: list[tuple[str, Tensor, Tensor]]) -> dict[str, Strings]:
+    """Ids through the text encoder, all groups in one pass; features as they are."""
+    ids = [(given, mask.long()) for _, given, mask in groups if not given.is_floating_point()]
+    if ids and model.text_encoder is None:
+        raise CausalVideoError(
+            "text",
+            found="ids, and no text encoder",
+            expected="question_features and choice_features",
+            fix="give token features, or a config with text_config",
+        )
+    states = model.encode_text(ids) if ids else []
+    found = {}
+    for name, given, mask in groups:
+        found[name] = Strings(given.to(model.dtype) if given.is_floating_point() else states.pop(0), mask)
+    return found
+
+
+def given_text(what: str, ids: Tensor | None, features: Tensor | None, dims: int, width: int) -> Tensor:
+    """Ids, or token features of the right width in their place; refuses neither.
+
+    Args:
+        what: "" for questions, "choice_" for choices.
+        ids, features: what the caller handed over.
+        dims: axes of features.
+        width: D_text.
+    """
+    name = f"{what or 'question_'}features"
+    if features is not None:
+        check_width(name, features, dims, width, "give token features of the width in text_feature_dim")
+        return features
+    if ids is None:
+        raise CausalVideoError(
+            "text",
+            found=f"no {what}input_ids",
+            expected=f"ids, or {name} in their place",
+            fix="pass what the processor returned; an open-ended model sets num_answers",
+        )
+    return ids
+
+
+def read_question(given: Tensor, mask: Tensor | None) -> Tensor:
+    """The mask (B, L) of the questions; refuses an empty one."""
+    question_mask = check_mask("attention_mask", mask, given, 2)
+    if not torch.compiler.is_compiling() and not question_mask.any(1).all():
+        raise CausalVideoError(
+            "question",
+            found="a question of zero tokens",
+            expected="at least one token",
+            fix="check the question column and the attention mask",
+        )
+    return question_mask
+
+
+def read_choices(given: Tensor, mask: Tensor | None, wanted: int | None) -> tuple[Tensor, Tensor]:
+    """The mask (B, A, L) of all choices, and which of them are there (B, A)."""
+    choice_mask = check_mask("choice_attention_mask", mask, given, 3)
+    present = choice_mask.any(-1)
+    if torch.compiler.is_compiling():
+        return choice_mask, present
+    if not present.any(1).all():
+        raise CausalVideoError(
+            "choices",
+            found="a question without any choice",
+            expected="at least one choice that is not empty",
+            fix="drop the question, or give its choices",
+        )
+    if wanted is not None and (present.shape[1] != wanted or not present.all()):
+        raise CausalVideoError(
+            "choices",
+            found=f"{present.shape[1]} choices a question, some may be empty",
+            expected=f"num_choices={wanted}",
+            fix="give every choice, or set num_choices=None",
+        )
+    return choice_mask, present
+
+
+def read_frames(frames: Tensor | None, mask: Tensor | None, config: VideoQAConfig) -> tuple[Tensor, Tensor]:
+    """Frames (V, T, C) and their mask (V, T), at least one true frame a clip."""
+    if frames is None:
+        raise CausalVideoError("frame_features", found="none", expected="(V, T, C)", fix="give frame_features")
+    made_by = (config.feature_provenance or {}).get("frame_model", "the frame model it was trained with")
+    fix = f"this checkpoint expects features of {made_by}; extract them, or load another checkpoint"
+    check_width("frame_features", frames, 3, config.frame_feature_dim, fix)
+    mask = check_mask("frame_mask", mask, frames, 2)
+    if not torch.compiler.is_compiling() and not mask.any(1).all():
+        raise CausalVideoError(
+            "frames", found="a clip without frames", expected="at least one a clip", fix="drop the clip"
+        )
+    return frames, mask
+
+
+def read_rows(video_index: Tensor | None, questions: int, videos: int, device: torch.device) -> Tensor:
+    """The clip of each question (B,)."""
+    rows = torch.arange(questions, device=device) if video_index is None else video_index
+    known = torch.compiler.is_compiling() or bool(((rows >= 0) & (rows < videos)).all())
+    if len(rows) != questions or (video_index is None and videos != questions) or not known:
+        raise CausalVideoError(
+            "batch",
+            found=f"{questions} questions, {videos} videos, video_index {rows.tolist()}",
+            expected="a row of the videos for each question",
+            fix="give video_index, or a video for each question",
+        )
+    return rows

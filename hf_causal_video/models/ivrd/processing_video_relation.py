@@ -1,0 +1,295 @@
+"""The processor of relation models: tracks of videos in, segments for the model; its judgements in, relations out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import BatchFeature, ProcessorMixin
+
+from hf_causal_video.models.ivrd.association import Relation, associate, suppress
+from hf_causal_video.models.ivrd.outputs import VideoRelationOutput
+from hf_causal_video.models.ivrd.tracks import (
+    as_fractions,
+    read_boxes,
+    read_features,
+    read_frame_sizes,
+    read_start,
+    read_videos,
+)
+from hf_causal_video.utils.errors import CausalVideoError
+
+
+@dataclass
+class Segment:
+    """One row of the batch: a stretch of a video, and which of its tracks are there.
+
+    Args:
+        video: index of the video among those given.
+        start: first frame of the segment.
+        tracks: index of each track among the video's.
+    """
+
+    video: int
+    start: int
+    tracks: list[int]
+
+
+class VideoRelationInputs(BatchFeature):
+    """Model inputs; what the segments are rides along outside the mapping, so `model(**inputs)` stays plain."""
+
+    segments: list[Segment]
+    boxes: list[list[np.ndarray]]  # of each video and track (L, 4), in the units given
+    starts: list[list[int]]
+
+
+class VideoRelationProcessor(ProcessorMixin):
+    """Cut videos into segments for a relation model, and join its judgements to relations of whole videos.
+
+    Args:
+        object_classes: class names, by index; the model has one class more, background.
+        predicates: predicate names, by index.
+        segment_frames, segment_stride: length of a segment and distance between two, in frames.
+
+    Example:
+        >>> processor = VideoRelationProcessor(["dog", "cat"], ["chase"], segment_frames=4, segment_stride=2)
+        >>> track = {"start": 0, "boxes": [[0, 0, 9, 9]] * 6}
+        >>> inputs = processor([track, track | {"start": 3}], frame_size=(100, 50))
+        >>> [(segment.start, segment.tracks) for segment in inputs.segments], inputs["track_boxes"].shape
+        ([(0, [0, 1]), (2, [0, 1]), (4, [0, 1]), (5, [0, 1])], torch.Size([4, 2, 4, 4]))
+    """
+
+    def __init__(
+        self, object_classes: list[str], predicates: list[str], segment_frames: int = 30, segment_stride: int = 15
+    ):
+        for name, words in (("object_classes", object_classes), ("predicates", predicates)):
+            named = isinstance(words, list | tuple) and all(isinstance(word, str) and word for word in words)
+            if not named or not words or len(set(words)) < len(words):
+                raise CausalVideoError(name, found=repr(words)[:80], expected="a list of different names",
+                                       fix="pass the vocabulary of the training split")  # fmt: skip
+        self.object_classes, self.predicates = list(object_classes), list(predicates)
+        self.segment_frames, self.segment_stride = segment_frames, segment_stride
+        whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (segment_frames, segment_stride))
+        if not whole or not 1 <= segment_stride <= segment_frames < 2**31:
+            raise CausalVideoError(
+                "segments", found=f"stride {segment_stride} of {segment_frames} frames",
+                expected="1 <= stride <= frames, so that no frame is skipped", fix="lower the stride",
+            )  # fmt: skip
+        super().__init__()
+
+    def __call__(
+        self,
+        tracks: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]],
+        frame_size: tuple[int, int] | Sequence[tuple[int, int]] | None = None,
+        return_tensors: str = "pt",
+    ) -> VideoRelationInputs:
+        """Make one batch of segments.
+
+        A video shorter than a segment is one segment; the last segment ends with the last track. Boxes that reach over
+        the edge of the frame are cut there for the model, and returned whole. A video with fewer than two tracks, or
+        whose tracks never meet, has no pairs and therefore no relations.
+
+        Args:
+            tracks: of one video or of several: `{"start": first frame, "boxes": (L, 4) xyxy, a box a frame}` and,
+                where the model reads appearance, `"features"`: (C,) or (L, C).
+            frame_size: width and height in pixels, of all videos or of each; None: boxes are fractions of the frame.
+            return_tensors: "pt".
+
+        Raises:
+            CausalVideoError: inverted boxes, NaN, an empty track, pixels without a frame size, features on some
+                tracks only.
+        """
+        if return_tensors != "pt":
+            raise CausalVideoError("return_tensors", found=return_tensors, expected="'pt'", fix="convert afterwards")
+        videos = read_videos(tracks)
+        sizes = read_frame_sizes(frame_size, len(videos))
+        boxes = [[read_boxes(track, f"track {i} of video {v}") for i, track in enumerate(given)]
+                 for v, given in enumerate(videos)]  # fmt: skip
+        starts = [[read_start(track) for track in given] for given in videos]
+        segments = [segment for v in range(len(videos)) for segment in self._segments(v, boxes[v], starts[v])]
+        features = read_features(videos, boxes)
+
+        count = max((len(segment.tracks) for segment in segments), default=0)
+        shape = (len(segments), count, self.segment_frames)
+        data = {"track_boxes": torch.zeros(*shape, 4), "track_mask": torch.zeros(shape, dtype=torch.bool),
+                "track_start": torch.zeros(shape[:2], dtype=torch.long)}  # fmt: skip
+        if features is not None:
+            data["track_features"] = torch.zeros(*shape, next(one for video in features for one in video).shape[-1])
+        for row, segment in enumerate(segments):
+            size = sizes[segment.video]
+            for place, index in enumerate(segment.tracks):
+                begin, end = self._part(segment, boxes[segment.video][index], starts[segment.video][index])
+                part = slice(begin - starts[segment.video][index], end - starts[segment.video][index])
+                fractions = as_fractions(boxes[segment.video][index][part], size)
+                data["track_boxes"][row, place, : end - begin] = fractions
+                data["track_mask"][row, place, : end - begin] = True
+                data["track_start"][row, place] = begin - segment.start
+                if features is not None:
+                    data["track_features"][row, place, : end - begin] = features[segment.video][index][part]
+        inputs = VideoRelationInputs(data)
+        inputs.segments, inputs.boxes, inputs.starts = segments, boxes, starts
+        return inputs
+
+    def segment_begins(self, first: int, last: int) -> list[int]:
+        """First frames of the segments that cover the frames [first, last).
+
+        Example:
+            >>> VideoRelationProcessor(["dog"], ["chase"], segment_frames=30, segment_stride=15).segment_begins(0, 70)
+            [0, 15, 30, 40]
+        """
+        begins = list(range(first, last - self.segment_frames + 1, self.segment_stride)) or [first]
+        return begins if begins[-1] + self.segment_frames >= last else [*begins, last - self.segment_frames]
+
+    def post_process_relations(
+        self,
+        output: VideoRelationOutput,
+        inputs: VideoRelationInputs,
+        *,
+        multi_label: bool = True,
+        object_threshold: float = 0.2,
+        predicate_threshold: float = 0.2,
+        max_per_segment: int = 100,
+        nms_threshold: float = 0.9,
+        association_threshold: float = 0.5,
+        max_gap: int = 30,
+        max_per_video: int = 200,
+        association_score: Literal["sum", "mean"] = "sum",
+    ) -> list[list[dict[str, Any]]]:
+        """Relations of every video, best first, in the layout of the public evaluation.
+
+        Args:
+            output: what the model returned for `inputs` (all pairs, or some).
+            inputs: what this processor returned.
+            multi_label: `model.config.multi_label`: predicates are sigmoids, or one softmax.
+            object_threshold, predicate_threshold: least confidence of a class and of a predicate.
+            max_per_segment: candidates of a segment that are kept, by the product of the three confidences.
+            nms_threshold: of one triplet, a candidate that overlaps a better one by more is dropped.
+            association_threshold, max_gap: how parts of consecutive segments are joined, see `associate`.
+            max_per_video: relations of a video that are kept.
+            association_score: "sum" of the segments' scores (VidVRD-II), which may exceed 1, or their "mean"
+                (VidVRD-helper).
+
+        Returns:
+            One list a video, in the order given: `{"triplet", "score", "duration": [first frame, after the last],
+            "sub_traj", "obj_traj"}`, boxes in the units given.
+
+        Raises:
+            CausalVideoError: an output that does not belong to these inputs or vocabularies, NaN in it, or a threshold
+                or limit that is none.
+        """
+        limits = (max_per_segment, max_per_video, max_gap)
+        thresholds = (object_threshold, predicate_threshold, nms_threshold, association_threshold)
+        fractions = all(isinstance(t, int | float | np.number) and 0 <= t <= 1 for t in thresholds)
+        if not fractions or not all(isinstance(n, int) and n >= 0 for n in limits) or association_score not in (
+            "sum", "mean",
+        ):  # fmt: skip
+            raise CausalVideoError(
+                "options of relations", found=f"thresholds {thresholds}, limits {limits}, {association_score!r}",
+                expected="thresholds from 0 to 1, limits of 0 or more, sum or mean", fix="leave the defaults",
+            )  # fmt: skip
+        logits, classes, where = self._checked(output, inputs)
+        predicates = logits.sigmoid() if multi_label else logits.softmax(-1)  # (R, P)
+        objects = classes.softmax(-1)[..., :-1]  # (B, N, C), background dropped
+        found = self._candidates(objects, predicates, where, object_threshold, predicate_threshold)
+        videos: list[list[list[Relation]]] = [[] for _ in inputs.boxes]
+        for row, segment in enumerate(inputs.segments):
+            mine = (found["row"] == row).nonzero().squeeze(1)
+            best = mine[found["score"][mine].argsort(descending=True, stable=True)[:max_per_segment]]
+            relations = [self._relation(found, int(i), segment, inputs) for i in best]
+            videos[segment.video].append(suppress(relations, nms_threshold))
+        results = []
+        for segments in videos:
+            joined = suppress(associate(segments, association_threshold, max_gap), nms_threshold)
+            rows = [relation.to_dict(association_score) for relation in joined]
+            results.append(sorted(rows, key=lambda relation: -relation["score"])[:max_per_video])
+        return results
+
+    def _candidates(
+        self, objects: Tensor, predicates: Tensor, where: Tensor, object_min: float, predicate_min: float
+    ) -> dict[str, Tensor]:
+        """Every (pair, predicate, subject class, object class) above the thresholds, as columns of equal length."""
+        # No more than 1 / threshold classes can exceed it, so these many are enough.
+        most = objects.shape[-1] if object_min <= 0 else min(objects.shape[-1], math.floor(1 / object_min))
+        confidence, label = objects.topk(most, dim=-1)  # (B, N, k)
+        pair, predicate = (predicates > predicate_min).nonzero().unbind(1)  # (K,)
+        row, subject, other = where[pair].unbind(1)
+        of_subject, of_other = confidence[row, subject], confidence[row, other]  # (K, k)
+        score = predicates[pair, predicate, None, None] * of_subject.unsqueeze(2) * of_other.unsqueeze(1)  # (K, k, k)
+        allowed = (of_subject > object_min).unsqueeze(2) & (of_other > object_min).unsqueeze(1)
+        which, i, j = allowed.nonzero().unbind(1)
+        return {
+            "row": row[which], "subject": subject[which], "object": other[which], "predicate": predicate[which],
+            "subject_class": label[row[which], subject[which], i], "object_class": label[row[which], other[which], j],
+            "score": score[which, i, j],
+        }  # fmt: skip
+
+    def _relation(self, found: dict[str, Tensor], i: int, segment: Segment, inputs: VideoRelationInputs) -> Relation:
+        """Candidate i with its two trajectories on the frames that both tracks have in this segment."""
+        boxes, starts = inputs.boxes[segment.video], inputs.starts[segment.video]
+        tracks = [segment.tracks[int(found[side][i])] for side in ("subject", "object")]
+        parts = [self._part(segment, boxes[track], starts[track]) for track in tracks]
+        first, last = max(part[0] for part in parts), min(part[1] for part in parts)
+        pair = np.stack([boxes[track][first - starts[track] : last - starts[track]] for track in tracks])
+        subject, other = (self.object_classes[int(found[side][i])] for side in ("subject_class", "object_class"))
+        triplet = (subject, self.predicates[int(found["predicate"][i])], other)
+        return Relation(triplet, [float(found["score"][i])], first, pair)
+
+    def _segments(self, video: int, boxes: list[np.ndarray], starts: list[int]) -> list[Segment]:
+        if not boxes:
+            return []
+        first, last = min(starts), max(start + len(track) for start, track in zip(starts, boxes, strict=True))
+        step, begins = self.segment_stride, {first, max(first, last - self.segment_frames)}
+        for start, track in zip(starts, boxes, strict=True):  # as `segment_begins`, but not where no track is
+            low = max(0, -(-(start - self.segment_frames + 1 - first) // step))
+            high = min(start + len(track) - 1 - first, last - self.segment_frames - first) // step
+            begins |= {first + place * step for place in range(low, high + 1)}
+        segments = [Segment(video, begin, []) for begin in sorted(begins)]
+        for segment in segments:
+            for index, track in enumerate(boxes):
+                begin, end = self._part(segment, track, starts[index])
+                if begin < end:
+                    segment.tracks.append(index)
+        return [segment for segment in segments if segment.tracks]
+
+    def _part(self, segment: Segment, boxes: np.ndarray, start: int) -> tuple[int, int]:
+        """Frames [begin, end) of a track inside a segment."""
+        return max(start, segment.start), min(start + len(boxes), segment.start + self.segment_frames)
+
+    def _checked(self, output: VideoRelationOutput, inputs: VideoRelationInputs) -> tuple[Tensor, Tensor, Tensor]:
+        """Predicate logits (R, P), class logits (B, N, C + 1), and (R, 3) row, subject and object of each pair."""
+        parts = (output.predicate_logits, output.object_logits, output.pair_video, output.pair_index)
+        if any(part is None for part in parts):
+            raise CausalVideoError("relations", found="an output without logits or pairs",
+                                   expected="a relation model's output", fix="pass it whole")  # fmt: skip
+        logits, objects, video, index = (part.detach().cpu() for part in parts if part is not None)
+        wanted = (len(inputs.segments), len(self.object_classes), len(self.predicates))
+        if (found := (len(objects), objects.shape[-1] - 1, logits.shape[-1])) != wanted:
+            raise CausalVideoError(
+                "relations", found=f"(segments, classes, predicates) = {found} in the output", expected=wanted,
+                fix="pass the inputs of this very output, and the processor of this model",
+            )  # fmt: skip
+        same = index.shape == (len(logits), 2) and video.shape == (len(logits),)
+        where = torch.cat([video.unsqueeze(1), index], 1) if same else index.new_zeros(0, 3)
+        if not same or not all(self._meet(inputs, *pair) for pair in where.unique(dim=0).tolist()):
+            raise CausalVideoError(
+                "relations", found="pairs of the output that are no two tracks of a segment that meet there",
+                expected="pairs of these inputs", fix="pass the inputs of this very output",
+            )  # fmt: skip
+        if not (logits.isfinite().all() and objects.isfinite().all()):
+            raise CausalVideoError("relations", found="NaN or infinity among the logits", expected="finite logits",
+                                   fix="check the features for NaN; in half precision, try bfloat16")  # fmt: skip
+        return logits.float(), objects.float(), where
+
+    def _meet(self, inputs: VideoRelationInputs, row: int, subject: int, other: int) -> bool:
+        """Whether a pair is two tracks of a segment that share a frame of it."""
+        if not 0 <= row < len(inputs.segments) or subject == other:
+            return False
+        segment = inputs.segments[row]
+        if not 0 <= min(subject, other) <= max(subject, other) < len(segment.tracks):
+            return False
+        boxes, starts = inputs.boxes[segment.video], inputs.starts[segment.video]
+        parts = [self._part(segment, boxes[t], starts[t]) for t in (segment.tracks[subject], segment.tracks[other])]
+        return max(part[0] for part in parts) < min(part[1] for part in parts)

@@ -1,0 +1,116 @@
+"""Tracks as users have them, read once and checked: boxes, first frame, appearance, size of the frame.
+
+Why a file of its own: an inverted box or a missing feature changes every relation of its track, so it is refused where
+it comes in, with the track's name.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hf_causal_video.utils.errors import CausalVideoError
+
+
+def read_frame_sizes(given: Any, count: int) -> list[tuple[float, float] | None]:
+    """Width and height in pixels of `count` videos, from one pair, one each, or None (boxes are fractions)."""
+    if given is None:
+        return [None] * count
+    pairs = numbers(given)
+    if pairs.shape == (2,):
+        pairs = np.tile(pairs, (count, 1))
+    sizes: list[Any] = [tuple(size) for size in pairs.tolist()] if pairs.ndim == 2 else []
+    if pairs.shape != (count, 2) or not (np.isfinite(pairs) & (pairs > 0)).all():
+        raise CausalVideoError("frame_size", found=repr(given)[:80], expected=f"(width, height), or {count} of them",
+                               fix="give the size in pixels of each video")  # fmt: skip
+    return sizes
+
+
+def numbers(values: Any) -> np.ndarray:
+    """Nested lists of numbers as float64; an empty array for what is none, or ragged."""
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, OverflowError):
+        return np.empty(0)
+    return array.astype(np.float64) if array.dtype.kind in "iuf" else np.empty(0)
+
+
+def read_videos(tracks: Any) -> list[Any]:
+    """The tracks of each video, from those of one video or of several; every track has boxes."""
+    given: list[Any] = list(tracks) if _is_list(tracks) else [None]
+    videos: list[Any] = [given] if not given or isinstance(given[0], Mapping) else given
+    for number, video in enumerate(videos):
+        if not _is_list(video) or not all(isinstance(track, Mapping) and "boxes" in track for track in video):
+            raise CausalVideoError(
+                f"tracks of video {number}", found=repr(video)[:80], expected='a list of {"start", "boxes"}',
+                fix="pass the tracks of one video, or a list of them for each video",
+            )  # fmt: skip
+    return videos
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def read_start(track: Mapping[str, Any]) -> int:
+    """First frame of a track, 0 by default."""
+    start: Any = track.get("start", 0)
+    known = isinstance(start, int | float | np.integer) and not isinstance(start, bool)
+    if not known or not 0 <= start < 2**31 or start % 1:
+        raise CausalVideoError(
+            "track", found=f"start {start}", expected="a frame, 0 or later", fix="count frames from 0",
+        )  # fmt: skip
+    return int(start)
+
+
+def read_boxes(track: Mapping[str, Any], name: str) -> np.ndarray:
+    """Boxes of a track, (L, 4), each of them finite and in order."""
+    boxes = numbers(track["boxes"])
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
+        raise CausalVideoError(name, found=f"boxes {boxes.shape}", expected="(L, 4), L >= 1", fix="drop empty tracks")
+    bad = ~np.isfinite(boxes).all(1) | (boxes[:, 2:] < boxes[:, :2]).any(1)
+    if bad.any():
+        frame = int(bad.argmax())
+        raise CausalVideoError(f"{name}, its frame {frame}", found=boxes[frame].tolist(),
+                               expected="finite x1, y1, x2, y2 with x1 <= x2 and y1 <= y2",
+                               fix="convert x, y, width, height boxes, or mend the tracker")  # fmt: skip
+    return boxes
+
+
+def as_fractions(boxes: np.ndarray, size: tuple[float, float] | None) -> Tensor:
+    """Boxes as fractions of the frame, cut at its edge."""
+    if size is None and boxes.max() > 2:
+        raise CausalVideoError(
+            "boxes", found=f"{boxes.max():g} without a frame size", expected="fractions of the frame",
+            fix="pass frame_size=(width, height) for boxes in pixels",
+        )  # fmt: skip
+    scale = np.array([1.0] * 4 if size is None else [*size, *size])
+    return torch.tensor((boxes / scale).clip(0, 1), dtype=torch.float32)
+
+
+def read_features(videos: list, boxes: list[list[np.ndarray]]) -> list[list[Tensor]] | None:
+    """Appearance of every track at every frame, (L, C) each; None where no track has any."""
+    given = [track.get("features") for tracks in videos for track in tracks]
+    if all(feature is None for feature in given):
+        return None
+    if any(feature is None for feature in given):
+        raise CausalVideoError(
+            "features", found="tracks with and without", expected="all or none", fix="extract the rest",
+        )  # fmt: skip
+    found: list[list[Tensor]] = []
+    for tracks, lengths in zip(videos, boxes, strict=True):
+        found.append([])
+        for track, one in zip(tracks, lengths, strict=True):
+            feature = torch.as_tensor(numbers(track["features"]), dtype=torch.float32)
+            found[-1].append(feature.expand(len(one), -1) if feature.dim() == 1 else feature)
+    flat = [[one for group in side for one in group] for side in (found, boxes)]
+    fits = all(
+        feature.dim() == 2 and feature.numel() and len(feature) == len(box) and feature.isfinite().all()
+        for feature, box in zip(*flat, strict=True)
+    )
+    if not fits or len({feature.shape[-1] for feature in flat[0]}) != 1:
+        raise CausalVideoError("features", found="other lengths than the boxes, several widths, or NaN",
+                               expected="(C,) or (L, C) finite numbers a track", fix="extract them again")  # fmt: skip
+    return found

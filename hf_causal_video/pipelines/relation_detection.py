@@ -1,0 +1,230 @@
+"""`pipeline("video-relation-detection")`: a clip in, its relations with the trajectories of subject and object out.
+
+From pixels: frames at an even pace, any detector of transformers, tracks, segments, ordered pairs, the relation head,
+and the association of what continues from segment to segment. Tracks that exist already (annotated, or from elsewhere)
+enter in place of the pixels.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import Pipeline
+
+from hf_causal_video.models.ivrd.outputs import judge_segments
+from hf_causal_video.models.ivrd.processing_video_relation import VideoRelationInputs
+from hf_causal_video.tracks.track import Tracklet
+from hf_causal_video.utils.errors import CausalVideoError
+
+RELATION_TASK = "video-relation-detection"
+SEGMENTS_A_PASS = 8  # segments judged at once; their pairs decide how much memory that takes
+PICTURES = 20  # spread over a clip, and as many again where its best relations are
+CERTAIN = 20.0  # logit of a class that is given
+OPTIONS = (
+    "object_threshold",
+    "predicate_threshold",
+    "max_per_segment",
+    "nms_threshold",
+    "association_threshold",
+    "max_gap",
+    "max_per_video",
+    "association_score",
+)
+
+
+class VideoRelationDetectionPipeline(Pipeline):
+    """Detect the relations between the objects of a clip.
+
+    The detector and the tracker are those the model was trained with, named by its `trajectory_provenance`; they are
+    loaded when the first clip comes. Any other `ClipTracker` can be given as `clip_tracker`.
+
+    Example:
+        >>> from transformers import pipeline
+        >>> detect = pipeline("video-relation-detection", model="org/ivrd-vidvrd")  # doctest: +SKIP
+        >>> detect("clip.mp4")[0]["triplet"]  # doctest: +SKIP
+        ['dog', 'chase', 'cat']
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+
+    def __init__(self, *args: Any, clip_tracker: Any = None, **kwargs: Any):
+        self.clip_tracker = clip_tracker
+        super().__init__(*args, **kwargs)
+        self.model.eval()  # the prior is the one of inference, also where a model comes fresh from training
+
+    def __call__(
+        self,
+        video: Any = None,
+        tracks: Sequence[Tracklet | Mapping[str, Any]] | None = None,
+        frame_size: tuple[int, int] | None = None,
+        timestamps_s: Sequence[float] | None = None,
+        return_clip: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Detect the relations of one clip.
+
+        Args:
+            video: a path, or decoded frames (T, H, W, 3) uint8 with `timestamps_s`; a list of dictionaries with the
+                arguments of this call is done one by one.
+            tracks: instead of a video, its tracks: `Tracklet`s, or `{"start", "boxes", "label"}` with boxes in pixels.
+            frame_size: width and height in pixels that tracks refer to. Relations of `Tracklet`s without it are given
+                as fractions of the frame.
+            timestamps_s: seconds of decoded frames, or of the frames that tracks count.
+            return_clip: return a dictionary: `relations`, `tracks`, `times_s`, `frame_size`, and for drawing some
+                `frames` with their `frame_indices`.
+            classes: "model" (the head's own), or "tracks" (the label of each track is its class; a track whose label
+                the model does not know has no relations).
+            object_threshold, predicate_threshold, max_per_segment, nms_threshold, association_threshold, max_gap,
+                max_per_video, association_score: see `VideoRelationProcessor.post_process_relations`.
+
+        Returns:
+            Relations, best first: `triplet`, `score`, `duration` [first frame, frame after the last], `start_s` and
+            `end_s` (where times are known), `sub_traj` and `obj_traj` with a box [left, top, right, bottom] a frame,
+            in pixels. This is the layout of `vidvrd_metrics`. None without two tracks that meet.
+
+        Raises:
+            CausalVideoError: neither video nor tracks, both, an unknown argument; what decoding, tracks and the model
+                refuse.
+        """
+        if isinstance(video, list) and video and isinstance(video[0], dict):
+            return [self(**{"return_clip": return_clip, **item}, **kwargs) for item in video]
+        if (video is None) == (tracks is None):
+            raise CausalVideoError(
+                "clip",
+                found="nothing to look at" if video is None else "both a video and tracks",
+                expected="a video or tracks",
+                fix="pass a path, frames, or tracks=...",
+            )
+        clip = {"video": video, "tracks": tracks, "frame_size": frame_size, "timestamps_s": timestamps_s}
+        result = super().__call__(clip, **kwargs)
+        if not return_clip:
+            return result["relations"]
+        pictures = ([], []) if video is None else pictures_of(video, result["times_s"], result["relations"])
+        return result | dict(zip(("frames", "frame_indices"), pictures, strict=True))
+
+    def _sanitize_parameters(
+        self, classes: Literal["model", "tracks"] = "model", **options: Any
+    ) -> tuple[dict, dict, dict]:
+        if (unknown := sorted(set(options) - set(OPTIONS))) or classes not in ("model", "tracks"):
+            raise CausalVideoError(
+                "pipeline argument",
+                found=unknown or f"classes={classes!r}",
+                expected=f"{', '.join(OPTIONS)}, or classes 'model' or 'tracks'",
+                fix="see help(VideoRelationDetectionPipeline.__call__)",
+            )
+        return {}, {"classes": classes}, options
+
+    def preprocess(self, clip: dict[str, Any]) -> dict[str, Any]:
+        """Track what is in the clip and cut it into segments."""
+        tracks, size, times = clip["tracks"], clip["frame_size"], clip["timestamps_s"]
+        if clip["video"] is not None:
+            tracked = self._tracker()(clip["video"], timestamps_s=times)
+            tracks, size, times = tracked.tracks, tracked.frame_size, tracked.times_s
+        rows = [track.to_dict(size) if isinstance(track, Tracklet) else dict(track) for track in tracks]
+        last = max((row["start"] + len(row["boxes"]) for row in rows), default=0)
+        if times is not None and len(times) < last:
+            raise CausalVideoError(
+                "timestamps_s",
+                found=f"{len(times)} times, tracks up to frame {last}",
+                expected="a time for every frame",
+                fix="pass the times of all frames",
+            )
+        wide = bool(self.model.config.feature_dim)
+        rows = [row if wide else {name: row[name] for name in row if name != "features"} for row in rows]
+        inputs = self.processor(rows, frame_size=size)
+        clip = {"tracks": list(tracks), "frame_size": size, "times_s": times}
+        return {
+            "inputs": dict(inputs),
+            "batch": _Hold(inputs),
+            "clip": _Hold(clip),
+            "labels": [r.get("label", "") for r in rows],
+        }
+
+    def _forward(self, model_inputs: dict[str, Any], classes: str = "model") -> dict[str, Any]:
+        batch = model_inputs["batch"]
+        output = judge_segments(self.model, model_inputs["inputs"], SEGMENTS_A_PASS)
+        if output is not None and output.object_logits is not None and classes == "tracks":
+            output.object_logits = self._given_classes(batch.value, model_inputs["labels"], output.object_logits)
+        return {"output": _Hold(output), "batch": batch, "clip": model_inputs["clip"]}
+
+    def postprocess(self, model_outputs: dict[str, Any], **options: Any) -> dict[str, Any]:
+        """Join the judgements of the segments to relations of the clip."""
+        clip, output = model_outputs["clip"].value, model_outputs["output"].value
+        relations: list[dict[str, Any]] = []
+        if output is not None:
+            [relations] = self.processor.post_process_relations(
+                output, model_outputs["batch"].value, multi_label=self.model.config.multi_label, **options
+            )
+        times = clip["times_s"]
+        if times is not None and relations:
+            edges = _frame_edges(np.asarray(times, dtype=np.float64))
+            for relation in relations:
+                first, end = relation["duration"]
+                relation["start_s"], relation["end_s"] = float(edges[first]), float(edges[end])
+        return {"relations": relations, **clip}
+
+    def _given_classes(self, batch: VideoRelationInputs, labels: list[str], logits: Tensor) -> Tensor:
+        """Logits (B, N, C + 1) of the classes that tracks bring along; one the model does not know is background."""
+        names = self.processor.object_classes
+        known = [names.index(label) if label in names else len(names) for label in labels]
+        given = torch.full_like(logits, -CERTAIN)
+        for row, segment in enumerate(batch.segments):
+            for place, track in enumerate(segment.tracks):
+                given[row, place, known[track]] = CERTAIN
+        return given
+
+    def _tracker(self) -> Any:
+        if self.clip_tracker is None:
+            card = self.model.config.trajectory_provenance
+            if card is None:
+                raise CausalVideoError(
+                    "clip",
+                    found="a checkpoint that does not say which tracks it was trained on",
+                    expected="trajectory_provenance in its config",
+                    fix="pass tracks=..., or pipeline(..., clip_tracker=ClipTracker(ObjectEncoder(...)))",
+                )
+            from hf_causal_video.tracks.tracker import ClipTracker  # needs the `video` and `track` extras
+
+            self.clip_tracker = ClipTracker.from_provenance(card, device=str(self.device))
+        return self.clip_tracker
+
+
+def pictures_of(
+    video: Any, times_s: Sequence[float], relations: Sequence[Mapping[str, Any]]
+) -> tuple[list, list[int]]:
+    """Some frames of a clip and which they are: even over the clip, and from the middle of its best relations.
+
+    Args:
+        video: a path, or the decoded frames themselves.
+        times_s: seconds of every frame.
+        relations: what the pipeline found.
+    """
+    last = len(times_s) - 1
+    even = np.linspace(0, last, min(PICTURES, last + 1)).round().astype(int).tolist()
+    middles = [min(sum(one["duration"]) // 2, last) for one in relations[:PICTURES]]
+    indices = sorted({*even, *middles})
+    if not isinstance(video, str | os.PathLike):
+        return [np.asarray(video[index]) for index in indices], indices
+    from hf_causal_video.features.decode import decode_video
+
+    return decode_video(str(video), [float(times_s[index]) for index in indices]).frames, indices
+
+
+class _Hold:
+    """Carries what is no tensor past the base class, which copies dictionaries and their kin."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+def _frame_edges(times: np.ndarray) -> np.ndarray:
+    """(T + 1,) seconds at which each frame gives way to the next, halfway between their times."""
+    steps = np.diff(times)
+    step = float(np.median(steps)) if len(steps) else 0.0
+    return np.concatenate([[max(times[0] - step / 2, 0.0)], (times[1:] + times[:-1]) / 2, [times[-1] + step / 2]])

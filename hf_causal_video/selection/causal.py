@@ -1,0 +1,156 @@
+"""The causal selector: the frames a trained VideoQA model needs for this question.
+
+Why: similarity finds frames that look like the question, which is not what answers it. A model trained to answer from
+the frames it keeps, and from those alone, ranks frames by what they are needed for (TranSTR's temporal rationale, the
+causal scene of IGV and EIGV). Any model of this package serves whose output carries `frame_scores`; a budget above the
+K frames that it keeps goes on down its scores.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_causal_video.features.store.reader import VideoFeatures
+from hf_causal_video.models import VideoQAProcessor  # importing models teaches the Auto classes
+from hf_causal_video.models.loading import open_pretrained
+from hf_causal_video.models.outputs import asking_for_evidence
+from hf_causal_video.selection.clip import Clip
+from hf_causal_video.selection.selectors import FrameSelector, Ranking
+from hf_causal_video.utils.errors import CausalVideoError
+
+
+class CausalSelector(FrameSelector):
+    """Frames by the `frame_scores` of a trained VideoQA model.
+
+    Without `choices` the question alone is read. A multiple-choice model is then asked twice, the question standing in
+    for every choice, once and doubled, and refused if its scores differ: they would depend on choices nobody gave.
+
+    Args:
+        model: TranSTR, IGV, EIGV or another model that returns `VideoQAOutput` with `frame_scores`.
+        processor: its `VideoQAProcessor`.
+        extractor: turns frames and their seconds into features, see `VideoFeatureExtractor`; by default the one that
+            the checkpoint's `feature_provenance` names, loaded with the first clip.
+        sampling: which moments are candidates; by default those the model was trained on.
+        scene_s: as in `FrameSelector`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        extractor: Callable | None = None,
+        sampling: str | None = None,
+        scene_s: float = 0.0,
+    ):
+        provenance = getattr(getattr(model, "config", None), "feature_provenance", None) or {}
+        sampling = sampling or getattr(extractor, "sampling", None) or provenance.get("sampling", "uniform-64")
+        super().__init__(sampling, scene_s)
+        self.model, self.processor = model, processor
+        self._extractor: Any = extractor
+
+    @classmethod
+    def from_pretrained(
+        cls, checkpoint: str | Path, device: str = "cpu", sampling: str | None = None, scene_s: float = 0.0
+    ) -> "CausalSelector":
+        """Load a checkpoint folder or Hub id with its processor.
+
+        Raises:
+            CausalVideoError: nothing that loads is there, or it is no VideoQA model of this package.
+        """
+        from transformers import AutoModel, AutoProcessor
+
+        model = open_pretrained(AutoModel.from_pretrained, checkpoint)
+        processor = open_pretrained(AutoProcessor.from_pretrained, checkpoint)
+        if not isinstance(processor, VideoQAProcessor):
+            raise CausalVideoError(
+                "no evidence to select by",
+                found=f"{type(model).__name__} in {checkpoint}",
+                expected="a VideoQA model of this package (TranSTR, IGV, EIGV)",
+                fix="load such a checkpoint, or use SimilaritySelector or UniformSelector",
+            )
+        return cls(model.to(device).eval(), processor, sampling=sampling, scene_s=scene_s)
+
+    @torch.inference_mode()
+    def rank(self, clip: Clip, question: str, choices: Sequence[str] | None) -> Ranking:
+        """The model's frame scores."""
+        features = clip.features if clip.features is not None else self._extract(clip)
+        config = self.model.config
+        asked: list[list[str]] | None = None
+        reads = "the question"
+        if choices is not None:
+            asked, reads = [list(choices)], "the question and its choices"
+        elif getattr(config, "num_answers", None) is None:
+            width = getattr(config, "num_choices", None) or 1
+            asked, reads = [[question] * width, [f"{question} {question}"] * width], "the question alone"
+        count = len(asked) if asked else 1
+        inputs = self.processor(
+            [question] * count,
+            asked,
+            frame_features=features.frame_features,
+            object_features=features.object_features,
+            object_boxes=features.object_boxes,
+            object_mask=features.object_mask,
+        )
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            moved = {name: value.to(self.model.device) for name, value in inputs.items()}
+            output = self.model(**moved, **asking_for_evidence(self.model))
+        finally:
+            self.model.train(was_training)
+        scores = frame_scores(output, type(self.model).__name__)
+        real = np.isfinite(scores).all(0)  # (T,)
+        if real.sum() > 1 and np.ptp(scores[0, real]) == 0:
+            raise CausalVideoError(
+                "no evidence to select by",
+                found=f"{type(self.model).__name__}, which scores all frames alike",
+                expected="a model that answers from some frames rather than others (TranSTR, IGV, EIGV)",
+                fix="load such a checkpoint, or use SimilaritySelector or UniformSelector",
+            )
+        if count == 2 and not np.allclose(scores[0, real], scores[1, real], rtol=1e-3, atol=1e-4):
+            raise CausalVideoError(
+                "choices",
+                found="none, and a model whose frame scores depend on them",
+                expected="the choices of the question",
+                fix="pass choices=[...], or use a model that ranks frames by the question (TranSTR, IGV)",
+            )
+        kept, causal = getattr(output, "kept_frames", None), getattr(output, "causal_mask", None)
+        own = int(causal[0].sum()) if causal is not None else 0 if kept is None else len(set(kept[0].tolist()))
+        keeps = f"; it keeps {own} itself" if own else ""
+        return Ranking(scores[0], f"that {_name(self.model)} needs, reading {reads}{keeps}")
+
+    def _extract(self, clip: Clip) -> VideoFeatures:
+        if self._extractor is None:
+            from hf_causal_video.features.extractor import VideoFeatureExtractor  # needs the `video` extra
+
+            self._extractor = VideoFeatureExtractor.of_model(self.model)
+        return self._extractor(clip.frames, timestamps_s=clip.times_s.tolist())[0]
+
+
+def frame_scores(output: Any, model_name: str = "the model") -> np.ndarray:
+    """The scores of a model's output as (B, T) float64 on the CPU, wherever and in whatever precision they are.
+
+    Raises:
+        CausalVideoError: an output without frame scores.
+
+    Example:
+        >>> from hf_causal_video.models.outputs import VideoQAOutput
+        >>> frame_scores(VideoQAOutput(frame_scores=torch.tensor([[1.0, 2.0]], dtype=torch.bfloat16))).tolist()
+        [[1.0, 2.0]]
+    """
+    scores = getattr(output, "frame_scores", None)
+    if scores is None:
+        raise CausalVideoError(
+            "no evidence to select by",
+            found=f"an output of {model_name} without frame_scores",
+            expected="a VideoQA model of this package (TranSTR, IGV, EIGV), or another with frame_scores (B, T)",
+            fix="load such a checkpoint, or use SimilaritySelector or UniformSelector",
+        )
+    return scores.detach().to("cpu", torch.float64).numpy()
+
+
+def _name(model: Any) -> str:
+    return type(model).__name__.removesuffix("ForVideoQuestionAnswering")

@@ -1,0 +1,220 @@
+"""Selectors behind one interface: a clip, a question and a budget in; frames, scores and a reason out.
+
+Why one interface: a choice of frames can only be called better than even spacing if both are asked in the same way, of
+the same candidates, for the same budget. `causal.py` holds the selector this package is about.
+
+    select(video or features, question, budget) -> Selection(frame_indices, scores, reason, ...)
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hf_causal_video.selection.budget import TokenBudget
+from hf_causal_video.selection.clip import Clip
+from hf_causal_video.selection.rules import (
+    Selection,
+    best,
+    best_and_different,
+    check_count,
+    evenly,
+    over_scenes,
+)
+from hf_causal_video.utils.errors import CausalVideoError
+
+
+class Ranking(NamedTuple):
+    """What a selector says of a clip: scores (T,), the sentence behind them, and unit vectors (T, C) if it has any."""
+
+    scores: np.ndarray
+    reason: str
+    vectors: np.ndarray | None = None
+
+
+class FrameSelector:
+    """Base of the selectors: reads the clip, resolves the budget, checks the scores, writes the record.
+
+    A selector of your own defines `rank`, which scores every candidate; the highest scores are chosen.
+
+    Args:
+        sampling: which moments of a file, or of more frames than that, are candidates, see `decode_video`.
+        scene_s: judge each frame with the seconds around it, see `over_scenes`; 0 judges it alone.
+    """
+
+    needs_question = True
+
+    def __init__(self, sampling: str = "uniform-64", scene_s: float = 0.0):
+        if not 0 <= scene_s < np.inf:
+            raise CausalVideoError("scene", found=scene_s, expected="seconds, 0 or more", fix="try 5")
+        self.sampling, self.scene_s = sampling, scene_s
+
+    def rank(self, clip: Clip, question: str, choices: Sequence[str] | None) -> Ranking:
+        """Score the T candidates of a clip."""
+        raise NotImplementedError
+
+    def order(self, ranking: Ranking, count: int) -> np.ndarray:
+        """The chosen candidates, best first."""
+        return best(ranking.scores, count)
+
+    def select(
+        self,
+        video: Any,
+        question: str | None,
+        budget: "int | TokenBudget",
+        choices: Sequence[str] | None = None,
+        timestamps_s: Sequence[float] | Tensor | None = None,
+    ) -> Selection:
+        """Choose frames of a clip.
+
+        Args:
+            video: a path, frames or features, see `Clip.read`; or a `Clip`.
+            question: in words; even spacing and chance do without.
+            budget: how many frames, or a `TokenBudget`.
+            choices: the answers a multiple-choice question offers. Only a selector that says so reads them.
+            timestamps_s: seconds of frames or features that do not bring their own.
+
+        Raises:
+            CausalVideoError: no question, a budget of zero or beyond the clip, times that are missing or do not
+                increase, scores that are no numbers.
+        """
+        if self.needs_question and not (question or "").strip():
+            raise CausalVideoError("question", found=repr(question), expected="words", fix="pass the question")
+        clip = video if isinstance(video, Clip) else Clip.read(video, timestamps_s, self.sampling)
+        fits = budget.in_frames(clip) if isinstance(budget, TokenBudget) else check_count(budget, len(clip))
+        ranking = self.rank(clip, question or "", choices)
+        scores = ranking.scores
+        if scores.shape != (len(clip),) or np.isnan(scores).any() or (scores == np.inf).any():
+            raise CausalVideoError(
+                "frame scores are no numbers",
+                found=f"shape {scores.shape}, {int(np.isnan(scores).sum())} NaN",
+                expected=f"({len(clip)},) numbers, -inf for a frame that may not be chosen",
+                fix="check the features of this clip for NaN, and that the model was trained",
+            )
+        count = check_count(fits, int(np.isfinite(scores).sum()))
+        if self.scene_s:
+            scores = over_scenes(scores, clip.times_s, self.scene_s)
+            ranking = ranking._replace(
+                scores=scores, reason=f"{ranking.reason}, with the {self.scene_s:g} s around each"
+            )
+        ranked = self.order(ranking, count)
+        chosen = np.sort(ranked)
+        return Selection(
+            frame_indices=clip.positions[chosen].tolist(),
+            timestamps_s=clip.times_s[chosen].tolist(),
+            ranked=clip.positions[ranked].tolist(),
+            candidates=clip.positions.tolist(),
+            scores=scores.astype(float).tolist(),
+            reason=f"{count} of {len(clip)} frames {ranking.reason}",
+        )
+
+
+class UniformSelector(FrameSelector):
+    """Frames at equal distances: what a video processor does by itself, and what every selector must beat.
+
+    Example:
+        >>> UniformSelector().select(torch.zeros(8, 4), None, 2, timestamps_s=range(8)).frame_indices
+        [2, 6]
+    """
+
+    needs_question = False
+
+    def rank(self, clip: Clip, question: str, choices: Sequence[str] | None) -> Ranking:
+        """All alike."""
+        return Ranking(np.zeros(len(clip)), "at equal distances, whatever the question")
+
+    def order(self, ranking: Ranking, count: int) -> np.ndarray:
+        """The centres of equal stretches."""
+        return evenly(len(ranking.scores), count)
+
+
+class RandomSelector(FrameSelector):
+    """Frames by chance; the same for the same seed, question and number of candidates.
+
+    Example:
+        >>> clip = torch.zeros(8, 4)
+        >>> a, b = (RandomSelector(seed=3).select(clip, "why", 2, timestamps_s=range(8)) for _ in range(2))
+        >>> a.frame_indices == b.frame_indices
+        True
+    """
+
+    needs_question = False
+
+    def __init__(self, seed: int = 0, sampling: str = "uniform-64"):
+        super().__init__(sampling)
+        self.seed = seed
+
+    def rank(self, clip: Clip, question: str, choices: Sequence[str] | None) -> Ranking:
+        """Draws between 0 and 1."""
+        digest = hashlib.sha256(question.encode()).digest()[:4]
+        draw = np.random.default_rng([self.seed, int.from_bytes(digest, "little")])
+        return Ranking(draw.random(len(clip)), f"by chance (seed {self.seed})")
+
+
+class TwoSided(Protocol):
+    """What similarity needs of an encoder: text and frames as unit vectors of one space."""
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """(n, C)."""
+
+    def encode_frames(self, frames: Sequence[np.ndarray]) -> Tensor:
+        """(T, C)."""
+
+
+class SimilaritySelector(FrameSelector):
+    """Frames whose picture is most similar to the question, by the cosine of any dual encoder.
+
+    With `diversity` the choice is spread by maximal marginal relevance, see `best_and_different`: similar to the
+    question and unlike each other.
+
+    Args:
+        encoder: a `DualEncoder`, or anything with its two methods. Of features only the width can be checked: they
+            must be vectors of the encoder's joint space.
+        diversity: 0 takes the most similar frames, more spreads them, at most 1.
+        sampling, scene_s: as in `FrameSelector`.
+
+    Example:
+        >>> class Encoder:
+        ...     def encode_text(self, texts):
+        ...         return torch.tensor([[1.0, 0.0]] * len(texts))
+        >>> frames = torch.tensor([[0.0, 1.0], [1.0, 0.1], [0.5, 0.5]])
+        >>> SimilaritySelector(Encoder()).select(frames, "a dog", 1, timestamps_s=[0, 1, 2]).frame_indices
+        [1]
+    """
+
+    def __init__(self, encoder: Any, diversity: float = 0.0, sampling: str = "uniform-64", scene_s: float = 0.0):
+        super().__init__(sampling, scene_s)
+        if not 0 <= diversity <= 1:
+            raise CausalVideoError("diversity", found=diversity, expected="0 to 1", fix="try 0.5")
+        self.encoder, self.diversity = encoder, float(diversity)
+
+    def rank(self, clip: Clip, question: str, choices: Sequence[str] | None) -> Ranking:
+        """Cosine of the question to each frame."""
+        if clip.features is not None:
+            frames = clip.features.frame_features
+        else:
+            frames = self.encoder.encode_frames(clip.frames)
+        text = self.encoder.encode_text([question])
+        if text.shape[1] != frames.shape[1]:
+            raise CausalVideoError(
+                "similarity",
+                found=f"text vectors of width {text.shape[1]}, frames of width {frames.shape[1]}",
+                expected="both from one dual encoder",
+                fix="pass the clip itself, or features of layer 'projected' of the same encoder",
+            )
+        frames = torch.nn.functional.normalize(frames.detach().float().cpu(), dim=-1)  # (T, C)
+        text = torch.nn.functional.normalize(text.detach().float().cpu(), dim=-1)
+        reason = "most similar to the question"
+        if self.diversity:
+            reason += f" and unlike each other (diversity {self.diversity:g})"
+        return Ranking((frames @ text[0]).double().numpy(), reason, frames.double().numpy())
+
+    def order(self, ranking: Ranking, count: int) -> np.ndarray:
+        """The best, or the best and different."""
+        if not self.diversity:
+            return best(ranking.scores, count)
+        assert ranking.vectors is not None
+        return best_and_different(ranking.scores, ranking.vectors, count, self.diversity)

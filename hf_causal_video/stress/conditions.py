@@ -1,0 +1,268 @@
+"""One question of a stress test, asked in every way: what is shown, what is asked, and which answer came back.
+
+Every draw depends on the seed, the question's id and the test alone, so that neither the order of the questions nor
+the size of a batch changes it.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_causal_video.models.spans import frames_in_spans
+from hf_causal_video.stress.clips import (
+    Clip,
+    blanked,
+    clip_of,
+    length,
+    random_window,
+    same_kind,
+    shown,
+    swapped,
+    take,
+)
+from hf_causal_video.utils.errors import CausalVideoError
+
+Asked = tuple[Clip, str, list[str] | None]
+TESTS = {  # name: what is asked
+    "whole": "the clip as it is",
+    "blind": "every frame blank",
+    "shuffled": "the frames in random order",
+    "first_frame": "the first frame alone",
+    "environment_swapped": "the environment of another video",
+    "evidence_only": "the evidence alone",
+    "evidence_removed": "all but the evidence",
+    "window_only": "a random window of as many frames",
+    "window_removed": "all but that window",
+    "options_permuted": "the choices in another order",
+    "question_replaced": "a question about another video",
+}
+OF_EVIDENCE = ("evidence_only", "evidence_removed", "window_only", "window_removed")
+DONORS_TRIED = 50
+
+
+class QuestionTable:
+    """The questions without their clips: what donors are drawn from."""
+
+    def __init__(self, items: Any):
+        rows = getattr(items, "questions", items)
+        wanted: dict[str, Any] = {
+            "question_id": None, "video_id": None, "question": None, "choices": [], "answer": -1, "answer_text": "",
+            "spans": [],
+        }  # fmt: skip
+        if hasattr(rows, "column_names"):  # a table: its clips, if it has any, are not read
+            columns = {name: list(rows[name]) for name in wanted if name in rows.column_names}
+        else:
+            columns = {name: [] for name in wanted}
+            for row in (rows[index] for index in range(len(rows))):
+                for name, column in columns.items():
+                    column.append(row.get(name, wanted[name]))
+        columns = {name: columns.get(name, [wanted[name]] * len(rows)) for name in wanted}
+        self.keys, self.videos, self.questions = (columns[name] for name in ("question_id", "video_id", "question"))
+        self.choices, self.answers, spans = (columns[name] for name in ("choices", "answer", "spans"))
+        self.truth = all(len(one) for one in spans)
+        unknown = [  # an open answer that the vocabulary lacks is known, and never given
+            key for key, answer, choices, text in zip(
+                self.keys, self.answers, self.choices, columns["answer_text"], strict=True
+            ) if answer < 0 and (choices or not text)
+        ]  # fmt: skip
+        if not self.keys or unknown or len(set(self.keys)) != len(self.keys):
+            raise CausalVideoError(
+                "no questions to test with",
+                found=f"{len(self.keys)} questions, {len(unknown)} without an answer"
+                + ("" if len(set(self.keys)) == len(self.keys) else ", some ids twice"),
+                expected="at least 1, every answer known, every question_id once",
+                fix="use a split whose answers are public, and drop repeated rows",
+            )
+        stated = "\n".join(f"{key} {answer}" for key, answer in zip(self.keys, self.answers, strict=True))
+        self.fingerprint = hashlib.sha256(stated.encode()).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+class Interview:
+    """Asks the questions of a batch in every way."""
+
+    def __init__(
+        self, answer: Any, items: Any, table: QuestionTable, evidence: Any, environment: str, tests: list[str],
+        least: int, seed: int,
+    ):  # fmt: skip
+        self.answer, self.items, self.table, self.tests = answer, items, table, tests
+        self.evidence, self.environment, self.least, self.seed = evidence, environment, least, seed
+
+    def ask(self, rows: list[int]) -> list[dict[str, Any]]:
+        """One record a question: the prediction of every test, and the frames of the evidence."""
+        items = [self.items[row] for row in rows]
+        asked = [self._asked(item) for item in items]
+        evidence = self._evidence(items, asked, self.evidence)
+        records: list[dict[str, Any]] = [
+            {
+                "question_id": self.table.keys[row], "video_id": str(self.table.videos[row]),
+                "answer": int(self.table.answers[row]), "choices": len(self.table.choices[row]),
+                "frames": length(clip), "evidence": None if kept is None else kept.tolist(), "predictions": {},
+                "notes": [],
+            }
+            for row, (clip, _, _), kept in zip(rows, asked, evidence, strict=True)
+        ]  # fmt: skip
+        around = self._around(items, asked, evidence)
+        for test in self.tests:
+            changed, orders = [], []
+            for place, row in enumerate(rows):
+                draw = self._draw(row, test)
+                one, order = self._change(
+                    test, row, asked[place], evidence[place], around[place], draw, records[place]["notes"]
+                )
+                changed.append(one)
+                orders.append(order)
+            for record, one, order, scores in zip(records, changed, orders, self._scores(changed), strict=True):
+                best = _best(scores, one[2], record["question_id"], test)
+                record["predictions"][test] = best if order is None else int(order[best])
+        return records
+
+    def _change(
+        self, test: str, row: int, asked: Asked, evidence: np.ndarray | None, around: np.ndarray | None,
+        draw: np.random.Generator, notes: list[str],
+    ) -> tuple[Asked, np.ndarray | None]:  # fmt: skip
+        """The question as a test asks it and, where choices change places, which choice stands where."""
+        clip, question, choices = asked
+        total = length(clip)
+        if test == "blind":
+            return (blanked(clip), question, choices), None
+        if test == "shuffled":
+            return (take(clip, draw.permutation(total)), question, choices), None
+        if test == "first_frame":
+            return (shown(clip, [0], self.least), question, choices), None
+        if test == "environment_swapped":
+            assert around is not None
+            outside = np.setdiff1d(np.arange(total), around)
+            if not len(outside):
+                notes.append(f"{test}: no environment to exchange")
+                return asked, None
+            donor, donor_outside = self._donor(row, clip, draw, notes)
+            return (swapped(clip, outside, donor, donor_outside), question, choices), None
+        if test in OF_EVIDENCE:
+            assert evidence is not None
+            chosen = evidence
+            if test.startswith("window"):  # the same window for both of its tests
+                chosen = random_window(self._draw(row, "window"), total, len(evidence))
+            if test.endswith("removed"):
+                chosen = np.setdiff1d(np.arange(total), chosen)
+            if len(chosen) < self.least:
+                notes.append(f"{test}: {'no frames left, blank' if not len(chosen) else 'few frames left, repeated'}")
+            return (shown(clip, chosen, self.least), question, choices), None
+        if test == "options_permuted":
+            assert choices is not None
+            order = draw.permutation(len(choices))
+            while len(order) > 1 and (order == np.arange(len(order))).all():
+                order = draw.permutation(len(choices))
+            return (clip, question, [choices[index] for index in order]), order
+        if test == "question_replaced":
+            return (clip, self._other_question(row, draw), choices), None
+        return asked, None
+
+    def _donor(self, row: int, clip: Clip, draw: np.random.Generator, notes: list[str]) -> tuple[Clip, np.ndarray]:
+        """Another video of the same kind, and its frames outside the evidence (all where the evidence is all)."""
+        for _ in range(DONORS_TRIED):
+            other = int(draw.integers(len(self.table)))
+            if self.table.videos[other] == self.table.videos[row]:
+                continue
+            item = self.items[other]
+            asked = self._asked(item)
+            if same_kind(clip, asked[0]):
+                [inside] = self._around([item], [asked], None)
+                assert inside is not None
+                outside = np.setdiff1d(np.arange(length(asked[0])), inside)
+                if not len(outside):
+                    notes.append("environment_swapped: the other video is all evidence, all of it was used")
+                return asked[0], outside if len(outside) else np.arange(length(asked[0]))
+        raise CausalVideoError(
+            f"no other video to take an environment from, for {self.table.keys[row]}",
+            found=f"{DONORS_TRIED} others of other sizes", expected="videos whose frames have the same shape",
+            fix="resize the frames alike, or leave out environment_swapped",
+        )  # fmt: skip
+
+    def _other_question(self, row: int, draw: np.random.Generator) -> str:
+        for _ in range(DONORS_TRIED):
+            other = int(draw.integers(len(self.table)))
+            same = self.table.videos[other] == self.table.videos[row]
+            if not same and self.table.questions[other] != self.table.questions[row]:
+                return self.table.questions[other]
+        others = sorted(set(self.table.questions) - {self.table.questions[row]})  # rare: most ask the same
+        return others[int(draw.integers(len(others)))]
+
+    def _asked(self, item: Mapping[str, Any]) -> Asked:
+        return clip_of(item), item["question"], list(item["choices"]) or None
+
+    def _draw(self, row: int, test: str) -> np.random.Generator:
+        return np.random.default_rng([self.seed, zlib.crc32(f"{self.table.keys[row]} {test}".encode())])
+
+    def _around(self, items: list, asked: list[Asked], evidence: list | None) -> list[np.ndarray | None]:
+        """The frames whose complement is the environment."""
+        if "environment_swapped" not in self.tests:
+            return [None] * len(items)
+        if self.environment == "evidence" and evidence is not None:
+            return evidence
+        return self._evidence(items, asked, "truth" if self.environment == "truth" else self.evidence)
+
+    def _evidence(self, items: list, asked: list[Asked], source: Any) -> list[np.ndarray | None]:
+        """Sorted frame indices of each question's evidence."""
+        if source == "none":
+            return [None] * len(items)
+        if source == "truth":
+            found: Sequence[Any] = [_true_frames(item) for item in items]
+        else:
+            found = self.answer.evidence(asked) if source == "own" else source(asked)
+        return [
+            _frame_indices(one, length(clip), item["question_id"])
+            for one, (clip, _, _), item in zip(found, asked, items, strict=True)
+        ]
+
+    def _scores(self, asked: list[Asked]) -> Sequence[Any]:
+        batch = getattr(self.answer, "batch", None)
+        scores = batch(asked) if batch is not None else [self.answer(*one) for one in asked]
+        if len(scores) != len(asked):
+            raise CausalVideoError(
+                "answers and questions do not fit", found=f"{len(scores)} answers", expected=len(asked),
+                fix="let batch() return the scores of every question",
+            )  # fmt: skip
+        return scores
+
+
+def _true_frames(item: Mapping[str, Any]) -> torch.Tensor:
+    if item.get("timestamps_s") is None:
+        raise CausalVideoError(
+            f"no times for the frames of {item['question_id']}", found="no timestamps_s", expected="seconds, (T,)",
+            fix="give the frames their times, or do not ask for the true evidence",
+        )  # fmt: skip
+    return frames_in_spans(torch.as_tensor(item["timestamps_s"]), item["spans"])
+
+
+def _frame_indices(found: Any, total: int, key: str) -> np.ndarray:
+    """Evidence as sorted indices, each once."""
+    given = found.detach().cpu().numpy() if isinstance(found, torch.Tensor) else np.asarray(found)
+    if given.dtype == bool and given.shape == (total,):
+        return np.flatnonzero(given)
+    indices = np.unique(given) if given.size else np.zeros(0, dtype=np.int64)
+    if given.ndim != 1 or not np.issubdtype(indices.dtype, np.integer) or ((indices < 0) | (indices >= total)).any():
+        raise CausalVideoError(
+            f"the evidence of {key} is no choice of frames", found=f"{given.dtype} {given.shape}: {given[:8]}",
+            expected=f"frame indices from 0 to {total - 1}, or a bool mask ({total},)",
+            fix="return zero-based indices into the frames that were given",
+        )  # fmt: skip
+    return indices
+
+
+def _best(scores: Any, choices: list[str] | None, key: str, test: str) -> int:
+    given = scores.detach().float().cpu().numpy() if isinstance(scores, torch.Tensor) else np.asarray(scores, float)
+    fits = given.ndim == 1 and len(given) and (choices is None or len(given) == len(choices))
+    if not fits or not np.isfinite(given).all():
+        raise CausalVideoError(
+            f"no answer to {key} ({test})", found=f"scores {given.shape} {given.reshape(-1)[:5]}",
+            expected="finite scores, one a choice" if choices is None else f"{len(choices)} finite scores",
+            fix="return one number a choice; NaN comes from NaN features or an overflow in half precision",
+        )  # fmt: skip
+    return int(given.argmax())

@@ -1,0 +1,150 @@
+"""Does the answer depend on the video, and on the very frames that the model points at?
+
+Why: a model can be right for reasons that have nothing to do with the clip. Each question is asked again on clips that
+lack something, and what should have mattered is compared with what did. One figure sums it up, the *evidence effect*:
+accuracy on the evidence alone (sufficiency) minus accuracy with the evidence removed (necessity), beside the same for
+a random window of as many frames. Sufficiency and necessity: thesis, section 1.2.
+
+Works for any callable `(frames or features, question, choices) -> scores`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from tqdm.auto import tqdm
+
+from hf_causal_video.stress.clips import Clip
+from hf_causal_video.stress.conditions import OF_EVIDENCE, TESTS, Asked, Interview, QuestionTable
+from hf_causal_video.stress.records import Records
+from hf_causal_video.stress.report import summarize
+from hf_causal_video.utils.errors import CausalVideoError
+
+
+class Answerer(Protocol):
+    """What is tested: any callable with these three arguments. Two methods are used where it has them.
+
+    `batch([(frames, question, choices), ...])` returns the scores of many questions at once, and
+    `evidence(asked)`, on the same list, the frames that each answer rests on.
+    """
+
+    def __call__(self, frames: Clip, question: str, choices: list[str] | None, /) -> Any:
+        """Scores, one a choice (one a word of the vocabulary where choices is None); the best is the answer."""
+
+
+def stress_test(
+    answer: Answerer,
+    items: Any,
+    *,
+    evidence: Callable[[list[Asked]], Sequence[Any]] | Literal["own", "truth", "none"] | None = None,
+    environment: Literal["evidence", "truth"] | None = None,
+    tests: Sequence[str] | None = None,
+    least_frames: int = 1,
+    seed: int = 0,
+    path: str | Path | None = None,
+    batch_size: int = 32,
+    resamples: int = 2000,
+    name: str = "model",
+    identity: str = "",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Put a model, or any callable, through the stress test.
+
+    Args:
+        answer: (frames, question, choices) to scores, see `Answerer`.
+        items: questions with their clips, such as a `VideoQADataset`: `question_id`, `video_id`, `question`,
+            `choices` ([] for an open answer), `answer`, and `frames` (T, ...) or features by name; for
+            `evidence="truth"` also `timestamps_s` (T,) and `spans` in seconds.
+        evidence: where the evidence comes from: "own", `answer.evidence`; "truth", the annotated spans; "none"; or a
+            callable from a list of (frames, question, choices) to frame indices or bool masks (T,). By default "own"
+            where `answer` has it, else "none".
+        environment: what is exchanged is outside the annotated spans ("truth", the default where all items have
+            them), or outside the evidence.
+        tests: names in `TESTS` besides "whole"; by default all that can be made, and the report says which not, why.
+        least_frames: frames that `answer` needs; where fewer are left they are shown several times.
+        seed: with the id of a question it fixes every draw.
+        path: one line of JSON a question; a run that was cut off goes on from it.
+        batch_size: questions at once.
+        resamples: of the bootstrap by video.
+        name: what is tested, for the report.
+        identity: what else the answers depend on, such as a hash of the weights; a run goes on only from its own.
+        progress: show a bar.
+
+    Returns:
+        The report of `stress_report.summarize`: `rows` (a test each), `effects`, `questions`, `videos`, `settings`,
+        `not_applicable`, `notes`.
+
+    Raises:
+        CausalVideoError: nothing to ask, unknown answers, a test that cannot be made, scores or evidence that do not
+            fit, or a path with another run.
+
+    Example:
+        >>> import torch
+        >>> rows = [{"question_id": f"v{i}_0", "video_id": f"v{i}", "question": f"is {i} there", "choices": ["yes",
+        ...          "no"], "answer": i % 2, "frames": torch.tensor([[0.0], [i % 2], [0.0]])} for i in range(8)]
+        >>> def oracle(frames, question, choices):
+        ...     return [1 - frames.max(), frames.max()]
+        >>> report = stress_test(oracle, rows, evidence=lambda asked: [[1]] * len(asked), progress=False)
+        >>> {row["test"]: row["accuracy"] for row in report["rows"][:2]}
+        {'whole': 100.0, 'blind': 50.0}
+    """
+    table = QuestionTable(items)
+    made = evidence if evidence is not None else "own" if hasattr(answer, "evidence") else "none"
+    if made == "own" and not hasattr(answer, "evidence"):
+        raise CausalVideoError(
+            "no evidence of its own",
+            found=f"{type(answer).__name__} without a method `evidence`",
+            expected="evidence(asked) -> frame indices of each answer",
+            fix="pass evidence=a callable, evidence='truth' (annotated spans), or evidence='none'",
+        )
+    if "truth" in (made, environment) and not table.truth:
+        raise CausalVideoError(
+            "no true evidence", found="questions without spans", expected="spans in seconds for every question",
+            fix="choose a data set with annotated spans, or evidence='own' or 'none'",
+        )  # fmt: skip
+    around = environment or ("truth" if table.truth else "evidence")
+    reasons = _not_applicable(table, made, around)
+    wanted = _wanted(tests, reasons)
+    settings = {
+        "name": name, "identity": identity, "tests": wanted, "seed": seed, "least_frames": least_frames,
+        "environment": around, "evidence": made if isinstance(made, str) else "given", "questions": table.fingerprint,
+    }  # fmt: skip
+    run = Interview(answer, items, table, made, around, wanted, least_frames, seed)
+    with Records(path, settings) as records:
+        todo = [index for index, key in enumerate(table.keys) if key not in records]
+        bar = tqdm(total=len(table), initial=len(table) - len(todo), desc=name, unit="question", disable=not progress)
+        with bar:
+            for start in range(0, len(todo), batch_size):
+                rows = todo[start : start + batch_size]
+                records.add(run.ask(rows))
+                bar.update(len(rows))
+        found = [records[key] for key in table.keys]
+    return summarize(found, settings, {test: reasons[test] for test in TESTS if test in reasons}, TESTS, resamples)
+
+
+def _not_applicable(table: QuestionTable, evidence: Any, environment: str) -> dict[str, str]:
+    """Tests that cannot be made on these questions, with the reason."""
+    reasons: dict[str, str] = {}
+    if evidence == "none":
+        reasons |= dict.fromkeys(OF_EVIDENCE, "no evidence was given, and the model has none of its own")
+    if environment == "evidence" and evidence == "none":
+        reasons["environment_swapped"] = "neither annotated spans nor evidence say what is environment"
+    if len(set(table.videos)) < 2:
+        reasons["environment_swapped"] = "only one video"
+    if any(len(one) < 2 for one in table.choices):
+        reasons["options_permuted"] = "open-ended questions, or a single choice"
+    if len(set(table.questions)) < 2 or len(set(table.videos)) < 2:
+        reasons["question_replaced"] = "only one question or one video"
+    return reasons
+
+
+def _wanted(tests: Sequence[str] | None, reasons: Mapping[str, str]) -> list[str]:
+    if tests is None:
+        return [test for test in TESTS if test not in reasons]
+    wrong = {test: reasons.get(test, "no such test") for test in tests if test not in TESTS or test in reasons}
+    if wrong:
+        raise CausalVideoError(
+            "a test cannot be made", found="; ".join(f"{test}: {why}" for test, why in wrong.items()),
+            expected=f"tests among {', '.join(test for test in TESTS if test not in reasons)}", fix="leave it out",
+        )  # fmt: skip
+    return [test for test in TESTS if test in tests or test == "whole"]

@@ -1,0 +1,292 @@
+"""Tracks: the same object from frame to frame, linked from detections or given by whoever annotated them.
+
+Why: a relation such as *follow* is in how two objects move, so boxes have to be known as one object's before anything
+can be said. Detections come from any detector (`ObjectEncoder`); which of them are one object is decided by a tracking
+library, not by us. Ground truth and third-party trajectories enter through the same `Tracklet`.
+
+Source: ByteTrack (Zhang et al., ECCV 2022) as implemented by the package `trackers`. A class a tracker, suppression of
+duplicates at IoU 0.7 and interpolated gaps follow VidVRD-II (Shang et al., ACM MM 2021), whose linker is Seq-NMS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hf_causal_video.utils.errors import CausalVideoError
+
+DUPLICATE_IOU = 0.7
+FIRST_SIGHT_IOU = 0.3  # overlap by which the first sighting of a track is found again
+SCALE = 1000.0  # trackers tune their motion noise in pixels; every clip is tracked as if it were this large
+
+
+@dataclass
+class Tracklet:
+    """One object over the frames [start_frame, start_frame + L).
+
+    A box that reaches over the edge of the frame is cut there. A track of one frame is a track.
+
+    Args:
+        start_frame: first frame, counted from 0.
+        boxes: (L, 4) xyxy in [0, 1], a box a frame, L at least 1.
+        scores: (L,) confidence; 1 where it was not measured.
+        label: class in words, "" where unknown.
+        features: (L, C) or (C,) appearance, where there is any.
+
+    Raises:
+        CausalVideoError: no boxes, boxes that are inverted, not finite, in pixels or wholly outside the frame, scores
+            or features of another length, a start before 0.
+
+    Example:
+        >>> track = Tracklet(3, [[0.1, 0.1, 0.3, 0.5], [0.1, 0.1, 1.2, 0.5]], label="dog")
+        >>> track.end_frame, track.boxes[1].tolist()
+        (5, [0.1..., 0.1..., 1.0, 0.5])
+    """
+
+    start_frame: int
+    boxes: np.ndarray
+    scores: np.ndarray | None = None
+    label: str = ""
+    features: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if int(self.start_frame) != self.start_frame or self.start_frame < 0:
+            raise self._error("a start that is no frame", self.start_frame, "0 or later", "count frames from 0")
+        self.start_frame, self.boxes = int(self.start_frame), self._checked(np.asarray(self.boxes, dtype=np.float32))
+        self.scores = np.ones(len(self)) if self.scores is None else np.asarray(self.scores, dtype=np.float64)
+        if self.scores.shape != (len(self),) or not np.isfinite(self.scores).all():
+            raise self._error("scores", self.scores.shape, f"({len(self)},), finite", "give a score a box, or none")
+        if self.features is not None:
+            self.features = np.asarray(self.features, dtype=np.float32)
+            if self.features.ndim not in (1, 2) or (self.features.ndim == 2 and len(self.features) != len(self)):
+                raise self._error("features", self.features.shape, f"(C,) or ({len(self)}, C)", "extract them again")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def end_frame(self) -> int:
+        """The frame after the last."""
+        return self.start_frame + len(self)
+
+    @classmethod
+    def from_sightings(
+        cls,
+        frames: Sequence[int],
+        boxes: Any,
+        frame_size: tuple[float, float] | None = None,
+        scores: Any = None,
+        label: str = "",
+        features: Any = None,
+    ) -> Tracklet:
+        """Make a track from the frames in which the object was seen; those between are interpolated.
+
+        Args:
+            frames: n increasing frames.
+            boxes: (n, 4) xyxy, in pixels with `frame_size` (width, height), else as fractions of the frame.
+            scores: (n,), see the class. label, features (n, C) or (C,): likewise.
+
+        Raises:
+            CausalVideoError: see the class; frames that do not increase.
+
+        Example:
+            >>> Tracklet.from_sightings([4, 6], [[0, 0, 10, 10], [20, 0, 30, 10]], (100, 50)).boxes[:, 0].tolist()
+            [0.0, 0.1..., 0.2...]
+        """
+        seen = np.asarray(frames)
+        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) / (1.0 if frame_size is None else [*frame_size] * 2)
+        if seen.shape != (len(boxes),) or not len(boxes) or (np.diff(seen) <= 0).any():
+            raise CausalVideoError(
+                "track",
+                found=f"{len(boxes)} boxes in frames {seen.tolist()[:8]}",
+                expected="a box for each of increasing frames",
+                fix="sort them, one box a frame",
+            )
+        cls(int(seen[0]), boxes, label=label)  # refuses bad boxes before they are spread over gaps
+
+        def fill(values: Any) -> Any:
+            values = np.asarray(values, dtype=np.float64)
+            every = np.arange(seen[0], seen[-1] + 1)
+            columns = values.reshape(len(seen), -1).T
+            return np.stack([np.interp(every, seen, column) for column in columns], -1).reshape(-1, *values.shape[1:])
+
+        per_frame = features is not None and np.ndim(features) == 2
+        return cls(
+            int(seen[0]),
+            fill(boxes),
+            None if scores is None else fill(scores),
+            label,
+            fill(features) if per_frame else features,
+        )
+
+    def part(self, start: int, end: int) -> Tracklet | None:
+        """The track within the frames [start, end); None where it is not there.
+
+        Example:
+            >>> Tracklet(2, [[0, 0, 1, 1]] * 5).part(0, 4).end_frame
+            4
+        """
+        first, last = max(start, self.start_frame), min(end, self.end_frame)
+        if first >= last:
+            return None
+        inside = slice(first - self.start_frame, last - self.start_frame)
+        per_frame = self.features is not None and self.features.ndim == 2
+        features = self.features[inside] if per_frame else self.features  # type: ignore[index]
+        return Tracklet(first, self.boxes[inside], self.scores[inside], self.label, features)  # type: ignore[index]
+
+    def to_dict(self, frame_size: tuple[float, float] | None = None) -> dict[str, Any]:
+        """The track as `VideoRelationProcessor` reads it, in pixels where a frame size is given."""
+        boxes = self.boxes.astype(np.float64) * (1.0 if frame_size is None else [*frame_size] * 2)
+        track: dict[str, Any] = {"start": self.start_frame, "boxes": boxes, "label": self.label}
+        return track if self.features is None else track | {"features": self.features}
+
+    def _checked(self, boxes: np.ndarray) -> np.ndarray:
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
+            raise self._error("no boxes", boxes.shape, "(L, 4), L at least 1", "leave out tracks without a box")
+        low, high = boxes[:, :2], boxes[:, 2:]
+        mended = (
+            (~np.isfinite(boxes).all(1) | (high < low).any(1), "inverted or infinite", "convert x, y, w, h boxes"),
+            ((boxes > 2).any(1), "in pixels", "divide by width and height (frame_size)"),
+            ((low >= 1).any(1) | (high <= 0).any(1), "outside the frame", "cut the track where it leaves"),
+        )
+        for bad, what, fix in mended:
+            if np.any(bad):
+                place = int(np.argmax(bad))
+                found = f"{boxes[place].tolist()} in frame {self.start_frame + place}"
+                raise self._error(f"a box {what}", found, "x1 <= x2 and y1 <= y2, partly in [0, 1]", fix)
+        return boxes.clip(0, 1)
+
+    def _error(self, what: str, found: object, expected: str, fix: str) -> CausalVideoError:
+        return CausalVideoError(f"track {self.label!r}: {what}", found=found, expected=expected, fix=fix)
+
+
+def link_detections(
+    detections: Mapping[str, Any],
+    labels: Mapping[int, str] | None = None,
+    *,
+    frame_rate: float = 30.0,
+    max_gap: int = 15,
+    min_frames: int = 2,
+    min_score: float = 0.5,
+    make_tracker: Callable[[], Any] | None = None,
+) -> list[Tracklet]:
+    """Link detections of consecutive frames to tracks, each class by itself.
+
+    Args:
+        detections: what `ObjectEncoder` returns: `object_boxes` (T, N, 4), `object_scores` (T, N), `object_labels`
+            (T, N), and `object_features` (T, N, C) if wanted; scores of 0 are padding.
+        labels: class names by index, `detector.config.id2label`; the index itself without.
+        frame_rate: frames a second.
+        max_gap: frames for which an unseen object is remembered; gaps are interpolated.
+        min_frames: tracks seen in fewer frames are left out. The library never confirms what it saw once, so 2 is the
+            least it can give.
+        min_score: least score that starts a track; fainter detections can only continue one.
+        make_tracker: makes another tracker of the package `trackers`, one for each class.
+
+    Returns:
+        Tracks by their first frame; none without detections.
+
+    Raises:
+        CausalVideoError: the package `trackers` is absent, or arrays do not fit each other.
+
+    Example:
+        >>> link_detections({"object_boxes": np.zeros((3, 0, 4)), "object_scores": np.zeros((3, 0)),
+        ...                  "object_labels": np.zeros((3, 0), int)})
+        []
+    """
+    boxes, scores, kinds = (np.asarray(detections[f"object_{name}"]) for name in ("boxes", "scores", "labels"))
+    features = None if detections.get("object_features") is None else np.asarray(detections["object_features"])
+    if boxes.shape != (*scores.shape, 4) or kinds.shape != scores.shape or min_frames < 2 or max_gap < 0:
+        raise CausalVideoError(
+            "detections",
+            found=f"boxes {boxes.shape}, scores {scores.shape}, labels {kinds.shape}, {min_frames=}, {max_gap=}",
+            expected="(T, N, 4), (T, N), (T, N), min_frames >= 2, max_gap >= 0",
+            fix="pass what ObjectEncoder returns",
+        )
+    if make_tracker is None:
+        make_tracker = _byte_tracker(frame_rate, max_gap, min_score)
+    tracks = []
+    for kind in np.unique(kinds[scores > 0]).tolist():
+        rows = [_distinct(boxes[t], scores[t], (kinds[t] == kind) & (scores[t] > 0)) for t in range(len(boxes))]
+        for sightings in _linked(make_tracker(), boxes, scores, rows):
+            if len(sightings) < min_frames:
+                continue
+            t, n = np.array(sightings).T
+            tracks.append(
+                Tracklet.from_sightings(
+                    t,
+                    boxes[t, n],
+                    None,
+                    scores[t, n],
+                    (labels or {}).get(kind, str(kind)),
+                    None if features is None else features[t, n],
+                )
+            )
+    return sorted(tracks, key=lambda track: (track.start_frame, -len(track)))
+
+
+def _byte_tracker(frame_rate: float, max_gap: int, min_score: float) -> Callable[[], Any]:
+    try:
+        from trackers import ByteTrackTracker
+    except ImportError as error:
+        raise CausalVideoError(
+            "objects cannot be tracked",
+            found="no package trackers",
+            expected="the package trackers",
+            fix='pip install "hf-causal-video[track]", or give tracks',
+        ) from error
+    return lambda: ByteTrackTracker(
+        lost_track_buffer=round(max_gap * 30 / frame_rate),
+        frame_rate=frame_rate,
+        minimum_consecutive_frames=2,
+        track_activation_threshold=min_score,
+        high_conf_det_threshold=min_score,
+    )
+
+
+def _distinct(boxes: np.ndarray, scores: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Rows of one frame without duplicates: of two boxes that overlap by more than 0.7 the better stays."""
+    kept: list[int] = []
+    for row in sorted(np.flatnonzero(there).tolist(), key=lambda row: -scores[row]):
+        if not kept or _iou(boxes[row], boxes[kept]).max() <= DUPLICATE_IOU:
+            kept.append(row)
+    return np.array(kept, dtype=np.int64)
+
+
+def _linked(
+    tracker: Any, boxes: np.ndarray, scores: np.ndarray, rows: list[np.ndarray]
+) -> list[list[tuple[int, int]]]:
+    """(frame, row) of each sighting, track by track."""
+    import supervision
+
+    found: dict[int, list[tuple[int, int]]] = {}
+    loose: list[int] = []  # rows of the last frame that no track has taken
+    for frame, here in enumerate(rows):
+        seen = supervision.Detections(
+            xyxy=boxes[frame, here].astype(np.float64).reshape(-1, 4) * SCALE,
+            confidence=scores[frame, here].astype(np.float64),
+            data={"row": here},
+        )
+        tracked = tracker.update(seen)
+        before, loose = loose, []
+        for row, name in zip(tracked.data.get("row", []), tracked.tracker_id, strict=True):
+            if name < 0:
+                loose.append(int(row))
+                continue
+            if name not in found:  # a track gets its name at the second sight; the first is the loose box it grew from
+                overlaps = _iou(boxes[frame, row], boxes[frame - 1, before]) if before else np.zeros(1)
+                first = int(overlaps.argmax())
+                found[name] = [(frame - 1, before.pop(first))] if overlaps[first] > FIRST_SIGHT_IOU else []
+            found[name].append((frame, int(row)))
+    return list(found.values())
+
+
+def _iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Intersection over union of a box (4,) with each of boxes (n, 4)."""
+    extent = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    shared = extent.clip(min=0).prod(1)
+    union = (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - shared
+    return np.divide(shared, union, out=np.zeros(len(boxes)), where=union > 0)

@@ -1,0 +1,253 @@
+"""Tracks of many videos on disk: one safetensors file a video, and one JSON that says what made them.
+
+Why: tracking is far slower than learning from tracks, so it is done once; and a relation head is right only about
+tracks that were made as those it learned from, so the folder carries the tracker's provenance, which the checkpoint
+takes over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from tqdm.auto import tqdm
+
+from hf_causal_video.utils.errors import CausalVideoError
+
+if TYPE_CHECKING:
+    from hf_causal_video.tracks.tracker import ClipTracker, TrackedClip
+
+CARD, FOLDER = "tracks.json", "tracks"
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows keeps for itself
+
+
+class TrackSet(Mapping[str, list[dict[str, Any]]]):
+    """The tracks of a folder by video id, read when they are asked for.
+
+    A track is `{"start": first frame, "boxes": (L, 4) pixels, "label", "score", "features": (L, C)}`.
+
+    Args:
+        folder: as `track_folder` writes it.
+        appearance: whether tracks bring their features.
+
+    Raises:
+        CausalVideoError: no track set there, or one whose card is damaged; on reading, a video that it does not have,
+            or a damaged file.
+
+    Example:
+        >>> TrackSet.open("no/such/folder")
+        Traceback (most recent call last):
+        hf_causal_video.utils.errors.CausalVideoError: ...
+    """
+
+    def __init__(self, folder: str | Path, appearance: bool = True):
+        self.folder = Path(folder)
+        if not self.is_one(folder):
+            raise CausalVideoError(
+                "no track set", found=f"no {CARD} in {folder}", expected="a folder that `hf-causal-video track` wrote",
+                fix="check the path, or track the videos first",
+            )  # fmt: skip
+        try:
+            card = json.loads((self.folder / CARD).read_text(encoding="utf-8"))
+            self.provenance: dict[str, Any] = dict(card["provenance"])
+            self.feature_dim: int = int(card["feature_dim"]) if appearance else 0
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(self.folder / CARD, error) from error
+        self._ids = sorted(path.stem for path in (self.folder / FOLDER).glob("*.safetensors"))
+
+    @classmethod
+    def open(cls, folder: str | Path, appearance: bool = True) -> TrackSet:
+        """The track set of a folder."""
+        return cls(folder, appearance)
+
+    @staticmethod
+    def is_one(folder: str | Path) -> bool:
+        """Whether a folder is a track set."""
+        return (Path(folder) / CARD).is_file()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __contains__(self, video_id: object) -> bool:
+        return video_id in self._ids
+
+    def __getitem__(self, video_id: str) -> list[dict[str, Any]]:
+        if video_id not in self:
+            raise CausalVideoError(
+                f"tracks of video {video_id!r}", found=f"not among {len(self)} videos of {self.folder}",
+                expected="every video that is asked for", fix="track it: the same command goes on where it stopped",
+            )  # fmt: skip
+        path = track_file(self.folder, video_id)
+        try:
+            return self._read(path)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise _damaged(path, error) from error
+
+    def _read(self, path: Path) -> list[dict[str, Any]]:
+        with safe_open(path, "numpy") as file:
+            about = json.loads(file.metadata()["clip"])
+            start, length, boxes, scores = (file.get_tensor(name) for name in ("start", "length", "boxes", "scores"))
+            features = file.get_tensor("features") if self.feature_dim else None
+        tracks, size = [], np.array([*about["frame_size"]] * 2)
+        for first, count, end, label in zip(start, length, length.cumsum(), about["labels"], strict=True):
+            rows = slice(end - count, end)
+            track = {"start": int(first), "boxes": boxes[rows] * size, "label": label,
+                     "score": float(scores[rows].mean())}  # fmt: skip
+            tracks.append(track if features is None else {**track, "features": features[rows].astype(np.float32)})
+        return tracks
+
+
+def track_file(folder: str | Path, video_id: str) -> Path:
+    """Where the tracks of a video lie in a track set: never outside, whatever the video is called.
+
+    Raises:
+        CausalVideoError: an id that is no plain file name on every system.
+
+    Example:
+        >>> track_file("set", "../../etc/x")
+        Traceback (most recent call last):
+        hf_causal_video.utils.errors.CausalVideoError: video id '../../etc/x' is no name of a file: ...
+    """
+    name = str(video_id)
+    plain = PureWindowsPath(name).name == name and not DEVICES.fullmatch(name) and name.isprintable()
+    if not plain or not 0 < len(name.encode(errors="replace")) <= 200:
+        raise CausalVideoError(
+            f"video id {name!r} is no name of a file",
+            found="separators, a drive, a device, or signs that do not print",
+            expected="a plain name of at most 200 bytes", fix="rename the video",
+        )  # fmt: skip
+    return Path(folder) / FOLDER / f"{name}.safetensors"
+
+
+def write_tracks(folder: str | Path, video_id: str, clip: TrackedClip) -> None:
+    """Write the tracks of one video into a track set, whole or not at all."""
+    path = track_file(folder, video_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tracks = clip.tracks
+    about = {"labels": [track.label for track in tracks], "frame_size": list(clip.frame_size),
+             "num_frames": len(clip.times_s)}  # fmt: skip
+    columns: dict[str, np.ndarray] = {
+        "start": np.array([track.start_frame for track in tracks], dtype=np.int64),
+        "length": np.array([len(track) for track in tracks], dtype=np.int64),
+        "boxes": np.concatenate([np.zeros((0, 4)), *(track.boxes for track in tracks)]).astype(np.float32),
+        "scores": np.concatenate([np.zeros(0), *(np.asarray(track.scores) for track in tracks)]).astype(np.float32),
+        "times_s": np.asarray(clip.times_s, dtype=np.float64),
+    }
+    if tracks and tracks[0].features is not None:
+        columns["features"] = np.concatenate([np.asarray(track.features) for track in tracks]).astype(np.float16)
+    else:
+        columns["features"] = np.zeros((0, 0), dtype=np.float16)
+    partial = path.with_name(f"{path.name}.partial")
+    save_file(columns, partial, metadata={"clip": json.dumps(about)})
+    os.replace(partial, path)
+
+
+def track_folder(
+    videos: str | Path | Iterable[str | Path], output: str | Path, tracker: ClipTracker, progress: bool = True
+) -> dict[str, str]:
+    """Track the objects of videos; run it again after a kill and it goes on.
+
+    Args:
+        videos: a folder (searched in depth) or files; a file's name without ending is its video id.
+        output: folder of the track set.
+        tracker: what makes the tracks.
+        progress: show a bar.
+
+    Returns:
+        The reason for each video that could not be read, also in `failed.json`.
+
+    Raises:
+        CausalVideoError: no videos, or a folder whose tracks were made in another way.
+    """
+    from hf_causal_video.features.extract import find_videos
+
+    files, folder = find_videos(videos), Path(output)
+    card = {"provenance": tracker.provenance, "feature_dim": tracker.detector.dim}
+    if TrackSet.is_one(folder):
+        there = TrackSet(folder)
+        before = {"provenance": there.provenance, "feature_dim": there.feature_dim}
+        if before != json.loads(json.dumps(card)):
+            raise CausalVideoError(
+                f"{folder} holds tracks made in another way", found=card, expected=before, fix="take another --output"
+            )
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / CARD, card)
+    for leftover in (folder / FOLDER).glob("*.partial"):  # of a kill
+        leftover.unlink()
+    failed: dict[str, str] = {}
+    for video_id, file in tqdm(files.items(), desc="track", unit="video", disable=not progress):
+        try:
+            if track_file(folder, video_id).is_file():
+                continue
+            write_tracks(folder, video_id, tracker(file))
+        except CausalVideoError as error:
+            failed[video_id] = str(error)
+    _write(folder / "failed.json", failed)
+    return failed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `hf-causal-video track`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        "examples:\n"
+        "  hf-causal-video track videos/ --detector PekingU/rtdetr_r50vd --sampling fps-30 --output tracks/\n"
+        "Track at the pace that the annotations count frames. Videos that cannot be read are in OUTPUT/failed.json."
+    )
+    add = parser.add_argument
+    add("videos", nargs="+", help="a folder, searched in depth, or video files; a file's name is its video id")
+    add("--detector", required=True, metavar="ID", help="detector: Hub id or local folder")
+    add("--output", required=True, metavar="DIR", help="folder of the track set")
+    add("--sampling", default="fps-10", help="frames a second (default: %(default)s)")
+    add("--min-score", type=float, default=0.5, help="least score that starts a track (default: %(default)s)")
+    add("--threshold", type=float, default=0.0, help="leave out detections that score less (default: %(default)s)")
+    add("--num-objects", type=int, default=20, help="detections a frame, best first (default: %(default)s)")
+    add("--max-gap", type=int, default=15, help="frames an unseen object is remembered (default: %(default)s)")
+    add("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
+    add("--no-progress", dest="progress", action="store_false", help="no bar")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `hf-causal-video track`; 1 if a video failed, and one that could read none at all is an error."""
+    from hf_causal_video.features.objects import ObjectEncoder
+    from hf_causal_video.tracks.tracker import ClipTracker
+
+    encoder = ObjectEncoder(args.detector, args.num_objects, args.threshold, device=args.device)
+    tracker = ClipTracker(encoder, args.sampling, args.min_score, args.max_gap)
+    failed = track_folder(
+        args.videos[0] if len(args.videos) == 1 else args.videos, args.output, tracker, args.progress
+    )
+    there = TrackSet.open(args.output)
+    print(f"{len(there)} videos tracked in {args.output}, {len(failed)} failed")
+    print("".join(f"failed: {name}: {reason}\n" for name, reason in failed.items()), end="")
+    if not len(there):
+        raise CausalVideoError(
+            "no video could be tracked", found=f"{len(failed)} failed", expected="at least one",
+            fix=f"see {Path(args.output) / 'failed.json'}",
+        )  # fmt: skip
+    return int(bool(failed))
+
+
+def _write(path: Path, content: Any) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _damaged(path: Path, error: Exception) -> CausalVideoError:
+    return CausalVideoError(
+        f"{path} cannot be read", found=f"{type(error).__name__}: {error}",
+        expected="what `hf-causal-video track` wrote", fix="delete it and track again: it goes on where it stopped",
+    )  # fmt: skip

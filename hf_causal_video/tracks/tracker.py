@@ -1,0 +1,168 @@
+"""A clip to tracks: frames at an even pace, a detector on each, detections linked.
+
+Why a class: a relation head is only right about tracks that were made as those it learned from. So what made them is
+one object with a `provenance`, which a checkpoint carries and from which the same object is built again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_causal_video.features.decode import decode_video, sample_instants
+from hf_causal_video.features.objects import ObjectEncoder
+from hf_causal_video.features.pictures import pictures
+from hf_causal_video.tracks.track import Tracklet, link_detections
+from hf_causal_video.utils.errors import CausalVideoError
+
+CHUNK = 64  # frames that are in memory at a time
+OPTIONS = ("sampling", "min_score", "max_gap", "min_frames")
+LINKER = "bytetrack"
+
+
+@dataclass
+class TrackedClip:
+    """The tracks of a clip and what they refer to; T frames looked at.
+
+    Args:
+        tracks: in order of their first frame.
+        times_s: (T,) seconds of the frames looked at; tracks count these frames.
+        frame_size: width and height in pixels.
+    """
+
+    tracks: list[Tracklet]
+    times_s: np.ndarray
+    frame_size: tuple[int, int]
+
+
+class ClipTracker:
+    """Find and follow the objects of a clip.
+
+    Args:
+        detector: encoder of object regions; its features become the appearance of the tracks.
+        sampling: frames to look at, see `decode_video`: at an even pace, "fps-10".
+        min_score, max_gap, min_frames: see `link_detections`; the gap is in frames looked at.
+
+    Raises:
+        CausalVideoError: a sampling that is no even pace.
+
+    Example:
+        >>> ClipTracker.from_provenance({"detector": "no/such", "tracker": "unheard-of"})
+        Traceback (most recent call last):
+        hf_causal_video.utils.errors.CausalVideoError: ...
+    """
+
+    def __init__(
+        self,
+        detector: ObjectEncoder,
+        sampling: str = "fps-10",
+        min_score: float = 0.5,
+        max_gap: int = 15,
+        min_frames: int = 2,
+    ):
+        if not sampling.startswith("fps-"):
+            raise CausalVideoError(
+                "sampling of tracks",
+                found=sampling,
+                expected="an even pace such as 'fps-10'",
+                fix="objects are followed from frame to frame; say how many frames a second",
+            )
+        sample_instants(sampling, 1.0)
+        self.detector, self.sampling, self.min_score = detector, sampling, min_score
+        self.max_gap, self.min_frames = max_gap, min_frames
+
+    @classmethod
+    def from_provenance(cls, card: Mapping[str, Any], detector: str | None = None, device: str = "cpu") -> ClipTracker:
+        """Build the tracker that a checkpoint was trained with.
+
+        Args:
+            card: its `provenance`.
+            detector: where the same detector lies now, if a local folder has moved.
+            device: where to compute.
+
+        Raises:
+            CausalVideoError: tracks that this package did not make, or a detector that is not the same.
+        """
+        if card.get("tracker") != LINKER or "detector" not in card:
+            raise CausalVideoError(
+                "these tracks cannot be made from a clip",
+                found=dict(card),
+                expected=f"a detector, and tracker {LINKER!r}",
+                fix="pass tracks=..., or clip_tracker=ClipTracker(ObjectEncoder(...))",
+            )
+        encoder = ObjectEncoder(
+            detector or card["detector"],
+            card.get("num_objects", 20),
+            card.get("threshold", 0.0),
+            card.get("revision"),
+            device,
+            card.get("dtype", "float32"),
+        )
+        return cls(encoder, **{name: card[name] for name in OPTIONS if name in card})
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What made the tracks, for `IVRDConfig.trajectory_provenance`."""
+        detector = self.detector
+        return {
+            "tracker": LINKER,
+            "detector": detector.model_name,
+            "revision": detector.revision,
+            "dtype": detector.dtype,
+            "num_objects": detector.num_objects,
+            "threshold": detector.threshold,
+            **{name: getattr(self, name) for name in OPTIONS},
+        }
+
+    def __call__(
+        self, video: str | Path | Sequence | np.ndarray, timestamps_s: Sequence[float] | None = None
+    ) -> TrackedClip:
+        """Track the objects of a clip.
+
+        Args:
+            video: a path, or decoded frames (height, width, 3) RGB uint8 at an even pace, with their times.
+            timestamps_s: increasing seconds of decoded frames.
+
+        Raises:
+            CausalVideoError: the clip cannot be decoded at this pace, or decoded frames come without times.
+        """
+        if isinstance(video, str | os.PathLike):
+            times = sample_instants(self.sampling, decode_video(video, "uniform-1").duration_s)
+            chunks = (decode_video(video, times[i : i + CHUNK].tolist()).frames for i in range(0, len(times), CHUNK))
+        else:
+            frames, times = pictures(video), np.asarray(timestamps_s, dtype=np.float64)
+            if times.shape != (len(frames),) or not len(frames) or (np.diff(times) <= 0).any():
+                raise CausalVideoError(
+                    "decoded frames",
+                    found=f"{len(frames)} frames, times {times.shape}",
+                    expected="frames with increasing times, one each",
+                    fix="pass timestamps_s",
+                )
+            chunks = (frames[i : i + CHUNK] for i in range(0, len(frames), CHUNK))
+        parts, sizes = [], set()
+        for chunk in chunks:
+            sizes |= {(frame.shape[1], frame.shape[0]) for frame in chunk}
+            if len(sizes) > 1:
+                raise CausalVideoError(
+                    "frames of several sizes", found=sorted(sizes), expected="one size", fix="encode the clip to one"
+                )
+            parts.append(self.detector(chunk))
+        detections = {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
+        tracks = link_detections(
+            detections,
+            self.detector.model.config.id2label,
+            frame_rate=_rate(times),
+            max_gap=self.max_gap,
+            min_frames=self.min_frames,
+            min_score=self.min_score,
+        )
+        return TrackedClip(tracks, times, sizes.pop())
+
+
+def _rate(times: np.ndarray) -> float:
+    return float(1 / np.median(np.diff(times))) if len(times) > 1 else 1.0

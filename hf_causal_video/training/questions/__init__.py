@@ -1,0 +1,1 @@
+"""Questions as a training task: splits, model, batches, predictions and metrics."""

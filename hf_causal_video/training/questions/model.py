@@ -1,0 +1,191 @@
+"""From `ModelArguments` to a model and its processor: a checkpoint, a pretrained text encoder, or a new small one."""
+
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_causal_video.data import BENCHMARKS, VideoQADataset, benchmark_vocabulary
+from hf_causal_video.models import METHODS, VideoQAProcessor
+from hf_causal_video.training.arguments import DataArguments, ModelArguments
+from hf_causal_video.training.questions.splits import asked_vocabulary
+from hf_causal_video.training.text_features import QuestionsWithTextFeatures, TextFeatures
+from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.worlds import ANSWERS, tiny_text_config, world_tokenizer
+
+
+def build_model(
+    arguments: ModelArguments, data: DataArguments, train: VideoQADataset
+) -> tuple[PreTrainedModel, VideoQAProcessor]:
+    """Build what is trained, fitted to the widths of the features and to the answers of the training split.
+
+    Args:
+        arguments: method, preset, and where to start from.
+        data: where the questions come from, and the longest text.
+        train: the training split; its features decide widths, its questions the vocabulary of answers.
+
+    Raises:
+        CausalVideoError: features or answers that the config or checkpoint does not fit.
+    """
+    text = _text_features(arguments, train)
+    if arguments.model_name_or_path:
+        model, processor = _from_checkpoint(arguments, train)
+        if (model.config.text_config is None) != (text is not None):
+            raise CausalVideoError(
+                f"the text of {arguments.model_name_or_path}",
+                found=f"text_features={data.text_features!r}", fix="add or remove text_features",
+                expected="none: it has a text encoder" if text else "token features: it has no text encoder",
+            )  # fmt: skip
+    else:
+        model, processor = _from_preset(arguments, data, train)
+    if data.max_length is not None:
+        processor.max_length = data.max_length
+    _check_answers(model.config, train)
+    return model, processor
+
+
+def _from_checkpoint(arguments: ModelArguments, train: VideoQADataset) -> tuple[PreTrainedModel, VideoQAProcessor]:
+    name, (_, model_class, processor_class) = str(arguments.model_name_or_path), METHODS[arguments.method]
+    fields: dict[str, Any] = {**arguments.overrides, "freeze_text_encoder": arguments.freeze_text_encoder}
+    # sizes may differ here so that the error below, and not transformers' own, says what to do
+    loaded: Any = model_class.from_pretrained(name, **fields, output_loading_info=True, ignore_mismatched_sizes=True)
+    model, report = loaded
+    mismatched = [key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]]
+    if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"], *mismatched}):
+        raise CausalVideoError(
+            f"the checkpoint {name} does not fit the config",
+            found=f"weights missing, unknown or of another shape: {wrong[:8]}",
+            expected="the same network", fix="remove the config_overrides that change the network",
+        )  # fmt: skip
+    if model.config.feature_provenance is not None and hasattr(train.store, "check"):
+        train.store.check(model.config.feature_provenance)
+    processor: Any = processor_class.from_pretrained(name)
+    if arguments.choice_template is not None:
+        processor.choice_template = arguments.choice_template
+    return model, processor
+
+
+def _from_preset(
+    arguments: ModelArguments, data: DataArguments, train: VideoQADataset
+) -> tuple[PreTrainedModel, VideoQAProcessor]:
+    config_class, model_class, processor_class = METHODS[arguments.method]
+    provenance, vocabulary = train.store.provenance, answer_vocabulary(data, train)
+    fields: dict[str, Any] = {
+        "frame_feature_dim": provenance.frame_dim,
+        "feature_provenance": provenance.to_dict(),
+        "freeze_text_encoder": arguments.freeze_text_encoder,
+        **arguments.overrides,
+    }
+    if provenance.has_objects and "object_feature_dim" in config_class.__dataclass_fields__:
+        fields.setdefault("object_feature_dim", provenance.object_dim)
+    official = arguments.preset.startswith("official")
+    if vocabulary is not None and not official:  # the official heads have the size of the published vocabulary
+        fields.setdefault("num_answers", max(len(vocabulary), max(train.questions["answer"]) + 1))
+    tokenizer: Any
+    if text := _text_features(arguments, train):
+        fields |= {"text_config": None, "text_feature_dim": text.width}
+        tokenizer = word_tokenizer(train)
+        model = model_class(config_class.preset(arguments.preset, **fields))
+    elif arguments.text_model:
+        tokenizer = AutoTokenizer.from_pretrained(arguments.text_model, trust_remote_code=False)
+        config = config_class.preset(arguments.preset, **fields)
+        model = model_class.from_text_pretrained(arguments.text_model, config)
+    else:
+        tokenizer = world_tokenizer() if data.dataset == "world" else word_tokenizer(train)
+        fields["text_config"] = _small_text_config(len(tokenizer), fields.get("text_config") or {})
+        model = model_class(config_class.preset(arguments.preset, **fields))
+    template: Any = arguments.choice_template or ("official" if official else "pair")
+    return model, processor_class(tokenizer, answer_vocabulary=vocabulary, choice_template=template)
+
+
+def _text_features(arguments: ModelArguments, train: VideoQADataset) -> TextFeatures | None:
+    """The token features that a run reads; None where a text encoder makes them."""
+    text = train.text if isinstance(train, QuestionsWithTextFeatures) else None
+    encoder = {"text_model": arguments.text_model, "lora_rank": arguments.lora_rank or None,
+               "freeze_text_encoder": arguments.freeze_text_encoder or None,
+               "text_config": arguments.overrides.get("text_config")}  # fmt: skip
+    given = {name: value for name, value in encoder.items() if value is not None}
+    takes = "text_feature_dim" in METHODS[arguments.method][0].__dataclass_fields__
+    if text is not None and (given or not takes):
+        raise CausalVideoError(
+            "text_features take the place of a text encoder", found=given or f"method {arguments.method}",
+            expected="no text encoder, and a method that needs none: igv, eigv, video_qa_backbone",
+            fix="remove text_features, or what belongs to the encoder",
+        )  # fmt: skip
+    return text
+
+
+def answer_vocabulary(data: DataArguments, train: VideoQADataset) -> list[str] | None:
+    """Return the answers of open-ended questions in the order of their indices; None for multiple choice.
+
+    A benchmark has its list. In question rows the last index may stand for many texts: the class of every answer
+    outside the vocabulary, which has no word.
+
+    Raises:
+        CausalVideoError: some questions have choices and some have none, or an index has no text or several.
+
+    Example:
+        >>> from hf_causal_video.training.questions.splits import load_split
+        >>> data = DataArguments(dataset="world", world={"train_clips": 8})
+        >>> len(answer_vocabulary(data, load_split(data, "train")))
+        24
+    """
+    questions = train.questions
+    open_ended = {not choices for choices in questions["choices"]}
+    if len(open_ended) != 1:
+        raise CausalVideoError(
+            "two kinds of questions in one split", found="questions with choices and questions without",
+            expected="one kind", fix="split the questions into two datasets",
+        )  # fmt: skip
+    if False in open_ended:
+        return None
+    if data.dataset == "world":
+        return list(ANSWERS)
+    if data.annotations is not None and data.dataset in list(BENCHMARKS):
+        return list(benchmark_vocabulary(str(data.dataset), data.annotations, asked_vocabulary(data)))
+    texts: dict[int, set[str]] = {}
+    for index, text in zip(questions["answer"], questions["answer_text"], strict=True):
+        texts.setdefault(index, set()).add(text)
+    last = max(texts)
+    if len(texts[last]) > 1:
+        del texts[last]
+    for index, words in texts.items():
+        if len(words) > 1 or "" in words:
+            raise CausalVideoError(
+                f"answer {index} of the open-ended questions", found=f"texts {sorted(words)[:4]}",
+                expected="one text for every index but the last", fix="fill answer_text, one text an answer index",
+            )  # fmt: skip
+    return [texts.get(index, {f"<answer {index}>"}).copy().pop() for index in range(max(texts) + 1)]
+
+
+def word_tokenizer(train: VideoQADataset) -> PreTrainedTokenizerBase:
+    """Return a tokenizer over the words of the training questions and choices; nothing is downloaded."""
+    choices = {choice for given in train.questions["choices"] for choice in given}
+    texts = [*train.questions["question"], *sorted(choices)]
+    return world_tokenizer().train_new_from_iterator([texts], vocab_size=30_000)
+
+
+def _small_text_config(vocab_size: int, given: dict[str, Any]) -> dict[str, Any]:
+    if given.get("model_type", "bert") == "bert":
+        given = {**tiny_text_config(vocab_size).to_dict(), **given}
+    return {**given, "vocab_size": vocab_size, "pad_token_id": 0}
+
+
+def _check_answers(config: Any, train: VideoQADataset) -> None:
+    answers = train.questions["answer"]
+    limit = config.num_answers
+    unknown = sum(answer < 0 for answer in answers)
+    if unknown or limit is not None and max(answers) >= limit:
+        raise CausalVideoError(
+            "answers that cannot be learned",
+            found=f"{unknown} questions without a known answer, largest index {max(answers)}",
+            expected=f"an index for every training question{'' if limit is None else f', below num_answers={limit}'}",
+            fix="drop questions without an answer from the training split"
+            + ("" if limit is None else ", or raise config_overrides.num_answers"),
+        )
+    if (limit is None) != bool(train.questions[0]["choices"]):
+        raise CausalVideoError(
+            "a head of the wrong kind",
+            found=f"num_answers={limit}, {'no ' if limit is None else ''}choices in the questions",
+            expected="num_answers with open-ended questions, choices without",
+            fix="choose a preset or checkpoint of the dataset's kind",
+        )

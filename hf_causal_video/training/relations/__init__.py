@@ -1,0 +1,1 @@
+"""Relations as a training task: splits, batches, trainer, predictions and metrics."""

@@ -1,0 +1,164 @@
+"""Measure a relation checkpoint: detection, tagging and mean recall of videos, or the predicates of given pairs."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+from hf_causal_video.data.relations.collator import RelationCollator
+from hf_causal_video.data.relations.rows import training_counts
+from hf_causal_video.models import RELATION_METHODS
+from hf_causal_video.models.loading import open_pretrained
+from hf_causal_video.models.weights import weights_digest
+from hf_causal_video.training.arguments import DataArguments
+from hf_causal_video.training.checkpoints import write_atomically
+from hf_causal_video.training.recipe import recipe_world
+from hf_causal_video.training.relations.predict import measure_pairs, measure_videos, predict_pairs, predict_videos
+from hf_causal_video.training.relations.splits import load_pairs, read_rows, segments_of
+from hf_causal_video.utils.errors import CausalVideoError
+
+DATASETS = ("world", "jaad", "vidvrd", "vidor")
+EXAMPLES = """relations:
+  # VidVRD or VidOR: annotated videos, and their tracks (without --features: the annotated tracks)
+  hf-causal-video evaluate outputs/ivrd --dataset vidvrd --annotations vidvrd/test --features tracks/
+  # thirds of the mean recall and zero-shot need to know the training annotations
+  hf-causal-video evaluate outputs/ivrd --dataset vidor --annotations vidor/validation --features tracks.json.gz \\
+      --training-annotations vidor/training
+  # the relation world, with the intervention and with it switched off
+  hf-causal-video evaluate outputs/ivrd --dataset world --split balanced
+  hf-causal-video evaluate outputs/ivrd --dataset world --split balanced --prior frequency
+"""
+
+
+def is_relation_model(checkpoint: str | Path) -> bool:
+    """Whether a checkpoint detects relations."""
+    return open_pretrained(AutoConfig.from_pretrained, checkpoint).model_type in RELATION_METHODS
+
+
+def evaluate_relations(
+    checkpoint: str | Path,
+    dataset: str,
+    split: str = "test",
+    annotations: str | Path | None = None,
+    tracks: str | Path | None = None,
+    training_annotations: str | Path | None = None,
+    output: str | Path | None = None,
+    world: dict[str, Any] | None = None,
+    prior: str | None = None,
+    batch_size: int = 256,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Ask a relation checkpoint about a split, and score what it says.
+
+    Args:
+        checkpoint: folder or Hub id of a trained model with its processor.
+        dataset: "world", "jaad", "vidvrd" or "vidor".
+        split: of the world or JAAD; else only a name in the report.
+        annotations: VidVRD and VidOR: folder, json or parquet; JAAD: its archive.
+        tracks: track set or json of trajectories; None takes the annotated tracks, which flatters detection.
+        training_annotations: adds thirds and zero-shot.
+        output: folder for `metrics.json` and `predictions.jsonl`; nothing is written without it.
+        world: options of the relation world.
+        prior: P(z) at inference in place of the checkpoint's, "uniform" or "frequency".
+        batch_size: pairs at once.
+        progress: show a bar.
+
+    Returns:
+        {"metrics": {...} in percent, "records": n, ...}, as written to `metrics.json`.
+
+    Raises:
+        CausalVideoError: an unknown dataset or prior, missing files, or data that the model does not fit.
+    """
+    if dataset not in DATASETS or (dataset != "world" and annotations is None) or prior not in (
+        None, "uniform", "frequency",
+    ):  # fmt: skip
+        raise CausalVideoError(
+            f"evaluating relations on {dataset}", found=f"annotations {annotations}, prior {prior}",
+            expected=f"one of {', '.join(DATASETS)}, annotations but for the world, prior uniform or frequency",
+            fix="add --annotations PATH",
+        )  # fmt: skip
+    model: Any = open_pretrained(AutoModel.from_pretrained, checkpoint).eval()
+    processor: Any = open_pretrained(AutoProcessor.from_pretrained, checkpoint)
+    if prior is not None:
+        model.config.prior_eval = prior
+    if dataset in ("world", "jaad"):
+        place: Any = "world" if dataset == "world" else {split: str(annotations)}
+        reader = {
+            "reader": "annotations" if dataset == "world" else "jaad",
+            "segment_frames": processor.segment_frames,
+        }
+        pairs = load_pairs(DataArguments(dataset=place, world=world, relations=reader), split)
+        _check_fit(model, processor, pairs.predicates, pairs.feature_dim)
+        records = predict_pairs(model, pairs, RelationCollator(processor), batch_size, progress)
+        metrics = measure_pairs(records, pairs)
+    else:
+        rows = read_rows(str(annotations))
+        options = {"segment_frames": processor.segment_frames, "segment_stride": processor.segment_stride,
+                   "appearance": model.config.feature_dim > 0}  # fmt: skip
+        arguments = DataArguments(
+            dataset={split: str(annotations)}, features=None if tracks is None else str(tracks), relations=options
+        )
+        videos = segments_of(arguments, split, rows, processor.object_classes, processor.predicates)
+        _check_fit(model, processor, processor.predicates, videos.feature_dim)
+        records = predict_videos(model, processor, videos, progress)
+        seen = (None, None) if training_annotations is None else training_counts(read_rows(str(training_annotations)))
+        metrics = measure_videos(records, rows, *seen)
+    report = {
+        "checkpoint": str(checkpoint), "weights": weights_digest(checkpoint), "dataset": dataset, "split": split,
+        "records": len(records),
+        "tracks": "annotated" if tracks is None and dataset not in ("world", "jaad") else tracks and str(tracks),
+        "prior": model.config.prior_eval, "mark": "measured here", "metrics": metrics,
+    }  # fmt: skip
+    if output is not None:
+        folder = Path(output)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "predictions.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+        write_atomically(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def add_relation_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `hf-causal-video evaluate` that only relations know."""
+    parser.epilog = f"{parser.epilog or ''}{EXAMPLES}"
+    parser.add_argument(
+        "--annotations",
+        help="folder of the official files of a benchmark; relations: folder, json or parquet of annotations; "
+        "archive of JAAD",
+    )
+    parser.add_argument("--training-annotations", help="relations: those of the training split")
+    parser.add_argument("--prior", choices=["uniform", "frequency"], help="relations: P(z) at inference")
+    parser.add_argument(
+        "--world",
+        type=json.loads,
+        help="the world's options as JSON, such as '{\"seed\": 1}' (default: those of the recipe)",
+    )
+
+
+def run_relations(args: argparse.Namespace, output: Path) -> None:
+    """Body of `hf-causal-video evaluate` for a relation checkpoint."""
+    if args.prior and not args.output:
+        output = output.with_name(f"{output.name}-{args.prior}")
+    world = recipe_world(args.checkpoint) if args.dataset == "world" and args.world is None else args.world
+    report = evaluate_relations(
+        args.checkpoint, args.dataset, args.split, args.annotations, args.features, args.training_annotations, output,
+        world, args.prior,
+    )  # fmt: skip
+    tracks = f", tracks: {report['tracks']}" if report["tracks"] else ""
+    print(f"{args.checkpoint} on {args.dataset}, {args.split}{tracks}: {report['records']} records, measured here")
+    for name, value in report["metrics"].items():
+        if isinstance(value, float):
+            print(f"  {name:<28} {value:8.2f}")
+    print(f"written: {output / 'metrics.json'}, {output / 'predictions.jsonl'}")
+
+
+def _check_fit(model: Any, processor: Any, predicates: list[str], feature_dim: int) -> None:
+    mine = (list(processor.predicates), model.config.feature_dim)
+    if mine != (list(predicates), feature_dim):
+        raise CausalVideoError(
+            "this checkpoint was trained on other data",
+            found=f"{len(mine[0])} predicates, appearance of width {mine[1]}",
+            expected=f"the {len(predicates)} predicates of the split by name, appearance of width {feature_dim}",
+            fix="take the dataset and the tracks that the model was trained with",
+        )

@@ -1,0 +1,146 @@
+"""From `DataArguments` to the splits of a relation run: annotated videos with their tracks, or given pairs.
+
+Three sources: the relation world (made on the spot), annotations of VidVRD or VidOR with tracks of anyone's making,
+and the windows of JAAD.
+"""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from datasets import Dataset
+
+from hf_causal_video.data.relations.jaad import read_jaad
+from hf_causal_video.data.relations.labels import PairRule
+from hf_causal_video.data.relations.rows import relations_dataset
+from hf_causal_video.data.relations.segments import GivenTracks, RelationSegments, vocabularies
+from hf_causal_video.data.relations.vidvrd import read_relations, read_trajectories
+from hf_causal_video.models import VideoRelationProcessor
+from hf_causal_video.tracks.track_set import TrackSet
+from hf_causal_video.training.arguments import DataArguments
+from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.worlds.relation_pairs import RelationPairs, relation_world_pairs
+
+Split = RelationSegments | RelationPairs
+READERS = ("annotations", "jaad")
+RULES = tuple(field.name for field in fields(PairRule))
+OPTIONS = {"reader": "annotations", "segment_frames": 30, "segment_stride": 15, "appearance": True}
+SLICED = re.compile(r"(?P<path>.+)\[(?P<first>\d+%)?:(?P<last>\d+%)?\]")
+
+
+def relation_options(arguments: DataArguments) -> dict[str, Any]:
+    """`relations` of the arguments over its defaults.
+
+    Raises:
+        CausalVideoError: an option that there is not.
+    """
+    given = {**OPTIONS, **arguments.relation_options}
+    if (unknown := sorted(set(given) - {*OPTIONS, *RULES})) or given["reader"] not in READERS:
+        raise CausalVideoError(
+            "options of relations", found=unknown or f"reader {given['reader']!r}",
+            expected=f"{', '.join((*OPTIONS, *RULES))}; reader {' or '.join(READERS)}", fix="mend `relations`",
+        )  # fmt: skip
+    return given
+
+
+def load_splits(arguments: DataArguments, names: list[str]) -> dict[str, Split]:
+    """Load the splits of a run; the first two (training and validation) decide the vocabularies.
+
+    Raises:
+        CausalVideoError: a split without data, or what readers and datasets refuse.
+    """
+    if arguments.dataset == "world" or relation_options(arguments)["reader"] == "jaad":
+        return {name: load_pairs(arguments, name) for name in names}
+    rows = {name: read_rows(_of_split(arguments.dataset, name, "dataset")) for name in names}
+    words = vocabularies(*(rows[name] for name in names[:2]))
+    splits: dict[str, Split] = {name: segments_of(arguments, name, rows[name], *words) for name in names}
+    made = splits[names[0]].provenance
+    for name, split in splits.items():
+        if isinstance(split, RelationSegments) and isinstance(split.tracks, TrackSet) and split.provenance != made:
+            raise CausalVideoError(
+                f"tracks of split {name!r} were made in another way", found=split.provenance, expected=made,
+                fix="track all splits alike",
+            )  # fmt: skip
+    return splits
+
+
+def load_pairs(arguments: DataArguments, split: str) -> RelationPairs:
+    """A split of the relation world or of JAAD."""
+    if arguments.dataset == "world":
+        return relation_world_pairs(split, arguments.world_options)
+    name = {"validation": "val"}.get(split, split)
+    options = relation_options(arguments)
+    windows = read_jaad(_of_split(arguments.dataset, split, "dataset"), name, window=options["segment_frames"])
+    return RelationPairs.of_jaad(windows)
+
+
+def segments_of(
+    arguments: DataArguments, split: str, rows: Dataset, object_classes: list[str], predicates: list[str]
+) -> RelationSegments:
+    """Annotated videos with their tracks as segments; the pairs without a relation are drawn from torch's seed."""
+    options = relation_options(arguments)
+    rule = PairRule(**{name: options[name] for name in RULES if name in options})
+    processor = VideoRelationProcessor(
+        object_classes, predicates, options["segment_frames"], options["segment_stride"]
+    )  # fmt: skip
+    tracks = None
+    if arguments.features:
+        given = arguments.features
+        path = _of_split(given, split, "features") if isinstance(given, dict) else str(given)
+        tracks = read_tracks(path, rows, options["appearance"])
+    return RelationSegments(
+        rows, object_classes, predicates, processor.segment_begins, options["segment_frames"], tracks, rule,
+        torch.initial_seed(),
+    )  # fmt: skip
+
+
+def read_rows(name: str) -> Dataset:
+    """Relation rows of a folder of annotations, one json, or a parquet file; `PATH[:10%]` and `PATH[10%:]` part it.
+
+    Raises:
+        CausalVideoError: nothing there, or a part without videos.
+    """
+    match = SLICED.fullmatch(name)
+    path = Path(match["path"] if match else name)
+    if path.suffix == ".parquet" and path.is_file():
+        try:
+            rows = relations_dataset(pq.read_table(path).to_pylist())
+        except (pa.ArrowException, OSError) as error:
+            raise CausalVideoError(
+                f"{path} cannot be read", found=str(error).splitlines()[0], expected="a Parquet file of relation rows",
+                fix="write it again with relations_dataset(rows).to_parquet(...)",
+            ) from error  # fmt: skip
+    else:
+        rows = read_relations(path)
+    if match is None:
+        return rows
+    first, last = (
+        int(match[side].rstrip("%")) if match[side] else whole for side, whole in (("first", 0), ("last", 100))
+    )
+    chosen = range(len(rows) * first // 100, len(rows) * last // 100)
+    if not chosen:
+        raise CausalVideoError(
+            f"the part {name}", found=f"no video of {len(rows)}", expected="one or more", fix="take a larger part"
+        )
+    return rows.select(chosen)
+
+
+def read_tracks(path: str, rows: Dataset, appearance: bool = True) -> Any:
+    """Tracks by video id: a track set (`hf-causal-video track`), or a json of trajectories, plain or gzipped."""
+    if TrackSet.is_one(path):
+        return TrackSet.open(path, appearance)
+    known = {row["video_id"]: (row["width"], row["height"], row["num_frames"]) for row in rows}
+    return GivenTracks(read_trajectories(path, known, others="ignore"), {"tracks": Path(path).name})
+
+
+def _of_split(mapping: Any, split: str, what: str) -> str:
+    if not isinstance(mapping, dict) or split not in mapping:
+        raise CausalVideoError(
+            f"no {what} for split {split!r}", found=mapping, expected=f"a mapping from split to path with {split!r}",
+            fix=f"add it to {what}: {{{split}: PATH}}",
+        )  # fmt: skip
+    return str(mapping[split])

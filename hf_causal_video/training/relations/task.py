@@ -1,0 +1,113 @@
+"""What a run does for relations: its splits, its model, its trainer, its answers and their score.
+
+The names are those of `question_task.py`; a run (`run.py`) is the same for both.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from transformers import PreTrainedModel
+
+from hf_causal_video.data.relations.collator import RelationCollator
+from hf_causal_video.data.relations.rows import training_counts
+from hf_causal_video.data.relations.segments import RelationSegments
+from hf_causal_video.models import RELATION_METHODS, VideoRelationProcessor
+from hf_causal_video.training.arguments import CausalVideoTrainingArguments, DataArguments, ModelArguments
+from hf_causal_video.training.relations.predict import measure_pairs, measure_videos, predict_pairs, predict_videos
+from hf_causal_video.training.relations.splits import Split, load_splits, relation_options
+from hf_causal_video.training.relations.trainer import RelationTrainer as Trainer
+from hf_causal_video.utils.errors import CausalVideoError
+
+__all__ = ["Trainer", "answer", "build_model", "collator", "headline", "load_splits", "measure"]
+collator = RelationCollator
+
+
+def build_model(
+    arguments: ModelArguments, data: DataArguments, train: Split
+) -> tuple[PreTrainedModel, VideoRelationProcessor]:
+    """Build what is trained, with the vocabularies, appearance and predicate frequencies of the training split.
+
+    Args:
+        arguments: method, preset, and where to start from.
+        data: length and stride of a segment.
+        train: the training split.
+
+    Raises:
+        CausalVideoError: LoRA or a text encoder, which a relation model has not; a checkpoint of other vocabularies.
+    """
+    if arguments.lora_rank or arguments.text_model:
+        raise CausalVideoError(
+            "a relation model reads no text", expected="neither", fix="remove them from the recipe",
+            found=f"lora_rank={arguments.lora_rank}, text_model={arguments.text_model}",
+        )  # fmt: skip
+    config_class, model_class, processor_class = RELATION_METHODS[arguments.method]
+    options = relation_options(data)
+    single = not isinstance(train, RelationSegments)
+    frames = train.segment_frames if single else options["segment_frames"]
+    stride = frames if single else options["segment_stride"]
+    processor: Any
+    if arguments.model_name_or_path:
+        model: Any = model_class.from_pretrained(arguments.model_name_or_path, **arguments.overrides)
+        processor = processor_class.from_pretrained(arguments.model_name_or_path)
+        mine = (processor.object_classes, processor.predicates, model.config.feature_dim)
+        if mine != (theirs := (train.object_classes, train.predicates, train.feature_dim)):
+            raise CausalVideoError(
+                f"the checkpoint {arguments.model_name_or_path} does not fit the annotations",
+                found=f"{[len(one) for one in mine[:2]]} classes and predicates, appearance of width {mine[2]}",
+                expected=f"the {[len(one) for one in theirs[:2]]} of the data by the same names, width {theirs[2]}",
+                fix="train on the same vocabularies and tracks, or start from a preset",
+            )
+    else:
+        config = config_class.preset(
+            arguments.preset,
+            **{
+                "num_object_classes": len(train.object_classes), "num_predicates": len(train.predicates),
+                "feature_dim": train.feature_dim, "multi_label": train.multi_label,
+                "trajectory_provenance": train.provenance, **arguments.overrides,
+            },
+        )  # fmt: skip
+        model = model_class(config)
+        processor = processor_class(train.object_classes, train.predicates, frames, stride)
+    model.set_predicate_counts(*_counts(train))
+    return model, processor
+
+
+def answer(
+    model: PreTrainedModel, dataset: Split, collator: RelationCollator, arguments: CausalVideoTrainingArguments
+) -> list[dict[str, Any]]:
+    """Detect the relations of every video, or judge every pair; each process its share, then in their order."""
+    show = arguments.process_index == 0 and not arguments.disable_tqdm
+    share = (arguments.process_index, arguments.world_size)
+    if isinstance(dataset, RelationSegments):
+        processor: Any = collator.processor
+        records = predict_videos(model, processor, dataset, show, share)
+        names = [str(video_id) for video_id in dataset.video_ids]
+    else:
+        records = predict_pairs(model, dataset, collator, arguments.per_device_eval_batch_size, show, share)
+        names = dataset.ids
+    by_id = {record["id"]: record for record in gather_object(records)}
+    return [by_id[name] for name in names]
+
+
+def measure(records: list[dict[str, Any]], dataset: Split, train: Split) -> dict[str, Any]:
+    """Score the records of a split, in percent."""
+    if isinstance(dataset, RelationSegments):
+        return measure_videos(records, dataset.rows, *training_counts(train.rows))  # type: ignore[union-attr]
+    return measure_pairs(records, dataset)
+
+
+def headline(numbers: dict[str, Any]) -> str:
+    """What the last lines of a run say about a split."""
+    names = ("mAP", "R@50", "mR@50", "accuracy", "mean_recall", "mR@4")
+    return ", ".join(f"{name} {numbers[name]:.2f} %" for name in names if numbers.get(name) is not None) or "unknown"
+
+
+def _counts(train: Split) -> tuple[torch.Tensor, int]:
+    """How often each predicate is annotated among the training pairs, counted by all processes together."""
+    state = PartialState()
+    items = range(state.process_index, len(train), state.num_processes)
+    counts, pairs = zip(*gather_object([train.training_counts(items)]), strict=True)
+    return torch.tensor(np.sum(counts, axis=0)), int(sum(pairs))

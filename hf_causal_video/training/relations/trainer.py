@@ -1,0 +1,136 @@
+"""The trainer of relations: the trainer of questions, with pairs in place of answers and prototypes that start late.
+
+Source: IVRD (Li et al., ACM MM 2021); the warm-up without intervention, after which the prototypes are the class means
+of the relation references, is a *reconstruction*.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+from transformers import EvalPrediction, TrainerCallback
+
+from hf_causal_video.evaluation.relations.pairs import pair_metrics
+from hf_causal_video.training.callbacks import bare_model
+from hf_causal_video.training.trainer import CausalVideoTrainer, NamedBatches, check_metric, named
+from hf_causal_video.utils.errors import CausalVideoError
+
+PADDING = -100
+
+
+class RelationTrainer(CausalVideoTrainer):
+    """Train a relation model; a metric over the pairs of the validation split chooses the checkpoint.
+
+    Args:
+        args: the run's arguments.
+        data_collator: `RelationCollator`.
+        train_dataset: `RelationSegments` or `RelationPairs`.
+        kwargs: passed on.
+
+    Raises:
+        CausalVideoError: a checkpoint chosen by what is not measured, such as accuracy of several predicates a pair.
+    """
+
+    def __init__(self, *, args: Any, data_collator: Callable[..., Any], train_dataset: Any, **kwargs: Any):
+        if "compute_metrics" not in kwargs:  # a pair that may have several predicates has no one that is right
+            known = ("mAP", "mR@4") if train_dataset.multi_label else ("accuracy", "mean_recall", "mAP")
+            check_metric(args.metric_for_best_model, known)
+        callbacks = [
+            *kwargs.pop("callbacks", ()),
+            OtherPairs(train_dataset),
+            PrototypeStart(train_dataset, data_collator),
+        ]
+        super().__init__(
+            args=args, data_collator=data_collator, train_dataset=train_dataset, callbacks=callbacks,
+            **{"compute_metrics": validation_metrics, **kwargs},
+        )  # fmt: skip
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[None, Tensor | None, Tensor | None]:
+        """Judge a batch: logits (B, R, P) and labels (B, R) or (B, R, P), the pairs of each segment in its row."""
+        inputs = self._prepare_inputs(inputs)
+        labels, _, _ = (inputs.pop(name, None) for name in ("predicate_labels", "track_labels", "question_ids"))
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = model(**inputs).predicate_logits.detach()
+        video, rows = inputs["pair_video"], len(inputs["track_boxes"])
+        count = torch.bincount(video, minlength=rows)
+        place = torch.arange(len(video), device=video.device) - (count.cumsum(0) - count)[video]  # pairs come by row
+        shape = (rows, int(count.max()) if rows else 0)
+        both = [value.new_full((*shape, *value.shape[1:]), PADDING) for value in (logits.float(), labels)]
+        for padded, value in zip(both, (logits.float(), labels), strict=True):
+            padded[video, place] = value
+        return None, both[0], both[1]
+
+
+def validation_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """`pair_metrics` of all pairs of a split; padding is left out."""
+    scores, labels = torch.as_tensor(prediction.predictions), torch.as_tensor(prediction.label_ids)
+    real = labels != PADDING if labels.dim() == 2 else labels[..., 0] != PADDING
+    scores = scores.log_softmax(-1) if labels.dim() == 2 else scores
+    return {k: v for k, v in pair_metrics(scores[real].numpy(), labels[real].numpy()).items() if v is not None}
+
+
+class OtherPairs(TrainerCallback):
+    """Draw other pairs without a relation in every epoch; which ones follows from the epoch alone."""
+
+    def __init__(self, dataset: Any):
+        self.dataset = dataset
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell the dataset the epoch."""
+        self.dataset.set_epoch(int((state.epoch or 0) + 1e-6))
+
+
+class PrototypeStart(TrainerCallback):
+    """Train without intervention for `prototype_warmup` of all steps, then start the prototypes from class means.
+
+    Both are a function of the step alone, so a resumed run does the same. Every process sums its share of the items.
+    """
+
+    def __init__(self, dataset: Any, collator: Callable[..., Any]):
+        self.dataset, self.collator = dataset, collator
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Warm up, or end the warm-up."""
+        model = bare_model(model)
+        steps = round(float(model.config.prototype_warmup) * state.max_steps) if model.config.uses_prototypes else 0
+        model.warming_up = state.global_step < steps
+        if steps and state.global_step == steps:
+            share = Subset(self.dataset, range(args.process_index, len(self.dataset), args.world_size))
+            start_prototypes(model, DataLoader(share, args.per_device_eval_batch_size, generator=torch.Generator(),
+                                               collate_fn=NamedBatches(self.collator)))  # fmt: skip
+
+
+@torch.no_grad()
+def start_prototypes(model: Any, batches: DataLoader) -> None:
+    """Set the prototypes to the class means of the references of all batches, of every process.
+
+    Raises:
+        CausalVideoError: what the model refuses, with the questions of the batch.
+    """
+    was_training, wanted = model.training, ("track_boxes", "track_mask", "track_start", "track_features", "pair_index",
+                                            "pair_video")  # fmt: skip
+    size = (model.config.num_predicates, model.config.hidden_size)
+    sums, counts = torch.zeros(size, device=model.device), torch.zeros(size[0], device=model.device)
+    model.eval()
+    for batch in batches:
+        inputs = {name: batch[name].to(model.device) for name in wanted if name in batch}
+        labels = batch["predicate_labels"].to(model.device)
+        hot = labels.float() if labels.dim() == 2 else nn.functional.one_hot(labels, size[0]).float()
+        try:
+            sums += hot.T @ model(**inputs).references.float()
+        except CausalVideoError as error:
+            raise named(error, batch["question_ids"]) from error
+        counts += hot.sum(0)
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(sums)
+        torch.distributed.all_reduce(counts)
+    model.train(was_training)
+    model.set_prototypes(sums / counts.clamp(min=1).unsqueeze(1), torch.diag((counts > 0).float()))

@@ -1,0 +1,93 @@
+"""The one error of the package: what was found, what was expected, and how to mend it; and how commands end."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+
+
+class CausalVideoError(ValueError):
+    """Bad input, stated so that the reader can mend it without opening our source.
+
+    Args:
+        what: what went wrong, in one clause.
+        found: what was there.
+        expected: what should have been there.
+        fix: what to do now.
+
+    Example:
+        >>> raise CausalVideoError("no frames", found="0 frames", expected="at least 1", fix="check the clip")
+        Traceback (most recent call last):
+        hf_causal_video.utils.errors.CausalVideoError: no frames: found 0 frames; expected at least 1. Fix: check the clip.
+    """
+
+    def __init__(self, what: str, *, found: object, expected: object, fix: str):
+        self.what, self.found, self.expected, self.fix = what, found, expected, fix
+        super().__init__(f"{what}: found {found}; expected {expected}. Fix: {fix.rstrip('.')}.")
+
+    def __reduce__(self):
+        """Keep the four parts when the error crosses a process boundary (data loader workers)."""
+        return _rebuild, (self.what, self.found, self.expected, self.fix)
+
+
+def require(
+    condition: object,
+    what: str,
+    *,
+    found: object | Callable[[], object],
+    expected: object,
+    fix: str = "correct the value",
+) -> None:
+    """Raise CausalVideoError unless a condition holds.
+
+    Args:
+        condition: anything with a truth value.
+        what: the invalid thing, in one clause.
+        found: its value; a callable is only called on failure, for values that are costly to describe.
+        expected: what would have been valid.
+        fix: what the user can do.
+
+    Raises:
+        CausalVideoError: the condition is false.
+
+    Example:
+        >>> require(2 > 1, "order", found="2 and 1", expected="ascending numbers")
+    """
+    if not condition:
+        raise CausalVideoError(what, found=found() if callable(found) else found, expected=expected, fix=fix)
+
+
+def parse_arguments(parser: ArgumentParser, argv: Sequence[str] | None = None) -> Namespace:
+    """Parse a command line; where "--" stands twice, argparse gives a positional argument the value []."""
+    args = parser.parse_args(argv)
+    if any(isinstance(value, list) and not value for value in vars(args).values()):
+        parser.error('an argument is missing; "--" may stand once')
+    return args
+
+
+def run_command(name: str, run: Callable[[], int | None]) -> int:
+    """Run the body of a command; a bad input ends with its message and exit code 2, never with a stack of frames.
+
+    Example:
+        >>> run_command("quiet", lambda: None)
+        0
+    """
+    try:
+        return run() or 0
+    except (CausalVideoError, OSError) as error:
+        print(f"{name}: {as_message(error)}", file=sys.stderr)
+        return 2
+
+
+def as_message(error: CausalVideoError | OSError) -> CausalVideoError:
+    """An error of ours as it is; one of files (a checkpoint that the Hub does not give, a folder without rights) put
+    in the same words."""
+    if isinstance(error, CausalVideoError):
+        return error
+    return CausalVideoError(
+        "a file or repository", found=" ".join(str(error).split()), expected="one that can be reached",
+        fix="check path, name, rights and network",
+    )  # fmt: skip
+
+
+def _rebuild(what: str, found: object, expected: object, fix: str) -> CausalVideoError:
+    return CausalVideoError(what, found=found, expected=expected, fix=fix)

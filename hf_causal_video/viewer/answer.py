@@ -1,0 +1,166 @@
+"""One answered question with all that a picture of it needs; the strip and the report draw the same case.
+
+Why: evidence convinces only when it is checked against the frames it claims, so frames, times, scores and
+spans are put together, and found consistent, in one place before anything is drawn.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from hf_causal_video.models.frame_times import frame_slices
+from hf_causal_video.models.outputs import Evidence, EvidenceFrame, EvidenceObject
+from hf_causal_video.utils.errors import CausalVideoError
+
+__all__ = ["EvidenceCase", "EvidenceFrame"]
+
+TOLERANCE_S = 1.0  # an evidence time may lie this far outside the frames shown: annotated lengths are rounded
+
+
+@dataclass
+class EvidenceCase:
+    """A question, its evidence, and the frames of the clip.
+
+    Args:
+        question: the question in words.
+        evidence: what `processor.post_process_evidence` returns for it.
+        frames: T pictures, (H, W, 3) uint8 RGB arrays (or PIL images), the frames of the clip in order.
+        times_s: T times in seconds, increasing.
+        true_answer: the right choice by index (-1: unknown), or the right answer in words, where known.
+        true_spans: [start_s, end_s] where the answer is to be seen, where known.
+        duration_s: length of the clip; read off the frames where unknown.
+        title: a line above the question, such as the question's id.
+        scores_without: the scores of the same choices when the evidence frames are taken away.
+        scores_only: the scores of the same choices from the evidence frames alone.
+
+    Raises:
+        CausalVideoError: frames, times, choices or scores that do not belong together; scores that are NaN.
+
+    Example:
+        >>> evidence = Evidence("run", 0, 0.9, [0.9, 0.1], ["run", "sit"], frames=[EvidenceFrame(1, 3.0, 0.8)])
+        >>> case = EvidenceCase("what does he do", evidence, [np.zeros((4, 6, 3), np.uint8)] * 2, [1.0, 3.0])
+        >>> case.kept, case.end_s
+        ([1], 4.0)
+    """
+
+    question: str
+    evidence: Evidence
+    frames: Sequence[np.ndarray]
+    times_s: Sequence[float]
+    true_answer: int | str | None = None
+    true_spans: Sequence[tuple[float, float]] = ()
+    duration_s: float | None = None
+    title: str = ""
+    scores_without: Sequence[float] | None = None
+    scores_only: Sequence[float] | None = None
+    slices: list[tuple[float, float]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.frames = [np.asarray(frame) for frame in self.frames]
+        self.times_s = [float(time) for time in self.times_s]
+        if len(self.frames) != len(self.times_s):
+            raise _mismatch("frames and times", len(self.frames), len(self.times_s), "one time for each frame")
+        for index, frame in enumerate(self.frames):
+            if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+                raise CausalVideoError(
+                    f"frame {index} is no picture",
+                    found=f"{frame.dtype} {frame.shape}",
+                    expected="uint8 (height, width, 3)",
+                    fix="pass decoded RGB frames, channels last, 0 to 255",
+                )
+        size = len(self.evidence.choices)
+        for name in ("scores_without", "scores_only"):
+            scores = getattr(self, name)
+            if scores is not None and len(scores) != size:
+                raise _mismatch(name, len(scores), size, "one score for each of evidence.choices")
+        for scores in (self.evidence.scores, self.scores_without, self.scores_only):
+            if scores is not None and not np.isfinite(np.asarray(scores, dtype=np.float64)).all():
+                raise CausalVideoError(
+                    "scores are no numbers", found=list(scores)[:6], expected="finite scores",
+                    fix="look for NaN in the features, or an overflow in half precision",
+                )  # fmt: skip
+        if size == 0 or len(self.evidence.scores) != size:
+            raise _mismatch("choices and scores", size, len(self.evidence.scores), "one score for each choice")
+        if isinstance(self.true_answer, int):
+            if self.true_answer >= size:
+                raise _mismatch("true_answer", self.true_answer, size, "an index into choices, or the answer in words")
+            self.true_answer = None if self.true_answer < 0 else self.true_answer
+        times = torch.tensor([self.times_s], dtype=torch.float64)
+        self.slices = [(start, end) for start, end in frame_slices(times, None, self.duration_s)[0].tolist()]
+        for span in (*self.evidence.spans, *self.true_spans):
+            if not 0 <= span[0] <= span[1]:
+                raise _mismatch("start and end of a span", span[0], span[1], "0 <= start_s <= end_s")
+        self.kept  # noqa: B018  (the frames of the evidence must be among the frames shown)
+
+    @cached_property
+    def kept(self) -> list[int]:
+        """Positions of the evidence frames among the frames shown, in order of time, each once."""
+        return sorted({self.position(frame.time_s) for frame in self.evidence.frames})
+
+    @cached_property
+    def kept_scores(self) -> dict[int, float]:
+        """The score of each kept position, the best where several evidence frames fall on it."""
+        scores: dict[int, float] = {}
+        for frame in self.evidence.frames:
+            where = self.position(frame.time_s)
+            scores[where] = max(frame.score, scores.get(where, frame.score))
+        return scores
+
+    @cached_property
+    def end_s(self) -> float:
+        """Where the time axis ends: the clip's end, or the end of the last thing to draw."""
+        ends = [self.duration_s or 0.0, self.slices[-1][1], self.times_s[-1]]
+        return max(ends + [span[1] for span in (*self.evidence.spans, *self.true_spans)]) or 1.0
+
+    @property
+    def predicted_row(self) -> int:
+        """Which of `evidence.choices` was answered; -1 if the answer is not among them."""
+        choices, index = self.evidence.choices, self.evidence.answer_index
+        if 0 <= index < len(choices) and choices[index] == self.evidence.answer:
+            return index
+        return choices.index(self.evidence.answer) if self.evidence.answer in choices else -1
+
+    @property
+    def true_row(self) -> int:
+        """Which of `evidence.choices` is right; -1 where that is unknown or it is not among them."""
+        if isinstance(self.true_answer, str):
+            choices = self.evidence.choices
+            return choices.index(self.true_answer) if self.true_answer in choices else -1
+        return -1 if self.true_answer is None else self.true_answer
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the answer is the true one; None where that is unknown."""
+        if isinstance(self.true_answer, str):
+            return self.evidence.answer == self.true_answer
+        return self.predicted_row == self.true_row if self.true_row >= 0 else None
+
+    def boxes(self, position: int) -> list[EvidenceObject]:
+        """The evidence objects with a box on the frame at a position, best first, each box once."""
+        here = [one for one in self.evidence.objects if one.box and self.position(one.time_s) == position]
+        best = sorted(here, key=lambda one: -one.score)
+        return list({tuple(one.box or ()): one for one in reversed(best)}.values())[::-1]
+
+    def position(self, time_s: float) -> int:
+        """The frame shown whose time is nearest; an error where the time lies outside the frames."""
+        inside = self.slices[0][0] - TOLERANCE_S <= time_s <= self.slices[-1][1] + TOLERANCE_S
+        if not inside:
+            raise CausalVideoError(
+                "evidence outside the frames shown",
+                found=f"{time_s:g} s",
+                expected=f"{self.slices[0][0]:g} to {self.slices[-1][1]:g} s",
+                fix="pass the frames of the same clip, with their times in seconds",
+            )
+        return min(range(len(self.times_s)), key=lambda index: abs(self.times_s[index] - time_s))
+
+
+def _mismatch(what: str, found: object, other: object, expected: str) -> CausalVideoError:
+    return CausalVideoError(
+        f"{what} do not fit",
+        found=f"{found} and {other}",
+        expected=expected,
+        fix="take both from the same answer",
+    )

@@ -1,0 +1,150 @@
+"""The app: what it shows is what the pipelines say, and, where Gradio is installed, that it serves it safely."""
+
+import argparse
+import html
+import re
+
+import numpy as np
+import pytest
+
+import hf_causal_video.cli.app as app
+from hf_causal_video.cli.main import main
+from hf_causal_video.utils.errors import CausalVideoError
+from tests.features.conftest import make_clip
+from tests.pipelines.test_question_answering import CHOICES, QUESTION, checkpoint, qa
+from tests.pipelines.test_relation_detection import CAT, DOG, SIZE, make
+from tests.viewer.test_browser import browse
+
+__all__ = ["checkpoint", "make_clip", "qa"]  # fixtures
+NASTY = "<script>document.title='broken'</script>\"'><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def clip(tmp_path):
+    path = tmp_path / "a clip <b>.mp4"
+    path.write_bytes(b"stands for a video")
+    return str(path)
+
+
+def related(*_, **options):
+    """Stands for the pipeline: real relations of two tracks, with pictures."""
+    found = make()(tracks=[DOG, CAT], frame_size=SIZE, classes="tracks", timestamps_s=np.arange(50) / 10, **options)
+    return found | {"frames": [np.zeros((100, 200, 3), np.uint8)] * 2, "frame_indices": [0, 30]}
+
+
+def page_of(framed: str) -> str:
+    return html.unescape(re.search(r'srcdoc="([^"]*)"', framed)[1])
+
+
+def test_an_answer_is_shown_with_its_scores_its_seconds_and_its_page(qa, clip):
+    scores, seconds, strip, framed = app.answer_clip(qa, clip, f" {QUESTION} ", "\n".join([*CHOICES, "", " "]))
+    assert list(scores) == CHOICES and sum(scores.values()) == pytest.approx(1, abs=1e-4)
+    assert " s" in seconds and strip.width == 1600
+    page = page_of(framed)
+    assert page.startswith("<!doctype html>") and QUESTION in page and "evidence removed" in page
+    assert 'sandbox="allow-scripts"' in framed and 'download="evidence.html"' in framed
+
+
+def test_words_of_a_user_stay_words(qa, clip, tmp_path):
+    _, _, _, framed = app.answer_clip(qa, clip, NASTY, f"{NASTY}\nring")
+    assert framed.count("<script") == 0 and framed.count("<iframe") == 1
+    assert page_of(framed).count("<script") == 1, "the page's own"
+
+
+@pytest.mark.slow
+def test_in_a_browser_the_frame_works_and_what_a_user_wrote_does_not_run(qa, clip, tmp_path):
+    _, _, _, framed = app.answer_clip(qa, clip, NASTY, f"{NASTY}\nring")
+    document = browse(f"<!doctype html><title>whole</title><body>{framed}</body>", tmp_path)
+    assert "<title>whole</title>" in document
+    document = browse(page_of(framed), tmp_path)
+    assert "broken</title>" not in document and 'class="js"' in document and 'src="x"' not in document
+
+
+def test_relations_are_shown_as_a_table_a_picture_and_a_page(clip):
+    rows, picture, framed = app.relate_clip(related, clip, 0.0)
+    assert {tuple(row[:3]) for row in rows} >= {("dog", "chase", "cat")} and rows[0][4:] == [0.95, 4.95]
+    assert picture.width == 1600 and "<b>.mp4" not in page_of(framed)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [((None, QUESTION, ""), "upload"), (("gone.mp4", QUESTION, ""), "upload"), (("clip", "  ", ""), "write what")],
+)
+def test_without_clip_or_question_it_says_what_is_missing(qa, clip, given, message):
+    with pytest.raises(CausalVideoError, match=message):
+        app.answer_clip(qa, clip if given[0] == "clip" else given[0], *given[1:])
+
+
+def test_each_checkpoint_gets_its_tab_and_two_of_a_kind_are_refused(checkpoint, tmp_path):
+    detect = make()
+    detect.model.save_pretrained(tmp_path)
+    detect.processor.save_pretrained(tmp_path)
+    one, other = app.load_models([tmp_path, checkpoint])
+    assert (one.task, other.task) == ("video-question-answering", "video-relation-detection")
+    assert app.load_models([tmp_path])[0] is None
+    with pytest.raises(CausalVideoError, match="of one kind"):
+        app.load_models([checkpoint, checkpoint])
+    with pytest.raises(CausalVideoError, match="without a model"):
+        app.build_app()
+
+
+def test_it_listens_on_this_machine_and_limits_uploads(monkeypatch):
+    parser = argparse.ArgumentParser()
+    app.add_app_arguments(parser)
+    args = parser.parse_args(["outputs/transtr"])
+    assert args.host == "127.0.0.1" and args.max_size == 200
+    served = {}
+    monkeypatch.setattr(app, "load_models", lambda *_: (object(), None))
+    monkeypatch.setattr(
+        app, "build_app", lambda *_: argparse.Namespace(launch=lambda **options: served.update(options))
+    )
+    app.run_app(args)
+    assert served == {"server_name": "127.0.0.1", "server_port": 7860, "max_file_size": "200mb", "share": False}
+    with pytest.raises(CausalVideoError, match="1 or more megabytes"):
+        app.run_app(parser.parse_args(["outputs/transtr", "--max-size", "0"]))
+
+
+def test_without_gradio_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
+    with pytest.raises(CausalVideoError, match="hf-causal-video.app,video"):
+        app.build_app(qa=object())
+    with pytest.raises(SystemExit):
+        main(["app", "--help"])
+
+
+@pytest.fixture
+def served(qa, monkeypatch):
+    gradio = pytest.importorskip("gradio", reason="the extra `app` is not installed")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    demo = app.build_app(qa, related)
+    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, max_file_size="1mb", server_name=app.LOOPBACK)
+    yield gradio, address, demo
+    demo.close()
+
+
+@pytest.mark.slow
+def test_served_it_answers_over_the_loopback_and_refuses_what_is_too_large(served, make_clip, tmp_path):
+    import urllib.error
+    import urllib.request
+
+    from gradio_client import Client, handle_file
+
+    _, address, demo = served
+    assert address.startswith("http://127.0.0.1:") and demo.config["analytics_enabled"] is False
+    client = Client(address, verbose=False)
+    small = make_clip(tmp_path / "small.mp4")
+    scores, seconds, strip, framed = client.predict(
+        handle_file(str(small)), QUESTION, "\n".join(CHOICES), api_name="/ask"
+    )
+    assert scores["label"] in CHOICES and " s" in seconds and str(strip).endswith(".png")
+    assert QUESTION in page_of(framed)
+    table, _, _ = client.predict(handle_file(str(small)), 0.0, api_name="/relations")
+    assert ["dog", "chase", "cat"] in [row[:3] for row in table["data"]]
+    with pytest.raises(Exception, match="Fix: write what you want to know"):
+        client.predict(handle_file(str(small)), "", "", api_name="/ask")
+    large = tmp_path / "large.mp4"
+    large.write_bytes(small.read_bytes() + b"\0" * 2**21)
+    with pytest.raises(Exception, match="(?i)large|exceed|413"):
+        client.predict(handle_file(str(large)), QUESTION, "\n".join(CHOICES), api_name="/ask")
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"{address}gradio_api/file=/etc/passwd", timeout=10)

@@ -1,0 +1,144 @@
+"""`hf-causal-video stress` and a checkpoint as what is tested: TranSTR, IGV, EIGV and a plain backbone."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModel, AutoProcessor
+
+from hf_causal_video import (
+    BackboneConfig,
+    BackboneForVideoQuestionAnswering,
+    EIGVConfig,
+    EIGVForVideoQuestionAnswering,
+    IGVConfig,
+    IGVForVideoQuestionAnswering,
+    IVRDConfig,
+    IVRDForVideoRelationDetection,
+    TranSTRConfig,
+    TranSTRForVideoQuestionAnswering,
+    VideoQAProcessor,
+)
+from hf_causal_video.cli.main import main
+from hf_causal_video.cli.stress import stress_checkpoint
+from hf_causal_video.stress.model import VideoQAAnswerer
+from hf_causal_video.stress.runner import TESTS, stress_test
+from hf_causal_video.training.evaluate import load_questions
+from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.worlds import tiny_text_config, world_tokenizer
+
+WORLD = {"study": "grounding", "eval_clips": 12, "num_choices": 5}
+SIZES = {"hidden_dim": 4, "word_dim": 4, "bilinear_dim": 8, "bilinear_chunks": 2, "bilinear_rank": 2}
+TOKENIZER = world_tokenizer()
+TEXT = tiny_text_config(len(TOKENIZER), 16, 1).to_dict()
+GROUNDED = {"text_config": TEXT, "frame_feature_dim": 64, "backbone_config": SIZES}
+MODELS = {
+    "transtr": lambda: TranSTRForVideoQuestionAnswering(
+        TranSTRConfig(
+            text_config=TEXT,
+            hidden_size=16,
+            num_attention_heads=2,
+            intermediate_size=16,
+            frame_feature_dim=64,
+            num_frames_kept=4,
+            num_objects_kept=0,
+        )  # fmt: skip
+    ),
+    "igv": lambda: IGVForVideoQuestionAnswering(IGVConfig(**GROUNDED)),
+    "eigv": lambda: EIGVForVideoQuestionAnswering(EIGVConfig(**GROUNDED)),
+    "backbone": lambda: BackboneForVideoQuestionAnswering(BackboneConfig(**GROUNDED)),
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    def make(name: str):
+        folder = tmp_path_factory.getbasetemp() / name
+        if not folder.exists():
+            torch.manual_seed(0)
+            MODELS[name]().save_pretrained(folder)
+            VideoQAProcessor(TOKENIZER).save_pretrained(folder)
+            (folder / "recipe.yaml").write_text(f"world: {json.dumps(WORLD)}\n")
+        return folder
+
+    return make
+
+
+def answerer(checkpoint, name: str, dtype: torch.dtype = torch.float32) -> VideoQAAnswerer:
+    folder = checkpoint(name)
+    return VideoQAAnswerer(AutoModel.from_pretrained(folder, dtype=dtype), AutoProcessor.from_pretrained(folder))
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_every_method_is_tested_with_its_own_evidence(checkpoint, name, capsys):
+    folder = checkpoint(name)
+    assert main(["stress", str(folder), "--dataset", "world", "--limit", "10"]) == 0
+    printed = capsys.readouterr().out
+    output = folder / "stress" / "world-iid"
+    assert sorted(path.name for path in output.iterdir()) == [
+        "model_index.json", "questions.jsonl", "stress.json", "stress.png",
+    ]  # fmt: skip
+    report = json.loads((output / "stress.json").read_text())
+    assert [row["test"] for row in report["rows"]] == list(TESTS) and report["questions"] == 10
+    assert report["mark"] == "measured here" and report["chance"] == 20
+    kept = [len(json.loads(line)["evidence"]) for line in (output / "questions.jsonl").read_text().splitlines()[1:]]
+    expected = {"transtr": lambda n: n == 4, "backbone": lambda n: n == 16}.get(name, lambda n: 1 <= n <= 16)
+    assert all(map(expected, kept)) and ("singles out none" in printed) == (name == "backbone")
+    if name == "transtr":  # its answer is computed from what it keeps, so nothing else can change it
+        only = next(row for row in report["rows"] if row["test"] == "evidence_only")
+        assert only["change"] == 0 and only["same_answer"] == 100
+
+
+def test_a_second_run_reads_what_the_first_wrote_and_other_weights_are_refused(checkpoint, tmp_path, monkeypatch):
+    folder, given = checkpoint("transtr"), {"world": WORLD, "output": tmp_path, "progress": False}
+    first = stress_checkpoint(folder, "world", "iid", **given)
+    monkeypatch.setattr(VideoQAAnswerer, "batch", None)
+    assert stress_checkpoint(folder, "world", "iid", **given) == first
+    with pytest.raises(CausalVideoError, match="another run"):
+        stress_checkpoint(checkpoint("igv"), "world", "iid", **given)
+    with pytest.raises(CausalVideoError, match="another run"):
+        stress_checkpoint(folder, "world", "ood", **given)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", ["transtr", "igv"])
+def test_models_of_any_precision_are_tested(checkpoint, name, dtype):
+    data = load_questions("world", "iid", world=WORLD | {"eval_clips": 6})
+    model = answerer(checkpoint, name, dtype)
+    report = stress_test(model, data, least_frames=model.least_frames, progress=False, resamples=10)
+    assert report["questions"] == 6 and len(report["effects"]) == 4
+
+
+def test_one_question_is_answered_as_in_a_batch(checkpoint):
+    model, data = answerer(checkpoint, "igv"), load_questions("world", "iid", world=WORLD)
+    items = [data[row] for row in range(3)]
+    asked = [({"frame_features": x["frame_features"]}, x["question"], x["choices"]) for x in items]
+    together = model.batch(asked)
+    for one, scores in zip(asked, together, strict=True):
+        assert model(*one) == pytest.approx(scores, abs=1e-5) and len(scores) == 5
+    with pytest.raises(CausalVideoError, match="looks at features"):
+        model(torch.zeros(4, 64), "who is jumping", ["star", "ring"])
+
+
+def test_a_relation_model_is_not_asked_questions(tmp_path):
+    IVRDForVideoRelationDetection(
+        IVRDConfig.preset("plain", num_object_classes=3, num_predicates=2, hidden_size=8, feature_dim=0)
+    ).save_pretrained(tmp_path)
+    with pytest.raises(CausalVideoError, match="a relation model"):
+        stress_checkpoint(tmp_path, "world")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--world", "study=grounding"], "mind the quotes"),
+        (["--limit", "0"], "raise --limit"),
+        (["--tests", "tomorrow"], "no such test"),
+        (["--evidence", "none", "--tests", "evidence_only"], "no evidence"),
+        (["--dataset", "nextqa"], "--questions FILE"),
+    ],
+)
+def test_what_cannot_be_meant_ends_with_a_message(checkpoint, tmp_path, arguments, message, capsys):
+    given = ["stress", str(checkpoint("transtr")), "--dataset", "world", "--output", str(tmp_path), *arguments]
+    assert main(given) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,225 @@
+"""The two faces: the pipeline and the command line, over a tiny model and a clip written on the spot."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoProcessor, pipeline
+
+from hf_causal_video import (
+    EIGVConfig,
+    EIGVForVideoQuestionAnswering,
+    IGVConfig,
+    IGVForVideoQuestionAnswering,
+    TranSTRConfig,
+    TranSTRForVideoQuestionAnswering,
+    VideoQAProcessor,
+)
+from hf_causal_video.cli.main import main
+from hf_causal_video.features.store import VideoFeatures
+from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.worlds import tiny_text_config, world_tokenizer
+
+QUESTION, CHOICES = "who is doing jump", ["star", "ring", "heart"]
+FRAMES = [np.full((32, 32, 3), 20 * index, np.uint8) for index in range(8)]
+TIMES = [0.5 + index for index in range(8)]
+
+
+def tiny_extractor(video, timestamps_s=None):
+    """Stands for the networks: eight frames whose features are their own index."""
+    times = torch.tensor(TIMES if timestamps_s is None else timestamps_s)
+    features = torch.arange(len(times)).float()[:, None].expand(-1, 6)
+    return VideoFeatures("clip", times, features), FRAMES[: len(times)]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder, tokenizer = tmp_path_factory.mktemp("tiny checkpoint"), world_tokenizer()
+    torch.manual_seed(0)
+    config = TranSTRConfig(
+        text_config=tiny_text_config(len(tokenizer), 16, 1).to_dict(), hidden_size=16, num_attention_heads=2,
+        intermediate_size=16, frame_feature_dim=6, num_frames_kept=3, num_objects_kept=0,
+    )  # fmt: skip
+    TranSTRForVideoQuestionAnswering(config).save_pretrained(folder)
+    VideoQAProcessor(tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def qa(checkpoint):
+    return pipeline("video-question-answering", model=str(checkpoint), clip_extractor=tiny_extractor)
+
+
+def test_the_task_is_known_by_name_and_the_auto_classes_open_the_checkpoint(qa, checkpoint):
+    assert type(qa).__name__ == "VideoQuestionAnsweringPipeline"
+    assert isinstance(AutoModel.from_pretrained(checkpoint), TranSTRForVideoQuestionAnswering)
+    assert isinstance(AutoProcessor.from_pretrained(checkpoint), VideoQAProcessor)
+
+
+def test_a_path_frames_and_features_give_the_same_answer(qa):
+    features, frames = tiny_extractor("clip.mp4")
+    by_path = qa("clip.mp4", question=QUESTION, choices=CHOICES)
+    by_frames = qa(np.stack(frames), question=QUESTION, choices=CHOICES, timestamps_s=TIMES)
+    by_features = qa(features=features, question=QUESTION, choices=CHOICES)
+    assert by_path == by_frames == by_features
+    assert by_path["answer"] in CHOICES and len(by_path["evidence"].frames) == 3
+
+
+def test_several_questions_of_a_clip_are_answered_as_one_by_one(qa):
+    questions = [QUESTION, "who is doing spin"]
+    together = qa("clip.mp4", question=questions, choices=CHOICES)
+    assert [r["answer"] for r in together] == [qa("c", question=q, choices=CHOICES)["answer"] for q in questions]
+
+
+def test_a_list_of_clips(qa):
+    item = {"video": "clip.mp4", "question": QUESTION, "choices": CHOICES}
+    results = qa([item, item], return_frames=True)
+    assert len(results) == 2 and len(results[0]["frames"]) == 8
+
+
+def test_proof_asks_again_with_and_without_the_evidence(qa):
+    result = qa("clip.mp4", question=QUESTION, choices=CHOICES, prove=True)
+    for name in ("scores_only", "scores_without"):
+        assert len(result[name]) == 3 and sum(result[name]) == pytest.approx(1, abs=1e-5)
+    kept = [frame.index for frame in result["evidence"].frames]
+    features, _ = tiny_extractor("clip.mp4")
+    alone = VideoFeatures("clip", features.timestamps_s[kept], features.frame_features[kept])
+    again = qa(features=alone, question=QUESTION, choices=CHOICES)
+    assert again["evidence"].scores == pytest.approx(result["scores_only"], abs=1e-5), "masked is as good as absent"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"question": QUESTION, "choices": CHOICES},
+        {"video": "clip.mp4", "features": tiny_extractor("")[0], "question": QUESTION},
+        {"video": "clip.mp4", "choices": CHOICES},
+        {"video": "clip.mp4", "question": QUESTION, "choices": CHOICES, "tomorrow": 1},
+        {"video": "clip.mp4", "question": QUESTION},
+        {"video": "clip.mp4", "question": QUESTION, "choices": []},
+        {"video": np.stack(FRAMES), "question": QUESTION, "choices": CHOICES, "timestamps_s": [1.0] * 8},
+    ],
+)
+def test_a_call_that_cannot_be_meant_is_refused(qa, call):
+    with pytest.raises(CausalVideoError):
+        qa(**call)
+
+
+@pytest.mark.parametrize(
+    ("config", "model_class"),
+    [(IGVConfig, IGVForVideoQuestionAnswering), (EIGVConfig, EIGVForVideoQuestionAnswering)],
+)
+def test_the_evidence_of_a_grounding_model_are_its_causal_frames(config, model_class):
+    torch.manual_seed(1)
+    tokenizer = world_tokenizer()
+    sizes = {"hidden_dim": 4, "word_dim": 4, "bilinear_dim": 8, "bilinear_chunks": 2, "bilinear_rank": 2}
+    text = tiny_text_config(len(tokenizer), 16, 1).to_dict()
+    model = model_class(config(text_config=text, frame_feature_dim=6, backbone_config=sizes)).eval()
+    processor = VideoQAProcessor(tokenizer)
+    features = VideoFeatures("clip", torch.tensor(TIMES), torch.randn(8, 6))
+    qa = pipeline("video-question-answering", model=model, processor=processor)
+    result = qa(features=features, question=QUESTION, choices=CHOICES, prove=True)
+    inputs = processor(QUESTION, CHOICES, frame_features=features.frame_features)
+    causal = model(**inputs, output_evidence=True).causal_mask[0]
+    assert [frame.index for frame in result["evidence"].frames] == causal.nonzero()[:, 0].tolist()
+    covered = sum(end - start for start, end in result["evidence"].spans)
+    assert covered == pytest.approx(int(causal.sum())), "a second a frame"
+    assert sum(result["scores_only"]) == pytest.approx(1, abs=1e-5)
+    assert (result["scores_without"] is None) == bool(causal.all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_answers_with_its_evidence(checkpoint, dtype):
+    half = pipeline("video-question-answering", model=str(checkpoint), clip_extractor=tiny_extractor, dtype=dtype)
+    result = half("clip.mp4", question=QUESTION, choices=CHOICES, prove=True)
+    assert result["answer"] in CHOICES and len(result["evidence"].frames) == 3
+    assert sum(result["scores_only"]) == pytest.approx(1, abs=1e-2)
+
+
+def test_a_clip_of_one_frame_is_its_own_evidence_and_cannot_be_without_it(checkpoint):
+    model = AutoModel.from_pretrained(checkpoint, num_frames_kept=1)
+    qa = pipeline("video-question-answering", model=model, processor=AutoProcessor.from_pretrained(checkpoint))
+    features = VideoFeatures("clip", torch.tensor([1.0]), torch.ones(1, 6))
+    result = qa(features=features, question=QUESTION, choices=CHOICES, prove=True)
+    assert result["evidence"].spans == [(0.0, 2.0)] and result["scores_without"] is None
+    assert result["scores_only"] == pytest.approx(result["evidence"].scores, abs=1e-5)
+
+
+def test_nan_is_no_answer(checkpoint):
+    model = AutoModel.from_pretrained(checkpoint)
+    with torch.no_grad():
+        model.classifier.weight.fill_(float("nan"))
+    qa = pipeline("video-question-answering", model=model, processor=AutoProcessor.from_pretrained(checkpoint))
+    features = tiny_extractor("clip.mp4")[0]
+    with pytest.raises(CausalVideoError, match="NaN among the logits"):
+        qa(features=features, question=QUESTION, choices=CHOICES)
+
+
+def test_a_checkpoint_that_does_not_know_its_features_says_so(checkpoint):
+    qa = pipeline("video-question-answering", model=str(checkpoint))
+    with pytest.raises(CausalVideoError, match="feature_provenance"):
+        qa("clip.mp4", question=QUESTION, choices=CHOICES)
+
+
+def test_answer_verb_prints_draws_and_writes_json(qa, checkpoint, tmp_path, monkeypatch, capsys):
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(b"stands for a video")
+    monkeypatch.setattr("hf_causal_video.pipelines.question_answering.load_pipeline", lambda *_, **__: qa)
+    arguments = ["answer", str(checkpoint), str(clip), QUESTION, "--choices", *CHOICES]
+    assert main([*arguments, "--html", str(tmp_path / "a.html"), "--png", str(tmp_path / "a.png")]) == 0
+    printed = capsys.readouterr().out
+    assert "because of" in printed and "evidence only" in printed
+    assert (tmp_path / "a.png").stat().st_size > 1000 and QUESTION in (tmp_path / "a.html").read_text()
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["answer"] in CHOICES
+
+
+def test_bad_input_ends_with_a_message_and_code_two(checkpoint, capsys):
+    assert main(["answer", str(checkpoint), "absent.mp4", QUESTION]) == 2
+    assert "absent.mp4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"choices": None}, "found none; expected the choices of this multiple-choice model"),
+        ({"question": " "}, "write what you want to know"),
+        ({"question": [QUESTION, ""]}, "write what you want to know"),
+        ({"question": []}, "write what you want to know"),
+    ],
+)
+def test_what_is_missing_is_said_before_the_clip_is_looked_at(checkpoint, change, words):
+    def never(*_, **__):
+        raise AssertionError("the clip was looked at")
+
+    qa = pipeline("video-question-answering", model=str(checkpoint), clip_extractor=never)
+    with pytest.raises(CausalVideoError, match=words):
+        qa(**{"video": "clip.mp4", "question": QUESTION, "choices": CHOICES} | change)
+
+
+def test_an_open_ended_model_takes_no_choices(checkpoint):
+    model = AutoModel.from_pretrained(checkpoint, num_answers=2, ignore_mismatched_sizes=True)
+    qa = pipeline("video-question-answering", model=model, processor=AutoProcessor.from_pretrained(checkpoint))
+    with pytest.raises(CausalVideoError, match="leave the choices out"):
+        qa(features=tiny_extractor("clip.mp4")[0], question=QUESTION, choices=CHOICES)
+
+
+def test_reading_weights_shows_no_bars(checkpoint, tmp_path, monkeypatch, capfd):
+    from huggingface_hub.utils import are_progress_bars_disabled
+    from transformers.utils import logging
+
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(b"no video")
+    logging.enable_progress_bar()
+    assert main(["answer", str(checkpoint), str(clip), QUESTION, "--choices", *CHOICES]) == 2
+    told = capfd.readouterr().err
+    assert "feature_provenance" in told and "Loading weights" not in told and "\r" not in told
+    assert not are_progress_bars_disabled(), "downloads keep theirs"
+
+
+@pytest.mark.parametrize("verb", ["extract", "evaluate", "answer", "relations", "stress", "app"])
+def test_help_teaches_by_example(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    assert "examples:" in capsys.readouterr().out

@@ -1,0 +1,198 @@
+"""The relation pipeline and its verb: a clip, decoded frames, or tracks in; relations in the public layout out."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import hf_causal_video.cli.relations as command
+from hf_causal_video.cli.main import main
+from hf_causal_video.evaluation.relations.metrics import vidvrd_metrics
+from hf_causal_video.models.ivrd import IVRDConfig, IVRDForVideoRelationDetection
+from hf_causal_video.models.ivrd.processing_video_relation import VideoRelationProcessor
+from hf_causal_video.pipelines.relation_detection import VideoRelationDetectionPipeline
+from hf_causal_video.tracks.track import Tracklet
+from hf_causal_video.utils.errors import CausalVideoError
+from tests.features.conftest import make_clip, save_network
+
+__all__ = ["make_clip", "save_network"]  # fixtures
+
+CLASSES, PREDICATES = ["dog", "cat", "LABEL_0"], ["chase", "near"]
+SIZE = (200, 100)
+DOG = Tracklet(0, [[0.1 + 0.01 * t, 0.1, 0.3 + 0.01 * t, 0.5] for t in range(50)], label="dog")
+CAT = Tracklet(10, [[0.5, 0.4, 0.8, 0.9]] * 40, label="cat")
+EVERYTHING = {"object_threshold": 0.0, "predicate_threshold": 0.0, "max_per_segment": 999, "max_per_video": 999}
+
+
+def make(feature_dim: int = 0, **options) -> VideoRelationDetectionPipeline:
+    torch.manual_seed(0)
+    config = IVRDConfig.preset("plain", num_object_classes=3, num_predicates=2, hidden_size=8, feature_dim=feature_dim)
+    processor = VideoRelationProcessor(CLASSES, PREDICATES)
+    return VideoRelationDetectionPipeline(
+        model=IVRDForVideoRelationDetection(config), processor=processor, device="cpu", **options
+    )
+
+
+def by_triplet(relations: list[dict]) -> dict:
+    """Best score of each triplet; the order of an untrained model's near-equal scores means nothing."""
+    return {tuple(one["triplet"]): pytest.approx(one["score"], abs=1e-4) for one in reversed(relations)}
+
+
+@pytest.fixture(scope="module")
+def detect() -> VideoRelationDetectionPipeline:
+    return make()
+
+
+def test_given_tracks_with_their_classes_relate_over_the_frames_they_share(detect):
+    relations = detect(tracks=[DOG, CAT], frame_size=SIZE, classes="tracks", predicate_threshold=0.0)
+    assert {tuple(one["triplet"]) for one in relations} == {
+        (a, predicate, b) for a, b in (("dog", "cat"), ("cat", "dog")) for predicate in PREDICATES
+    }
+    for one in relations:
+        assert one["duration"] == [10, 50] and "start_s" not in one
+        dog, cat = (one["sub_traj"], one["obj_traj"])[:: 1 if one["triplet"][0] == "dog" else -1]
+        np.testing.assert_allclose(dog, DOG.boxes[10:] * [*SIZE, *SIZE], atol=1e-4)
+        np.testing.assert_allclose(cat, CAT.boxes * [*SIZE, *SIZE], atol=1e-4)
+    assert vidvrd_metrics({"v": relations}, {"v": relations[:1]})["R@50"] == 1.0
+    json.dumps(relations)
+
+
+def test_third_party_tracks_in_pixels_say_the_same_as_tracklets(detect):
+    rows = [{"start": t.start_frame, "boxes": t.boxes * [*SIZE, *SIZE], "label": t.label} for t in (DOG, CAT)]
+    one, two = (detect(tracks=t, frame_size=SIZE, **EVERYTHING) for t in (rows, [DOG, CAT]))
+    assert by_triplet(one) == by_triplet(two) and len(one) > 8
+
+
+def test_how_many_segments_are_judged_at_once_changes_nothing(detect, monkeypatch):
+    together = detect(tracks=[DOG, CAT], **EVERYTHING)
+    monkeypatch.setattr("hf_causal_video.pipelines.relation_detection.SEGMENTS_A_PASS", 1)
+    one_by_one = detect(tracks=[DOG, CAT], **EVERYTHING)
+    assert by_triplet(together) == by_triplet(one_by_one)
+    assert max(max(map(max, r["sub_traj"])) for r in together) <= 1, "without a frame size boxes stay fractions"
+
+
+@pytest.mark.parametrize("tracks", [[], [DOG], [DOG, Tracklet(60, CAT.boxes)], [Tracklet(3, [[0, 0, 1, 1]])]])
+def test_fewer_than_two_tracks_that_meet_have_no_relations(detect, tracks):
+    assert detect(tracks=tracks, **EVERYTHING) == []
+
+
+def test_tracks_of_one_frame_and_a_video_shorter_than_a_segment_are_judged(detect):
+    relations = detect(tracks=[DOG.part(3, 4), Tracklet(3, [[0.5, 0.5, 0.9, 0.9]], label="cat")], **EVERYTHING)
+    assert relations and all(one["duration"] == [3, 4] for one in relations)
+    assert {tuple(one["duration"]) for one in detect(tracks=[DOG.part(0, 9), DOG.part(2, 12)], **EVERYTHING)} == {
+        (2, 9)
+    }
+
+
+def test_times_name_the_seconds_of_a_relation(detect):
+    times = 0.05 + 0.1 * np.arange(50)
+    for one in detect(tracks=[DOG, CAT], timestamps_s=times, **EVERYTHING):
+        assert one["start_s"] == pytest.approx(1.0) and one["end_s"] == pytest.approx(5.0)
+    with pytest.raises(CausalVideoError, match="50"):
+        detect(tracks=[DOG, CAT], timestamps_s=times[:9])
+
+
+def test_a_class_the_model_does_not_know_is_background(detect):
+    bird = Tracklet(10, CAT.boxes, label="bird")
+    assert detect(tracks=[DOG, bird], classes="tracks", predicate_threshold=0.0) == []
+
+
+def test_wrong_calls_are_refused(detect):
+    for call, message in (
+        ({}, "nothing to look at"),
+        ({"video": "x.mp4", "tracks": [DOG]}, "both"),
+        ({"tracks": [DOG], "threshold": 1}, "threshold"),
+        ({"tracks": [DOG], "classes": "mine"}, "mine"),
+        ({"video": "x.mp4"}, "trajectory_provenance"),
+    ):
+        with pytest.raises(CausalVideoError, match=message):
+            detect(**call)
+    with pytest.raises(CausalVideoError, match="feature_dim=4"):
+        make(feature_dim=4)(tracks=[DOG, CAT])
+
+
+def test_from_pixels_with_the_detector_of_the_checkpoint(save_network, make_clip, tmp_path):
+    pytest.importorskip("trackers")
+    from hf_causal_video.features.objects import ObjectEncoder
+    from hf_causal_video.tracks.tracker import ClipTracker
+
+    clip = make_clip(tmp_path / "clip.mp4", frames=40)
+    tracker = ClipTracker(ObjectEncoder(save_network("detector", "rtdetr"), 4), "fps-8", min_score=0.1)
+    detect = make(feature_dim=tracker.detector.dim)
+    detect.model.config.trajectory_provenance = tracker.provenance
+    [result] = detect([{"video": str(clip)}], return_clip=True, **EVERYTHING)
+    assert len(result["frames"]) == len(result["frame_indices"]) >= 20 and result["frame_size"] == (64, 48)
+    best = sum(result["relations"][0]["duration"]) // 2
+    assert best in result["frame_indices"], "the best relation can be looked at"
+    assert len(result["times_s"]) == 40 and len(result["tracks"]) >= 2 and result["relations"]
+    assert result["relations"][0]["end_s"] <= 5.0
+    frames = [np.full((48, 64, 3), 9, np.uint8)] * 12
+    assert isinstance(detect(frames, timestamps_s=np.arange(12) / 8, **EVERYTHING), list)
+
+
+@pytest.mark.parametrize(
+    ("card", "flags", "words"),
+    [
+        (None, [], "--detector: found none"),
+        ({"tracker": "annotation"}, ["--detector", "some/detector"], "add --tracks"),
+        ({"tracker": "annotation"}, [], "add --tracks"),
+    ],
+)
+def test_the_verb_says_by_its_flags_what_it_lacks(card, flags, words, make_clip, tmp_path, monkeypatch):
+    clip, mute = make_clip(tmp_path / "clip.mp4", frames=4), make()
+    mute.model.config.trajectory_provenance = card
+    monkeypatch.setattr(command, "load_relation_pipeline", lambda *a, **k: mute)
+    parser = argparse.ArgumentParser()
+    command.add_relations_arguments(parser)
+    with pytest.raises(CausalVideoError, match=words) as caught:
+        command.run_relations(parser.parse_args(["model", str(clip), *flags]))
+    assert "clip_tracker" not in str(caught.value)
+
+
+def test_the_verb_prints_draws_and_reads_annotated_tracks(detect, make_clip, tmp_path, capsys, monkeypatch):
+    clip = make_clip(tmp_path / "clip.mp4", frames=40)
+    objects = [{"tid": place, "category": t.label} for place, t in enumerate((DOG, CAT))]
+    frames = [
+        [
+            {
+                "tid": place,
+                "bbox": dict(
+                    zip(("xmin", "ymin", "xmax", "ymax"), (t.boxes[f - t.start_frame] * 40).tolist(), strict=True)
+                ),
+            }
+            for place, t in enumerate((DOG, CAT))
+            if t.start_frame <= f
+        ]
+        for f in range(40)
+    ]
+    annotation = {
+        "video_id": "clip",
+        "frame_count": 40,
+        "fps": 8,
+        "width": 64,
+        "height": 48,
+        "subject/objects": objects,
+        "trajectories": frames,
+        "relation_instances": [],
+    }
+    (tmp_path / "tracks.json").write_text(json.dumps(annotation))
+    monkeypatch.setattr(command, "load_relation_pipeline", lambda *a, **k: detect)
+    parser = argparse.ArgumentParser()
+    command.add_relations_arguments(parser)
+    given = ["model", str(clip), "--tracks", str(tmp_path / "tracks.json"), "--classes", "tracks", "--threshold", "0"]
+    command.run_relations(
+        parser.parse_args([*given, "--html", str(tmp_path / "o.html"), "--png", str(tmp_path / "o.png")])
+    )
+    printed = capsys.readouterr().out
+    assert (
+        printed.startswith("4 relations between 2 tracks") and "dog chase cat" in printed and "1.2 to 5.0 s" in printed
+    )
+    assert (tmp_path / "o.html").stat().st_size > 5000 and (tmp_path / "o.png").read_bytes()[:4] == b"\x89PNG"
+    command.run_relations(parser.parse_args([*given, "--json"]))
+    assert len(json.loads(capsys.readouterr().out)["relations"]) == 4
+    assert main(["relations", "model", str(tmp_path / "no.mp4")]) == 2 and "no file" in capsys.readouterr().err
+    with pytest.raises(CausalVideoError, match="--detector"):
+        command.run_relations(parser.parse_args(["model", str(clip), "--sampling", "fps-4"]))
+    assert "examples:" in parser.format_help()

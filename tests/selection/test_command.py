@@ -1,0 +1,60 @@
+"""`hf-causal-video select` from a checkpoint and a clip to seconds, JSON and a picture."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from hf_causal_video.cli.main import main
+
+QUESTION = "who is jumping"
+
+
+def test_it_prints_the_seconds_and_why(checkpoint, clip_file, capsys):
+    assert main(["select", str(checkpoint), str(clip_file), QUESTION, "--frames", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("3 of 8 frames that TranSTR needs, reading the question alone")
+    seconds = [float(line.split()[0]) for line in lines[1:]]
+    assert len(seconds) == 3 and seconds == sorted(seconds) and set(seconds) <= {0.25 + i / 2 for i in range(8)}
+
+
+@pytest.mark.parametrize("selector", ["causal", "similarity", "spread", "uniform", "random"])
+def test_every_selector_gives_json_and_a_picture(checkpoint, dual_encoder, clip_file, tmp_path, capsys, selector):
+    model = checkpoint if selector == "causal" else dual_encoder
+    picture = tmp_path / "chosen.png"
+    given = [str(model), str(clip_file), QUESTION, "--selector", selector, "--candidates", "uniform-10"]
+    assert main(["select", *given, "--frames", "4", "--json", "--png", str(picture)]) == 0
+    chosen = json.loads(capsys.readouterr().out)
+    assert len(chosen["frame_indices"]) == len(chosen["timestamps_s"]) == 4 and len(chosen["scores"]) == 10
+    assert Image.open(picture).width == 1600
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--frames", "0"], "--frames: found 0; expected 1 or more. Fix: try --frames 8"),
+        (["--tokens", "0"], "--tokens: found 0; expected 1 or more"),
+        (["--vlm", "some/vlm"], "add --tokens"),
+        (["--frames", "9"], "expected 1 to 8"),
+        (["--tokens", "100"], "add --vlm"),
+        (["--candidates", "uniform-99"], "does not hold the frames"),
+        (["--candidates", "some"], "unknown sampling"),
+    ],
+)
+def test_bad_flags_end_with_a_message(checkpoint, clip_file, capsys, flags, message):
+    assert main(["select", str(checkpoint), str(clip_file), QUESTION, *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_absent_or_has_no_evidence_ends_with_a_message(dual_encoder, clip_file, tmp_path, capsys):
+    assert main(["select", str(tmp_path), str(clip_file), QUESTION]) == 2
+    assert "expected a folder or Hub id with a model" in capsys.readouterr().err
+    assert main(["select", str(dual_encoder), str(clip_file), QUESTION]) == 2
+    assert "found CLIPModel" in capsys.readouterr().err
+
+
+def test_a_clip_that_is_absent_and_an_empty_question_end_with_a_message(checkpoint, clip_file, capsys):
+    assert main(["select", str(checkpoint), "absent.mp4", QUESTION]) == 2
+    assert "no file absent.mp4" in capsys.readouterr().err
+    assert main(["select", str(checkpoint), str(clip_file), " "]) == 2
+    assert "pass the question" in capsys.readouterr().err
