@@ -11,4 +11,4 @@ make_environment video,viewer
 export HF_HUB_OFFLINE=1                               # nothing is downloaded from here on
 export TQDM_MININTERVAL="$([ -t 2 ] && echo 0.5 || echo 5)" # progress bars: a log file needs fewer lines
 export OMP_WAIT_POLICY=PASSIVE                        # idle threads sleep, so a busy machine stays usable
-exec "$python" scripts/demo.py "$@"
+exec "$python" -m scripts.demo.run "$@"

@@ -189,7 +189,7 @@ def register_backbone(name: str, backbone: type[VideoQABackbone]) -> None:
     Example:
         >>> register_backbone("mine", VideoQABackbone)
         Traceback (most recent call last):
-        hf_causal_video.utils.errors.CausalVideoError: backbone 'mine': found no encode_question, encode_video, fuse, ...
+        hf_causal_video.utils.errors.CausalVideoError: backbone 'mine': found no encode_question, ...
     """
     if not (isinstance(backbone, type) and issubclass(backbone, VideoQABackbone)):
         raise CausalVideoError(

@@ -14,7 +14,6 @@ from hf_causal_video.causal.intervention import FrameBank, swap_frames
 from hf_causal_video.causal.matching import matching_loss
 from hf_causal_video.causal.mixing import draw_lambda, mix, mix_scenes, mixed_answer_loss, two_hot
 from hf_causal_video.causal.topk import hard_topk, perturbed_topk, topk_indices
-from hf_causal_video.models.processes import mean_over_processes
 
 __all__ = [
     "FrameBank",
@@ -30,7 +29,6 @@ __all__ = [
     "info_nce",
     "keep_causal",
     "matching_loss",
-    "mean_over_processes",
     "mix",
     "mix_scenes",
     "mixed_answer_loss",

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from hf_causal_video.utils.errors import CausalVideoError, parse_arguments, run_command
@@ -15,8 +16,43 @@ ANSWER_EXAMPLES = """examples:
 """
 
 
+PACKAGE = "hf_causal_video"
+VERBS = {  # verb: summary, module, function that adds its arguments, function that runs it
+    "extract": ("Turn a folder of videos into a feature set.", "features.extract", "add_arguments", "run"),
+    "import": ("Turn old HDF5 feature files into a feature set.", "cli.import_features", "add_arguments", "run"),
+    "track": ("Turn a folder of videos into a track set, for relations.", "tracks.track_set", "add_arguments", "run"),
+    "evaluate": ("Measure a checkpoint on a benchmark.", "training.evaluate", "add_arguments", "run"),
+    "answer": ("Ask a checkpoint about one clip.", "cli.main", "_add_answer", "_answer"),
+    "relations": (
+        "Detect the relations between the objects of a clip.",
+        "cli.relations",
+        "add_relations_arguments",
+        "run_relations",
+    ),
+    "select": (
+        "Choose frames of a clip for a video language model.",
+        "cli.select",
+        "add_select_arguments",
+        "run_select",
+    ),
+    "app": ("Upload a clip, ask, and see the evidence in a browser.", "cli.app", "add_app_arguments", "run_app"),
+    "stress": (
+        "Test whether answers depend on the clip and on the evidence.",
+        "cli.stress",
+        "add_stress_arguments",
+        "run_stress",
+    ),
+    "push": ("Check a checkpoint and upload it to the Hub in one commit.", "hub.push", "add_arguments", "run"),
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; a bad input ends with its message and exit code 2, never with a stack of our own frames."""
+    """Run one verb; invalid input ends with its message and exit code 2, never with a traceback of our own code.
+
+    Why the verb is looked up before the arguments are parsed: only its own module is imported, so `--help` and
+    `--version` cost no import of torch or transformers.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
     parser = argparse.ArgumentParser(
         prog="hf-causal-video",
         description="Video question answering that shows the frames and objects it used.",
@@ -24,10 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, (summary, add, run) in _verbs().items():
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    for name, (summary, module, add, run) in VERBS.items():
         verb = verbs.add_parser(name, help=summary, description=summary)
-        add(verb)
-        verb.set_defaults(run=run)
+        if name == chosen:
+            home = import_module(f"{PACKAGE}.{module}")
+            getattr(home, add)(verb)
+            verb.set_defaults(run=getattr(home, run))
     args = parse_arguments(parser, argv)
     _hide_bars_of_weights()
 
@@ -81,39 +120,6 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("html", "png"):
         if getattr(args, name, None) is not None:
             getattr(args, name).parent.mkdir(parents=True, exist_ok=True)
-
-
-def _verbs() -> dict:
-    from hf_causal_video.cli import import_features as legacy_command
-    from hf_causal_video.cli.app import add_app_arguments, run_app
-    from hf_causal_video.cli.relations import add_relations_arguments, run_relations
-    from hf_causal_video.cli.select import add_select_arguments, run_select
-    from hf_causal_video.cli.stress import add_stress_arguments, run_stress
-    from hf_causal_video.features import extract
-    from hf_causal_video.hub import push
-    from hf_causal_video.tracks import track_set
-    from hf_causal_video.training import evaluate
-
-    return {
-        "extract": ("Turn a folder of videos into a feature set.", extract.add_arguments, extract.run),
-        "import": (
-            "Turn old HDF5 feature files into a feature set.",
-            legacy_command.add_arguments,
-            legacy_command.run,
-        ),
-        "track": ("Turn a folder of videos into a track set, for relations.", track_set.add_arguments, track_set.run),
-        "evaluate": ("Measure a checkpoint on a benchmark.", evaluate.add_arguments, evaluate.run),
-        "answer": ("Ask a checkpoint about one clip.", _add_answer, _answer),
-        "relations": (
-            "Detect the relations between the objects of a clip.",
-            add_relations_arguments,
-            run_relations,
-        ),
-        "select": ("Choose frames of a clip for a video language model.", add_select_arguments, run_select),
-        "app": ("Upload a clip, ask, and see the evidence in a browser.", add_app_arguments, run_app),
-        "stress": ("Test whether answers depend on the clip and on the evidence.", add_stress_arguments, run_stress),
-        "push": ("Check a checkpoint and upload it to the Hub in one commit.", push.add_arguments, push.run),
-    }
 
 
 def _add_answer(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 
 from hf_causal_video.models import RELATION_METHODS
 from hf_causal_video.models.loading import open_pretrained
-from hf_causal_video.pipelines.relation_detection import RELATION_TASK, VideoRelationDetectionPipeline, pictures_of
+from hf_causal_video.pipelines.registration import RELATION_TASK
+from hf_causal_video.pipelines.relation_detection import VideoRelationDetectionPipeline, pictures_of
 from hf_causal_video.utils.errors import CausalVideoError
 
 EXAMPLES = """examples:

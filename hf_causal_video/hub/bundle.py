@@ -16,7 +16,7 @@ from hf_causal_video.utils.version import __version__
 
 PACKAGE = Path(__file__).resolve().parents[1]
 NAME = PACKAGE.name
-TRAVELS = {"causal", "backbones", "models", "errors", "version"}  # rooms and files that may leave the house
+TRAVELS = {"causal", "backbones", "models", "utils"}  # folders that may leave the package
 LIBRARIES = {"torch", "transformers", "huggingface_hub", "numpy", "safetensors"}  # transformers needs the last three
 ROOT = f"{NAME}.models"  # its __init__ registers every method, which remote code does in its own way
 OWN_NAME = ("configuration_", "modeling_", "processing_")
@@ -121,12 +121,13 @@ def _flatten(module: str) -> tuple[str, list[str]]:
 
 
 def _only_names(path: Path | None) -> bool:
-    """Whether a module holds nothing but a docstring, imports and `__all__`."""
+    """Whether a module holds nothing but a docstring, imports and `__all__`, lazy names included."""
     body = [] if path is None else ast.parse(path.read_text(encoding="utf-8")).body
     return all(
         isinstance(node, ast.Import | ast.ImportFrom)
         or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
         or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__")
+        or (isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("lazy_names(__name__, {"))
         for node in body
     )
 

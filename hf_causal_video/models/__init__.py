@@ -1,56 +1,29 @@
-"""One folder a method; importing this package teaches the Auto classes of transformers to load them."""
+"""One folder per method, and what the methods share."""
 
-from typing import Any
+from hf_causal_video.utils.lazy import lazy_names
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForMultipleChoice,
-    AutoModelForVisualQuestionAnswering,
-    AutoProcessor,
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "ALL_METHODS": "auto",
+        "BackboneConfig": "backbone",
+        "BackboneForVideoQuestionAnswering": "backbone",
+        "EIGVConfig": "eigv",
+        "EIGVForVideoQuestionAnswering": "eigv",
+        "Evidence": "outputs",
+        "EvidenceFrame": "outputs",
+        "EvidenceObject": "outputs",
+        "IGVConfig": "igv",
+        "IGVForVideoQuestionAnswering": "igv",
+        "IVRDConfig": "ivrd",
+        "IVRDForVideoRelationDetection": "ivrd",
+        "METHODS": "auto",
+        "RELATION_METHODS": "auto",
+        "TranSTRConfig": "transtr",
+        "TranSTRForVideoQuestionAnswering": "transtr",
+        "VideoQAInputs": "processing_video_qa",
+        "VideoQAOutput": "outputs",
+        "VideoQAProcessor": "processing_video_qa",
+        "VideoRelationProcessor": "ivrd",
+    },
 )
-
-from hf_causal_video.models.backbone import BackboneConfig, BackboneForVideoQuestionAnswering
-from hf_causal_video.models.eigv import EIGVConfig, EIGVForVideoQuestionAnswering
-from hf_causal_video.models.igv import IGVConfig, IGVForVideoQuestionAnswering
-from hf_causal_video.models.ivrd import IVRDConfig, IVRDForVideoRelationDetection
-from hf_causal_video.models.ivrd.processing_video_relation import VideoRelationProcessor
-from hf_causal_video.models.outputs import Evidence, EvidenceFrame, EvidenceObject, VideoQAOutput
-from hf_causal_video.models.processing_video_qa import VideoQAInputs, VideoQAProcessor
-from hf_causal_video.models.transtr import TranSTRConfig, TranSTRForVideoQuestionAnswering
-
-__all__ = [
-    "BackboneConfig",
-    "BackboneForVideoQuestionAnswering",
-    "EIGVConfig",
-    "EIGVForVideoQuestionAnswering",
-    "Evidence",
-    "EvidenceFrame",
-    "EvidenceObject",
-    "IGVConfig",
-    "IGVForVideoQuestionAnswering",
-    "IVRDConfig",
-    "IVRDForVideoRelationDetection",
-    "TranSTRConfig",
-    "TranSTRForVideoQuestionAnswering",
-    "VideoQAInputs",
-    "VideoQAOutput",
-    "VideoQAProcessor",
-    "VideoRelationProcessor",
-]
-
-METHODS: dict[str, tuple[Any, Any, Any]] = {
-    "transtr": (TranSTRConfig, TranSTRForVideoQuestionAnswering, VideoQAProcessor),
-    "video_qa_backbone": (BackboneConfig, BackboneForVideoQuestionAnswering, VideoQAProcessor),
-    "igv": (IGVConfig, IGVForVideoQuestionAnswering, VideoQAProcessor),
-    "eigv": (EIGVConfig, EIGVForVideoQuestionAnswering, VideoQAProcessor),
-}
-RELATION_METHODS = {"ivrd": (IVRDConfig, IVRDForVideoRelationDetection, VideoRelationProcessor)}
-
-for _name, (_config, _model, _processor) in {**METHODS, **RELATION_METHODS}.items():
-    AutoConfig.register(_name, _config)
-    AutoModel.register(_config, _model)
-    AutoProcessor.register(_config, _processor)
-    if _name in METHODS:
-        AutoModelForMultipleChoice.register(_config, _model)
-        AutoModelForVisualQuestionAnswering.register(_config, _model)

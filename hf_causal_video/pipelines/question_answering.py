@@ -6,18 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel, Pipeline
-from transformers.pipelines import PIPELINE_REGISTRY
+from transformers import Pipeline
 
 from hf_causal_video.features.store.reader import VideoFeatures
 from hf_causal_video.models import VideoQAOutput
 from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.models.outputs import asking_for_evidence
-from hf_causal_video.pipelines.relation_detection import RELATION_TASK, VideoRelationDetectionPipeline
+from hf_causal_video.pipelines.registration import QUESTION_TASK
 from hf_causal_video.stress.ablation import scores_of_evidence
 from hf_causal_video.utils.errors import CausalVideoError
-
-TASK = "video-question-answering"
 
 
 class VideoQuestionAnsweringPipeline(Pipeline):
@@ -190,18 +187,8 @@ class VideoQuestionAnsweringPipeline(Pipeline):
         return self._clip_extractor
 
 
-PIPELINE_REGISTRY.register_pipeline(
-    TASK, pipeline_class=VideoQuestionAnsweringPipeline, pt_model=AutoModel, type="multimodal"
-)
-
-
-PIPELINE_REGISTRY.register_pipeline(
-    RELATION_TASK, pipeline_class=VideoRelationDetectionPipeline, pt_model=AutoModel, type="multimodal"
-)
-
-
 def load_pipeline(checkpoint: str | Path, **kwargs: Any) -> VideoQuestionAnsweringPipeline:
-    """The pipeline of a checkpoint folder or Hub id: `transformers.pipeline(TASK, model=...)`, its faults in words."""
+    """Open the question answering pipeline of a checkpoint folder or Hub id; errors become CausalVideoError."""
     from transformers import pipeline
 
-    return open_pretrained(partial(pipeline, TASK), checkpoint, **kwargs)
+    return open_pretrained(partial(pipeline, QUESTION_TASK), checkpoint, **kwargs)

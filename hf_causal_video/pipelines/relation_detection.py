@@ -19,7 +19,6 @@ from hf_causal_video.models.ivrd.processing_video_relation import VideoRelationI
 from hf_causal_video.tracks.track import Tracklet
 from hf_causal_video.utils.errors import CausalVideoError
 
-RELATION_TASK = "video-relation-detection"
 SEGMENTS_A_PASS = 8  # segments judged at once; their pairs decide how much memory that takes
 PICTURES = 20  # spread over a clip, and as many again where its best relations are
 CERTAIN = 20.0  # logit of a class that is given

@@ -17,7 +17,7 @@ class CausalVideoError(ValueError):
     Example:
         >>> raise CausalVideoError("no frames", found="0 frames", expected="at least 1", fix="check the clip")
         Traceback (most recent call last):
-        hf_causal_video.utils.errors.CausalVideoError: no frames: found 0 frames; expected at least 1. Fix: check the clip.
+        hf_causal_video.utils.errors.CausalVideoError: no frames: found 0 frames; expected at least 1. Fix: ...
     """
 
     def __init__(self, what: str, *, found: object, expected: object, fix: str):

@@ -1,7 +1,16 @@
-"""Names of a package that are imported on first use (PEP 562)."""
+"""Names that are imported on first use (PEP 562), and calls that wait for another library's import.
 
-from collections.abc import Callable, Mapping
+Why: importing one function of the package, or asking the shell for `--help`, must not cost the seconds that torch and
+transformers take to import.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 
@@ -9,8 +18,6 @@ def lazy_names(
     package: str, homes: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Build `__getattr__`, `__dir__` and `__all__` of a package whose names live in submodules.
-
-    Why: importing one name of a package must not import all of its files.
 
     Args:
         package: `__name__` of the package.
@@ -29,3 +36,42 @@ def lazy_names(
 
     names = sorted(homes)
     return __getattr__, lambda: names, names
+
+
+def after_import(trigger: str, module: str, function: str) -> None:
+    """Call a function of one of our modules when another module has been imported; now if it has been already.
+
+    Args:
+        trigger: module of another library.
+        module: module of this package that holds the function; imported no earlier than the trigger.
+        function: its name; called without arguments.
+    """
+    if trigger in sys.modules:
+        getattr(import_module(module), function)()
+    else:
+        sys.meta_path.insert(0, _AfterImport(trigger, lambda: getattr(import_module(module), function)()))
+
+
+class _AfterImport(MetaPathFinder):
+    """Finder that leaves finding to the others and adds one call behind the execution of one module."""
+
+    def __init__(self, trigger: str, call: Callable[[], None]):
+        self.trigger = trigger
+        self.call = call
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != self.trigger:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_call(module: ModuleType) -> None:
+                execute(module)
+                self.call()
+
+            spec.loader.exec_module = execute_and_call  # type: ignore[method-assign]
+        return spec

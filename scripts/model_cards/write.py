@@ -9,7 +9,6 @@ The first come from one table (`benchmarks.yaml`) in which each names its source
 
 import sys
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,8 +21,8 @@ from hf_causal_video.models import METHODS, RELATION_METHODS
 from hf_causal_video.utils.errors import CausalVideoError
 from scripts.model_cards.measured import read_measured, record
 
-PACKAGE = Path(__file__).resolve().parents[1]
-RECIPES = PACKAGE / "training" / "recipes"
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = ROOT / "hf_causal_video" / "training" / "recipes"
 HEARSAY = {"memory": "recalled", "issue": "quoted"}  # sources that make no target, and their mark in the table
 START, END = "<!-- results: python -m scripts.model_cards.write -->", "<!-- end of results -->"
 
@@ -79,7 +78,7 @@ def read_table() -> tuple[dict[str, Any], list[Entry]]:
         CausalVideoError: an entry that lacks a field or names an unknown method or benchmark; a published number
             without a known source.
     """
-    told = yaml.safe_load((files("hf_causal_video.hub") / "benchmarks.yaml").read_text(encoding="utf-8"))
+    told = yaml.safe_load(Path(__file__).with_name("benchmarks.yaml").read_text(encoding="utf-8"))
     entries = [_entry(card, told) for card in told["cards"]]
     by_recipe = {entry.recipe: entry for entry in entries}
     for one in read_measured():
@@ -211,7 +210,7 @@ def _card(entry: Entry, told: dict[str, Any]) -> str:
         _network(entry),
         "## Recipe\n\n" + (f"`{entry.recipe}`:\n\n```yaml\n{recipe}```" if recipe else "Not written yet."),
         _commands(entry) if recipe else "",
-        "*Written by `python -m scripts.model_cards.write`; edit `hub/benchmarks.yaml` or the recipe instead.*",
+        "*Written by `python -m scripts.model_cards.write`; edit `scripts/model_cards/benchmarks.yaml` or the recipe instead.*",
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -251,7 +250,7 @@ def main(runs: list[str]) -> None:
     published = {entry.recipe: yaml.safe_load(entry.recipe_text) for entry in read_table()[1] if entry.recipe_text}
     for run in runs:
         print(f"measured: {run} as {record(run, published)}")
-    for path in write(PACKAGE.parent):
+    for path in write(ROOT):
         print(f"written: {path}")
 
 

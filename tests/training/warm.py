@@ -60,8 +60,8 @@ class Warm:
 
 def serve() -> None:
     """Read orders line by line, and answer each with the exit codes of its processes."""
-    from hf_causal_video.training import main, run
-    from hf_causal_video.training.relations import task as relation_task  # noqa: F401  all imports happen here, once
+    from hf_causal_video.training import main, run  # noqa: F401  all imports happen here, once
+    from hf_causal_video.training.relations import task as relation_task  # noqa: F401
 
     gc.collect()
     gc.freeze()  # what is imported is not looked at again in every run

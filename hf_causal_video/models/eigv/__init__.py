@@ -1,6 +1,7 @@
 """EIGV: equivariant and invariant grounding around any backbone."""
 
-from hf_causal_video.models.eigv.configuration_eigv import EIGVConfig
-from hf_causal_video.models.eigv.modeling_eigv import EIGVForVideoQuestionAnswering
+from hf_causal_video.utils.lazy import lazy_names
 
-__all__ = ["EIGVConfig", "EIGVForVideoQuestionAnswering"]
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__, {"EIGVConfig": "configuration_eigv", "EIGVForVideoQuestionAnswering": "modeling_eigv"}
+)

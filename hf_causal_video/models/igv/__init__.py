@@ -1,6 +1,7 @@
 """IGV: invariant grounding around any backbone."""
 
-from hf_causal_video.models.igv.configuration_igv import IGVConfig
-from hf_causal_video.models.igv.modeling_igv import IGVForVideoQuestionAnswering
+from hf_causal_video.utils.lazy import lazy_names
 
-__all__ = ["IGVConfig", "IGVForVideoQuestionAnswering"]
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__, {"IGVConfig": "configuration_igv", "IGVForVideoQuestionAnswering": "modeling_igv"}
+)

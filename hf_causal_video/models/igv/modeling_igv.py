@@ -27,7 +27,6 @@ from hf_causal_video.causal import (
     gumbel_noise,
     keep_causal,
     matching_loss,
-    mean_over_processes,
     split_frames,
     swap_frames,
     uniformity,
@@ -40,6 +39,7 @@ from hf_causal_video.models.igv.bank import save_bank as write_bank
 from hf_causal_video.models.igv.configuration_igv import IGVConfig
 from hf_causal_video.models.inputs import Batch
 from hf_causal_video.models.outputs import VideoQAOutput
+from hf_causal_video.models.processes import mean_over_processes
 from hf_causal_video.utils.errors import CausalVideoError
 
 Side = tuple[Tensor, Tensor]  # frames (G, T, E), and those that a branch encodes (G, T)

@@ -1,6 +1,12 @@
 """IVRD, interventional video relation detection."""
 
-from hf_causal_video.models.ivrd.configuration_ivrd import IVRDConfig
-from hf_causal_video.models.ivrd.modeling_ivrd import IVRDForVideoRelationDetection
+from hf_causal_video.utils.lazy import lazy_names
 
-__all__ = ["IVRDConfig", "IVRDForVideoRelationDetection"]
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "IVRDConfig": "configuration_ivrd",
+        "IVRDForVideoRelationDetection": "modeling_ivrd",
+        "VideoRelationProcessor": "processing_video_relation",
+    },
+)

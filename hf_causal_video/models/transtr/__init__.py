@@ -1,6 +1,7 @@
 """TranSTR, the spatio-temporal rationaliser."""
 
-from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
-from hf_causal_video.models.transtr.modeling_transtr import TranSTRForVideoQuestionAnswering
+from hf_causal_video.utils.lazy import lazy_names
 
-__all__ = ["TranSTRConfig", "TranSTRForVideoQuestionAnswering"]
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__, {"TranSTRConfig": "configuration_transtr", "TranSTRForVideoQuestionAnswering": "modeling_transtr"}
+)

@@ -1,0 +1,90 @@
+"""Table of methods, and their registration with the Auto classes of transformers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+MODELS = "hf_causal_video.models"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method: its classes, imported on first use.
+
+    Args:
+        name: `model_type` of its config.
+        folder: folder of `hf_causal_video/models` that holds it.
+        prefix: prefix of its class names.
+        task: "questions" or "relations".
+
+    Example:
+        >>> METHODS["igv"].config.__name__, METHODS["igv"].model.__name__
+        ('IGVConfig', 'IGVForVideoQuestionAnswering')
+    """
+
+    name: str
+    folder: str
+    prefix: str
+    task: str = "questions"
+
+    @property
+    def config(self) -> Any:
+        """Config class."""
+        return getattr(import_module(f"{MODELS}.{self.folder}.configuration_{self.folder}"), f"{self.prefix}Config")
+
+    @property
+    def model(self) -> Any:
+        """Model class."""
+        head = "ForVideoQuestionAnswering" if self.task == "questions" else "ForVideoRelationDetection"
+        return getattr(import_module(f"{MODELS}.{self.folder}.modeling_{self.folder}"), self.prefix + head)
+
+    @property
+    def processor(self) -> Any:
+        """Processor class."""
+        if self.task == "questions":
+            return import_module(f"{MODELS}.processing_video_qa").VideoQAProcessor
+        return import_module(f"{MODELS}.{self.folder}.processing_video_relation").VideoRelationProcessor
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.config, self.model, self.processor))
+
+    def __getitem__(self, index: int) -> Any:
+        return tuple(self)[index]
+
+
+METHODS = {
+    "transtr": Method("transtr", "transtr", "TranSTR"),
+    "video_qa_backbone": Method("video_qa_backbone", "backbone", "Backbone"),
+    "igv": Method("igv", "igv", "IGV"),
+    "eigv": Method("eigv", "eigv", "EIGV"),
+}
+RELATION_METHODS = {"ivrd": Method("ivrd", "ivrd", "IVRD", task="relations")}
+ALL_METHODS = METHODS | RELATION_METHODS
+
+
+def register_configs() -> None:
+    """Teach `AutoConfig` every method."""
+    from transformers.models.auto.configuration_auto import AutoConfig
+
+    for method in ALL_METHODS.values():
+        AutoConfig.register(method.name, method.config, exist_ok=True)
+
+
+def register_models() -> None:
+    """Teach `AutoModel`, and the Auto classes of question answering, every method."""
+    from transformers.models.auto import modeling_auto
+
+    for method in ALL_METHODS.values():
+        modeling_auto.AutoModel.register(method.config, method.model, exist_ok=True)
+        if method.task == "questions":
+            modeling_auto.AutoModelForMultipleChoice.register(method.config, method.model, exist_ok=True)
+            modeling_auto.AutoModelForVisualQuestionAnswering.register(method.config, method.model, exist_ok=True)
+
+
+def register_processors() -> None:
+    """Teach `AutoProcessor` every method."""
+    from transformers.models.auto.processing_auto import AutoProcessor
+
+    for method in ALL_METHODS.values():
+        AutoProcessor.register(method.config, method.processor, exist_ok=True)

@@ -1,0 +1,1 @@
+"""The demo: from rendered films to answers with their evidence, in one command."""

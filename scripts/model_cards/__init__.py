@@ -1,0 +1,1 @@
+"""Writers of `model_cards/` and of the table of published numbers."""
