@@ -9,8 +9,7 @@ from transformers import AutoModel
 
 from hf_causal_video.backbones import BACKBONES
 from hf_causal_video.training import main
-
-from .training.conftest import TINY, write_recipe
+from tests.training.conftest import TINY, write_recipe
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 

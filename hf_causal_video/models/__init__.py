@@ -1,5 +1,7 @@
 """One folder per method, and what the methods share."""
 
+import transformers.models.auto.configuration_auto  # noqa: F401  registers the configs before a module here needs it
+
 from hf_causal_video.utils.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from hf_causal_video.utils.lazy import LazyClass
+
 MODELS = "hf_causal_video.models"
 
 
 @dataclass(frozen=True)
 class Method:
-    """One method: its classes, imported on first use.
+    """One method and its classes; a class is imported when it is asked for.
 
     Args:
         name: `model_type` of its config.
@@ -31,20 +33,36 @@ class Method:
     @property
     def config(self) -> Any:
         """Config class."""
-        return getattr(import_module(f"{MODELS}.{self.folder}.configuration_{self.folder}"), f"{self.prefix}Config")
+        return self.lazy_config.resolve()
 
     @property
     def model(self) -> Any:
         """Model class."""
-        head = "ForVideoQuestionAnswering" if self.task == "questions" else "ForVideoRelationDetection"
-        return getattr(import_module(f"{MODELS}.{self.folder}.modeling_{self.folder}"), self.prefix + head)
+        return self.lazy_model.resolve()
 
     @property
     def processor(self) -> Any:
         """Processor class."""
+        return self.lazy_processor.resolve()
+
+    @property
+    def lazy_config(self) -> LazyClass:
+        """Stand-in for the config class."""
+        return LazyClass(f"{self.prefix}Config", f"{MODELS}.{self.folder}.configuration_{self.folder}")
+
+    @property
+    def lazy_model(self) -> LazyClass:
+        """Stand-in for the model class, for registration while transformers itself is being imported."""
+        head = "ForVideoQuestionAnswering" if self.task == "questions" else "ForVideoRelationDetection"
+        module = f"{MODELS}.{self.folder}.modeling_{self.folder}"
+        return LazyClass(self.prefix + head, module, config_class=self.config)
+
+    @property
+    def lazy_processor(self) -> LazyClass:
+        """Stand-in for the processor class."""
         if self.task == "questions":
-            return import_module(f"{MODELS}.processing_video_qa").VideoQAProcessor
-        return import_module(f"{MODELS}.{self.folder}.processing_video_relation").VideoRelationProcessor
+            return LazyClass("VideoQAProcessor", f"{MODELS}.processing_video_qa")
+        return LazyClass("VideoRelationProcessor", f"{MODELS}.{self.folder}.processing_video_relation")
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.config, self.model, self.processor))
@@ -76,10 +94,10 @@ def register_models() -> None:
     from transformers.models.auto import modeling_auto
 
     for method in ALL_METHODS.values():
-        modeling_auto.AutoModel.register(method.config, method.model, exist_ok=True)
+        modeling_auto.AutoModel.register(method.config, method.lazy_model, exist_ok=True)
         if method.task == "questions":
-            modeling_auto.AutoModelForMultipleChoice.register(method.config, method.model, exist_ok=True)
-            modeling_auto.AutoModelForVisualQuestionAnswering.register(method.config, method.model, exist_ok=True)
+            modeling_auto.AutoModelForMultipleChoice.register(method.config, method.lazy_model, exist_ok=True)
+            modeling_auto.AutoModelForVisualQuestionAnswering.register(method.config, method.lazy_model, exist_ok=True)
 
 
 def register_processors() -> None:
@@ -87,4 +105,4 @@ def register_processors() -> None:
     from transformers.models.auto.processing_auto import AutoProcessor
 
     for method in ALL_METHODS.values():
-        AutoProcessor.register(method.config, method.processor, exist_ok=True)
+        AutoProcessor.register(method.config, method.lazy_processor, exist_ok=True)

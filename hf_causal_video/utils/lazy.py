@@ -38,6 +38,40 @@ def lazy_names(
     return __getattr__, lambda: names, names
 
 
+class LazyClass(type):
+    """Stand-in for a class that is imported when it is first used: called, asked for an attribute, or for instances.
+
+    Args:
+        name: name of the class.
+        module: module that defines it.
+        known: attributes that can be read without the import.
+
+    Example:
+        >>> Error = LazyClass("CausalVideoError", "hf_causal_video.utils.errors")
+        >>> isinstance(Error("x", found=1, expected=2, fix="3"), Error), Error.__name__
+        (True, 'CausalVideoError')
+    """
+
+    def __new__(mcs, name: str, module: str, **known: Any) -> "LazyClass":
+        return super().__new__(mcs, name, (), {"__module__": module, **known})
+
+    def __init__(cls, name: str, module: str, **known: Any):
+        super().__init__(name, (), {})
+
+    def resolve(cls) -> type:
+        """Import the class."""
+        return getattr(import_module(cls.__module__), cls.__name__)
+
+    def __getattr__(cls, name: str) -> Any:
+        return getattr(cls.resolve(), name)
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return cls.resolve()(*args, **kwargs)
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, cls.resolve())
+
+
 def after_import(trigger: str, module: str, function: str) -> None:
     """Call a function of one of our modules when another module has been imported; now if it has been already.
 

@@ -210,7 +210,7 @@ def _card(entry: Entry, told: dict[str, Any]) -> str:
         _network(entry),
         "## Recipe\n\n" + (f"`{entry.recipe}`:\n\n```yaml\n{recipe}```" if recipe else "Not written yet."),
         _commands(entry) if recipe else "",
-        "*Written by `python -m scripts.model_cards.write`; edit `scripts/model_cards/benchmarks.yaml` or the recipe instead.*",
+        "*Written by `python -m scripts.model_cards.write` from its `benchmarks.yaml` and the recipe.*",
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 

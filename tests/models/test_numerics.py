@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 from hf_causal_video.models import METHODS
-
-from .cases import CASES, FRAME_DIM, TEXT
-from .test_ivrd import batch, build, segment
+from tests.models.cases import CASES, FRAME_DIM, TEXT
+from tests.models.test_ivrd import batch, build, segment
 
 ROUNDING = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "mixed": 2.0**-8}
 QUESTIONS = 24

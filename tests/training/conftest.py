@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .warm import Warm
+from tests.training.warm import Warm
 
 TINY = {
     "method": "transtr",

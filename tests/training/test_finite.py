@@ -12,10 +12,9 @@ from hf_causal_video.training.questions import task as question_task
 from hf_causal_video.training.recipe import ConfigParser
 from hf_causal_video.training.relations import task as relation_task
 from hf_causal_video.utils.errors import CausalVideoError
-
-from .conftest import write_recipe
-from .test_grounding import recipe as grounding_recipe
-from .test_relations import write as relation_recipe
+from tests.training.conftest import write_recipe
+from tests.training.relations.test_relations import write as relation_recipe
+from tests.training.test_grounding import recipe as grounding_recipe
 
 Setting = tuple[Any, Any, Any, dict[str, Any], Callable[[], Any]]
 MAKE = {

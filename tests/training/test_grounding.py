@@ -13,9 +13,8 @@ from hf_causal_video.models import IGVConfig, IGVForVideoQuestionAnswering
 from hf_causal_video.training.grounding import TrainingProgress, read_bank
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.worlds import WorldConfig, generate_world
-
-from .conftest import TINY, write_recipe
-from .test_run import run
+from tests.training.conftest import TINY, write_recipe
+from tests.training.test_run import run
 
 TEXT = TINY["config_overrides"]["text_config"]
 POOLING = {"text_config": TEXT, "backbone": "pooling", "backbone_config": {"hidden_size": 8}}

@@ -17,12 +17,11 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from hf_causal_video.training.checkpoints import checkpoints, is_complete
-
-from .conftest import write_recipe
-from .test_grounding import recipe as grounding_recipe
-from .test_relations import annotations, video_recipe
-from .test_relations import write as relation_recipe
-from .warm import MOMENTS, Warm
+from tests.training.conftest import write_recipe
+from tests.training.relations.test_relations import annotations, video_recipe
+from tests.training.relations.test_relations import write as relation_recipe
+from tests.training.test_grounding import recipe as grounding_recipe
+from tests.training.warm import MOMENTS, Warm
 
 EVERY_3 = ["--save_strategy", "steps", "--eval_strategy", "steps", "--save_steps", "3", "--eval_steps", "3"]
 EVERY_3 += ["--logging_steps", "1"]

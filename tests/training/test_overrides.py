@@ -10,8 +10,7 @@ import yaml
 from hf_causal_video.training.arguments import DataArguments, ModelArguments
 from hf_causal_video.training.questions.splits import load_split
 from hf_causal_video.utils.errors import CausalVideoError
-
-from .conftest import TINY
+from tests.training.conftest import TINY
 
 TEXT = TINY["config_overrides"]["text_config"]
 

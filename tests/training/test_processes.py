@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import TINY, write_recipe
-from .test_grounding import recipe as grounding_recipe
-from .test_relations import annotations, video_recipe
-from .test_relations import write as relation_recipe
-from .warm import Warm
+from tests.training.conftest import TINY, write_recipe
+from tests.training.relations.test_relations import annotations, video_recipe
+from tests.training.relations.test_relations import write as relation_recipe
+from tests.training.test_grounding import recipe as grounding_recipe
+from tests.training.warm import Warm
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "train.py"

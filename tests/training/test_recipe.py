@@ -12,8 +12,7 @@ from hf_causal_video.training import ConfigParser, read_recipe
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments, DataArguments, ModelArguments
 from hf_causal_video.training.recipe import resolved_recipe
 from hf_causal_video.utils.errors import CausalVideoError
-
-from .conftest import write_recipe
+from tests.training.conftest import write_recipe
 
 PACKAGED = sorted(
     entry.name.removesuffix(".yaml")

@@ -20,8 +20,7 @@ from hf_causal_video.training.questions.splits import load_split
 from hf_causal_video.training.recipe import ConfigParser
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.worlds import WorldConfig, generate_world, tiny_text_config, world_tokenizer
-
-from .conftest import TINY, write_recipe
+from tests.training.conftest import TINY, write_recipe
 
 EVERY_3 = ["--save_strategy", "steps", "--eval_strategy", "steps", "--save_steps", "3", "--eval_steps", "3"]
 EVERY_3 += ["--save_total_limit", "9"]

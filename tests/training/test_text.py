@@ -14,10 +14,9 @@ from hf_causal_video.training.questions.splits import load_split
 from hf_causal_video.training.questions.task import collator
 from hf_causal_video.training.recipe import ConfigParser
 from hf_causal_video.utils.errors import CausalVideoError
-
-from .conftest import TINY, write_recipe
-from .test_grounding import FIELDS, POOLING
-from .test_run import run, text_model
+from tests.training.conftest import TINY, write_recipe
+from tests.training.test_grounding import FIELDS, POOLING
+from tests.training.test_run import run, text_model
 
 WORLD = {**TINY["world"], "study": "grounding", "min_window": 2, "max_window": 3, "train_clips": 16, "eval_clips": 6}
 ADAPTED = ("query.weight", "value.weight")

@@ -13,8 +13,7 @@ from transformers import AutoModel, AutoProcessor
 from hf_causal_video.hub.convert.command import command, convert_file, read_state_dict
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.worlds import world_tokenizer
-
-from .test_conversion import OVERRIDES, released
+from tests.hub.convert.test_conversion import OVERRIDES, released
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -8,8 +8,7 @@ from hf_causal_video.models import TranSTRConfig, TranSTRForVideoQuestionAnsweri
 from hf_causal_video.training.questions import measure, predict
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.worlds import WorldConfig, generate_world, world_tokenizer
-
-from .conftest import TINY
+from tests.training.conftest import TINY
 
 
 @pytest.fixture(scope="module", params=[None, 4], ids=["open-ended", "multiple-choice"])
