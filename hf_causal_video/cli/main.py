@@ -20,6 +20,7 @@ PACKAGE = "hf_causal_video"
 VERBS = {  # verb: summary, module, function that adds its arguments, function that runs it
     "extract": ("Turn a folder of videos into a feature set.", "features.extract", "add_arguments", "run"),
     "import": ("Turn old HDF5 feature files into a feature set.", "cli.import_features", "add_arguments", "run"),
+    "questions": ("Check a file of your own questions.", "cli.questions", "add_arguments", "run"),
     "track": ("Turn a folder of videos into a track set, for relations.", "tracks.track_set", "add_arguments", "run"),
     "evaluate": ("Measure a checkpoint on a benchmark.", "training.evaluate", "add_arguments", "run"),
     "answer": ("Ask a checkpoint about one clip.", "cli.main", "_add_answer", "_answer"),

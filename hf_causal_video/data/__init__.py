@@ -3,7 +3,9 @@
 from hf_causal_video.data.benchmarks import BENCHMARKS, benchmark_vocabulary, load_benchmark
 from hf_causal_video.data.causalvidqa import read_causalvidqa
 from hf_causal_video.data.collator import VideoQACollator, video_number
+from hf_causal_video.data.custom import QuestionFile, read_questions
 from hf_causal_video.data.dataset import VideoQADataset
+from hf_causal_video.data.load import load_questions
 from hf_causal_video.data.nextqa import read_nextgqa, read_nextqa, read_nextqa_open, video_folds
 from hf_causal_video.data.open_ended import read_frameqa, read_msrvttqa, read_msvdqa
 from hf_causal_video.data.rows import QUESTION_FEATURES, questions_dataset
@@ -13,12 +15,14 @@ from hf_causal_video.data.vocabulary import build_answer_vocabulary, index_answe
 __all__ = [
     "BENCHMARKS",
     "QUESTION_FEATURES",
+    "QuestionFile",
     "VideoQACollator",
     "VideoQADataset",
     "benchmark_vocabulary",
     "build_answer_vocabulary",
     "index_answers",
     "load_benchmark",
+    "load_questions",
     "questions_dataset",
     "read_answer_vocabulary",
     "read_causalvidqa",
@@ -28,6 +32,7 @@ __all__ = [
     "read_nextgqa",
     "read_nextqa",
     "read_nextqa_open",
+    "read_questions",
     "read_tgifqa",
     "video_folds",
     "video_number",

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from hf_causal_video.features.store.reader import FeatureStore
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.features.store import FeatureStore, VideoFeatures
+from hf_causal_video.utils.errors import require
 
 
 class VideoQADataset(torch.utils.data.Dataset):
@@ -39,44 +39,61 @@ class VideoQADataset(torch.utils.data.Dataset):
 
     def __init__(self, questions: Dataset, store: FeatureStore, num_frames: int | None = None):
         whole = isinstance(num_frames, int) and not isinstance(num_frames, bool)
-        if num_frames is not None and (not whole or num_frames < 1):
-            raise CausalVideoError(
-                "no frames asked for", found=num_frames, expected="1 or more, or None", fix="raise num_frames"
-            )
+        require(
+            num_frames is None or (whole and num_frames > 0),
+            "invalid num_frames",
+            found=num_frames,
+            expected="1 or more, or None",
+            fix="raise num_frames",
+        )
         video_ids = list(dict.fromkeys(questions["video_id"]))
-        if missing := [video_id for video_id in video_ids if video_id not in store]:
-            raise CausalVideoError(
-                "questions about videos without features",
-                found=f"{len(missing)} of {len(video_ids)} videos missing: {_some(missing)}",
-                expected="features for every video that is asked about",
-                fix="extract these videos (hf-causal-video extract resumes), or filter their questions out",
-            )
-        self.questions, self.store, self.num_frames = questions, store, num_frames
+        missing = [video_id for video_id in video_ids if video_id not in store]
+        require(
+            not missing,
+            "questions about videos without features",
+            found=f"{len(missing)} of {len(video_ids)} videos missing: {_some(missing)}",
+            expected="features for every video that is asked about",
+            fix="extract these videos (hf-causal-video extract resumes), or filter their questions out",
+        )
+        self.questions = questions
+        self.store = store
+        self.num_frames = num_frames
 
     def __len__(self) -> int:
         return len(self.questions)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row = dict(self.questions[int(index)])
-        video = self.store[row["video_id"]]
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Read a batch: the table once, and each video once however many questions ask about it."""
+        columns = self.questions[[int(index) for index in indices]]
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        video_ids = list(dict.fromkeys(row["video_id"] for row in rows))
+        videos = {video.video_id: self._tensors(video) for video in self.store.get_many(video_ids)}
+        return [row | videos[row["video_id"]] for row in rows]
+
+    def _tensors(self, video: VideoFeatures) -> dict[str, torch.Tensor]:
         total = video.frame_features.shape[0]
-        if total == 0:
-            raise CausalVideoError(
-                f"video {row['video_id']!r} has no frames",
-                found="0 feature rows",
-                expected="1 or more",
-                fix="extract it again; the report of failed files says why it was empty",
-            )
+        require(
+            total,
+            f"video {video.video_id!r} has no frames",
+            found="0 feature rows",
+            expected="1 or more",
+            fix="extract it again; the report of failed files says why it was empty",
+        )
         frames: slice | torch.Tensor = slice(None)
         if self.num_frames is not None and self.num_frames < total:
             frames = uniform_frames(total, self.num_frames)
-        row["timestamps_s"] = video.timestamps_s[frames]  # (T,)
-        row["frame_features"] = video.frame_features[frames]  # (T, C)
+        tensors = {
+            "timestamps_s": video.timestamps_s[frames],  # (T,)
+            "frame_features": video.frame_features[frames],  # (T, C)
+        }
         for name in ("object_features", "object_boxes", "object_mask"):
             tensor = getattr(video, name)  # (T, N, C), (T, N, 4), (T, N); all None without objects
             if tensor is not None:
-                row[name] = tensor[frames]
-        return row
+                tensors[name] = tensor[frames]
+        return tensors
 
 
 def uniform_frames(total: int, count: int) -> torch.Tensor:

@@ -16,7 +16,7 @@ from typing import Any
 from datasets import Dataset, Features
 
 from hf_causal_video.data.rows import questions_dataset
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 # canonical column -> names it goes by in the public files and their copies
 ALIASES = {
@@ -86,34 +86,66 @@ def read_lines(path: str | Path, source: str, columns: Sequence[str], layout: st
         CausalVideoError: as `read_text`; a column that is missing or there under two names; a line that is cut off or
             has an empty cell; no lines.
     """
+    header, rows = read_cells(path, source)
+    places = {name: _place(path, source, header, name, layout) for name in columns}
+    require(
+        "a0" not in columns or "a5" not in header,
+        f"{path} is not in the layout of {layout}",
+        found="a sixth choice, a5",
+        expected="a0 to a4",
+        fix="read it with read_questions, which takes any number of choices",
+    )
+    lines: list[Line] = []
+    for number, cells in rows:
+        line = {name: cells[place] for name, place in places.items()}
+        if empty := [name for name, cell in line.items() if not cell.strip()]:
+            raise _bad_line(path, number, f"nothing in {', '.join(empty)}", "text in every one", source)
+        lines.append((number, line))
+    require(lines, f"{path} has no rows", found="0 rows", expected="1 or more", fix=f"get it from {source}")
+    return lines
+
+
+def read_cells(path: str | Path, source: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Read the header of a table, and the number and cells of each line.
+
+    Why tabs are special: many tab-separated exports quote nothing, and read by the rules of csv a question that begins
+    with a quotation mark would swallow the rows behind it. So if every line has as many tabs as the header, a cell
+    ends at a tab, and quotes count only around a whole cell.
+
+    Args:
+        path: csv, or tab-separated if the header has a tab; plain or gzipped.
+        source: where the official file comes from, for the errors.
+
+    Raises:
+        CausalVideoError: as `read_text`; a line with more or fewer cells than the header; an open quote.
+    """
     text = read_text(path, source)
     head = text.split("\n", 1)[0]
+    if "\t" in head:
+        whole = [line.removesuffix("\r") for line in text.split("\n")]
+        physical = [(number, line.split("\t")) for number, line in enumerate(whole, start=1) if line]
+        if len({len(cells) for _, cells in physical}) == 1:
+            rows = [(number, [_unquoted(cell) for cell in cells]) for number, cells in physical]
+            return [name.strip() for name in rows[0][1]], rows[1:]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in head else ",", strict=True)
-    lines: list[Line] = []
+    rows = []
     try:
         header = [name.strip() for name in next(reader, [])]
-        places = {name: _place(path, source, header, name, layout) for name in columns}
-        if "a0" in columns and "a5" in header:
-            raise CausalVideoError(
-                f"{path} is not in the layout of {layout}", found="a sixth choice, a5", expected="a0 to a4",
-                fix="make question rows of it with questions_dataset, which takes any number of choices",
-            )  # fmt: skip
         for cells in reader:
-            if not cells:
-                continue
-            if len(cells) != len(header):
+            if cells and len(cells) != len(header):
                 raise _bad_line(path, reader.line_num, f"{len(cells)} cells", f"{len(header)}, as the header", source)
-            line = {name: cells[place] for name, place in places.items()}
-            if empty := [name for name, cell in line.items() if not cell.strip()]:
-                raise _bad_line(path, reader.line_num, f"nothing in {', '.join(empty)}", "text in every one", source)
-            lines.append((reader.line_num, line))
+            if cells:
+                rows.append((reader.line_num, cells))
     except csv.Error as error:
         raise _bad_line(path, reader.line_num, error, "cells parted and quoted as csv", source) from error
-    if not lines:
-        raise CausalVideoError(
-            f"{path} has no rows", found="0 rows", expected="1 or more", fix=f"get it from {source}"
-        )
-    return lines
+    return header, rows
+
+
+def _unquoted(cell: str) -> str:
+    """A cell without the quotes around the whole of it; quotes inside must be doubled then, else they are text."""
+    if len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', ""):
+        return cell[1:-1].replace('""', '"')
+    return cell
 
 
 def make_table(

@@ -12,9 +12,7 @@ from hf_causal_video.data import (
     BENCHMARKS,
     VideoQACollator,
     VideoQADataset,
-    load_benchmark,
-    read_nextgqa,
-    read_nextqa,
+    load_questions,
 )
 from hf_causal_video.evaluation import nextgqa_metrics
 from hf_causal_video.features.store.reader import FeatureStore
@@ -26,16 +24,17 @@ from hf_causal_video.training.questions.predict import predict
 from hf_causal_video.training.questions.splits import load_split
 from hf_causal_video.training.recipe import recipe_world
 from hf_causal_video.training.relations.evaluate import add_relation_arguments, is_relation_model, run_relations
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 EXAMPLES = """examples:
   # NExT-QA, from the official csv and a feature set made by `hf-causal-video extract`
-  hf-causal-video evaluate outputs/transtr --dataset nextqa --questions test.csv --features features/
+  hf-causal-video evaluate outputs/transtr --dataset nextqa --annotations nextqa/ --features features/
   # NExT-GQA: is the answer right, and right for the right seconds?
-  hf-causal-video evaluate outputs/transtr --dataset nextgqa --questions test.csv --spans gsub_test.json \\
-      --features features/
+  hf-causal-video evaluate outputs/transtr --dataset nextgqa --annotations nextgqa/ --features features/
   # any public benchmark by name, from the folder of its official files
   hf-causal-video evaluate outputs/transtr --dataset msvdqa --annotations msvd_qa/ --split test --features features/
+  # your own questions, see `hf-causal-video questions --help`
+  hf-causal-video evaluate outputs/transtr --dataset questions.csv --split test --features features/
   # a dataset of question rows on the Hub or in a folder
   hf-causal-video evaluate outputs/transtr --dataset org/my-questions --split test --features org/my-features
   # the confounded world, whose causes are known
@@ -47,8 +46,6 @@ def evaluate_checkpoint(
     checkpoint: str | Path,
     dataset: str,
     split: str = "test",
-    questions: str | Path | None = None,
-    spans: str | Path | None = None,
     features: str | Path | None = None,
     output: str | Path | None = None,
     num_frames: int | None = None,
@@ -57,15 +54,15 @@ def evaluate_checkpoint(
     batch_size: int = 32,
     progress: bool = True,
     annotations: str | Path | None = None,
+    spans: str | Path | None = None,
 ) -> dict[str, Any]:
     """Answer every question of a split and score the answers, and the seconds they rest on where those are known.
 
     Args:
         checkpoint: folder or Hub id of a trained model with its processor.
-        dataset: "nextqa", "nextgqa", "world", or a folder or Hub id with a `questions` config.
-        split: split of the dataset; for csv files only a name in the report.
-        questions: csv or csv.gz of "nextqa" and "nextgqa".
-        spans: the gsub json of "nextgqa".
+        dataset: "world", or whatever `data.load_questions` reads: a benchmark's name with `annotations`, a file or
+            folder of your own, a Hub id.
+        split: split of the dataset.
         features: feature set, folder or Hub id; refused if another backbone made it than the checkpoint was trained
             on.
         output: folder for `metrics.json` and `predictions.jsonl`; nothing is written without it.
@@ -76,6 +73,7 @@ def evaluate_checkpoint(
         progress: show a bar.
         annotations: folder of the official files of a benchmark of `data.BENCHMARKS`; answers of an open-ended one get
             their indices from the vocabulary of the checkpoint.
+        spans: gsub json of NExT-GQA, where the dataset is a csv of NExT-QA.
 
     Returns:
         {"metrics": {...}, "questions": n, ...}, as written to `metrics.json`.
@@ -85,7 +83,7 @@ def evaluate_checkpoint(
     """
     model, processor = (open_pretrained(auto.from_pretrained, checkpoint) for auto in (AutoModel, AutoProcessor))
     words = getattr(processor, "answer_vocabulary", None)
-    data = load_questions(dataset, split, questions, spans, features, num_frames, world, annotations, words)
+    data = load_data(dataset, split, features, num_frames, world, annotations, words, spans)
     data.store.check(model.config.feature_provenance)
     rows = predict(
         model.eval(),
@@ -116,7 +114,7 @@ def evaluate_checkpoint(
 def score(rows: list[dict[str, Any]], questions: Any, dataset: str) -> dict[str, float]:
     """Metrics of a benchmark from per-question predictions and question rows, in percent."""
     metrics = measure(rows, questions)
-    if dataset == "nextgqa":
+    if dataset != "world" and all(questions["spans"]):  # NExT-GQA, and own questions with true spans
         best = {row["question_id"]: {"span": row["spans"][0], "prediction": row["prediction"]} for row in rows}
         metrics = {**metrics, **nextgqa_metrics(best, list(questions), missing="error")}
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
@@ -129,11 +127,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
         required=True,
-        help=f"world, a folder or Hub id of question rows, or with --annotations FOLDER: {', '.join(BENCHMARKS)}",
+        help="world, a file or folder of your own questions, a Hub id, or with --annotations FOLDER: "
+        f"{', '.join(BENCHMARKS)}",
     )
     parser.add_argument("--split", help="split of the dataset (default: test; iid for the world)")
-    parser.add_argument("--questions", help="csv or csv.gz of nextqa and nextgqa, where there is no --annotations")
-    parser.add_argument("--spans", help="gsub json of nextgqa")
+    parser.add_argument("--spans", help="gsub json of NExT-GQA, where --dataset is a csv of NExT-QA")
     parser.add_argument("--features", help="feature set, folder or Hub id")
     parser.add_argument(
         "--output",
@@ -154,7 +152,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Body of `hf-causal-video evaluate`."""
     base = Path(args.checkpoint) if Path(args.checkpoint).is_dir() else Path()
-    name, is_world = Path(args.dataset).name, args.dataset == "world"
+    is_world = args.dataset == "world"
+    name = Path(args.dataset).name.split(".")[0] if Path(args.dataset).is_file() else Path(args.dataset).name
     args.split = args.split or ("iid" if is_world else "test")
     output = Path(args.output) if args.output else base / "evaluation" / f"{name}-{args.split}"
     if is_relation_model(args.checkpoint):
@@ -164,8 +163,6 @@ def run(args: argparse.Namespace) -> None:
         args.checkpoint,
         args.dataset,
         args.split,
-        args.questions,
-        args.spans,
         args.features,
         output,
         args.num_frames,
@@ -173,6 +170,7 @@ def run(args: argparse.Namespace) -> None:
         span_rule=args.span_rule,
         batch_size=args.batch_size,
         annotations=args.annotations,
+        spans=args.spans,
     )
     print(f"{args.checkpoint} on {args.dataset}, {args.split}: {report['questions']} questions, measured here")
     for metric, value in report["metrics"].items():
@@ -180,49 +178,34 @@ def run(args: argparse.Namespace) -> None:
     print(f"written: {output / 'metrics.json'}, {output / 'predictions.jsonl'}")
 
 
-def load_questions(
+def load_data(
     dataset: str,
     split: str = "test",
-    questions: str | Path | None = None,
-    spans: str | Path | None = None,
     features: str | Path | None = None,
     num_frames: int | None = None,
     world: dict[str, Any] | None = None,
     annotations: str | Path | None = None,
     vocabulary: list[str] | None = None,
+    spans: str | Path | None = None,
 ) -> VideoQADataset:
-    """The questions of a benchmark with their features; arguments as of `evaluate_checkpoint`.
+    """Load the questions of a split with their features; arguments as of `evaluate_checkpoint`.
 
-    `vocabulary` holds the answers that the model of an open-ended benchmark knows, in the order of their indices.
+    `vocabulary` holds the answers that an open-ended model knows, in the order of their indices.
     """
-    if annotations is not None:
-        if features is None:
-            raise CausalVideoError(
-                f"evaluating on {dataset}", found="no features", expected="a feature set", fix="add --features FOLDER"
-            )
-        open_ended = dataset in BENCHMARKS and BENCHMARKS[dataset].open_ended
-        rows = load_benchmark(dataset, split, annotations, vocabulary if open_ended else None)
-        return VideoQADataset(rows, FeatureStore.open(features), num_frames)
-    if dataset not in ("nextqa", "nextgqa"):
-        arguments = DataArguments(
-            dataset=dataset, features=str(features) if features else None, num_frames=num_frames, world=world
-        )
-        return load_split(arguments, split)
-    missing = [
-        name
-        for name, value in (("questions", questions), ("features", features), ("spans", spans))
-        if value is None and not (name == "spans" and dataset == "nextqa")
-    ]
-    if missing:
-        raise CausalVideoError(
-            f"evaluating on {dataset}",
-            found=f"no {' and no '.join(missing)}",
-            expected="the official files and a feature set",
-            fix="add " + " ".join(f"--{name} FILE" for name in missing),
-        )
-    assert questions is not None and features is not None
-    rows = read_nextqa(questions) if spans is None or dataset == "nextqa" else read_nextgqa(questions, spans)
-    return VideoQADataset(rows, FeatureStore.open(features), num_frames)
+    if dataset == "world":
+        return load_split(DataArguments(dataset="world", num_frames=num_frames, world=world), split)
+    require(
+        features is not None,
+        f"evaluating on {dataset}",
+        found="no features",
+        expected="a feature set",
+        fix="add --features FOLDER",
+    )
+    store = FeatureStore.open(str(features))
+    rows = load_questions(
+        dataset, split, annotations=annotations, vocabulary=vocabulary, train_split="", videos=set(store.video_ids)
+    )
+    return VideoQADataset(rows, store, num_frames)
 
 
 def _write(path: Path, text: str) -> None:

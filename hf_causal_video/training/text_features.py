@@ -93,9 +93,9 @@ class QuestionsWithTextFeatures(VideoQADataset):
         text.check(questions)
         self.text = text
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        item = super().__getitem__(index)
-        return {**item, "text_features": self.text.read(item["question_id"], len(item["choices"]))}
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        items = super().__getitems__(indices)
+        return [item | {"text_features": self.text.read(item["question_id"], len(item["choices"]))} for item in items]
 
 
 @dataclass

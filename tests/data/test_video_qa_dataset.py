@@ -66,7 +66,7 @@ def test_videos_without_features_are_named_at_construction(store):
     questions = questions_dataset([question("v1"), question("v7"), question("v8"), question("v7", 1)])
     with pytest.raises(CausalVideoError, match="2 of 3 videos missing: 'v7', 'v8'"):
         VideoQADataset(questions, store)
-    with pytest.raises(CausalVideoError, match="no frames asked for"):
+    with pytest.raises(CausalVideoError, match="invalid num_frames"):
         VideoQADataset(questions_dataset([question("v1")]), store, num_frames=0)
 
 

@@ -54,7 +54,7 @@ def folder(tmp_path_factory):
 
 def test_every_question_is_answered_and_the_files_say_what_is_returned(folder, tmp_path):
     report = evaluate_checkpoint(
-        folder / "model", "nextqa", questions=folder / "val.csv", features=folder / "features", output=tmp_path,
+        folder / "model", str(folder / "val.csv"), features=folder / "features", output=tmp_path,
         progress=False,
     )  # fmt: skip
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
@@ -67,7 +67,7 @@ def test_every_question_is_answered_and_the_files_say_what_is_returned(folder, t
 
 def test_grounded_evaluation_scores_the_seconds_too(folder):
     report = evaluate_checkpoint(
-        folder / "model", "nextgqa", questions=folder / "gqa.csv", spans=folder / "gsub.json",
+        folder / "model", str(folder / "gqa.csv"), spans=folder / "gsub.json",
         features=folder / "features", progress=False,
     )  # fmt: skip
     assert {"Acc", "Acc@GQA", "mIoP", "mIoU", "IoP@0.3", "IoU@0.5"} <= set(report["metrics"])
@@ -85,7 +85,7 @@ def test_eigv_is_asked_which_frames_it_calls_causal(folder, tmp_path):
     EIGVForVideoQuestionAnswering(config).save_pretrained(tmp_path / "model")
     VideoQAProcessor(world_tokenizer()).save_pretrained(tmp_path / "model")
     report = evaluate_checkpoint(
-        tmp_path / "model", "nextgqa", questions=folder / "gqa.csv", spans=folder / "gsub.json",
+        tmp_path / "model", str(folder / "gqa.csv"), spans=folder / "gsub.json",
         features=folder / "features", output=tmp_path, progress=False,
     )  # fmt: skip
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
@@ -105,25 +105,25 @@ def test_features_of_another_backbone_are_refused(folder, tmp_path):
         for video in ("11", "22"):
             writer.add(VideoFeatures(video, torch.arange(5) + 0.5, torch.randn(5, 6)))
     with pytest.raises(CausalVideoError, match="org/another"):
-        evaluate_checkpoint(folder / "model", "nextqa", questions=folder / "val.csv", features=tmp_path / "features")
+        evaluate_checkpoint(folder / "model", str(folder / "val.csv"), features=tmp_path / "features")
 
 
 def test_missing_features_and_files_are_named(folder, tmp_path):
     with FeatureWriter(tmp_path / "features", CARD) as writer:
         writer.add(VideoFeatures("11", torch.arange(5) + 0.5, torch.randn(5, 6)))
     with pytest.raises(CausalVideoError, match="22"):
-        evaluate_checkpoint(folder / "model", "nextqa", questions=folder / "val.csv", features=tmp_path / "features")
-    with pytest.raises(CausalVideoError, match="--spans"):
-        evaluate_checkpoint(folder / "model", "nextgqa", questions=folder / "val.csv", features=folder / "features")
+        evaluate_checkpoint(folder / "model", str(folder / "val.csv"), features=tmp_path / "features")
+    with pytest.raises(CausalVideoError, match="--features"):
+        evaluate_checkpoint(folder / "model", str(folder / "val.csv"))
 
 
 def test_the_verb_prints_the_table_and_says_where_the_files_are(folder, capsys):
-    command = ["evaluate", str(folder / "model"), "--dataset", "nextqa", "--split", "val"]
-    assert main([*command, "--questions", str(folder / "val.csv"), "--features", str(folder / "features")]) == 0
+    command = ["evaluate", str(folder / "model"), "--split", "test", "--features", str(folder / "features")]
+    assert main([*command, "--dataset", str(folder / "val.csv")]) == 0
     printed = capsys.readouterr().out
     assert "Acc_T" in printed and "measured here" in printed
-    assert (folder / "model" / "evaluation" / "nextqa-val" / "metrics.json").is_file()
-    assert main([*command, "--questions", "absent.csv", "--features", str(folder / "features")]) == 2
+    assert (folder / "model" / "evaluation" / "val-test" / "metrics.json").is_file()
+    assert main([*command, "--dataset", "absent.csv"]) == 2
     assert "absent.csv" in capsys.readouterr().err
 
 
@@ -139,8 +139,8 @@ def test_a_benchmark_is_its_name_and_its_folder(folder, monkeypatch, tmp_path):
     small = benchmarks.Benchmark("source", {}, benchmarks.BENCHMARKS["nextqa"].read)
     monkeypatch.setitem(benchmarks.BENCHMARKS, "nextqa", small)
     by_name = evaluate_checkpoint(folder / "model", "nextqa", annotations=folder, **options)
-    by_file = evaluate_checkpoint(folder / "model", "nextqa", questions=folder / "val.csv", **options)
-    assert by_name == by_file
+    by_file = evaluate_checkpoint(folder / "model", str(folder / "val.csv"), **options)
+    assert by_name["metrics"] == by_file["metrics"]
     command = [
         "evaluate",
         str(folder / "model"),

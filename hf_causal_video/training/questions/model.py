@@ -7,7 +7,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from hf_causal_video.data import BENCHMARKS, VideoQADataset, benchmark_vocabulary
 from hf_causal_video.models import METHODS, VideoQAProcessor
 from hf_causal_video.training.arguments import DataArguments, ModelArguments
-from hf_causal_video.training.questions.splits import asked_vocabulary
+from hf_causal_video.training.questions.splits import vocabulary_option
 from hf_causal_video.training.text_features import QuestionsWithTextFeatures, TextFeatures
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.worlds import ANSWERS, tiny_text_config, world_tokenizer
@@ -141,7 +141,7 @@ def answer_vocabulary(data: DataArguments, train: VideoQADataset) -> list[str] |
     if data.dataset == "world":
         return list(ANSWERS)
     if data.annotations is not None and data.dataset in list(BENCHMARKS):
-        return list(benchmark_vocabulary(str(data.dataset), data.annotations, asked_vocabulary(data)))
+        return list(benchmark_vocabulary(str(data.dataset), data.annotations, vocabulary_option(data)))
     texts: dict[int, set[str]] = {}
     for index, text in zip(questions["answer"], questions["answer_text"], strict=True):
         texts.setdefault(index, set()).add(text)

@@ -1,0 +1,301 @@
+"""Questions of your own: a csv, tab-separated, JSON Lines or Parquet file with `video, question, answer`.
+
+Why: a researcher has a folder of clips and a spreadsheet. Everything but the three columns is optional, answers may be
+indices or texts, and whatever would change a number in silence (an answer that is none of the choices, a text that is
+also an index) is an error that names the line.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from hf_causal_video.data.tables import make_table, read_cells, read_text
+from hf_causal_video.utils.errors import CausalVideoError, require
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+VIDEO_SUFFIX = re.compile(r"\.(mp4|m4v|mov|mkv|webm|avi|mpe?g|wmv|flv|gif|ts|3gp)$", re.IGNORECASE)
+ALIASES = {
+    "video_id": ("video_id", "video", "vid", "vid_id", "video_name", "clip"),
+    "question": ("question", "q"),
+    "answer": ("answer", "label", "correct_answer"),
+    "question_id": ("question_id", "qid", "id"),
+    "question_type": ("question_type", "type"),
+    "choices": ("choices", "options", "candidates"),
+    "spans": ("spans", "span"),
+    "duration_s": ("duration_s", "duration"),
+    "answer_text": ("answer_text",),
+    "split": ("split",),
+}
+CHOICE_COLUMN = re.compile(r"(?:a|choice_?|option_?)(\d+)$")
+EXAMPLE = "video,question,answer,a0,a1,a2"
+
+
+@dataclass
+class QuestionFile:
+    """Questions of a file, and what was changed while reading it.
+
+    Args:
+        questions: question rows, see `QUESTION_FEATURES`; of an open-ended question `answer` is -1 and `answer_text`
+            its text, until a vocabulary is known.
+        splits: split of each row; "" where the file has no such column.
+        notes: one sentence per kind of change, for the user.
+    """
+
+    questions: Dataset
+    splits: list[str]
+    notes: list[str] = field(default_factory=list)
+
+    def of_split(self, split: str) -> Dataset:
+        """Rows of a split; all rows where the file names none.
+
+        Raises:
+            CausalVideoError: the file has a column `split`, and none of its rows is of this split.
+        """
+        if not any(self.splits):
+            return self.questions
+        rows = [row for row, name in enumerate(self.splits) if name == split]
+        expected = ", ".join(sorted(set(self.splits)))
+        require(
+            rows, f"no questions of split {split!r}", found="0 rows", expected=f"one of {expected}", fix="name one"
+        )
+        return self.questions.select(rows)
+
+
+def is_question_file(path: str | Path) -> bool:
+    """Whether a path is an existing file in a format that `read_questions` reads.
+
+    Example:
+        >>> is_question_file("no/such/questions.csv")
+        False
+    """
+    path = Path(path)
+    return path.is_file() and path.name.removesuffix(".gz").endswith(SUFFIXES)
+
+
+def read_questions(path: str | Path, videos: Container[str] | None = None) -> QuestionFile:
+    """Read a file of questions.
+
+    Args:
+        path: csv (comma or tab), JSON Lines, a JSON list or Parquet; csv and JSON also with `.gz` behind it. Columns:
+            `video`, `question`, `answer`, and optionally `choices` (a list; in csv a JSON list) or `a0, a1, ...`,
+            `question_id`, `type`, `split`, `spans` ([[start_s, end_s], ...]), `duration_s`. An answer is the
+            zero-based index of a choice or its text; without choices it is the text itself.
+        videos: ids that are known, such as a feature set. A video is found under its name with or without suffix.
+
+    Raises:
+        CausalVideoError: a missing file or column, a line that is cut off, an answer that is none of the choices or is
+            ambiguous, or a video that is not among `videos`.
+
+    Example:
+        >>> path = Path("/tmp/questions-example.csv")
+        >>> _ = path.write_text("video,question,answer,a0,a1\\nwalk.mp4,who walks,a man,a dog, a man \\n")
+        >>> file = read_questions(path)
+        >>> file.questions[0]["video_id"], file.questions[0]["answer"], file.notes
+        ('walk', 1, ['blanks around 1 value were cut'])
+    """
+    path = Path(path)
+    cut = Counter[str]()
+    rows: list[dict[str, Any]] = []
+    splits: list[str] = []
+    numbers: list[int] = []
+    seen = Counter[str]()
+    for number, cells in _read_cells(path):
+        line = _Line(path, number, {name: _strip(value, cut) for name, value in cells.items()})
+        video = _video_id(line, videos)
+        seen[video] += 1
+        choices = line.choices()
+        answer, text = _answer(line, choices)
+        rows.append(
+            {
+                "question_id": line.text("question_id", default=f"{video}_{seen[video] - 1}"),
+                "video_id": video,
+                "question": line.text("question"),
+                "choices": choices,
+                "answer": answer,
+                "answer_text": text,
+                "question_type": line.text("question_type", default=""),
+                "spans": line.spans(),
+                "duration_s": line.duration(),
+            }
+        )
+        splits.append(line.text("split", default=""))
+        numbers.append(number)
+    require(rows, f"{path} has no questions", found="0 rows", expected="1 or more", fix=f"columns: {EXAMPLE}")
+    kinds = {bool(row["choices"]) for row in rows}
+    require(
+        len(kinds) == 1,
+        f"{path} mixes two kinds of questions",
+        found="questions with choices and questions without",
+        expected="one kind",
+        fix="split the file in two",
+    )
+    notes = [f"blanks around {cut.total()} value{'s' if cut.total() > 1 else ''} were cut"] if cut else []
+    return QuestionFile(make_table(path, rows, names=numbers), splits, notes)
+
+
+@dataclass
+class _Line:
+    """One row of the file by canonical column; errors name file and line."""
+
+    path: Path
+    number: int
+    cells: Mapping[str, Any]
+
+    def fail(self, what: str, found: object, expected: object, fix: str) -> CausalVideoError:
+        return CausalVideoError(f"line {self.number} of {self.path}: {what}", found=found, expected=expected, fix=fix)
+
+    def value(self, column: str) -> Any:
+        names = [name for name in ALIASES[column] if name in self.cells]
+        if len(names) > 1:
+            raise self.fail(f"two columns for {column}", ", ".join(names), "one of them", "drop one column")
+        value = self.cells[names[0]] if names else None
+        return None if value == "" else value
+
+    def text(self, column: str, default: str | None = None) -> str:
+        value = self.value(column)
+        if value is None and default is not None:
+            return default
+        if value is None or isinstance(value, list | dict | bool):
+            found = "nothing" if value is None else repr(value)
+            raise self.fail(f"no {column}", found, "text", f"fill the column {ALIASES[column][0]}; columns: {EXAMPLE}")
+        return str(value)
+
+    def choices(self) -> list[str]:
+        value = self.value("choices")
+        if value is None:
+            columns = sorted((int(m[1]), name) for name in self.cells if (m := CHOICE_COLUMN.match(name)))
+            texts = [self.cells[name] for _, name in columns]
+            while texts and texts[-1] in ("", None):  # fewer choices than the widest row
+                texts.pop()
+        else:
+            texts = _parsed(value)
+        if not isinstance(texts, list) or any(not isinstance(text, str | int | float) or text == "" for text in texts):
+            raise self.fail("invalid choices", repr(value or texts), '["a man", "a dog"]', "give a list without gaps")
+        return [str(text).strip() for text in texts]
+
+    def spans(self) -> list[list[float]]:
+        value = _parsed(self.value("spans"))
+        if value is None:
+            return []
+        spans = [value] if isinstance(value, list) and value and not isinstance(value[0], list) else value
+        if not isinstance(spans, list):
+            raise self.fail("invalid spans", repr(value), "[[start_s, end_s], ...]", "give seconds")
+        return spans
+
+    def duration(self) -> float:
+        value = self.value("duration_s")
+        try:
+            return 0.0 if value is None else float(value)
+        except (TypeError, ValueError):
+            raise self.fail("invalid duration_s", repr(value), "seconds", "give a number") from None
+
+
+def _answer(line: _Line, choices: list[str]) -> tuple[int, str]:
+    """Index and text of an answer; -1 where it is unknown or open-ended."""
+    value = line.value("answer")
+    if value is None:
+        return -1, ""
+    text = str(value)
+    if not choices:
+        return -1, text
+    by_index = int(text) if re.fullmatch(r"\d+", text) and int(text) < len(choices) else None
+    by_text = choices.index(text) if text in choices else None
+    if by_index is not None and by_text is not None and by_index != by_text:
+        fix = "give the text in answer_text and leave answer empty, or use indices throughout"
+        raise line.fail("ambiguous answer", f"{text}: choice {by_index} or the choice {text!r}", "one meaning", fix)
+    index = by_text if by_index is None else by_index
+    if index is None:
+        raise line.fail(
+            "the answer is none of the choices",
+            repr(text),
+            f"0 to {len(choices) - 1}, or one of {choices}",
+            "correct the answer or the choices",
+        )
+    return index, choices[index]
+
+
+def _video_id(line: _Line, videos: Container[str] | None) -> str:
+    name = line.text("video_id")
+    bare = VIDEO_SUFFIX.sub("", name)
+    if videos is None or bare in videos:
+        return bare
+    if name in videos:
+        return name
+    known = sorted(videos) if isinstance(videos, Iterable) else []
+    close = get_close_matches(bare, known, 1) or get_close_matches(Path(bare).name, known, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise line.fail(
+        "unknown video", repr(name), f"one of {len(known)} videos{hint}", "extract it, or correct the name"
+    )
+
+
+def _read_cells(path: Path) -> Iterable[tuple[int, Mapping[str, Any]]]:
+    """Number of each line and its cells by column."""
+    suffix = Path(path.name.removesuffix(".gz")).suffix
+    require(
+        suffix in SUFFIXES,
+        f"{path} is not a file of questions",
+        found=suffix or "no suffix",
+        expected=", ".join(SUFFIXES),
+        fix="save it in one of these formats",
+    )
+    if suffix == ".parquet":
+        require(path.is_file(), "missing file of questions", found=str(path), expected="a file", fix="check the path")
+        return enumerate(Dataset.from_parquet(str(path)).to_list(), start=1)  # type: ignore[union-attr]
+    source = "your own file"
+    if suffix in (".csv", ".tsv"):
+        header, lines = read_cells(path, source)
+        return ((number, dict(zip(header, cells, strict=True))) for number, cells in lines)
+    text = read_text(path, source)
+    return _json_rows(path, text)
+
+
+def _json_rows(path: Path, text: str) -> Iterable[tuple[int, Mapping[str, Any]]]:
+    whole = text.lstrip().startswith("[")
+    try:
+        if whole:
+            rows = list(enumerate(json.loads(text), start=1))
+        else:
+            rows = [(n, json.loads(line)) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    except json.JSONDecodeError as error:
+        raise CausalVideoError(
+            f"{path} cannot be read",
+            found=error,
+            expected="a JSON list, or one object per line",
+            fix="correct the file",
+        ) from error
+    for number, row in rows:
+        if not isinstance(row, dict):
+            raise CausalVideoError(
+                f"line {number} of {path}",
+                found=repr(row)[:80],
+                expected='{"video": ..., "question": ...}',
+                fix="write one object per line",
+            )
+    return rows
+
+
+def _parsed(value: Any) -> Any:
+    """A cell that holds JSON; other texts as they are."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+def _strip(value: Any, cut: Counter[str]) -> Any:
+    if isinstance(value, list):
+        return [_strip(item, cut) for item in value]
+    if isinstance(value, str) and value != value.strip():
+        cut["blanks"] += 1
+        return value.strip()
+    return value
