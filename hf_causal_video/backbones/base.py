@@ -234,7 +234,7 @@ def build_backbone(
             "backbone",
             found=name,
             expected=sorted(BACKBONES),
-            fix="name one, or call register_backbone first",
+            fix="name one, or import the module that registers it first (--import MODULE in the shell)",
         )
     try:
         backbone = BACKBONES[name](text_dim, frame_dim, num_answers, **(config or {}))

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from hf_causal_video.utils.errors import CausalVideoError, parse_arguments, run_command
+from hf_causal_video.utils.plugins import add_import_argument, import_modules
 from hf_causal_video.utils.version import __version__
 
 ANSWER_EXAMPLES = """examples:
@@ -67,11 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name == chosen:
             home = import_module(f"{PACKAGE}.{module}")
             getattr(home, add)(verb)
+            add_import_argument(verb)
             verb.set_defaults(run=getattr(home, run))
     args = parse_arguments(parser, argv)
     _hide_bars_of_weights()
 
     def checked() -> int | None:
+        import_modules(args.imports)
         _check(args)
         return args.run(args)  # extraction: 1 if some videos failed
 

@@ -19,6 +19,7 @@ from transformers.hf_argparser import string_to_bool
 
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments, DataArguments, ModelArguments
 from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.plugins import add_import_argument, import_modules
 
 Arguments = tuple[ModelArguments, DataArguments, CausalVideoTrainingArguments]
 MAPPINGS = {
@@ -88,6 +89,7 @@ class ConfigParser(HfArgumentParser):
             allow_abbrev=False,
         )
         self.add_argument("--config", help="A recipe: YAML file of the arguments below, or a packaged recipe's name.")
+        add_import_argument(self)
 
     def parse(self, argv: Sequence[str] | None = None) -> Arguments:
         """Read the flags, and below them the recipe that `--config` names.
@@ -100,11 +102,13 @@ class ConfigParser(HfArgumentParser):
         """
         first = ArgumentParser(add_help=False, allow_abbrev=False)
         first.add_argument("--config", action="append", default=[])
+        add_import_argument(first)
         configs, flags = first.parse_known_args(sys.argv[1:] if argv is None else list(argv))
         if len(configs.config) > 1:
             raise CausalVideoError(
                 "two recipes", found=configs.config, expected="one --config", fix="merge them into one file"
             )
+        import_modules(configs.imports)
         for name in configs.config:
             self._set_defaults(name, read_recipe(name))
         parsed: Any
@@ -124,7 +128,11 @@ class ConfigParser(HfArgumentParser):
         return model, data, training
 
     def _set_defaults(self, name: str, values: dict[str, Any]) -> None:
-        known = {action.dest: action for action in reversed(self._actions) if action.dest not in ("help", "config")}
+        known = {
+            action.dest: action
+            for action in reversed(self._actions)
+            if action.dest not in ("help", "config", "imports")
+        }
         if unknown := [str(key) for key in values if key not in known]:
             raise self._unknown(f"unknown keys in recipe {name}", unknown)
         for key, value in values.items():
