@@ -111,8 +111,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if trainer.is_world_process_zero():
         card = _card_data(metrics, model_arguments, data_arguments, arguments, saved)
         write_atomically(folder / "card_data.json", json.dumps(card, indent=2, ensure_ascii=False) + "\n")
-        history = "".join(json.dumps(entry) + "\n" for entry in state.log_history)
-        write_atomically(folder / "training_log.jsonl", history)
         write_atomically(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")  # last: now all is there
         _print_summary(metrics, data_arguments, folder, task.headline)
     PartialState().wait_for_everyone()

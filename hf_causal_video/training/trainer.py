@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, EvalPrediction, Trainer
-from transformers.trainer_pt_utils import nested_gather
+from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback
 
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
 from hf_causal_video.training.callbacks import BestCheckpoint, IndependentNoise, SigmaAnnealing, bare_model
 from hf_causal_video.training.grounding import FillBank, TrainingProgress, drop_lone_sample, with_video_ids
 from hf_causal_video.training.schedules import build_schedule
+from hf_causal_video.training.step_log import StepLog
 from hf_causal_video.utils.errors import CausalVideoError
 
 
@@ -70,6 +70,21 @@ def check_metric(name: str | None, known: Sequence[str]) -> None:
         )  # fmt: skip
 
 
+class KeepLog(TrainerCallback):
+    """Begin the step log where the run begins or resumes, and write it with each checkpoint."""
+
+    def __init__(self, log: StepLog):
+        self.log = log
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Drop the lines behind the step that the run resumes from."""
+        self.log.start(state.global_step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write what a run resumed from this checkpoint will not compute again."""
+        self.log.save(args.parallel_mode)
+
+
 class CausalVideoTrainer(Trainer):
     """Train a method of this package; `accuracy` on the validation split chooses the checkpoint.
 
@@ -107,8 +122,8 @@ class CausalVideoTrainer(Trainer):
             callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
         kwargs = {"compute_metrics": answer_metrics, "callbacks": callbacks, **kwargs}
         super().__init__(args=args, data_collator=NamedBatches(data_collator), **kwargs)
-        self._term_sums: dict[str, Tensor] = {}
-        self._term_batches = 0
+        self.step_log = StepLog(str(args.output_dir), self.is_world_process_zero())
+        self.add_callback(KeepLog(self.step_log))
         self._last_ids: list[str] = []
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -173,9 +188,8 @@ class CausalVideoTrainer(Trainer):
                 f"{self._last_ids}) broke the weights: lower learning_rate, or set max_grad_norm",
             )
         self._last_ids = ids
-        for name, term in (outputs.get("losses") or {}).items():
-            self._term_sums[name] = self._term_sums.get(name, 0.0) + term.detach().float().mean()
-        self._term_batches += 1
+        terms = {f"loss_{name}": term for name, term in (outputs.get("losses") or {}).items()}
+        self.step_log.add(self.state.global_step + 1, {"loss": loss, **terms})
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(
@@ -193,16 +207,24 @@ class CausalVideoTrainer(Trainer):
         return None, logits.detach(), labels
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the loss terms, averaged over processes and over the batches since the last log."""
-        if "loss" in logs and self._term_batches:
-            for name, total in sorted(self._term_sums.items()):
-                mean = nested_gather(total / self._term_batches, self.args.parallel_mode).mean()
-                logs[f"loss_{name}"] = mean.item()
-            self._term_sums, self._term_batches = {}, 0
+        """Add the loss terms, averaged over processes and over the batches since the last log; write the step log."""
+        steps = self.step_log.take(self.args.parallel_mode)
+        if "loss" in logs:
+            averaged = self.step_log.saved + steps
+            self.step_log.saved = []
+            for name in sorted({name for line in averaged for name in line} - {"step", "loss"}):
+                values = [line[name] for line in averaged if name in line]
+                logs[name] = sum(values) / len(values)
             sigma = getattr(bare_model(self.model), "topk_sigma", None)
             if sigma is not None:
                 logs["topk_sigma"] = sigma
         super().log(logs, start_time)
+        entry = self.state.log_history[-1]
+        if steps and steps[-1]["step"] == entry["step"] and "loss" in logs:
+            steps[-1] = {**entry, **steps[-1]}
+        elif "loss" not in logs:
+            steps.append(entry)
+        self.step_log.write(steps)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """A checkpoint that lacks weights, or has too many, is an error here and not a warning."""
