@@ -64,7 +64,7 @@ class StepLog:
         return lines
 
     def save(self, parallel_mode: Any) -> None:
-        """Write the pending steps with a checkpoint, so that a run resumed from it lacks none; all processes call it."""
+        """Write the pending steps with a checkpoint, so that a resumed run lacks none; all processes call it."""
         lines = self.take(parallel_mode)
         self.saved += lines
         self.write(lines)
