@@ -150,12 +150,15 @@ class GCN(nn.Module):
 
     def forward(self, embedded: Tensor, adjacency: Tensor, packing: Packing) -> Tensor:
         """Nodes behind the first weight (P, N, H) and adjacency (P, N, N) to nodes (P, N, H), zero at padding."""
-        for depth, layer in enumerate(self.layers):
-            if depth:
-                embedded = packing.pad(layer(nodes))
-            summed = packing.pack(adjacency @ embedded)  # (places, H)
-            nodes = self.dropout(F.layer_norm(summed, summed.shape[-1:]).relu())
+        nodes = self._gather(embedded, adjacency, packing)
+        for layer in self.layers[1:]:
+            nodes = self._gather(packing.pad(layer(nodes)), adjacency, packing)
         return packing.pad(nodes)
+
+    def _gather(self, embedded: Tensor, adjacency: Tensor, packing: Packing) -> Tensor:
+        """Sum over neighbours, (P, N, H) to the true nodes (places, H)."""
+        summed = packing.pack(adjacency @ embedded)
+        return self.dropout(F.layer_norm(summed, summed.shape[-1:]).relu())
 
 
 class AttentionPool(nn.Sequential):

@@ -121,12 +121,6 @@ def score(rows: list[dict[str, Any]], questions: Any, dataset: str) -> dict[str,
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 
 
-def _is_grounded(questions: Any) -> bool:
-    """Whether every question has choices, an answer and spans."""
-    rows = zip(questions["choices"], questions["answer"], questions["spans"], strict=True)
-    return all(choices and answer >= 0 and spans for choices, answer, spans in rows)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `hf-causal-video evaluate`."""
     parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
