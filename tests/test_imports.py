@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "models": {"causal", "backbones"},
     "tracks": {"features"},
     "data": {"features.store"},
-    "worlds": {"data", "features.store"},
+    "worlds": {"data", "features"},
     "viewer": {"models"},
     "stress": {"models", "viewer"},
     "selection": {"causal", "features", "models", "viewer"},

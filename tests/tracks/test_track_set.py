@@ -7,9 +7,6 @@ from hf_causal_video.tracks.track import Tracklet
 from hf_causal_video.tracks.track_set import TrackSet, track_folder, write_tracks
 from hf_causal_video.tracks.tracker import TrackedClip
 from hf_causal_video.utils.errors import CausalVideoError
-from tests.features.conftest import make_clip, save_network
-
-__all__ = ["make_clip", "save_network"]  # fixtures
 
 
 def tracklet(start: int, length: int, label: str) -> Tracklet:

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 
-from hf_causal_video.models.backbone import BackboneConfig
+from hf_causal_video.models.backbone.configuration_backbone import BackboneConfig
 from hf_causal_video.models.backbone.presets import released
 from hf_causal_video.utils.errors import CausalVideoError, require
 
