@@ -1,16 +1,15 @@
-"""LoRA on the nested text encoder; everything of the method itself is trained in full and saved with the adapters.
+"""LoRA on the nested text encoder; the method's own modules are trained in full and saved with the adapters.
 
-Why: the text encoder holds most of the weights and is the part that was trained before. Source: Hu et al. 2022,
-arXiv 2106.09685.
+Why: the text encoder holds most of the weights, and it is pretrained. Source: Hu et al. 2022, arXiv 2106.09685.
 """
 
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
-# The query and value projections; encoders that fuse them with the key are adapted as a whole.
+# Query and value projections; where an encoder fuses them with the key, the fused projection.
 TARGETS = {
     "deberta": "in_proj",
     "deberta-v2": "query_proj|value_proj",
@@ -42,24 +41,27 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: float) -> Any:
         wrapped = get_peft_model(model, config)
     except ValueError as error:
         raise CausalVideoError(
-            "no projection to adapt", found=f"text encoder {model.config.text_config.model_type!r} ({error})",
-            expected=f"modules named {targets}", fix="train without LoRA (lora_rank 0), or with another text encoder",
-        ) from error  # fmt: skip
+            "no projection to adapt",
+            found=f"text encoder {model.config.text_config.model_type!r} ({error})",
+            expected=f"modules named {targets}",
+            fix="train without LoRA (lora_rank 0), or with another text encoder",
+        ) from error
     _check_trained(wrapped)
     return wrapped
 
 
 def _check_trained(wrapped: Any) -> None:
-    """peft matches modules by the ends of their names; make sure that it met exactly the ones that were meant."""
+    """Check that exactly the adapters and the method's own modules are trained; peft matches by ends of names."""
     wrong = []
     for name, parameter in wrapped.named_parameters():
-        in_text, is_copy = ".text_encoder." in name, ".original_module." in name
-        should = "lora_" in name if in_text else not is_copy
-        if parameter.requires_grad != should:
+        in_text = ".text_encoder." in name
+        expected = "lora_" in name if in_text else ".original_module." not in name
+        if parameter.requires_grad != expected:
             wrong.append(name)
-    if wrong:
-        raise CausalVideoError(
-            "LoRA would train the wrong weights", found=wrong[:5],
-            expected="adapters in the text encoder, and all of the method's own modules",
-            fix="report this model and encoder",
-        )  # fmt: skip
+    require(
+        not wrong,
+        "LoRA would train the wrong weights",
+        found=wrong[:5],
+        expected="adapters in the text encoder, and all of the method's own modules",
+        fix="report this model and encoder",
+    )

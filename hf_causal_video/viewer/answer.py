@@ -235,8 +235,9 @@ def notes_of(result: Mapping[str, Any]) -> list[str]:
             )
     if words := result.get("unknown_words"):
         notes.append(f"Words that the model does not know: {', '.join(words)}.")
-    if result.get("frames_missing"):
-        notes.append(result["frames_missing"])
+    if missing := result.get("frames_missing"):
+        count = len(result["times_s"])
+        notes.append(f"The clip has {count} of the {count + missing} frames that are looked at; the rest is left out.")
     return notes
 
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from hf_causal_video.causal.predicate_prior import Prior
 from transformers import AutoModel, AutoProcessor
 
-from hf_causal_video.causal.predicate_prior import Prior
 from hf_causal_video.data.relations.collator import RelationCollator
 from hf_causal_video.evaluation.relations.pairs import pair_metrics
 from hf_causal_video.training import main as run
