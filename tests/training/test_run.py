@@ -13,9 +13,8 @@ from transformers import AutoModel, AutoProcessor, BertModel
 from hf_causal_video.data import VideoQACollator
 from hf_causal_video.features.store.reader import FeatureWriter, Provenance, VideoFeatures
 from hf_causal_video.models.weights import weights_digest
-from hf_causal_video.training import main
+from hf_causal_video.training import main, predict
 from hf_causal_video.training.checkpoints import checkpoints
-from hf_causal_video.training.questions import predict
 from hf_causal_video.training.questions.splits import load_split
 from hf_causal_video.training.recipe import ConfigParser
 from hf_causal_video.utils.errors import CausalVideoError

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoProcessor, BertModel, set_seed
 
-from hf_causal_video.training.questions import predict
+from hf_causal_video.training import predict
 from hf_causal_video.training.questions import task as question_task
 from hf_causal_video.training.questions.splits import load_split
 from hf_causal_video.training.questions.task import collator

@@ -77,6 +77,9 @@ def _records(
     return [
         {
             "question_id": item["question_id"],
+            "video_id": item["video_id"],
+            "label": int(item.get("answer", -1)),
+            "label_text": item.get("answer_text", ""),
             "prediction": found.answer_index,
             "answer": found.answer,
             "choices": found.choices,

@@ -5,7 +5,7 @@ import torch
 
 from hf_causal_video.data import VideoQACollator, VideoQADataset
 from hf_causal_video.models import TranSTRConfig, TranSTRForVideoQuestionAnswering, VideoQAProcessor
-from hf_causal_video.training.questions import measure, predict
+from hf_causal_video.training import measure, predict
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.worlds import WorldConfig, generate_world, world_tokenizer
 from tests.training.conftest import TINY
