@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import SchedulerType
 
 from hf_causal_video.models import METHODS, RELATION_METHODS
 from hf_causal_video.training.overrides import check_overrides
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 KNOWN_METHODS: dict[str, tuple[Any, Any, Any]] = METHODS | RELATION_METHODS
 
@@ -277,6 +278,14 @@ class CausalVideoTrainingArguments(TrainingArguments):
             self.use_cpu = True  # the parent refuses bf16 on a CPU that was not asked for by name
         super().__post_init__()
         self.lr_scheduler_type = schedule
+        for name in self.report_to:
+            require(
+                name in get_available_reporting_integrations(),
+                f"--report_to {name}",
+                found=f"{name} is unknown or not installed",
+                expected="none, or a tracker that is installed",
+                fix="pip install 'hf-causal-video[tensorboard]'" if name == "tensorboard" else f"pip install {name}",
+            )
         self.label_names = ["labels"]
         if self.mixed_precision != (asked := "fp16" if self.fp16 else "bf16" if self.bf16 else "no"):
             raise CausalVideoError(

@@ -55,6 +55,7 @@ def evaluate_checkpoint(
     progress: bool = True,
     annotations: str | Path | None = None,
     spans: str | Path | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Answer every question of a split and score the answers, and the seconds they rest on where those are known.
 
@@ -74,6 +75,7 @@ def evaluate_checkpoint(
         annotations: folder of the official files of a benchmark of `data.BENCHMARKS`; answers of an open-ended one get
             their indices from the vocabulary of the checkpoint.
         spans: gsub json of NExT-GQA, where the dataset is a csv of NExT-QA.
+        device: where the model runs, such as "cuda:1".
 
     Returns:
         {"metrics": {...}, "questions": n, ...}, as written to `metrics.json`.
@@ -86,7 +88,7 @@ def evaluate_checkpoint(
     data = load_data(dataset, split, features, num_frames, world, annotations, words, spans)
     data.store.check(model.config.feature_provenance)
     rows = predict(
-        model.eval(),
+        model.eval().to(device),
         data,
         VideoQACollator(processor, with_labels=False),
         batch_size=batch_size,
@@ -145,7 +147,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="kept",
         help="how kept frames become seconds (default: kept)",
     )
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=32, help="questions at once (default: 32)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
     add_relation_arguments(parser)
 
 
@@ -171,6 +174,7 @@ def run(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         annotations=args.annotations,
         spans=args.spans,
+        device=args.device,
     )
     print(f"{args.checkpoint} on {args.dataset}, {args.split}: {report['questions']} questions, measured here")
     for metric, value in report["metrics"].items():

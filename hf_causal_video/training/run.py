@@ -33,6 +33,7 @@ from hf_causal_video.training.checkpoints import (
     STATE_FILE,
     begin,
     claim_output_dir,
+    exclusive,
     stopped_early,
     write_atomically,
 )
@@ -59,11 +60,24 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """
     model_arguments, data_arguments, arguments = ConfigParser().parse(argv)
     folder = Path(str(arguments.output_dir))
+    with exclusive(folder):
+        return _run(model_arguments, data_arguments, arguments, folder)
+
+
+def _run(
+    model_arguments: ModelArguments,
+    data_arguments: DataArguments,
+    arguments: CausalVideoTrainingArguments,
+    folder: Path,
+) -> dict[str, Any]:
     recipe = resolved_recipe(model_arguments, data_arguments, arguments)
-    checkpoint = claim_output_dir(folder, recipe, arguments.resume)
-    if (folder / METRICS_FILE).is_file():
+    start = claim_output_dir(folder, recipe, arguments.resume)
+    checkpoint = start.checkpoint
+    if start.finished:
         print(f"the run in {folder} is finished; its numbers are in {folder / METRICS_FILE}")
         return json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+    if start.note and PartialState().is_main_process:
+        print(f"note: {start.note}")
 
     started = time.perf_counter()
     set_seed(arguments.seed)

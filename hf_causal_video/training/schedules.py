@@ -54,7 +54,7 @@ def build_schedule(
             return _multistep(optimizer, steps_per_epoch, **options)
         if name == "one_cycle":
             peaks = [group["lr"] for group in optimizer.param_groups]
-            return OneCycleLR(optimizer, max_lr=peaks, total_steps=num_steps, **options)
+            return _OneCycle(optimizer, max_lr=peaks, total_steps=num_steps, **options)
         if name == "reduce_lr_on_plateau":
             # torch's default watches a metric that should fall: with accuracy it would punish every improvement
             mode = "max" if arguments.greater_is_better else "min"
@@ -67,6 +67,17 @@ def build_schedule(
             f"options that the schedule {name} does not have", found=f"{options} ({error})",
             expected="its lr_scheduler_kwargs", fix="see --help, or the documentation of torch's schedulers",
         ) from error  # fmt: skip
+
+
+class _OneCycle(OneCycleLR):
+    """One-cycle whose length is that of the run: a resumed run that trains longer keeps its new end.
+
+    Why: torch stores the length with the state, and would raise behind the last step of the shorter run.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        length = {name: self.__dict__[name] for name in ("total_steps", "_schedule_phases")}
+        super().load_state_dict({**state_dict, **length})
 
 
 def _multistep(

@@ -49,6 +49,7 @@ def evaluate_relations(
     prior: str | None = None,
     batch_size: int = 256,
     progress: bool = True,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Ask a relation checkpoint about a split, and score what it says.
 
@@ -64,6 +65,7 @@ def evaluate_relations(
         prior: P(z) at inference in place of the checkpoint's, "uniform" or "frequency".
         batch_size: pairs at once.
         progress: show a bar.
+        device: where the model runs, such as "cuda:1".
 
     Returns:
         {"metrics": {...} in percent, "records": n, ...}, as written to `metrics.json`.
@@ -79,7 +81,7 @@ def evaluate_relations(
             expected=f"one of {', '.join(DATASETS)}, annotations but for the world, prior uniform or frequency",
             fix="add --annotations PATH",
         )  # fmt: skip
-    model: Any = open_pretrained(AutoModel.from_pretrained, checkpoint).eval()
+    model: Any = open_pretrained(AutoModel.from_pretrained, checkpoint).eval().to(device)
     processor: Any = open_pretrained(AutoProcessor.from_pretrained, checkpoint)
     if prior is not None:
         model.config.prior_eval = prior
@@ -143,7 +145,7 @@ def run_relations(args: argparse.Namespace, output: Path) -> None:
     world = recipe_world(args.checkpoint) if args.dataset == "world" and args.world is None else args.world
     report = evaluate_relations(
         args.checkpoint, args.dataset, args.split, args.annotations, args.features, args.training_annotations, output,
-        world, args.prior,
+        world, args.prior, device=args.device,
     )  # fmt: skip
     tracks = f", tracks: {report['tracks']}" if report["tracks"] else ""
     print(f"{args.checkpoint} on {args.dataset}, {args.split}{tracks}: {report['records']} records, measured here")
