@@ -1,6 +1,7 @@
-"""What the suite shares: where the public material lies, one thread, a seed for every test, examples of fuzzing."""
+"""What the suite shares: where the public material lies, threads, a seed for every test, examples of fuzzing."""
 
 import os
+import platform
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,15 +29,38 @@ def shared() -> Path:
     return SHARED
 
 
+# Tiny models run many times faster on one thread than on several that contend.
+THREADS = int(os.environ.get("HF_CAUSAL_VIDEO_TEST_THREADS", "1"))
+
+
+def processor_name() -> str:
+    """The model of the processor, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the processor: roundings, and so trained outcomes, differ between processors."""
+    workers = os.environ.get("PYTEST_XDIST_WORKER_COUNT") or getattr(terminalreporter.config.option, "numprocesses", 0)
+    terminalreporter.write_line(
+        f"ran on {processor_name()}, CPU capability {torch.backends.cpu.get_cpu_capability()}, "
+        f"{THREADS} torch thread(s) in each of {workers or 1} process(es), torch {torch.__version__}"
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny models run many times faster on one thread than on several that contend; child processes inherit it."""
-    threads, before = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
+def threads() -> Iterator[None]:
+    """HF_CAUSAL_VIDEO_TEST_THREADS threads, one by default; child processes inherit the number."""
+    previous, variable = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(THREADS)
+    torch.set_num_threads(THREADS)
     yield
-    torch.set_num_threads(threads)
-    os.environ.pop("OMP_NUM_THREADS") if before is None else os.environ.update(OMP_NUM_THREADS=before)
+    torch.set_num_threads(previous)
+    os.environ.pop("OMP_NUM_THREADS") if variable is None else os.environ.update(OMP_NUM_THREADS=variable)
 
 
 @pytest.fixture(autouse=True)

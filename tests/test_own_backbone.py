@@ -11,7 +11,7 @@ from hf_causal_video.backbones import BACKBONES
 from hf_causal_video.training import main
 from tests.training.conftest import TINY, write_recipe
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+README = Path(__file__).resolve().parents[1] / "hf_causal_video" / "backbones" / "README.md"
 
 
 @pytest.fixture

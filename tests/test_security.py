@@ -26,6 +26,8 @@ from hf_causal_video.features.store.card import merge_cards
 from hf_causal_video.features.store.provenance import PROVENANCE_FILE
 from hf_causal_video.hub import results
 from hf_causal_video.hub.convert.command import command as convert
+from hf_causal_video.models.ivrd import IVRDConfig, IVRDForVideoRelationDetection
+from hf_causal_video.models.ivrd.processing_video_relation import VideoRelationProcessor
 from hf_causal_video.tracks.track_set import CARD, TrackSet, write_tracks
 from hf_causal_video.tracks.tracker import TrackedClip
 from hf_causal_video.training import main as train
@@ -206,6 +208,28 @@ def test_no_verb_opens_pickled_weights_or_runs_the_code_of_a_checkpoint(malice, 
         assert main([verb, *given]) == 2, verb
         said = capsys.readouterr()
         assert "Traceback" not in said.err and "[y/N]" not in said.out + said.err, "nobody is asked to run it"
+    if how != "code":
+        with pytest.raises((OSError, ValueError)):
+            AutoModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("how", ["evil.pt", "evil.bin", "shards", "code"])
+def test_no_verb_opens_a_relation_checkpoint_of_another_form(malice, tmp_path, how, capsys):
+    folder, processor = tmp_path / "theirs", VideoRelationProcessor(["dog", "cat"], ["chase", "watch"])
+    config = IVRDConfig(num_object_classes=2, num_predicates=2, hidden_size=8)
+    for part in (IVRDForVideoRelationDetection(config), processor):
+        part.save_pretrained(folder)
+    spoil(folder, malice, how)
+    clip, path = str(write_clip(tmp_path / "c.mp4")), str(folder)
+    verbs = {
+        "relations": [path, clip],
+        "evaluate": [path, "--dataset", "world", "--output", str(tmp_path / "out")],
+        "push": [path, "org/x", "--dry-run"],
+    }
+    for verb, given in verbs.items():
+        assert main([verb, *given]) == 2, verb
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err and "[y/N]" not in said.out + said.err
     if how != "code":
         with pytest.raises((OSError, ValueError)):
             AutoModel.from_pretrained(folder)

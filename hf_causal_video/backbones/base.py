@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 
 class _Rows:
@@ -172,6 +172,51 @@ class VideoQABackbone(nn.Module):
         )
 
 
+def check_sizes(name: str, hidden: int, divisors: dict[str, int], **counts: int) -> None:
+    """Refuse a hidden size that its parts do not divide, and a count below 1.
+
+    Args:
+        name: of the backbone.
+        hidden: its hidden size.
+        divisors: what has to divide it, by name.
+        counts: numbers of layers, rounds and so on.
+
+    Raises:
+        CausalVideoError: any of them.
+    """
+    for part, divisor in {"": 1, **divisors}.items():
+        right = hidden >= 1 and divisor >= 1 and hidden % divisor == 0
+        require(right, f"{name}'s hidden size", found=hidden, expected=f"a positive multiple of {part} {divisor}")
+    for part, count in counts.items():
+        require(count >= 1, f"{name}'s {part}", found=count, expected="at least 1")
+
+
+def without_bias(layer: nn.Module, x: Tensor) -> Tensor:
+    """Apply an affine layer without its bias, (..., C) to (..., E).
+
+    Why by calls: hooks, adapters and quantised forms of the layer take part in a call, and in nothing else. The bias
+    is what the layer makes of zeros, so a frame of zeros stays exactly zero.
+
+    Example:
+        >>> layer, x = nn.Linear(3, 2), torch.ones(3)
+        >>> torch.allclose(without_bias(layer, x), layer.weight @ x), torch.equal(bias_of(layer, 3, x)[0], layer.bias)
+        (True, True)
+    """
+    return layer(x) - bias_of(layer, x.shape[-1], x)
+
+
+def bias_of(layer: nn.Module, width: int, like: Tensor) -> Tensor:
+    """Return the bias (1, E) of an affine layer over inputs of a width, with the type and device of `like`."""
+    return layer(like.new_zeros(1, width))
+
+
+# HGA's normalised weights, which torch's parametrisation held once: in checkpoints of that time, and in released ones.
+RENAMED_KEYS = {
+    f".edge_layer_{layer}.{old}": f".edge_layer_{layer}.{new}"
+    for layer in (1, 2)
+    for new, names in {"g": ("weight_g", "original0"), "v": ("weight_v", "original1")}.items()
+    for old in (names[0], f"parametrizations.weight.{names[1]}")
+}
 REQUIRED = ("encode_question", "encode_video", "fuse", "answer")
 BACKBONES: dict[str, type[VideoQABackbone]] = {}
 

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_causal_video.backbones.base import Question, Video, VideoQABackbone, register_backbone
-from hf_causal_video.backbones.recurrent import pack_left
+from hf_causal_video.backbones.base import Question, Video, VideoQABackbone, check_sizes, register_backbone
+from hf_causal_video.backbones.recurrent import GRU, pack_left
+from hf_causal_video.utils.errors import require
 
 
 def last_states(states: Tensor, mask: Tensor) -> Tensor:
@@ -31,7 +32,7 @@ class QuestionEncoder(nn.Module):
     def __init__(self, text_dim: int, word_dim: int, dim: int, layers: int, dropout: float):
         super().__init__()
         self.embedding = nn.Sequential(nn.Linear(text_dim, word_dim), nn.ReLU(), nn.Dropout(dropout))
-        self.rnn = nn.GRU(word_dim, dim, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+        self.rnn = GRU(word_dim, dim, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (R, L, D_text) to the last layer's states (R, L, D) and the question (R, layers * D)."""
@@ -57,8 +58,8 @@ class StreamEncoder(nn.Module):
         return torch.cat([first, second], -1), torch.cat([first_motion, second_motion], -1)
 
 
-def _gru(width: int, dim: int) -> nn.GRU:
-    return nn.GRU(width, dim, batch_first=True)
+def _gru(width: int, dim: int) -> GRU:
+    return GRU(width, dim, batch_first=True)
 
 
 class AttentionGRUCell(nn.Module):
@@ -86,6 +87,10 @@ class AttentionGRU(nn.Module):
         super().__init__()
         self.AGRUCell = AttentionGRUCell(dim)
 
+    def forward(self, facts: Tensor, gate: Tensor) -> Tensor:
+        """As the cell."""
+        return self.AGRUCell(facts, gate)
+
 
 class EpisodicMemory(nn.Module):
     """One look at a stream: attend to it with what is wanted and what this stream gave last time."""
@@ -102,7 +107,7 @@ class EpisodicMemory(nn.Module):
         interaction = torch.cat([facts * w, facts * e, (facts - w).abs(), (facts - e).abs()], -1)  # (R, T, 4H)
         scores = self.z2(self.z1(interaction).tanh()).squeeze(-1)
         gate = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(1)  # (R, T)
-        context = self.AGRU.AGRUCell(facts, gate)
+        context = self.AGRU(facts, gate)
         return F.relu(self.next_mem(torch.cat([episode, context, wanted], -1)))
 
 
@@ -135,6 +140,13 @@ class CoMem(VideoQABackbone):
         detach_memory: bool = False,
     ):  # fmt: skip
         super().__init__(text_dim, frame_dim, num_answers)
+        check_sizes("Co-Mem", hidden_size, {"2": 2, "question_layers": question_layers})
+        require(
+            appearance_dim is None or 0 < appearance_dim < frame_dim,
+            "Co-Mem's appearance_dim",
+            found=appearance_dim,
+            expected=f"some of the {frame_dim} channels of a frame, or None",
+        )
         self.question_dim, self.joint_dim = hidden_size, 2 * hidden_size
         self.iterations, self.detach_memory, self.appearance_dim = iterations, detach_memory, appearance_dim
         widths = (frame_dim, frame_dim) if appearance_dim is None else (appearance_dim, frame_dim - appearance_dim)

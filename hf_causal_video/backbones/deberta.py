@@ -8,17 +8,24 @@ the last layer finishes only the tokens that somebody asks for, and the norm is 
 Source: He et al., "DeBERTa", ICLR 2021 (arXiv 2006.03654); Krell et al. 2021 (arXiv 2107.02027) for packing.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import DebertaConfig, DebertaModel, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.deberta.modeling_deberta import (
     DebertaAttention,
+    DebertaEmbeddings,
     DebertaEncoder,
+    DebertaIntermediate,
+    DebertaLayer,
     DebertaLayerNorm,
+    DebertaOutput,
+    DebertaPreTrainedModel,
+    DebertaSelfOutput,
     DisentangledSelfAttention,
 )
 
@@ -39,6 +46,12 @@ class Layout:
     apart: Tensor
     needed: Tensor | None = None
 
+    def to(self, *args: Any, **options: Any) -> "Layout":
+        """Move all tensors, as accelerate asks of an input whose layer is on another device."""
+        tensors = {part.name: getattr(self, part.name) for part in fields(self)}
+        moved = {name: tensor.to(*args, **options) for name, tensor in tensors.items() if tensor is not None}
+        return replace(self, **moved)
+
 
 class FusedLayerNorm(DebertaLayerNorm):
     """The library's norm as one kernel."""
@@ -53,21 +66,31 @@ class FlatSelfAttention(DisentangledSelfAttention):
 
     def transpose_for_scores(self, x: Tensor) -> Tensor:
         """(B, L, H*D) to (B, H, L, D)."""
-        device = x.device.type
-        x = x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
-        return super().transpose_for_scores(x)
+        return super().transpose_for_scores(_as_autocast(x))
 
-    def attend(self, hidden: Tensor, layout: Layout, positions: Tensor) -> Tensor:
-        """Attend among flat tokens (F, D), to (F, D); positions are the encoder's (2 * distances, D)."""
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Any,
+        output_attentions: bool = False,
+        query_states: Tensor | None = None,
+        relative_pos: Tensor | None = None,
+        rel_embeddings: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The library's forward, or that of flat tokens (F, D) where the mask is a `Layout`."""
+        if isinstance(attention_mask, Layout):
+            return self._attend(hidden_states, attention_mask, cast(Tensor, rel_embeddings)), None
+        rest = output_attentions, query_states, relative_pos, rel_embeddings
+        return super().forward(hidden_states, attention_mask, *rest)
+
+    def _attend(self, hidden: Tensor, layout: Layout, near: Tensor) -> Tensor:
+        """Attend among flat tokens (F, D), to (F, D); `near` (2W + 1, D) are the distances W to -W."""
         heads, (rows, width, _) = self.num_attention_heads, layout.apart.shape
-        zero = torch.zeros_like(self.q_bias)  # keys have no bias
-        bias = torch.stack([part.view(heads, -1) for part in (self.q_bias, zero, self.v_bias)], 1)  # (H, 3, D/H)
-        states = F.linear(hidden, self.in_proj.weight, bias.flatten()).unflatten(-1, (heads, 3, -1))
+        states = self.in_proj(hidden).unflatten(-1, (heads, 3, -1))
         q, k, v = states.permute(2, 1, 0, 3).index_select(2, layout.tokens)  # (H, R*W, D/H) each
-        # Column c of these scores is a distance of width - c: from the key to its query, or the other way about.
-        reach, most = min(width, self.max_relative_positions), self.max_relative_positions
-        away = (width - torch.arange(2 * width + 1, device=hidden.device)).clamp(-reach, reach - 1) + most
-        near = self.pos_dropout(positions[away])  # (2W + 1, D)
+        q, v = (x + _as_autocast(bias).view(heads, 1, -1) for x, bias in ((q, self.q_bias), (v, self.v_bias)))
+        # Column c of these scores is a distance of W - c: from the key to its query, or the other way about.
+        near = self.pos_dropout(near)
         to, of = self.pos_proj(near[:-1]), self.pos_q_proj(near.flip(0)[:-1])
         to, of = (x.unflatten(-1, (heads, -1)).permute(1, 2, 0) for x in (to, of))  # (H, D/H, 2W)
         scores = _by_distance(q @ to, rows) + _by_distance(k @ of, rows).transpose(-1, -2)  # (H, R, W, W)
@@ -83,33 +106,154 @@ class FlatSelfAttention(DisentangledSelfAttention):
 class FlatAttention(DebertaAttention):
     """Attention with its output projection; over flat tokens it goes on with those that are needed."""
 
-    def forward(self, hidden_states: Tensor, attention_mask: Any, *args: Any, **options: Any) -> tuple:
+    def __init__(self, config: DebertaConfig):
+        nn.Module.__init__(self)  # not the library's, which would build what is replaced here
+        self.config = config
+        self.self = FlatSelfAttention(config)
+        self.output = DebertaSelfOutput(config)
+        self.output.LayerNorm = FusedLayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Any,
+        output_attentions: bool = False,
+        query_states: Tensor | None = None,
+        relative_pos: Tensor | None = None,
+        rel_embeddings: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
         """The library's forward, or that of flat tokens (F, D) where the mask is a `Layout`."""
+        rest = output_attentions, query_states, relative_pos, rel_embeddings
         if not isinstance(attention_mask, Layout):
-            return super().forward(hidden_states, attention_mask, *args, **options)
-        mixed = cast(FlatSelfAttention, self.self).attend(hidden_states, attention_mask, options["rel_embeddings"])
+            return super().forward(hidden_states, attention_mask, *rest)
+        mixed, _ = self.self(hidden_states, attention_mask, *rest)
         if attention_mask.needed is not None:
             mixed, hidden_states = mixed[attention_mask.needed], hidden_states[attention_mask.needed]
         return self.output(mixed, hidden_states), None
 
 
-REPLACED = {
-    DebertaLayerNorm: FusedLayerNorm,
-    DisentangledSelfAttention: FlatSelfAttention,
-    DebertaAttention: FlatAttention,
-}
+class FlatLayer(DebertaLayer):
+    """The library's layer around `FlatAttention`."""
+
+    def __init__(self, config: DebertaConfig):
+        nn.Module.__init__(self)
+        self.attention = FlatAttention(config)
+        self.intermediate = DebertaIntermediate(config)
+        self.output = DebertaOutput(config)
+        self.output.LayerNorm = FusedLayerNorm(config.hidden_size, config.layer_norm_eps)
 
 
-def replace_modules(encoder: PreTrainedModel) -> None:
-    """Give DeBERTa's norms and attentions their better forward; weights and their names stay as they are."""
-    for module in encoder.modules():
-        module.__class__ = REPLACED.get(type(module), type(module))
+class FlatEncoder(DebertaEncoder):
+    """The library's layers; distances are looked up by a call of their embedding, so that hooks of it run."""
+
+    def __init__(self, config: DebertaConfig):
+        nn.Module.__init__(self)
+        self.layer = nn.ModuleList(FlatLayer(config) for _ in range(config.num_hidden_layers))
+        self.relative_attention = config.relative_attention
+        if self.relative_attention:
+            most = config.max_relative_positions
+            self.max_relative_positions = config.max_position_embeddings if most < 1 else most
+            self.rel_embeddings = nn.Embedding(self.max_relative_positions * 2, config.hidden_size)
+        self.gradient_checkpointing = False
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Any,
+        output_hidden_states: bool = True,
+        output_attentions: bool = False,
+        query_states: Tensor | None = None,
+        relative_pos: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> tuple | BaseModelOutput:
+        """Padded states (B, L, D) with a mask (B, L), or flat tokens (F, D) with a `Layout`, to states."""
+        distances = None
+        if isinstance(attention_mask, Layout):
+            width, most = attention_mask.apart.shape[1], self.max_relative_positions
+            reach = min(width, most)
+            away = width - torch.arange(2 * width + 1, device=hidden_states.device)
+            distances = self.rel_embeddings(away.clamp(-reach, reach - 1) + most)  # (2W + 1, D)
+        else:
+            attention_mask = self.get_attention_mask(attention_mask)
+            relative_pos = self.get_rel_pos(hidden_states, query_states, relative_pos)
+            if self.relative_attention:
+                places = torch.arange(2 * self.max_relative_positions, device=hidden_states.device)
+                distances = self.rel_embeddings(places)
+        needed = getattr(attention_mask, "needed", None)
+        states: list[Tensor] = [hidden_states]
+        maps: list[Tensor | None] = []
+        for depth, layer in enumerate(self.layer, 1):
+            if needed is not None:  # only the last layer leaves tokens out
+                attention_mask = replace(attention_mask, needed=needed if depth == len(self.layer) else None)
+            # Distances have a gradient, so they are a positional argument: checkpoints follow those alone.
+            rest = query_states, relative_pos, distances, output_attentions
+            hidden_states, attention = layer(hidden_states, attention_mask, *rest)
+            states.append(hidden_states)
+            maps.append(attention)
+        result = BaseModelOutput(
+            last_hidden_state=cast(Any, hidden_states),
+            hidden_states=cast(Any, tuple(states) if output_hidden_states else None),
+            attentions=cast(Any, tuple(maps) if output_attentions else None),
+        )
+        return result if return_dict else result.to_tuple()
+
+
+class FlatDeberta(DebertaModel):
+    """DeBERTa from the same weights under the same names, which also reads strings laid end to end.
+
+    Example:
+        >>> positions = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False}
+        >>> sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8}
+        >>> encoder = FlatDeberta(DebertaConfig(vocab_size=9, **sizes, **positions)).eval()
+        >>> ids, mask = torch.tensor([[5, 6, 7], [8, 0, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]])
+        >>> flat = encoder(ids, mask, needed=mask.bool()).last_hidden_state
+        >>> torch.allclose(flat[0], encoder(ids, mask).last_hidden_state[0], atol=1e-5)
+        True
+    """
+
+    _no_split_modules = ["DebertaEmbeddings", "FlatLayer"]
+
+    def __init__(self, config: DebertaConfig):
+        DebertaPreTrainedModel.__init__(self, config)
+        self.embeddings = DebertaEmbeddings(config)
+        self.embeddings.LayerNorm = FusedLayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.encoder = FlatEncoder(config)
+        self.z_steps = 0
+        self.post_init()
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *args: Any,
+        needed: Tensor | None = None,
+        **options: Any,
+    ) -> tuple | BaseModelOutput:
+        """The library's forward; with `needed`, strings that `can_flatten` are read without their padding.
+
+        Args:
+            input_ids, attention_mask: (R, L).
+            needed: (R, L) bool, the tokens whose states are wanted.
+
+        Returns:
+            States (R, L, D); with `needed`, zero where a token is not wanted or not there.
+        """
+        if needed is None:
+            return super().forward(input_ids, attention_mask, *args, **options)
+        ids, mask = cast(Tensor, input_ids), cast(Tensor, attention_mask).bool()
+        needed = needed & mask
+        layout = lay_out(mask)
+        layout.needed = needed[mask].nonzero().squeeze(1)
+        hidden = self.embeddings(input_ids=ids[mask].unsqueeze(0)).squeeze(0)  # (F, D)
+        hidden = self.encoder(hidden, layout, output_hidden_states=False).last_hidden_state
+        states = hidden.new_zeros(*ids.shape, hidden.shape[-1])  # (R, L, D)
+        return BaseModelOutput(last_hidden_state=cast(Any, states.masked_scatter(needed.unsqueeze(-1), hidden)))
 
 
 def can_flatten(encoder: PreTrainedModel, mask: Tensor) -> bool:
     """Whether strings may stand end to end: positions are relative only, and no string of mask (R, L) has a hole."""
     config, mask = encoder.config, mask.bool()
-    if config.model_type != "deberta" or not config.relative_attention or config.position_biased_input:
+    if not isinstance(encoder, FlatDeberta) or not config.relative_attention or config.position_biased_input:
         return False
     if set(config.pos_att_type or ()) != {"c2p", "p2c"} or getattr(config, "talking_head", False):
         return False
@@ -134,36 +278,25 @@ def first_fit(lengths: list[int], width: int) -> list[int]:
     return starts
 
 
-def encode_flat(encoder: PreTrainedModel, ids: Tensor, mask: Tensor, needed: Tensor) -> Tensor:
-    """Encode strings as one flat list of tokens.
-
-    Args:
-        encoder, mask: (R, L) ones that `can_flatten`.
-        ids: (R, L).
-        needed: (R, L) bool, the tokens whose states are wanted.
-
-    Returns:
-        (R, L, D), zero where a token is not wanted or not there.
-    """
-    mask, needed = mask.bool(), needed & mask.bool()
+def lay_out(mask: Tensor) -> Layout:
+    """Lay the strings of a mask (R, L) bool end to end into rows as wide as the longest of them."""
     lengths = mask.sum(1).tolist()
     width = max(1, *lengths)
     starts = first_fit(lengths, width)
     rows = -(-max(start + length for start, length in zip(starts, lengths, strict=True)) // width) or 1
-    slots = (ids.new_tensor(starts).unsqueeze(1) + mask.long().cumsum(1) - 1)[mask]  # (F,)
-    number = torch.arange(1, len(ids) + 1, device=ids.device).unsqueeze(1).expand_as(ids)  # a string's own number
-    tokens, string = ids.new_zeros(2, rows * width)
-    tokens[slots], string[slots] = torch.arange(len(slots), device=ids.device), number[mask]
+    columns = mask.long().cumsum(1)
+    slots = (columns.new_tensor(starts).unsqueeze(1) + columns - 1)[mask]  # (F,)
+    number = torch.arange(1, len(mask) + 1, device=mask.device).unsqueeze(1).expand_as(mask)  # a string's own number
+    tokens, string = columns.new_zeros(2, rows * width)
+    tokens[slots], string[slots] = torch.arange(len(slots), device=mask.device), number[mask]
     string = string.view(rows, width)
-    layout = Layout(slots, tokens, string.unsqueeze(1) != string.unsqueeze(2))
-    layers = cast(DebertaEncoder, encoder.encoder)
-    hidden = cast(nn.Module, encoder.embeddings)(input_ids=ids[mask].unsqueeze(0)).squeeze(0)  # (F, D)
-    for depth, layer in enumerate(layers.layer, 1):
-        if depth == len(layers.layer):
-            layout = replace(layout, needed=needed[mask].nonzero().squeeze(1))
-        hidden = layer(hidden, layout, rel_embeddings=layers.get_rel_embedding())[0]
-    states = hidden.new_zeros(*ids.shape, hidden.shape[-1])  # (R, L, D)
-    return states.masked_scatter(needed.unsqueeze(-1), hidden)
+    return Layout(slots, tokens, string.unsqueeze(1) != string.unsqueeze(2))
+
+
+def _as_autocast(x: Tensor) -> Tensor:
+    """A parameter in the type that autocast gives the products it is added to."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def _by_distance(scores: Tensor, rows: int) -> Tensor:

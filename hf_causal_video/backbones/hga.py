@@ -12,14 +12,23 @@ and to the first convolution depends on that node alone, so it is computed once 
 without bias leave padding at zero, so they run on true nodes only.
 """
 
-from typing import Literal, cast
+import math
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
+from transformers import initialization as init
 
-from hf_causal_video.backbones.base import Question, Video, VideoQABackbone, register_backbone
+from hf_causal_video.backbones.base import (
+    Question,
+    Video,
+    VideoQABackbone,
+    bias_of,
+    check_sizes,
+    register_backbone,
+    without_bias,
+)
 from hf_causal_video.backbones.bilinear import BlockFusion
 from hf_causal_video.backbones.recurrent import BidirectionalEncoder, Packing, pack_left
 
@@ -52,13 +61,51 @@ class VideoEncoder(BidirectionalEncoder):
 
     def __init__(self, frame_dim: int, dim: int, cell: str, dropout: float):
         super().__init__(dim, dim, cell)
+        self.frame_dim = frame_dim
         self.vid2hid = nn.Sequential(XavierLinear(frame_dim, dim), nn.ReLU(), nn.Dropout(dropout))
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Projected frames without bias (R, T, dim) to normalised states (R, T, H) and the last states (R, H)."""
         linear, relu, dropout = self.vid2hid
-        states, last = super().forward(dropout(relu(x + cast(Tensor, linear.bias))), mask)
+        bias = bias_of(linear, self.frame_dim, x)
+        states, last = super().forward(dropout(relu(x + bias)), mask)
         return F.layer_norm(states, states.shape[-1:]), last
+
+
+class WeightNormLinear(nn.Module):
+    """A linear map without bias, (..., C) to (..., E), whose row i is g_i v_i / |v_i|.
+
+    Why two parameters and no parametrisation of torch: adapters merged into a computed weight are lost, no pickle
+    takes one, and nothing initialises its halves.
+    Source: Salimans and Kingma, "Weight Normalization", NeurIPS 2016 (arXiv 1602.07868).
+    """
+
+    OLD_NAMES = {
+        "g": ("weight_g", "parametrizations.weight.original0"),
+        "v": ("weight_v", "parametrizations.weight.original1"),
+    }
+
+    def __init__(self, width: int, out: int):
+        super().__init__()
+        self.g, self.v = nn.Parameter(torch.empty(out, 1)), nn.Parameter(torch.empty(out, width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start as `torch.nn.Linear` does."""
+        init.kaiming_uniform_(self.v, a=math.sqrt(5))
+        init.copy_(self.g, self.v.detach().norm(dim=1, keepdim=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) to (..., E)."""
+        return F.linear(x, torch._weight_norm(self.v, self.g, 0))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **options: Any) -> None:
+        """Also take the names of both forms of torch's weight normalisation."""
+        for name, old_names in self.OLD_NAMES.items():
+            for old in old_names:
+                if prefix + old in state_dict:
+                    state_dict[prefix + name] = state_dict.pop(prefix + old)
+        super()._load_from_state_dict(state_dict, prefix, *args, **options)
 
 
 class AdjacencyLearner(nn.Module):
@@ -66,7 +113,7 @@ class AdjacencyLearner(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.edge_layer_1, self.edge_layer_2 = (weight_norm(nn.Linear(dim, dim, bias=False)) for _ in range(2))
+        self.edge_layer_1, self.edge_layer_2 = (WeightNormLinear(dim, dim) for _ in range(2))
 
     def embed(self, nodes: Tensor) -> Tensor:
         """Nodes (R, N, H) to what their edges are made of, (R, N, H)."""
@@ -84,6 +131,10 @@ class GraphConvolution(nn.Module):
         super().__init__()
         self.weight = nn.Linear(dim, dim, bias=False)
 
+    def forward(self, nodes: Tensor) -> Tensor:
+        """(..., H) to (..., H)."""
+        return self.weight(nodes)
+
 
 class GCN(nn.Module):
     """Graph convolutions without residual."""
@@ -95,16 +146,19 @@ class GCN(nn.Module):
 
     def embed(self, nodes: Tensor) -> Tensor:
         """The first layer's weight, which needs no neighbours."""
-        return self.layers[0].weight(nodes)  # type: ignore[operator]
+        return self.layers[0](nodes)
 
     def forward(self, embedded: Tensor, adjacency: Tensor, packing: Packing) -> Tensor:
         """Nodes behind the first weight (P, N, H) and adjacency (P, N, N) to nodes (P, N, H), zero at padding."""
-        for depth, layer in enumerate(self.layers):
-            if depth:
-                embedded = packing.pad(layer.weight(packing.pack(embedded)))  # type: ignore[operator]
-            x = packing.pack(adjacency @ embedded)
-            embedded = packing.pad(self.dropout(F.layer_norm(x, x.shape[-1:]).relu()))
-        return embedded
+        nodes = self._gather(embedded, adjacency, packing)
+        for layer in self.layers[1:]:
+            nodes = self._gather(packing.pad(layer(nodes)), adjacency, packing)
+        return packing.pad(nodes)
+
+    def _gather(self, embedded: Tensor, adjacency: Tensor, packing: Packing) -> Tensor:
+        """Sum over neighbours, (P, N, H) to the true nodes (places, H)."""
+        summed = packing.pack(adjacency @ embedded)
+        return self.dropout(F.layer_norm(summed, summed.shape[-1:]).relu())
 
 
 class AttentionPool(nn.Sequential):
@@ -147,6 +201,7 @@ class HGA(VideoQABackbone):
         bilinear_rank: int = 15, bilinear_epsilon: float | None = 1e-6,
     ):  # fmt: skip
         super().__init__(text_dim, frame_dim, num_answers)
+        check_sizes("HGA", hidden_dim, {}, gcn_layers=gcn_layers)
         dim = self.question_dim = self.joint_dim = 2 * hidden_dim
         self.pool_mask = pool_mask
         self.depends_on_batch = pool_mask == "post"
@@ -168,7 +223,7 @@ class HGA(VideoQABackbone):
 
     def embed_frames(self, frames: Tensor) -> Tensor:
         """The projection of the video encoder, (V, T, C) to (V, T, hidden_dim)."""
-        return F.linear(frames, self.vid_encoder.vid2hid[0].weight)  # type: ignore[arg-type]
+        return without_bias(self.vid_encoder.vid2hid[0], frames)
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> Video:
         """True frames, moved to the left, to (V, T, H)."""

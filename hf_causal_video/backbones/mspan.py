@@ -6,8 +6,8 @@ messages (graph convolution); between scales each clip attends to the others' cl
 Source: Guo et al., "Multi-Scale Progressive Attention Network for Video Question Answering", ACL 2021, section 3, in
 the form that EIGV uses. Submodule names follow the published checkpoints. Switches for what was released:
 `question_state="first"` (the states of the first of three layers, so that the others learn nothing) and
-`meeting="start"` (clips of two scales meet only where they begin together, and those that do not keep a score of 0 in
-the softmax, not of minus infinity).
+`meeting="start"` (clips of two scales meet only where they begin close together, and those that do not keep a score of
+0 in the softmax, not of minus infinity).
 """
 
 from typing import Literal
@@ -16,8 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_causal_video.backbones.base import Question, Video, VideoQABackbone, register_backbone
-from hf_causal_video.backbones.recurrent import pack_left
+from hf_causal_video.backbones.base import (
+    Question,
+    Video,
+    VideoQABackbone,
+    bias_of,
+    check_sizes,
+    register_backbone,
+    without_bias,
+)
+from hf_causal_video.backbones.recurrent import LSTM, pack_left
 
 
 class Linguistic(nn.Module):
@@ -25,7 +33,7 @@ class Linguistic(nn.Module):
 
     def __init__(self, text_dim: int, dim: int, state: str):
         super().__init__()
-        self.encoder = nn.LSTM(text_dim, dim // 2, 3, batch_first=True, bidirectional=True)
+        self.encoder = LSTM(text_dim, dim // 2, 3, batch_first=True, bidirectional=True)
         self.state = state
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -42,8 +50,14 @@ class Fusion(nn.Module):
     def __init__(self, dim: int, activation: str, bias: bool = False):
         super().__init__()
         self.fc_visual, self.fc_question = (nn.Linear(dim, dim, bias=False) for _ in range(2))
-        self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
+        self.bias = nn.Parameter(torch.empty(dim)) if bias else None
         self.activation = getattr(F, activation)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start the bias at zero."""
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, visual: Tensor, question: Tensor) -> Tensor:
         """(..., H) and (..., H) to (..., H)."""
@@ -56,7 +70,12 @@ class Convolution(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.weight, self.bias = nn.Linear(dim, dim, bias=False), nn.Parameter(torch.zeros(dim))
+        self.weight, self.bias = nn.Linear(dim, dim, bias=False), nn.Parameter(torch.empty(dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start the bias at zero."""
+        nn.init.zeros_(self.bias)
 
     def forward(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
         """Nodes (R, N, H), adjacency (R, N, N)."""
@@ -64,7 +83,7 @@ class Convolution(nn.Module):
 
 
 class GCN(nn.Module):
-    """Graph convolutions with ELU between them; one module serves all scales."""
+    """Graph convolutions, ELU and dropout after the first of them, as released; one module serves all scales."""
 
     def __init__(self, dim: int, layers: int, dropout: float):
         super().__init__()
@@ -74,7 +93,9 @@ class GCN(nn.Module):
     def forward(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
         """Nodes (R, N, H) to nodes (R, N, H)."""
         for depth, layer in enumerate(self.gcn):
-            nodes = layer(nodes if depth == 0 else self.dropout(F.elu(nodes)), adjacency)
+            nodes = layer(nodes, adjacency)
+            if depth == 0:
+                nodes = self.dropout(F.elu(nodes))
         return nodes
 
 
@@ -159,11 +180,15 @@ class ProgressiveAttention(nn.Module):
         return nodes, masks
 
     def _meet(self, nodes: list[Tensor], scale: int, other: int) -> Tensor:
-        """Which nodes of two scales meet, (N, M) bool: those that begin together, or those that share a frame."""
+        """Which nodes of two neighbouring scales meet, (N, M) bool.
+
+        Those that share a frame, or, as released, those that begin at most the finer scale's number apart: the same
+        place for scales 0 and 1, one place more for scales 1 and 2.
+        """
         mine = torch.arange(nodes[scale].shape[1], device=nodes[scale].device).unsqueeze(1)
         theirs = torch.arange(nodes[other].shape[1], device=mine.device)
         if self.meeting == "start":
-            return mine == theirs
+            return (mine - theirs).abs() <= min(scale, other)
         return (mine <= theirs + other) & (theirs <= mine + scale)
 
 
@@ -188,7 +213,7 @@ class MSPAN(VideoQABackbone):
             chosen.
         question_state: "last" layer's states are the question; "first" layer's, as released.
         meeting: which clips of two scales hear each other: those that share a frame ("overlap"), or, as released,
-            those that begin together, while all others are heard with a score of 0 ("start").
+            those that begin close together, while all others are heard with a score of 0 ("start").
         dropout: between convolutions and in the answer head.
 
     Example:
@@ -207,6 +232,7 @@ class MSPAN(VideoQABackbone):
         dropout: float = 0.3,
     ):  # fmt: skip
         super().__init__(text_dim, frame_dim, num_answers)
+        check_sizes("MSPAN", hidden_size, {"2": 2}, num_scales=num_scales, rounds=rounds, gcn_layers=gcn_layers)
         self.question_dim = self.joint_dim = hidden_size
         self.linguistic = Linguistic(text_dim, hidden_size, question_state)
         self.fc_cat = nn.Linear(frame_dim, hidden_size)
@@ -226,12 +252,12 @@ class MSPAN(VideoQABackbone):
 
     def embed_frames(self, frames: Tensor) -> Tensor:
         """The projection to H, without its bias."""
-        return F.linear(frames, self.fc_cat.weight)
+        return without_bias(self.fc_cat, frames)
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> Video:
         """True frames, moved to the left, (V, T', H); no recurrence."""
         frames, mask = pack_left(frames, mask)
-        return Video(frames + self.fc_cat.bias, mask)
+        return Video(frames + bias_of(self.fc_cat, self.frame_dim, frames), mask)
 
     def fuse(self, question: Question, video: Video) -> Tensor:
         """The clip as the question sees it, times the question; (R, H)."""

@@ -4,10 +4,17 @@ Why: it takes features of any width and clips of any length, shares the encoding
 is strong; on the confounded world it needs no help to ignore the environment. Layers as in `transformer.py`.
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_causal_video.backbones.base import Question, Video, VideoQABackbone, register_backbone
+from hf_causal_video.backbones.base import (
+    Question,
+    Video,
+    VideoQABackbone,
+    bias_of,
+    check_sizes,
+    register_backbone,
+    without_bias,
+)
 from hf_causal_video.backbones.pooling import masked_mean
 from hf_causal_video.backbones.transformer import TransformerStack, sine_positions
 
@@ -36,6 +43,7 @@ class PlainTransformer(VideoQABackbone):
         intermediate_size: int = 1024, layers: int = 1, dropout: float = 0.1,
     ):  # fmt: skip
         super().__init__(text_dim, frame_dim, num_answers)
+        check_sizes("plain", hidden_size, {"2": 2, "heads": heads}, layers=layers)
         self.question_dim = self.joint_dim = hidden_size
         self.word, self.frame = nn.Linear(text_dim, hidden_size), nn.Linear(frame_dim, hidden_size)
         self.dropout = nn.Dropout(dropout)
@@ -50,11 +58,11 @@ class PlainTransformer(VideoQABackbone):
 
     def embed_frames(self, frames: Tensor) -> Tensor:
         """The projection to H, without its bias."""
-        return F.linear(frames, self.frame.weight)
+        return without_bias(self.frame, frames)
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> Video:
         """Frames that have seen each other, (V, T, H)."""
-        frames = self.dropout((frames + self.frame.bias).relu())
+        frames = self.dropout((frames + bias_of(self.frame, self.frame_dim, frames)).relu())
         positions = sine_positions(mask, frames.shape[-1]).to(frames.dtype)
         return Video(self.video_encoder(frames, positions, mask)[0], mask)
 

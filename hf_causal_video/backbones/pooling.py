@@ -10,7 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_causal_video.backbones.base import Question, Video, VideoQABackbone, register_backbone
+from hf_causal_video.backbones.base import (
+    Question,
+    Video,
+    VideoQABackbone,
+    bias_of,
+    register_backbone,
+    without_bias,
+)
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -26,6 +33,9 @@ class AttentionPooling(VideoQABackbone):
         text_dim, frame_dim, num_answers: as in `VideoQABackbone`.
         hidden_size: H = J.
         dropout: on frames and on the joint vector.
+        normalize_question: give the question vector a constant length (a layer norm without parameters). Averaged
+            words make a short vector, and a backbone that learns its question slowly learns the scenery first; without
+            it this is a weak baseline.
 
     Example:
         >>> pooling = AttentionPooling(6, 10, 3, hidden_size=4)
@@ -37,10 +47,17 @@ class AttentionPooling(VideoQABackbone):
     """
 
     def __init__(
-        self, text_dim: int, frame_dim: int, num_answers: int | None, hidden_size: int = 64, dropout: float = 0.0
+        self,
+        text_dim: int,
+        frame_dim: int,
+        num_answers: int | None,
+        hidden_size: int = 64,
+        dropout: float = 0.0,
+        normalize_question: bool = True,
     ):
         super().__init__(text_dim, frame_dim, num_answers)
         self.question_dim = self.joint_dim = hidden_size
+        self.normalize_question = normalize_question
         self.word = nn.Linear(text_dim, hidden_size)
         self.frame = nn.Linear(frame_dim, hidden_size)
         self.query, self.key = nn.Linear(hidden_size, hidden_size), nn.Linear(hidden_size, hidden_size)
@@ -49,16 +66,19 @@ class AttentionPooling(VideoQABackbone):
         self.dropout = nn.Dropout(dropout)
 
     def encode_question(self, tokens: Tensor, mask: Tensor) -> Question:
-        """The mean of the projected tokens (R, H)."""
-        return Question(masked_mean(self.word(tokens), mask).relu())
+        """The mean of the projected tokens, normalized unless asked otherwise (R, H)."""
+        mean = masked_mean(self.word(tokens), mask)
+        if self.normalize_question:
+            mean = F.layer_norm(mean, mean.shape[-1:])
+        return Question(mean.relu())
 
     def embed_frames(self, frames: Tensor) -> Tensor:
         """The projection to H, without its bias."""
-        return F.linear(frames, self.frame.weight)
+        return without_bias(self.frame, frames)
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> Video:
         """Each frame by itself, (V, T, H)."""
-        return Video(self.dropout((frames + self.frame.bias).relu()), mask)
+        return Video(self.dropout((frames + bias_of(self.frame, self.frame_dim, frames)).relu()), mask)
 
     def fuse(self, question: Question, video: Video) -> Tensor:
         """Attention of the question over the frames; question, clip and their product to (R, H)."""

@@ -1,5 +1,7 @@
 """Recurrent encoders over the real steps of a sequence, wherever they stand, without a loop over samples."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -30,6 +32,28 @@ def pack_left(x: Tensor, mask: Tensor, cut: bool = True) -> tuple[Tensor, Tensor
     return x.gather(1, order.unsqueeze(-1).expand(-1, -1, x.shape[-1])), mask.gather(1, order)
 
 
+class _Current(nn.RNNBase):
+    """Reads the weights that stand in the module now, wherever they were put.
+
+    Why: torch keeps a second list of them, which offloading, that swaps weights in before a call, does not know.
+    """
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        """As the network of torch."""
+        weights = [getattr(self, name) for name in self._flat_weights_names]
+        if any(one is not other for one, other in zip(weights, self._flat_weights, strict=True)):
+            self._flat_weights = weights
+        return super().forward(*args, **options)
+
+
+class GRU(_Current, nn.GRU):
+    """`torch.nn.GRU` whose weights may be offloaded."""
+
+
+class LSTM(_Current, nn.LSTM):
+    """`torch.nn.LSTM` whose weights may be offloaded."""
+
+
 class BidirectionalEncoder(nn.Module):
     """A one-layer bidirectional GRU or LSTM that reads real steps only.
 
@@ -41,7 +65,7 @@ class BidirectionalEncoder(nn.Module):
 
     def __init__(self, width: int, dim: int, cell: str):
         super().__init__()
-        self.rnn = {"gru": nn.GRU, "lstm": nn.LSTM}[cell](width, dim, batch_first=True, bidirectional=True)
+        self.rnn = {"gru": GRU, "lstm": LSTM}[cell](width, dim, batch_first=True, bidirectional=True)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Steps (R, T, width), real ones at the left by mask (R, T), to states (R, T, 2 dim), zero at padding, and the
@@ -76,10 +100,14 @@ class Packing:
         """(R, N, D) to (places, D)."""
         return x.flatten(0, 1).index_select(0, self.places)
 
-    def pad(self, flat: Tensor, fill: Tensor | float = 0.0) -> Tensor:
-        """(places, D) to (R, N, D), `fill` elsewhere."""
-        empty = flat.new_zeros(self.shape.numel(), flat.shape[1]) + fill
-        return empty.index_copy(0, self.places, flat).unflatten(0, self.shape)
+    def pad(self, flat: Tensor, fill: Tensor | None = None) -> Tensor:
+        """(places, D) to (R, N, D), `fill` () or zero elsewhere."""
+        padded = flat.new_zeros(self.shape.numel(), flat.shape[1])
+        if fill is None:  # nothing else refers to the zeros, so no copy of them is made
+            padded.index_copy_(0, self.places, flat)
+        else:
+            padded = (padded + fill).index_copy(0, self.places, flat)
+        return padded.unflatten(0, self.shape)
 
     def index(self, start: int) -> Tensor:
         """(R, N) where each place stands in a table whose row `start` is the first of them; padding is row 0."""

@@ -11,9 +11,9 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
-from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import MODEL_MAPPING, AutoModel, DebertaConfig, PreTrainedConfig, PreTrainedModel
 
-from hf_causal_video.backbones.deberta import can_flatten, encode_flat, replace_modules
+from hf_causal_video.backbones.deberta import FlatDeberta, can_flatten
 
 
 class FirstTokens(NamedTuple):
@@ -37,9 +37,9 @@ def build_text_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     """
     signature = inspect.signature(cast(type, MODEL_MAPPING[type(config)])).parameters
     options = {"add_pooling_layer": False} if "add_pooling_layer" in signature else {}
-    encoder = AutoModel.from_config(config, **options)
-    replace_modules(encoder)
-    return encoder
+    if type(config) is DebertaConfig:
+        return FlatDeberta._from_config(config)
+    return AutoModel.from_config(config, **options)
 
 
 def bucket_widths(lengths: list[int], buckets: int) -> list[int]:
@@ -91,7 +91,8 @@ def encode_in_buckets(encoder: PreTrainedModel, groups: list[tuple[Tensor, Tenso
     columns = torch.arange(1, longest + 1, device=mask.device)
     if can_flatten(encoder, mask):
         last = mask.new_tensor([_width(group) for group in groups for _ in group[0]])
-        return _split(encode_flat(encoder, ids, mask, columns <= last.unsqueeze(1)), groups)
+        flat = encoder(input_ids=ids, attention_mask=mask, needed=columns <= last.unsqueeze(1))
+        return _split(flat.last_hidden_state, groups)
     reach = (mask.bool() * columns).amax(1).clamp(min=1)  # (R,): last valid column of each string
     widths = bucket_widths(reach.tolist(), buckets)
     bucket = torch.bucketize(reach, reach.new_tensor(widths))  # (R,)

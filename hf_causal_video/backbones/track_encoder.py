@@ -1,4 +1,4 @@
-"""A BiLSTM over the real steps of a trajectory, whatever its length.
+"""A BiLSTM over the real steps of a track, whatever its length.
 
 Why packed: tracks of a batch differ in length, and a backward state that starts in padding has read something else.
 Source: IVRD (Li et al., ACM MM 2021): a BiLSTM over object trajectories is *confirmed*, its pooling a
@@ -9,18 +9,20 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from hf_causal_video.backbones.recurrent import LSTM
 
-class TrajectoryEncoder(nn.Module):
+
+class TrackEncoder(nn.Module):
     """A sequence to a vector: linear, BiLSTM, then the last state of each direction, or the mean over steps.
 
     Args:
-        width: numbers a step.
+        width: numbers per step.
         dim: D, even.
         pooling: "last" or "mean".
 
     Example:
         >>> import torch
-        >>> encoder = TrajectoryEncoder(4, 8)
+        >>> encoder = TrackEncoder(4, 8)
         >>> encoder(torch.randn(3, 5, 4), torch.ones(3, 5, dtype=torch.bool)).shape
         torch.Size([3, 8])
     """
@@ -28,15 +30,15 @@ class TrajectoryEncoder(nn.Module):
     def __init__(self, width: int, dim: int, pooling: Literal["last", "mean"] = "last"):
         super().__init__()
         self.project, self.pooling = nn.Linear(width, dim), pooling
-        self.lstm = nn.LSTM(dim, dim // 2, batch_first=True, bidirectional=True)
+        self.lstm = LSTM(dim, dim // 2, batch_first=True, bidirectional=True)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(S, T, width) and mask (S, T), real steps first, to (S, D); a sequence without any step becomes 0s."""
         length = mask.sum(1)
         rows = length.nonzero().squeeze(1)
         states = x.new_zeros(len(x), self.project.out_features)
-        if not len(rows):  # 0 times the weights: several processes wait for a gradient of every weight
-            return states + 0 * sum(weight.sum() for weight in self.parameters())
+        if not len(rows):  # 0 times a dummy step: with several processes every weight needs a gradient
+            return states + 0 * self.lstm(self.project(x.new_zeros(1, 1, x.shape[-1])))[0].sum()
         lengths = length[rows].cpu()
         packed = nn.utils.rnn.pack_padded_sequence(self.project(x[rows]), lengths, True, enforce_sorted=False)
         outputs, (last, _) = self.lstm(packed)

@@ -9,14 +9,17 @@ Source: TranSTR (arXiv 2307.12058) section 3; submodule names follow the publish
 
 import math
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 Weights = Literal["prob", "dropped", "energy"]
+Part = Literal["self", "query"]
 Keep = Callable[[Tensor], Tensor]
 
 
@@ -41,6 +44,60 @@ def sine_positions(mask: Tensor, dim: int) -> Tensor:
     return torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), dim=-1).flatten(-2)
 
 
+class DotProductAttention(nn.Module):
+    """softmax(q k / sqrt(d)) v by the implementation that the model's config names; it has no weights.
+
+    Args:
+        dropout: dropout on the attention map in training.
+        config: config of the model, read at every call, so that `set_attn_implementation` takes effect; None: "sdpa".
+    """
+
+    is_causal = False
+
+    def __init__(self, dropout: float, config: PreTrainedConfig | None = None):
+        super().__init__()
+        self.dropout = dropout
+        self.config = config
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, weights: Weights | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Attend from q (B, H, Q, D/H) to k, v (B, H, S, D/H) where mask (B, S) is True.
+
+        Returns:
+            The mixed values (B, Q, H, D/H); the map (B, H, Q, S), None if the implementation keeps none; and what
+            `weights` names (B, H, Q, S), for which the map is always computed.
+        """
+        p = self.dropout if self.training else 0.0
+        if weights is None:
+            name = "sdpa" if self.config is None else self.config._attn_implementation
+            attend = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
+            bias = None if mask is None else mask[:, None, None, :]
+            return *attend(self, q, k, v, bias, dropout=p, scaling=q.shape[-1] ** -0.5), None
+        energy = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)  # (B, H, Q, S)
+        prob = _share(energy, mask)
+        dropped = F.dropout(prob, p)
+        ranking = {"prob": prob, "dropped": dropped, "energy": energy}[weights]
+        return (dropped @ v).transpose(1, 2), dropped, ranking
+
+
+def eager_attention(
+    module: nn.Module,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """Attention by two matrix products; returns its map, which fused implementations do not."""
+    energy = (q * scaling) @ k.transpose(-1, -2)  # (B, H, Q, S)
+    energy = energy if mask is None else energy.masked_fill(~mask, -math.inf)
+    share = F.dropout(energy.softmax(-1), dropout, module.training)
+    return (share @ v).transpose(1, 2), share
+
+
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention that returns a head-averaged map only when one is asked for.
 
@@ -48,42 +105,46 @@ class MultiHeadAttention(nn.Module):
         dim: model width, a multiple of `heads`.
         heads: number of heads.
         dropout: dropout on the attention map in training.
+        config: config of the model, which names the attention implementation.
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float):
+    def __init__(self, dim: int, heads: int, dropout: float, config: PreTrainedConfig | None = None):
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
+        self.dot_product = DotProductAttention(dropout, config)
         self.q_lin, self.k_lin, self.v_lin, self.out_lin = (nn.Linear(dim, dim) for _ in range(4))
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, weights: Weights | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+        self,
+        query: Tensor,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        mask: Tensor | None = None,
+        weights: Weights | None = None,
+        projected: bool = False,
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Attend from query (B, Q, D) to key and value (B, S, D) where mask (B, S) is True.
+
+        Its steps can be had one by one: the projected query alone (no key), the map alone (no value).
+
+        Args:
+            projected: the query went through `q_lin` before.
 
         Returns:
             The mixed values (B, Q, D), and the map (B, Q, S) averaged over heads: "prob" after the softmax, "dropped"
             also after dropout (the published ranking), "energy" before the softmax; None where none is asked for.
+            Without a value None and the map as it is in evaluation; without a key the projected query and None.
         """
-        return self.attend(self.q_lin(query), key, value, mask, weights)
+        query = query if projected else self.q_lin(query)
+        if key is None:
+            return query, None
+        if value is None:
+            return None, self._rank(query, key, mask, weights)
+        q, k, v = self._heads(query), self._heads(self.k_lin(key)), self._heads(self.v_lin(value))
+        mixed, _, ranking = self.dot_product(q, k, v, mask, weights)
+        return self.out_lin(mixed.flatten(-2)), None if ranking is None else ranking.mean(1)  # (B, Q, D), (B, Q, S)
 
-    def attend(
-        self, projected: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, weights: Weights | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """`forward` from queries (B, Q, D) that went through `q_lin` before."""
-        q, k, v = self._heads(projected), self._heads(self.k_lin(key)), self._heads(self.v_lin(value))
-        p = self.dropout if self.training else 0.0
-        if weights is None:
-            bias = None if mask is None else mask[:, None, None, :]
-            mixed, ranking = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=p), None
-        else:
-            energy = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)  # (B, H, Q, S)
-            prob = _share(energy, mask)
-            dropped = F.dropout(prob, p)
-            ranking = {"prob": prob, "dropped": dropped, "energy": energy}[weights].mean(1)  # (B, Q, S)
-            mixed = dropped @ v
-        return self.out_lin(mixed.transpose(1, 2).flatten(-2)), ranking
-
-    def rank(self, projected: Tensor, key: Tensor, mask: Tensor | None, weights: Weights | None) -> Tensor:
+    def _rank(self, projected: Tensor, key: Tensor, mask: Tensor | None, weights: Weights | None) -> Tensor:
         """The map (B, Q, S) alone, as it is in evaluation; a single row of queries (1, Q, D) is every row's."""
         scale, k = math.sqrt(projected.shape[-1] // self.heads), self.k_lin(key)
         if len(projected) == len(key):
@@ -105,28 +166,27 @@ def _share(energy: Tensor, mask: Tensor | None) -> Tensor:
 class TransformerLayer(GradientCheckpointingLayer):
     """One post-norm layer; with `cross=True` a decoder layer, which also attends to a memory.
 
-    The two halves are callable apart: `attend_self` does not know the question, so its result can be shared by all
+    Its halves are callable apart by `part`: the first does not know the question, so its result can be shared by all
     questions of a video.
     """
 
-    def __init__(self, dim: int, heads: int, feedforward: int, dropout: float, cross: bool):
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        feedforward: int,
+        dropout: float,
+        cross: bool,
+        config: PreTrainedConfig | None = None,
+    ):
         super().__init__()
-        self.self_attn = MultiHeadAttention(dim, heads, dropout)
+        self.self_attn = MultiHeadAttention(dim, heads, dropout, config)
         if cross:
-            self.multihead_attn = MultiHeadAttention(dim, heads, dropout)
+            self.multihead_attn = MultiHeadAttention(dim, heads, dropout, config)
             self.norm3 = nn.LayerNorm(dim)
         self.linear1, self.linear2 = nn.Linear(dim, feedforward), nn.Linear(feedforward, dim)
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
-
-    def attend_self(self, x: Tensor, pos: Tensor | None, mask: Tensor | None) -> Tensor:
-        """The question-independent half: (B, Q, D) to (B, Q, D)."""
-        placed = x if pos is None else x + pos
-        return self.norm1(x + self.dropout(self.self_attn(placed, placed, x, mask)[0]))
-
-    def ask(self, x: Tensor, pos: Tensor | None) -> Tensor:
-        """Queries (B, Q, D) to any memory, from x after `attend_self`; they do not know the question either."""
-        return self.multihead_attn.q_lin(x if pos is None else x + pos)
 
     def forward(
         self,
@@ -139,30 +199,39 @@ class TransformerLayer(GradientCheckpointingLayer):
         self_attended: bool = False,
         keep: Keep | None = None,
         query: Tensor | None = None,
+        part: Part | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Run the layer on x (B, Q, D).
+        """Run the layer on x (B, Q, D), or a part of it.
 
         Args:
-            self_attended: x already went through `attend_self`.
+            self_attended: x already went through the part "self".
             memory: (B, M, D); or fewer rows (B / S, M, D), each shared by S rows of x in turn and projected once.
             keep: maps the map (B, Q, M) to the rows (B, K) that are needed; the rest of the layer runs on those.
-            query: (B, Q, D), or (1, Q, D) for all rows: what `ask` said.
+            query: (B, Q, D), or (1, Q, D) for all rows: what the part "query" gave.
+            part: "self" stops after self-attention; "query" gives the queries to any memory, from x after that.
         """
-        x = x if self_attended else self.attend_self(x, pos, mask)
+        if part != "query" and not self_attended:
+            placed = x if pos is None else x + pos
+            x = self.norm1(x + self.dropout(self.self_attn(placed, placed, x, mask)[0]))
+        if part == "self":
+            return x, None
+        if part == "query":
+            return self.multihead_attn(x if pos is None else x + pos)[0], None
         ranking, last = None, self.norm2
         if memory is not None:
 
             def fold(rows: Tensor) -> Tensor:  # (B, Q, D) to (B / S, S * Q, D)
                 return rows.reshape(len(memory), -1, rows.shape[-1])
 
-            query = self.ask(x, pos) if query is None else query
+            query = self.multihead_attn(x if pos is None else x + pos)[0] if query is None else query
             if keep is not None:
                 asked = query if len(query) == 1 else fold(query)
-                ranking = self.multihead_attn.rank(asked, memory, memory_mask, weights).reshape(*x.shape[:2], -1)
+                _, ranking = self.multihead_attn(asked, memory, None, memory_mask, weights, projected=True)
+                ranking = ranking.reshape(*x.shape[:2], -1)
                 kept = keep(ranking).unsqueeze(-1).expand(-1, -1, x.shape[-1])  # (B, K, D)
                 x, query, weights = x.gather(1, kept), query.expand_as(x).gather(1, kept), None
             query = fold(query.expand_as(x))
-            update, found = self.multihead_attn.attend(query, memory, memory, memory_mask, weights)
+            update, found = self.multihead_attn(query, memory, memory, memory_mask, weights, projected=True)
             ranking = ranking if found is None else found.view(*x.shape[:2], -1)  # (B, Q, M)
             x, last = self.norm2(x + self.dropout(update.view_as(x))), self.norm3
         update = self.linear2(self.dropout(self.linear1(x).relu()))
@@ -176,6 +245,7 @@ class TransformerStack(nn.Module):
         layers: number of layers.
         dim, heads, feedforward, dropout: as in `TransformerLayer`.
         cross: decoder layers, which attend to a memory.
+        config: config of the model, which names the attention implementation.
 
     Example:
         >>> stack = TransformerStack(1, 8, 2, 16, 0.0, cross=True)
@@ -184,18 +254,29 @@ class TransformerStack(nn.Module):
         (torch.Size([2, 5, 8]), torch.Size([2, 5, 3]))
     """
 
-    def __init__(self, layers: int, dim: int, heads: int, feedforward: int, dropout: float, cross: bool):
+    def __init__(
+        self,
+        layers: int,
+        dim: int,
+        heads: int,
+        feedforward: int,
+        dropout: float,
+        cross: bool,
+        config: PreTrainedConfig | None = None,
+    ):
         super().__init__()
-        self.layers = nn.ModuleList(TransformerLayer(dim, heads, feedforward, dropout, cross) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            TransformerLayer(dim, heads, feedforward, dropout, cross, config) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(dim)
 
     def attend_self(self, x: Tensor, pos: Tensor | None, mask: Tensor | None) -> Tensor:
         """What `forward` does before it meets the memory; hand the result over with `self_attended=True`."""
-        return cast(TransformerLayer, self.layers[0]).attend_self(x, pos, mask)
+        return self.layers[0](x, pos, mask, part="self")[0]
 
     def ask(self, x: Tensor, pos: Tensor | None) -> Tensor:
         """Queries of the first layer from the result of `attend_self`; hand them over as `query`."""
-        return cast(TransformerLayer, self.layers[0]).ask(x, pos)
+        return self.layers[0](x, pos, part="query")[0]
 
     def forward(
         self,

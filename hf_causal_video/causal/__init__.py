@@ -9,20 +9,24 @@ from hf_causal_video.causal.grounding import (
     keep_causal,
     split_frames,
 )
-from hf_causal_video.causal.indicator import GroundingIndicator
+from hf_causal_video.causal.indicator import AnswerScorer, GroundingIndicator
 from hf_causal_video.causal.intervention import FrameBank, swap_frames
 from hf_causal_video.causal.matching import matching_loss
 from hf_causal_video.causal.mixing import draw_lambda, mix, mix_scenes, mixed_answer_loss, two_hot
+from hf_causal_video.causal.surroundings import draw_donors, exchange_surroundings, visible_share
 from hf_causal_video.causal.topk import hard_topk, perturbed_topk, topk_indices
 
 __all__ = [
+    "AnswerScorer",
     "FrameBank",
     "Grounding",
     "GroundingIndicator",
     "arrange_negatives",
     "deranged_rows",
     "divergence",
+    "draw_donors",
     "draw_lambda",
+    "exchange_surroundings",
     "grounding_logits",
     "gumbel_noise",
     "hard_topk",
@@ -39,4 +43,5 @@ __all__ = [
     "topk_indices",
     "two_hot",
     "uniformity",
+    "visible_share",
 ]

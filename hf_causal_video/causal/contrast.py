@@ -41,7 +41,14 @@ def arrange_negatives(visual: Tensor, question: Tensor, layout: Layout = "paired
     return both.reshape(both.shape[1], both.shape[0], both.shape[2])
 
 
-def info_nce(anchor: Tensor, positive: Tensor, negatives: Tensor, tau: float = 0.1, cosine: bool = True) -> Tensor:
+def info_nce(
+    anchor: Tensor,
+    positive: Tensor,
+    negatives: Tensor,
+    tau: float = 0.1,
+    cosine: bool = True,
+    rows: Tensor | None = None,
+) -> Tensor:
     """Cross-entropy of picking the positive out of positive and negatives, mean over anchors.
 
     Args:
@@ -49,6 +56,7 @@ def info_nce(anchor: Tensor, positive: Tensor, negatives: Tensor, tau: float = 0
         negatives: (B, N, P).
         tau: temperature.
         cosine: compare directions; False compares raw dot products, as the released MSVD-QA code over HGA does.
+        rows: (B,) bool, anchors that count; the mean is over those, and 0 where there are none.
 
     Example:
         >>> x = torch.eye(2)
@@ -60,7 +68,8 @@ def info_nce(anchor: Tensor, positive: Tensor, negatives: Tensor, tau: float = 0
     if cosine:
         anchor, others = F.normalize(anchor, dim=-1), F.normalize(others, dim=-1)
     logits = torch.einsum("bp,bnp->bn", anchor, others) / tau
-    return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long))
+    losses = F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long), reduction="none")
+    return losses.mean() if rows is None else (losses * rows).sum() / rows.sum().clamp(min=1)
 
 
 def deranged_rows(rows: int, copies: int, device: torch.device | None = None) -> Tensor:

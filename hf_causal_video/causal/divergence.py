@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def divergence(target: Tensor, logits: Tensor) -> Tensor:
+def divergence(target: Tensor, logits: Tensor, rows: Tensor | None = None) -> Tensor:
     """KL(softmax(target) || softmax(logits)), mean over rows; the target learns too, unless it is detached.
 
     Args:
         target, logits: (B, A).
+        rows: (B,) bool, rows that count; the mean is over those, and 0 where there are none.
 
     Example:
         >>> import torch
@@ -19,7 +20,7 @@ def divergence(target: Tensor, logits: Tensor) -> Tensor:
         tensor(0.)
     """
     target, logits = target.float().log_softmax(-1), logits.float().log_softmax(-1)
-    return (target.exp() * (target - logits)).sum(-1).mean()
+    return _mean((target.exp() * (target - logits)).sum(-1), rows)
 
 
 def uniformity(logits: Tensor, present: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
@@ -41,11 +42,15 @@ def uniformity(logits: Tensor, present: Tensor | None = None, rows: Tensor | Non
     else:
         count = present.sum(-1)
         found = -logs.masked_fill(~present, 0.0).sum(-1) / count - count.log()
-    if rows is None:
-        return found.mean()
-    return (found * rows).sum() / rows.sum().clamp(min=1)
+    return _mean(found, rows)
 
 
 def soft_target_loss(target: Tensor, logits: Tensor) -> Tensor:
     """KL(target || softmax(logits)), mean over rows; target (B, A) is a distribution and learns nothing."""
     return F.kl_div(logits.float().log_softmax(-1), target.float(), reduction="batchmean")
+
+
+def _mean(values: Tensor, rows: Tensor | None) -> Tensor:
+    if rows is None:
+        return values.mean()
+    return (values * rows).sum() / rows.sum().clamp(min=1)

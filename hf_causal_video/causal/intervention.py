@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require_values
 
 
 @dataclass
@@ -62,29 +62,34 @@ class FrameBank:
             >>> bank.draw(torch.tensor([7, 7]), 5).unique()
             tensor([2, 3])
         """
+        index, possible = self.try_draw(own, positions)
+        require_values(
+            possible.all(),
+            "nothing to swap frames with",
+            found=lambda: f"{self.video_ids.unique().numel()} video(s) to draw from, and rows that may use none",
+            expected="frames of a video that is not the row's own (nor its partner's)",
+            fix="use larger batches of different videos (drop the last short one), or a larger bank",
+        )
+        return index
+
+    def try_draw(self, own: Tensor, positions: int) -> tuple[Tensor, Tensor]:
+        """Draw as `draw` does, and return which rows (R,) had another video; the others get any frame."""
         ids = self.video_ids.to(own.device).repeat_interleave(self.frames.shape[1])  # (S*T,)
-        places = torch.arange(len(ids), device=own.device)
-        if self.mask is not None:
-            places = places[self.mask.to(own.device).flatten()]
-        ids, order = ids[places].sort(stable=True)  # a video's frames now stand side by side
-        places = places[order]
+        count = own.new_tensor(len(ids)) if self.mask is None else self.mask.to(own.device).sum()
+        if self.mask is not None:  # padding is sorted to the end
+            ids = ids.masked_fill(~self.mask.to(own.device).flatten(), torch.iinfo(ids.dtype).max)
+        ids, order = ids.sort(stable=True)  # the frames of a video are now contiguous
         own = own.view(len(own), -1).sort(1).values.contiguous()  # (R, E)
         first, last = torch.searchsorted(ids, own), torch.searchsorted(ids, own, right=True)  # the block of each
         sizes = last - first  # (R, E)
-        sizes[:, 1:] *= own[:, 1:] != own[:, :-1]  # the same video named twice is one block
-        free = len(ids) - sizes.sum(1)  # (R,)
-        if not torch.compiler.is_compiling() and bool((free <= 0).any()):
-            raise CausalVideoError(
-                "nothing to swap frames with",
-                found=f"{int(self.video_ids.unique().numel())} video(s) to draw from, and rows that may use none",
-                expected="frames of a video that is not the row's own (nor its partner's)",
-                fix="use larger batches of different videos (drop the last short one), or a larger bank",
-            )
+        repeated = torch.nn.functional.pad(own[:, 1:] == own[:, :-1], (1, 0))
+        sizes = sizes.masked_fill(repeated, 0)  # the same video named twice is one block
+        free = count - sizes.sum(1)  # (R,)
         drawn = (torch.rand(len(own), positions, device=own.device) * free[:, None]).long()
         drawn = torch.minimum(drawn, free[:, None] - 1)  # a float may round up to `free`
         for block in range(own.shape[1]):  # step over the row's own blocks, in their order
             drawn = drawn + sizes[:, block, None] * (drawn >= first[:, block, None])
-        return places[drawn]
+        return order[drawn.clamp(min=0).minimum(count - 1)], free > 0
 
     def take(self, index: Tensor) -> Tensor:
         """The frames (..., C) at flat indices, on the device of the index."""

@@ -2,8 +2,14 @@
 
 Why: IGV's objective is the same for both sides of its split, so an environment that predicts the answers can be called
 causal. What tells the two apart is the question: causal frames show what it speaks of, and surroundings look alike to
-every question. So the scores that ground a question must also find its clip among those of the batch. No answer is
-used, hence no bias of the answers is learned.
+every question. So the scores that ground a question must also find its clip among those of the batch.
+
+Matching has a confounder of its own: scenery that goes with the words of questions finds the clip as well (a question
+about a dog finds grass). The remedy is to match question *and answer* (`AnswerScorer`): the score of a frame is then
+the sum of its scores for question and answer, and the soft maximum over frames is won by the frame where both meet.
+Scenery that fits only one of the two loses to it, so the score of the question does not need it. The score of the
+answer serves training only; the score that grounds a question at test time has never seen an answer. Limit: scenery
+that fits question and answer at once cannot be told from the cause.
 
 Source: ours, not the thesis'. The loss is InfoNCE in both directions (van den Oord et al., arXiv 1807.03748) over a
 soft maximum of frames, as is usual where video and text are aligned under weak supervision.
@@ -18,7 +24,8 @@ def matching_loss(margins: Tensor, mask: Tensor, rows: Tensor, own: Tensor) -> T
     """Cross entropy of finding the clip of each question and the question of each clip, averaged.
 
     Args:
-        margins: (G, V, T) log-odds of causal, of every question in every clip.
+        margins: (G, V, T) log-odds of causal, of every question in every clip, plus those of its answer if that is
+            matched too.
         mask: (V, T) bool, true at real frames, at least one a clip.
         rows: (G,) int, the clip of each question.
         own: (G,) int, an id of that clip's video; pairs that share it are no negatives of each other.

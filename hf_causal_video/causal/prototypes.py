@@ -43,6 +43,10 @@ class PrototypeDictionary(nn.Module):
         """Xavier, which predicates without any reference keep."""
         nn.init.xavier_uniform_(self.vectors)
 
+    def forward(self) -> Tensor:
+        """The prototypes (P, D)."""
+        return self.vectors
+
     @torch.no_grad()
     def move(self, references: Tensor, labels: Tensor, momentum: float | None = None) -> None:
         """Move z_p to mu z_p + (1 - mu) mean{r : p in y}; predicates without a reference stay.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hf_causal_video.causal.noise import normal_chunks
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require_values
 
 Order = Literal["temporal", "score", "unsorted"]
 Gradient = Literal["full", "diagonal"]
@@ -35,8 +35,13 @@ def topk_indices(scores: Tensor, k: int, order: Order = "temporal") -> Tensor:
     _require("order", order, get_args(Order), order in get_args(Order))
     d = scores.shape[-1]
     _require("size", f"k={k} of {d} positions", f"1 <= k <= {d}", 1 <= k <= d, "keep fewer, or give more")
-    clean = torch.compiler.is_compiling() or not scores.isnan().any()
-    _require("scores", "NaN", "numbers or -inf", clean, "look for NaN in the features or weights")
+    require_values(
+        ~scores.isnan().any(),
+        "top-K scores",
+        found=lambda: "NaN",
+        expected="numbers or -inf",
+        fix="look for NaN in the features or weights",
+    )
     indices = scores.topk(k, dim=-1, sorted=order == "score").indices
     return indices.sort(dim=-1).values if order == "temporal" else indices
 
@@ -112,7 +117,8 @@ class _PerturbedTopK(torch.autograd.Function):
         chunk = min(num_samples, max(1, CHUNK_ELEMENTS // (batch * length)))
         ctx.sampling = noise, seed, (batch, num_samples, length), chunk, base.device, base.dtype
         ctx.rest = k, sigma, gradient, baseline, scores.dtype
-        counts, correlation = base.new_zeros(2, batch, k * length)
+        counts = base.new_zeros(batch, k * length)
+        correlation = counts.clone() if gradient == "diagonal" else counts.new_empty(0)  # its own memory: it is kept
         offsets, one, kept = torch.arange(k, device=base.device) * length, base.new_ones(()), []
         for draw in _draws(*ctx.sampling):  # (B, n, d)
             indices = torch.add(base.unsqueeze(1), draw, alpha=sigma).topk(k, sorted=order == "score").indices
@@ -124,7 +130,8 @@ class _PerturbedTopK(torch.autograd.Function):
             elif ctx.needs_input_grad[0]:
                 kept.append(indices.to(torch.int16 if length < 2**15 else torch.int32))
         ctx.save_for_backward(torch.cat(kept, 1) if kept else correlation)
-        return (counts / num_samples).view(batch, k, length).transpose(1, 2).to(scores.dtype)  # (B, d, k)
+        shares = counts.div_(num_samples).view(batch, k, length)
+        return shares.transpose(1, 2).to(scores.dtype)  # (B, d, k)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple:

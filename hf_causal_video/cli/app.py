@@ -39,20 +39,30 @@ def add_app_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument("--max-size", type=int, default=200, metavar="MB", help="largest upload (default: 200)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    parser.add_argument("--frame-model", metavar="DIR", help="where the frame network of the checkpoint lies now")
+    parser.add_argument("--object-model", metavar="DIR", help="where its object network lies now")
 
 
 def run_app(args: argparse.Namespace) -> None:
     """Body of `hf-causal-video app`: serve until stopped."""
     if args.max_size < 1:
         raise CausalVideoError("--max-size", found=args.max_size, expected="1 or more megabytes", fix="raise it")
-    demo = build_app(*load_models(args.checkpoints, args.device))
+    networks = {"frame_model": args.frame_model, "object_model": args.object_model}
+    demo = build_app(*load_models(args.checkpoints, args.device, networks))
     if args.host != LOOPBACK:
         print(f"listening on {args.host}: whoever reaches this address can upload clips and use this machine")
     demo.launch(server_name=args.host, server_port=args.port, max_file_size=f"{args.max_size}mb", share=False)
 
 
-def load_models(checkpoints: Sequence[str | Path], device: str = "cpu") -> tuple[Any, Any]:
+def load_models(
+    checkpoints: Sequence[str | Path], device: str = "cpu", networks: dict[str, str | None] | None = None
+) -> tuple[Any, Any]:
     """The pipelines of up to two checkpoints: for questions and for relations, None where there is none.
+
+    Args:
+        checkpoints: folders or Hub ids.
+        device: where to compute.
+        networks: `frame_model` and `object_model` of the question model, if they are not in or next to it.
 
     Raises:
         CausalVideoError: two checkpoints of one kind.
@@ -70,7 +80,10 @@ def load_models(checkpoints: Sequence[str | Path], device: str = "cpu") -> tuple
                 "two checkpoints of one kind", found=", ".join(map(str, checkpoints)),
                 expected="a question model, a relation model, or one of each", fix="start a second app",
             )  # fmt: skip
-        found[related] = (load_relation_pipeline if related else load_pipeline)(checkpoint, device=device)
+        if related:
+            found[related] = load_relation_pipeline(checkpoint, device=device)
+        else:
+            found[related] = load_pipeline(checkpoint, device=device, **networks or {})
     return found.get(False), found.get(True)
 
 
@@ -174,17 +187,9 @@ def answer_clip(
                 f"the {what}", found=f"{len(text)} characters", expected=f"at most {most}", fix="shorten it"
             )
     offered = [line.strip() for line in choices.splitlines() if line.strip()]
-    result = qa(str(path), question=question.strip(), choices=offered or None, return_frames=True, prove=True)
-    evidence, times = result["evidence"], result["times_s"].tolist()
-    case = EvidenceCase(
-        question.strip(),
-        evidence,
-        result["frames"],
-        times,
-        title=path.name,
-        scores_without=result["scores_without"],
-        scores_only=result["scores_only"],
-    )
+    result = qa(str(path), question=question.strip(), choices=offered or None, return_frames=True)
+    evidence = result["evidence"]
+    case = EvidenceCase.of_result(question.strip(), result, title=path.name)
     seconds = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in sorted(evidence.spans))
     scores = dict(zip(evidence.choices, evidence.scores, strict=True))
     page = _framed(report_html([case]), "evidence")

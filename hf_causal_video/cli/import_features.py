@@ -1,4 +1,4 @@
-"""Old HDF5 feature files to a feature set from the shell: `hf-causal-video import`."""
+"""Features that were made elsewhere to a feature set, from the shell: `hf-causal-video import`."""
 
 from __future__ import annotations
 
@@ -8,27 +8,35 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hf_causal_video.features.arrays import complete_card, import_arrays, infer_from
 from hf_causal_video.features.build import add_push_arguments, conclude
 from hf_causal_video.features.legacy_hdf5 import import_app_mot, import_appearance_motion, import_transtr
 from hf_causal_video.features.store.provenance import Provenance
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 LAYOUTS = {
+    "arrays": "your own .npy, .npz, .pt or HDF5 files, one per video or one with video ids as keys",
     "appearance-motion": "two files, appearance and motion, joined by id",
     "app-mot": "one file with both side by side",
     "transtr": "a file of frames and, if there is a second, one of objects",
 }
+FILES = {"arrays": (1, 1), "app-mot": (1, 1), "appearance-motion": (2, 2), "transtr": (1, 2)}
 EPILOG = """layouts:
 {}
 
 examples:
+  hf-causal-video import arrays my_features/ --provenance card.json --output features/
   hf-causal-video import app-mot app_mot_val.h5 --provenance card.json --durations durations.json --output features/
   hf-causal-video import appearance-motion app.h5 motion.h5 --provenance card.json --durations 1 --output features/
   hf-causal-video import transtr frames.h5 objects.h5 --provenance card.json --durations 1 --sizes a.csv --output out/
 
-The files carry neither times nor sources. card.json says how they were made, for instance
+The files do not say how they were made: card.json does, for instance
   {{"frame_model": "resnet152 + 3d-resnet152", "frame_revision": "as published by ...", "frame_layer": "pool5",
    "frame_dim": 4096, "sampling": "uniform-16"}}
+Fields that it lacks are asked for on a terminal; widths of `arrays` are read from the arrays.
+`arrays` takes frame_features (frames, channels) and, if there are any, timestamps_s, object_features (frames, objects,
+channels), object_boxes (xyxy in [0, 1]), object_scores and object_labels. Without timestamps_s and --durations the
+times follow from a sampling fps-R, else they are fractions of the clip.
 """
 
 
@@ -38,9 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG.format("\n".join(f"  {name:18} {what}" for name, what in LAYOUTS.items()))
     add = parser.add_argument
     add("layout", choices=list(LAYOUTS), help="how the files are laid out, see below")
-    add("files", nargs="+", help="the HDF5 files, in the order of the layout")
-    add("--provenance", required=True, metavar="JSON", help="how the features were made: fields of Provenance")
-    add("--durations", required=True, metavar="S|JSON", help="seconds of every video: one number, or {video: seconds}")
+    add("files", nargs="+", help="the HDF5 files, in the order of the layout; a folder or file of arrays")
+    add("--provenance", metavar="JSON", help="how the features were made: fields of Provenance")
+    add("--durations", metavar="S|JSON", help="seconds of every video: one number, or {video: seconds}")
     add("--output", required=True, metavar="DIR", help="folder of the feature set")
     add("--sizes", metavar="JSON|CSV", help="transtr objects: {video: [width, height]}, or a csv with these columns")
     add("--clip-stride", type=int, default=2, help="transtr: 2 takes every second clip, as published (default: 2)")
@@ -53,18 +61,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `hf-causal-video import`; 1 if a video failed, and one that imported none at all is an error."""
-    most = 1 if args.layout == "app-mot" else 2
-    if not (2 if args.layout == "appearance-motion" else 1) <= len(args.files) <= most:
-        raise CausalVideoError(
-            f"files of the layout {args.layout}", found=len(args.files), expected=LAYOUTS[args.layout], fix="name them"
-        )
-    provenance = Provenance.from_dict(_read_json(args.provenance))
-    durations: Any
-    try:
-        durations = float(args.durations)
-    except ValueError:
-        durations = _numbers(args.durations, 1)
+    least, most = FILES[args.layout]
+    require(
+        least <= len(args.files) <= most,
+        f"files of the layout {args.layout}",
+        found=len(args.files),
+        expected=LAYOUTS[args.layout],
+        fix="name them",
+    )
     options: dict[str, Any] = {"split": args.split, "progress": args.progress}
+    durations = None if args.durations is None else _durations(args.durations)
+    path = None if args.provenance is None else Path(args.provenance)
+    card = _read_json(args.provenance) if path is not None and path.exists() else {}
+    if args.layout == "arrays":
+        fields = infer_from(args.files[0])
+        card = complete_card({**fields, **{name: value for name, value in card.items() if value}}, path)
+        return conclude(import_arrays(args.files[0], args.output, card, durations, **options), args)
+    require(
+        durations is not None,
+        "--durations",
+        found="none",
+        expected="seconds of every video",
+        fix="pass one number or a JSON file; 1 gives times as fractions of the clip",
+    )
+    assert durations is not None
+    provenance = Provenance.from_dict(complete_card(card, path))
     if args.layout == "app-mot":
         report = import_app_mot(args.files[0], args.output, provenance, durations, **options)
     elif args.layout == "appearance-motion":
@@ -78,6 +99,17 @@ def run(args: argparse.Namespace) -> int:
             args.files[0], objects, args.output, provenance, durations, sizes, clip_stride=args.clip_stride, **options
         )
     return conclude(report, args)
+
+
+def _durations(value: str) -> Any:
+    try:
+        seconds = float(value)
+    except ValueError:
+        return _numbers(value, 1)
+    require(
+        0 < seconds < float("inf"), "--durations", found=value, expected="seconds above 0", fix="pass the real length"
+    )
+    return seconds
 
 
 def _sizes(path: str) -> dict[str, tuple[int, int]]:

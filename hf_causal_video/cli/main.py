@@ -20,7 +20,18 @@ ANSWER_EXAMPLES = """examples:
 PACKAGE = "hf_causal_video"
 VERBS = {  # verb: summary, module, function that adds its arguments, function that runs it
     "extract": ("Turn a folder of videos into a feature set.", "features.extract", "add_arguments", "run"),
-    "import": ("Turn old HDF5 feature files into a feature set.", "cli.import_features", "add_arguments", "run"),
+    "import": (
+        "Turn features that were made elsewhere into a feature set.",
+        "cli.import_features",
+        "add_arguments",
+        "run",
+    ),
+    "splice": (
+        "Make a grounded test of own clips: films of stretches, windows known exactly.",
+        "cli.splice",
+        "add_arguments",
+        "run",
+    ),
     "questions": ("Check a file of your own questions.", "cli.questions", "add_arguments", "run"),
     "track": ("Turn a folder of videos into a track set, for relations.", "tracks.track_set", "add_arguments", "run"),
     "evaluate": ("Measure a checkpoint on a benchmark.", "training.evaluate", "add_arguments", "run"),
@@ -137,37 +148,37 @@ def _add_answer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--png", type=Path, help="write a picture strip with the clip's evidence")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    add_network_arguments(parser)
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare where the vision networks of a checkpoint lie, if they are not in or next to it."""
+    parser.add_argument("--frame-model", metavar="DIR", help="where the frame network of the checkpoint lies now")
+    parser.add_argument("--object-model", metavar="DIR", help="where its object network lies now")
 
 
 def _answer(args: argparse.Namespace) -> None:
     import hf_causal_video.pipelines.question_answering as pipelines
     from hf_causal_video.models import METHODS
 
-    qa = pipelines.load_pipeline(args.checkpoint, device=args.device)
+    networks = {"frame_model": args.frame_model, "object_model": args.object_model}
+    qa = pipelines.load_pipeline(args.checkpoint, device=args.device, **networks)
     if qa.model.config.model_type not in METHODS:
         raise CausalVideoError(
             "no question model", found=f"a {qa.model.config.model_type} in {args.checkpoint}",
             expected=f"one of {', '.join(METHODS)}", fix="relation models go to `hf-causal-video relations`",
         )  # fmt: skip
-    result = qa(args.video, question=args.question, choices=args.choices, return_frames=True, prove=True)
-    evidence = result["evidence"]
+    result = qa(args.video, question=args.question, choices=args.choices, return_frames=True)
     if args.json:
-        scores = {name: result[name] for name in ("scores_only", "scores_without")}
-        print(json.dumps({"question": args.question, **evidence.to_dict(), **scores}, indent=2))
+        hidden = ("frames", "times_s")
+        shown = {name: value for name, value in result.items() if name not in hidden}
+        print(json.dumps({"question": args.question, **shown}, indent=2))
     else:
         _print_answer(result)
     if args.html or args.png:
         from hf_causal_video.viewer import EvidenceCase, save_strip
 
-        case = EvidenceCase(
-            args.question,
-            evidence,
-            result["frames"],
-            result["times_s"].tolist(),
-            title=Path(args.video).name,
-            scores_without=result["scores_without"],
-            scores_only=result["scores_only"],
-        )
+        case = EvidenceCase.of_result(args.question, result, title=Path(args.video).name)
         for path, write in ((args.png, save_strip), (args.html, _write_page)):
             if path:
                 write(case, path)
@@ -181,15 +192,25 @@ def _write_page(case, path: Path) -> None:
 
 
 def _print_answer(result: dict) -> None:
-    evidence = result["evidence"]
-    print(f"{evidence.answer}  ({evidence.score:.0%})")
-    print("because of", ", ".join(f"{start:.1f}-{end:.1f} s" for start, end in evidence.spans) or "no frame times")
+    from hf_causal_video.viewer.answer import notes_of
+    from hf_causal_video.viewer.words import pace_in_words, percent, reason_in_words, verdict_in_words
+
+    evidence, verdict = result["evidence"], result["verdict"]
+    print(f"{evidence.answer}  ({percent(evidence.score)})")
+    print(reason_in_words(verdict, evidence.spans))
+    if evidence.answer in evidence.choices:
+        for line in verdict_in_words(verdict, evidence.choices.index(evidence.answer), evidence.score):
+            print(line)
+    for line in notes_of(result):
+        print(f"note: {line}")
+    if pace := pace_in_words(result["times_s"]):
+        print(f"note: {pace}, so what happens in between was not seen")
     columns = [
-        ("", evidence.scores),
-        ("evidence only", result["scores_only"]),
-        ("without it", result["scores_without"]),
+        ("whole clip", evidence.scores),
+        ("evidence only", None if verdict.scores_only is None else list(verdict.scores_only.values())),
+        ("without it", None if verdict.scores_without is None else list(verdict.scores_without.values())),
     ]
-    columns = [(title, scores) for title, scores in columns if scores is not None]
-    print("  " + "".join(f"{title:>15}" for title, _ in columns))
+    shown = [(title, scores) for title, scores in columns if scores is not None]
+    print("".join(f"{title:>15}" for title, _ in shown) + "  answer")
     for row, choice in enumerate(evidence.choices):
-        print("  " + "".join(f"{scores[row]:>15.1%}" for _, scores in columns) + f"  {choice}")
+        print("".join(f"{percent(scores[row]):>15}" for _, scores in shown) + f"  {choice}")

@@ -116,7 +116,7 @@ def read_tracks(path: Path) -> dict[str, Any]:
 
 def _tracker(detect: VideoRelationDetectionPipeline, args: argparse.Namespace) -> Any:
     """What follows the objects of the clip: as the model was trained, changed by the flags."""
-    from hf_causal_video.features.objects import ObjectEncoder
+    from hf_causal_video.features.encoders import ObjectEncoder
     from hf_causal_video.tracks.tracker import LINKER, ClipTracker
 
     card, changed = detect.model.config.trajectory_provenance, {"sampling": args.sampling} if args.sampling else {}
@@ -132,7 +132,7 @@ def _tracker(detect: VideoRelationDetectionPipeline, args: argparse.Namespace) -
             "tracks of this clip", found=f"a model trained on tracks that were not made from pixels here: {card}",
             expected="tracks made in the same way", fix="add --tracks with a file of them; --detector makes others",
         )  # fmt: skip
-    return ClipTracker.from_provenance({**card, **changed}, args.detector, args.device)
+    return ClipTracker.from_provenance({**card, **changed}, args.detector, args.device, args.checkpoint)
 
 
 def _print(relations: list[dict[str, Any]], count: int, tracks: int) -> None:

@@ -4,29 +4,41 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
+
+if TYPE_CHECKING:
+    from hf_causal_video.selection.selectors import FrameSelector
 
 EXAMPLES = """examples:
   hf-causal-video select outputs/transtr clip.mp4 "why did the boy run" --frames 8 --png chosen.png
   hf-causal-video select outputs/transtr clip.mp4 "why did the boy run" --tokens 2048 --vlm Qwen/Qwen3-VL-4B-Instruct
   hf-causal-video select google/siglip2-base-patch16-224 clip.mp4 "a boy runs" --selector spread --frames 8 --json
+  hf-causal-video select lite0/ clip.mp4 "a dog" --label-words minilm/ --selector split_judge --frames 8
 
 The seconds printed are what `bind_selector` gives a processor; scripts/answer_with_vlm.py goes on to the answer.
 """
-SELECTORS = ("causal", "similarity", "spread", "uniform", "random")
+USUAL_FRAMES = 8
+BY_SIMILARITY = ("similarity", "spread", "inverse_transform", "split_judge", "determinantal")
+SELECTORS = ("causal", *BY_SIMILARITY, "uniform", "random")
 
 
 def add_select_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
     parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
     parser.add_argument("checkpoint", help="folder or Hub id: a VideoQA model, or a dual encoder for similarity")
+    parser.add_argument(
+        "--label-words",
+        metavar="TEXT_ID",
+        help="text encoder: the checkpoint is an image classifier, read by its labels",
+    )
     parser.add_argument("video", help="a video file")
     parser.add_argument("question")
     parser.add_argument("--choices", nargs="+", help="the answers offered; read by models that rank frames by them")
     parser.add_argument("--selector", choices=SELECTORS, default="causal", help="who chooses (default: causal)")
     budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--frames", type=int, default=8, help="how many frames (default: 8)")
+    budget.add_argument("--frames", type=int, help="how many frames (default: 8, or all of a clip with fewer)")
     budget.add_argument("--tokens", type=int, help="as many frames as fit into this many visual tokens of --vlm")
     parser.add_argument("--vlm", help="processor of a video language model, for --tokens")
     parser.add_argument("--candidates", help="moments looked at, such as uniform-64 or fps-1")
@@ -37,20 +49,31 @@ def add_select_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument("--png", type=Path, help="write a picture of the choice")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    parser.add_argument("--frame-model", metavar="DIR", help="where the frame network of the checkpoint lies now")
+    parser.add_argument("--object-model", metavar="DIR", help="where its object network lies now")
 
 
 def make_selector(
-    name: str, checkpoint: str, candidates: str | None = None, device: str = "cpu", seed: int = 0, scene_s: float = 0.0
-):
+    name: str,
+    checkpoint: str,
+    candidates: str | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    scene_s: float = 0.0,
+    label_words: str | None = None,
+    **networks: str | None,
+) -> "FrameSelector":
     """A selector by name.
 
     Args:
         name: one of `SELECTORS`.
-        checkpoint: the VideoQA model of "causal", the dual encoder of "similarity" and "spread"; not read otherwise.
+        checkpoint: the VideoQA model of "causal", the dual encoder of `BY_SIMILARITY`; not read otherwise.
         candidates: see `FrameSelector`; None for the selector's own.
         device: where its network runs.
         seed: of "random".
-        scene_s: of "causal", "similarity" and "spread", see `FrameSelector`.
+        scene_s: of "causal" and `BY_SIMILARITY`, see `FrameSelector`.
+        label_words: a text encoder; `checkpoint` is then an image classifier, see `WordEncoder`.
+        networks: of "causal", see `CausalSelector.from_pretrained`.
 
     Example:
         >>> type(make_selector("uniform", "")).__name__
@@ -59,11 +82,13 @@ def make_selector(
     from hf_causal_video import selection
 
     if name == "causal":
-        return selection.CausalSelector.from_pretrained(checkpoint, device, candidates, scene_s)
+        return selection.CausalSelector.from_pretrained(checkpoint, device, candidates, scene_s, **networks)
     candidates = candidates or "uniform-64"
-    if name in ("similarity", "spread"):
-        encoder = selection.DualEncoder(checkpoint, device=device)
-        return selection.SimilaritySelector(encoder, 0.5 if name == "spread" else 0.0, candidates, scene_s)
+    if name in BY_SIMILARITY:
+        encoder = selection.open_encoder(checkpoint, label_words, device)
+        diversity = 0.5 if name == "spread" else 0.0
+        rule = "best" if name in ("similarity", "spread") else name
+        return selection.SimilaritySelector(encoder, diversity, candidates, scene_s, rule)
     return selection.UniformSelector(candidates) if name == "uniform" else selection.RandomSelector(seed, candidates)
 
 
@@ -71,22 +96,51 @@ def run_select(args: argparse.Namespace) -> None:
     """Body of the verb."""
     from hf_causal_video.selection import Clip, TokenBudget
 
-    flag, asked = ("--frames", args.frames) if args.tokens is None else ("--tokens", args.tokens)
-    if asked < 1:
-        usual = 8 if args.tokens is None else 2048
-        raise CausalVideoError(flag, found=asked, expected="1 or more", fix=f"try {flag} {usual}")
-    if args.tokens is None and args.vlm:
-        raise CausalVideoError(
-            "--vlm", found="no --tokens", expected="a budget in tokens for it to count", fix="add --tokens 2048"
-        )
-    if args.tokens is not None and not args.vlm:
-        raise CausalVideoError(
-            "a budget in tokens", found="no --vlm", expected="the model whose tokens are counted",
-            fix="add --vlm with a folder or Hub id, or use --frames",
-        )  # fmt: skip
-    selector = make_selector(args.selector, args.checkpoint, args.candidates, args.device, args.seed, args.scene)
-    clip = Clip.read(args.video, sampling=selector.sampling)
-    budget: int | TokenBudget = args.frames
+    flag, budget_size, usual = "--frames", args.frames, USUAL_FRAMES
+    if args.tokens is not None:
+        flag, budget_size, usual = "--tokens", args.tokens, 2048
+    require(
+        budget_size is None or budget_size >= 1,
+        flag,
+        found=budget_size,
+        expected="1 or more",
+        fix=f"try {flag} {usual}",
+    )
+    require(
+        args.label_words is None or args.selector in BY_SIMILARITY,
+        "--label-words",
+        found=f"--selector {args.selector}",
+        expected=f"one of {', '.join(BY_SIMILARITY)}",
+        fix="add --selector similarity, or leave --label-words out",
+    )
+    require(
+        args.tokens is not None or not args.vlm,
+        "--vlm",
+        found="no --tokens",
+        expected="a budget in tokens for it to count",
+        fix="add --tokens 2048",
+    )
+    require(
+        args.tokens is None or args.vlm,
+        "a budget in tokens",
+        found="no --vlm",
+        expected="the model whose tokens are counted",
+        fix="add --vlm with a folder or Hub id, or use --frames",
+    )
+    selector = make_selector(
+        args.selector,
+        args.checkpoint,
+        args.candidates,
+        args.device,
+        args.seed,
+        args.scene,
+        args.label_words,
+        frame_model=args.frame_model,
+        object_model=args.object_model,
+    )
+    # a default that nobody typed takes the frames there are
+    clip = Clip.read(args.video, sampling=selector.sampling, allow_fewer=args.candidates is None)
+    budget: int | TokenBudget = min(USUAL_FRAMES, len(clip)) if args.frames is None else args.frames
     if args.tokens is not None:
         from transformers import AutoProcessor
 
@@ -98,7 +152,8 @@ def run_select(args: argparse.Namespace) -> None:
         print(chosen.reason)
         scores = dict(zip(chosen.candidates, chosen.scores, strict=True))
         for index, second in zip(chosen.frame_indices, chosen.timestamps_s, strict=True):
-            print(f"  {second:8.2f} s   frame {index:>4}   score {scores[index]:.3f}")
+            why = "" if chosen.kept is None else "   kept" if index in chosen.kept else "   next in the ranking"
+            print(f"  {second:8.2f} s   frame {index:>4}   score {scores[index]:.3f}{why}")
     if args.png:
         from hf_causal_video.selection.picture import save_selection
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hf_causal_video.features.build import ExtractionReport, build_feature_set
-from hf_causal_video.features.networks import load_network
+from hf_causal_video.features.encoders import load_network
 from hf_causal_video.features.store.reader import FeatureStore, Provenance, VideoFeatures
 from hf_causal_video.utils.errors import CausalVideoError
 

@@ -4,29 +4,27 @@ Why: an answer is only evidence if the frame behind it is the frame that was on 
 instants are decided first, from the clock of the clip (its packets, read without decoding), and each is then decoded
 exactly: the frame shown at second t is the last one whose time is not after t. A clip that cannot give every frame
 asked for is an error that counts those it can give; a frame is never repeated to fill a gap.
-
-A clip comes from anywhere. It is one file: what it says of other files or of addresses is not followed, and neither
-its name nor what its header claims can make this process open, wait for or allocate what is not there.
+Pixels that are not square are made so, as on a screen.
 """
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hf_causal_video.features.clock import Clock, check_size, open_clip, packets, read_clock
 from hf_causal_video.utils.errors import CausalVideoError
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
 
 # an instant on the edge of two frames takes the later one, whatever the rounding of the container's clock
 EDGE_S = 1e-4
-# demuxers that open what a file names, or what its own name stands for: playlists, streams, picture series
-FOLLOWING = {"concat", "dash", "hls", "image2", "image2pipe", "lavfi", "rtp", "rtsp", "sap", "sdp", "vobsub"}
 MOST_INSTANTS = 10**7
-MOST_PIXELS = 2**26  # of a picture
 
 
 @dataclass
@@ -37,34 +35,28 @@ class DecodedVideo:
         frames: T arrays (height, width, 3), RGB uint8, upright.
         timestamps_s: (T,) float32, the instants asked for, in seconds from the first frame.
         duration_s: seconds from the first frame to the end of the last.
-        size: width and height in pixels.
+        size: width and height in pixels, as shown.
+        missing: instants that were left out since the clip has no frame of its own for them, see `allow_fewer`.
     """
 
     frames: list[np.ndarray]
     timestamps_s: np.ndarray
     duration_s: float
     size: tuple[int, int]
+    missing: int = 0
 
 
-@dataclass
-class _Clock:
-    """When each frame of a clip is shown, known without decoding."""
-
-    pts: np.ndarray  # (frames,) container ticks, or the frame's number if is_counted
-    times: np.ndarray  # (frames,) seconds from the first frame
-    keys: np.ndarray  # ticks of the frames that decoding can start from
-    is_counted: bool  # the container does not say which frame is shown when, only in which order
-    end_s: float
-    duration_s: float  # longer than end_s if the file has less than it declares
-
-
-def decode_video(path: str | Path, sampling: str | Sequence[float] = "uniform-16") -> DecodedVideo:
+def decode_video(
+    path: str | Path, sampling: str | Sequence[float] = "uniform-16", *, allow_fewer: bool = False
+) -> DecodedVideo:
     """Decode the frames of a clip at stated instants.
 
     Args:
         path: mp4, mkv, webm, avi, gif or whatever else FFmpeg opens.
         sampling: "uniform-N" (centres of N equal slices of the clip), "fps-R" (centres of slices of 1/R seconds),
             "seconds-a,b,c" or a sequence of seconds.
+        allow_fewer: of a whole clip that has fewer frames than "uniform-N" or "fps-R" looks at, take each frame once,
+            at the middle of its instants, and count the rest as `missing`. A file that is cut off stays an error.
 
     Raises:
         CausalVideoError: the file cannot be opened, is a playlist, has no picture, changes its size, or does not hold
@@ -76,14 +68,18 @@ def decode_video(path: str | Path, sampling: str | Sequence[float] = "uniform-16
         hf_causal_video.utils.errors.CausalVideoError: no.mp4 is not a video: ...
     """
     path = Path(path)
-    with _open(path) as container:
-        clock = _read_clock(container, path)
+    with open_clip(path) as container:
+        clock = read_clock(container, path)
     instants = sample_instants(sampling, clock.duration_s)
     shown = np.searchsorted(clock.times, instants + EDGE_S, side="right") - 1
     there = (shown >= 0) & (instants < clock.end_s + EDGE_S)
-    distinct = len(set(shown[there].tolist()))
-    if distinct < len(instants):
-        raise _too_few(path, distinct, len(instants), clock)
+    distinct, wanted = len(set(shown[there].tolist())), len(instants)
+    if distinct < wanted:
+        by_rule = isinstance(sampling, str) and not sampling.startswith("seconds")
+        if not (allow_fewer and by_rule and clock.duration_s <= clock.end_s):
+            raise _too_few(path, distinct, wanted, clock)
+        shown, group = np.unique(shown, return_inverse=True)
+        instants = np.bincount(group, weights=instants) / np.bincount(group)
     frames = None if clock.is_counted or not clock.keys.size else _decode_exactly(path, clock, shown)
     if frames is None:
         frames = _decode_through(path, clock, shown)
@@ -97,7 +93,8 @@ def decode_video(path: str | Path, sampling: str | Sequence[float] = "uniform-16
             fix="encode it again to one size",
         )
     height, width = frames[0].shape[:2]
-    return DecodedVideo(frames, instants.astype(np.float32), clock.duration_s, (width, height))
+    timestamps_s = instants.astype(np.float32)
+    return DecodedVideo(frames, timestamps_s, clock.duration_s, (width, height), wanted - len(frames))
 
 
 def sample_instants(sampling: str | Sequence[float], duration_s: float) -> np.ndarray:
@@ -145,149 +142,15 @@ def sample_instants(sampling: str | Sequence[float], duration_s: float) -> np.nd
     )
 
 
-def _open(path: Path):
-    try:
-        import av
-    except ImportError as error:
-        raise CausalVideoError(
-            "videos cannot be decoded",
-            found="no PyAV",
-            expected="the package av",
-            fix='pip install "hf-causal-video[video]"',
-        ) from error
-    try:
-        # "file:" since FFmpeg takes a name such as "concat:a|b" for an address
-        return av.open(f"file:{path}", metadata_errors="ignore", options={"format_whitelist": _containers()})
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        is_empty = path.name and "\0" not in str(path) and path.is_file() and path.stat().st_size == 0
-        reason = "an empty file" if is_empty else getattr(error, "strerror", None) or error
-        if isinstance(error, av.error.ArgumentError):  # its format is not among `_containers`
-            reason = "a playlist or the address of a stream, if anything"
-        raise CausalVideoError(
-            f"{path.name} is not a video",
-            found=reason,
-            expected="a file that FFmpeg opens",
-            fix="check the path, or fetch the file again: it may be cut off or damaged",
-        ) from error
-
-
-@functools.cache
-def _containers() -> str:
-    import av
-
-    return ",".join(sorted({name for names in av.formats_available for name in names.split(",")} - FOLLOWING))
-
-
-def _picture(container, path: Path):
-    from av.stream import Disposition
-
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams or streams[0].codec_context is None:
-        kinds = sorted({s.type for s in container.streams}) or "no streams"
-        raise CausalVideoError(
-            f"{path.name} has no picture", found=kinds, expected="a video stream", fix="leave this file out"
-        )
-    _check_size(path, streams[0].width, streams[0].height)
-    return streams[0]
-
-
-def _check_size(path: Path, width: int, height: int) -> None:
-    """Before anything is decoded, and again for each picture: a damaged or hostile header claims any size."""
-    if width * height > MOST_PIXELS:
-        raise CausalVideoError(
-            f"the picture of {path.name} is too large",
-            found=f"{width} x {height}",
-            expected=f"at most {MOST_PIXELS:,} pixels",
-            fix="scale the clip down, or fetch it again if its header is damaged",
-        )
-
-
-def _read_clock(container, path: Path) -> _Clock:
-    stream = _picture(container, path)
-    presented, keys = [], []
-    decoded: list[int | None] = []
-    end = every_end = cut_end = 0.0
-    is_counted = container.format.name == "avi"  # it stores the order of decoding only
-    for packet in _packets(container):
-        if packet.pts is not None:
-            packet_end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-            every_end = max(every_end, packet_end)
-        if packet.stream is not stream or not packet.size:
-            continue
-        if packet.is_corrupt:  # cut off inside this frame: it was there, and cannot be shown
-            cut_end = max(cut_end, packet_end if packet.pts is not None else 0.0)
-            continue
-        before = decoded[-1] if decoded else None
-        if packet.dts is not None and before is not None and before - packet.dts > 1 / packet.time_base:
-            raise CausalVideoError(
-                f"the clock of {path.name} starts again",
-                found=f"{float(packet.dts * packet.time_base):.2f} s after {float(before * packet.time_base):.2f} s",
-                expected="times that go on",
-                fix="join the parts with FFmpeg's concat, which counts on, or fetch the file again",
-            )
-        decoded.append(packet.dts)
-        if packet.pts is None:
-            is_counted = True
-        elif not packet.is_discard:
-            end = max(end, packet_end)
-            presented.append(packet.pts)
-            keys += [packet.pts] if packet.is_keyframe else []
-    rate = float(stream.guessed_rate or stream.average_rate or 0)
-    ticks: np.ndarray
-    if is_counted and None not in decoded:
-        ticks = np.unique([tick for tick in decoded if tick is not None])
-    elif is_counted and rate:
-        ticks = np.arange(len(decoded)) / (rate * float(stream.time_base))
-    else:
-        ticks = np.unique(presented)
-    if not ticks.size:
-        raise CausalVideoError(
-            f"{path.name} has no frames",
-            found=f"{len(decoded)} pictures at {rate} a second",
-            expected="at least one picture with a time",
-            fix="leave this file out",
-        )
-    start = float(ticks[0] * stream.time_base)
-    times = ticks * float(stream.time_base) - start
-    step = float(np.median(np.diff(times))) if len(times) > 1 else 1 / (rate or 25.0)
-    end = end - start if not is_counted and end - start > times[-1] else float(times[-1]) + step
-    declared = _declared(stream, container, start, every_end)
-    duration = declared if declared is not None and declared > end + max(2 * step, 0.1) else max(end, cut_end - start)
-    pts = np.arange(len(ticks)) if is_counted else ticks
-    return _Clock(pts, times, np.unique(np.array(keys, dtype=np.int64)), is_counted, end, duration)
-
-
-def _packets(container, *streams) -> Iterator:
-    """Give the packets of a container up to a damaged tail; what is missing shows against the declared length."""
-    import av
-
-    try:
-        yield from container.demux(*streams)
-    except (av.error.FFmpegError, IndexError):  # PyAV's index: at the end of a file whose damage looks like a stream
-        return
-
-
-def _declared(stream, container, start: float, every_end: float) -> float | None:
-    """Give the length of the picture that the file's header claims, if it claims one."""
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    tag = re.fullmatch(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d+)?)\0?", stream.metadata.get("DURATION", ""), re.ASCII)
-    if tag:
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) - start
-    whole = (container.duration or 0) / 1e6
-    # a container's length may be that of the sound: it counts only if no stream reaches it
-    return whole - start if whole > every_end + 0.5 else None
-
-
-def _decode_exactly(path: Path, clock: _Clock, shown: np.ndarray) -> list[np.ndarray] | None:
+def _decode_exactly(path: Path, clock: Clock, shown: np.ndarray) -> list[np.ndarray] | None:
     """Jump to the key frame before each instant; None if the clip cannot be read that way."""
     import av
     from av.video.reformatter import VideoReformatter
 
     frames: list[np.ndarray] = []
     convert = VideoReformatter()
-    with _open(path) as container:
-        stream = _picture(container, path)
+    with open_clip(path) as container:
+        stream = container.streams[clock.stream_index]
         position: float = -np.inf
         decoder: Iterator = iter(())
         for target in clock.pts[shown].tolist():
@@ -301,21 +164,22 @@ def _decode_exactly(path: Path, clock: _Clock, shown: np.ndarray) -> list[np.nda
                 return None
             if frame is None or frame.pts != target or frame.is_corrupt:
                 return None
-            frames.append(_upright(frame, convert, path))
+            frames.append(_as_shown(frame, convert, stream, path))
             position = target
     return frames
 
 
-def _decode_through(path: Path, clock: _Clock, shown: np.ndarray) -> list[np.ndarray]:
+def _decode_through(path: Path, clock: Clock, shown: np.ndarray) -> list[np.ndarray]:
     """Decode from the beginning to the last instant; the list is short if frames are missing or damaged."""
     from av.video.reformatter import VideoReformatter
 
     wanted, convert = set(clock.pts[shown].tolist()), VideoReformatter()
     frames = []
-    with _open(path) as container:
-        for number, frame in enumerate(_intact_frames(container, _picture(container, path))):
+    with open_clip(path) as container:
+        stream = container.streams[clock.stream_index]
+        for number, frame in enumerate(_intact_frames(container, stream)):
             if (number if clock.is_counted else frame.pts) in wanted and not frame.is_corrupt:
-                frames.append(_upright(frame, convert, path))
+                frames.append(_as_shown(frame, convert, stream, path))
                 if len(frames) == len(wanted):
                     break
     return frames
@@ -324,21 +188,24 @@ def _decode_through(path: Path, clock: _Clock, shown: np.ndarray) -> list[np.nda
 def _intact_frames(container, stream) -> Iterator:
     import av
 
-    for packet in _packets(container, stream):
+    for packet in packets(container, stream):
         try:
             yield from packet.decode()
         except av.error.FFmpegError:
             continue
 
 
-def _upright(frame, convert, path: Path) -> np.ndarray:
-    """Give a picture as RGB, turned and mirrored as the display matrix of the clip says."""
+def _as_shown(frame, convert, stream: VideoStream, path: Path) -> np.ndarray:
+    """Give a picture as RGB with square pixels, turned and mirrored as the display matrix of the clip says."""
     import av
     from av.sidedata.sidedata import Type
 
-    _check_size(path, frame.width, frame.height)
-    try:
-        image = convert.reformat(frame, format="rgb24", threads=1).to_ndarray()  # else threads start for every picture
+    aspect = float(stream.sample_aspect_ratio or 1)  # width of a pixel over its height
+    width = round(frame.width * max(aspect, 1.0))
+    height = round(frame.height / min(aspect, 1.0))
+    check_size(path, width, height)
+    try:  # threads=1, else threads start for every picture
+        image = convert.reformat(frame, width, height, format="rgb24", threads=1).to_ndarray()
     except (av.error.FFmpegError, ValueError) as error:
         raise CausalVideoError(
             f"a picture of {path.name} cannot be shown",
@@ -355,7 +222,7 @@ def _upright(frame, convert, path: Path) -> np.ndarray:
     return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
-def _too_few(path: Path, decodable: int, asked: int, clock: _Clock) -> CausalVideoError:
+def _too_few(path: Path, decodable: int, asked: int, clock: Clock) -> CausalVideoError:
     missing = f", its picture ends at {clock.end_s:.2f} s of {clock.duration_s:.2f} s"
     return CausalVideoError(
         f"{path.name} does not hold the frames asked for",

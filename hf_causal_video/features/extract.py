@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hf_causal_video.features.build import ExtractionReport, add_push_arguments, build_feature_set, conclude
-from hf_causal_video.features.extractor import VideoFeatureExtractor
-from hf_causal_video.features.frames import LAYERS, FrameEncoder
-from hf_causal_video.features.objects import ObjectEncoder
-from hf_causal_video.features.store.parts import start_processes
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.features.build import (
+    ExtractionReport,
+    add_push_arguments,
+    build_feature_set,
+    conclude,
+    start_processes,
+)
+from hf_causal_video.features.encoders import LAYERS, FrameEncoder, ObjectEncoder
+from hf_causal_video.features.extractor import PreparedClip, VideoFeatureExtractor, short_clip_note
+from hf_causal_video.features.store.rows import VideoFeatures
+from hf_causal_video.features.words import WordEncoder
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 __all__ = ["ExtractionReport", "VideoFeatureExtractor", "add_arguments", "extract_folder", "find_videos", "run"]
 
+logger = logging.getLogger(__name__)
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".gif", ".mpg", ".mpeg", ".ts", ".flv", ".wmv")
 
 
@@ -29,6 +37,7 @@ def extract_folder(
     *,
     frame_layer: str = "pooled",
     frame_revision: str | None = None,
+    label_words: str | None = None,
     object_revision: str | None = None,
     object_threshold: float = 0.0,
     split: str = "train",
@@ -44,11 +53,12 @@ def extract_folder(
         videos: a folder (searched in depth) or a list of files; the name without ending is the video id.
         output: folder of the feature set.
         frame_model, frame_layer, frame_revision: see `FrameEncoder`.
+        label_words: a text encoder; `frame_model` is then an image classifier with label names, see `WordEncoder`.
         object_model, num_objects, object_threshold, object_revision: see `ObjectEncoder`; None for frames only.
         sampling: see `decode_video`; frames and objects come from the same instants.
         split: name of the split.
         rows_per_shard: videos a shard.
-        batch_size: frames a forward pass.
+        batch_size: frames per forward pass; clips with fewer frames share a pass.
         device, dtype: where and how to compute; several processes of `accelerate launch` take one accelerator each.
         progress: show a bar.
 
@@ -67,29 +77,65 @@ def extract_folder(
         objects = ObjectEncoder(
             object_model, num_objects, object_threshold, object_revision, device, dtype, batch_size
         )
-    frames = FrameEncoder(frame_model, frame_layer, frame_revision, device, dtype, batch_size)
-    extractor = VideoFeatureExtractor(frames, objects, sampling)
+    frames: FrameEncoder | WordEncoder
+    if label_words is None:
+        frames = FrameEncoder(frame_model, frame_layer, frame_revision, device, dtype, batch_size)
+    else:
+        options = {"device": device, "dtype": dtype, "batch_size": batch_size}
+        frames = WordEncoder(frame_model, label_words, revision=frame_revision, **options)
+    maker = _ClipMaker(VideoFeatureExtractor(frames, objects, sampling), batch_size)
     return build_feature_set(
         files,
-        lambda _, file: extractor(file)[0],
+        maker,
         output,
-        extractor.provenance,
+        maker.extractor.provenance,
         split=split,
         rows_per_shard=rows_per_shard,
         progress=progress,
+        notes=maker.notes,
     )
+
+
+class _ClipMaker:
+    """Make rows from video files; short clips share batches.
+
+    Args:
+        extractor: turns a clip into features.
+        batch_size: frames per forward pass.
+    """
+
+    def __init__(self, extractor: VideoFeatureExtractor, batch_size: int):
+        self.extractor = extractor
+        self.notes: dict[str, str] = {}
+        rule, _, count = extractor.sampling.partition("-")
+        self.group_size = max(1, batch_size // int(count)) if rule == "uniform" else 1
+
+    def read(self, video_id: str, file: Path) -> PreparedClip:
+        """Decode a clip and prepare its frames."""
+        clip = self.extractor.read(file)
+        if clip.missing:
+            self.notes[video_id] = short_clip_note(video_id, len(clip.frames), clip.missing)
+        return self.extractor.prepare(clip)
+
+    def make(self, video_ids: Sequence[str], clips: Sequence[PreparedClip]) -> list[VideoFeatures]:
+        """Encode a group of clips."""
+        return self.extractor.encode_together(clips)
 
 
 def find_videos(videos: str | Path | Iterable[str | Path]) -> dict[str, Path]:
     """List video files by id, sorted, so that a resumed run goes the same way.
 
+    A folder is searched in depth. Linked folders are followed, each folder once; files and folders whose name begins
+    with a dot, and links to nothing, are left out. A warning says which.
+
+    Args:
+        videos: a folder, a file, or files.
+
     Raises:
         CausalVideoError: no such folder or file, no videos in it, a name that is no text, or one id for two files.
     """
     if isinstance(videos, str | os.PathLike):
-        root = Path(videos)
-        inside = (file for file in root.rglob("*") if file.suffix.lower() in VIDEO_ENDINGS and file.is_file())
-        files = list(inside) if root.is_dir() else [root]
+        files = _search(Path(videos)) if os.path.isdir(videos) else [Path(videos)]
     else:
         files = [Path(file) for file in videos]
     absent = [str(file) for file in files if not file.is_file()]
@@ -104,15 +150,53 @@ def find_videos(videos: str | Path | Iterable[str | Path]) -> dict[str, Path]:
         raise CausalVideoError("a file name that is no text", found=odd[:3], expected="UTF-8", fix="rename the file")
     found: dict[str, Path] = {}
     for file in sorted(files, key=lambda f: (f.stem, str(f))):
-        if file.stem in found:
-            raise CausalVideoError(
-                f"video id {file.stem!r} is there twice",
-                found=f"{found[file.stem]} and {file}",
-                expected="one file for each name",
-                fix="rename or leave out one of them",
-            )
-        found[file.stem] = file
+        first = found.setdefault(file.stem, file)
+        require(
+            first is file or file.resolve() == first.resolve(),  # a link and what it links to
+            f"video id {file.stem!r} is there twice",
+            found=f"{first} and {file}",
+            expected="one file for each name",
+            fix="rename or leave out one of them",
+        )
     return found
+
+
+def _search(root: Path) -> list[Path]:
+    """List the video files of a folder in depth, and warn about those left out and folders that are links."""
+    files: list[Path] = []
+    hidden: list[Path] = []
+    broken: list[Path] = []
+    linked: list[Path] = []
+    visited: set[str] = set()
+    waiting = [root]
+    for start in waiting:  # linked folders are appended, so that a folder is found under its own name first
+        if start is not root and os.path.realpath(start) not in visited:
+            linked.append(start)
+        for path, folders, names in os.walk(start):
+            folder, place = Path(path), os.path.realpath(path)
+            if place in visited:  # a link back
+                folders.clear()
+                continue
+            visited.add(place)
+            waiting += [folder / name for name in folders if (folder / name).is_symlink() and name[0] != "."]
+            hidden += [f for name in folders if name[0] == "." for f in (folder / name).rglob("*") if _is_video(f)]
+            folders[:] = [name for name in folders if name[0] != "."]
+            videos = [folder / name for name in names if _is_video(folder / name)]
+            hidden += [file for file in videos if file.name[0] == "."]
+            shown = [file for file in videos if file.name[0] != "."]
+            broken += [file for file in shown if not file.is_file()]
+            files += [file for file in shown if file.is_file()]
+    if os.environ.get("RANK", "0") == "0":
+        groups = {"hidden, left out": hidden, "linked folders, followed": linked, "links to nothing, left out": broken}
+        for what, paths in groups.items():
+            if paths:
+                some = ", ".join(sorted(str(path.relative_to(root)) for path in paths)[:3])
+                logger.warning("%s: %d %s: %s%s", root, len(paths), what, some, ", ..." * (len(paths) > 3))
+    return files
+
+
+def _is_video(file: Path) -> bool:
+    return file.suffix.lower() in VIDEO_ENDINGS
 
 
 def _is_text(name: str) -> bool:
@@ -124,7 +208,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
         "Turn a folder of videos into a feature set: one row a video, with networks, layers and instants on record.\n"
-        "Run the same command again after an interruption and it goes on where it stopped, video by video."
+        "Run the same command again after an interruption and it goes on with the shard where it stopped."
     )
     parser.epilog = (
         "examples:\n"
@@ -144,6 +228,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", required=True, metavar="DIR", help="folder of the feature set")
     add("--frame-layer", default="pooled", choices=LAYERS, help="which output to keep (default: %(default)s)")
     add("--frame-revision", metavar="REV", help="branch, tag or commit of the backbone")
+    add(
+        "--label-words",
+        metavar="TEXT_ID",
+        help="text encoder: a frame is the words that --frame-model, an image classifier, finds for it",
+    )
     add("--object-model", metavar="ID", help="detector for object regions: Hub id or local folder (default: none)")
     add("--object-revision", metavar="REV", help="branch, tag or commit of the detector")
     add("--object-threshold", type=float, default=0.0, help="leave out regions that score less (default: %(default)s)")
@@ -156,7 +245,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=32,
         help="videos a file (default: %(default)s)",
     )
-    add("--batch-size", type=int, default=16, help="frames a forward pass (default: %(default)s)")
+    add(
+        "--batch-size",
+        type=int,
+        default=16,
+        help="frames per forward pass (default: %(default)s)",
+    )
     add("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
     add("--dtype", default="float32", choices=("float32", "bfloat16"), help="arithmetic (default: %(default)s)")
     add("--no-progress", dest="progress", action="store_false", help="no bar")

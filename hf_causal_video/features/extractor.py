@@ -2,20 +2,60 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hf_causal_video.features.decode import decode_video, sample_instants
-from hf_causal_video.features.frames import LAYERS, FrameEncoder
-from hf_causal_video.features.objects import ObjectEncoder
+from hf_causal_video.features.encoders import LAYERS, FrameEncoder, ObjectEncoder, find_network
 from hf_causal_video.features.pictures import pictures
 from hf_causal_video.features.store.reader import Provenance, VideoFeatures
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.features.words import WordEncoder, is_word_layer
+from hf_causal_video.utils.errors import CausalVideoError, require
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class PictureClip:
+    """Hold a decoded clip of T frames.
+
+    Args:
+        name: video id.
+        frames: T arrays (height, width, 3) RGB uint8.
+        times_s: (T,) seconds.
+        missing: frames that the sampling looks at and the clip does not have.
+    """
+
+    name: str
+    frames: list[np.ndarray]
+    times_s: Tensor
+    missing: int = 0
+
+
+@dataclass
+class PreparedClip:
+    """Hold a clip of T frames as inputs of the networks.
+
+    Args:
+        name: video id.
+        times_s: (T,) seconds.
+        frames: inputs of the frame encoder, each (T, ...).
+        objects: inputs of the object encoder; None without one.
+    """
+
+    name: str
+    times_s: Tensor
+    frames: dict[str, Tensor]
+    objects: dict[str, Tensor] | None
 
 
 class VideoFeatureExtractor:
@@ -32,7 +72,9 @@ class VideoFeatureExtractor:
         hf_causal_video.utils.errors.CausalVideoError: provenance does not have the expected fields: ...
     """
 
-    def __init__(self, frames: FrameEncoder, objects: ObjectEncoder | None = None, sampling: str = "uniform-16"):
+    def __init__(
+        self, frames: FrameEncoder | WordEncoder, objects: ObjectEncoder | None = None, sampling: str = "uniform-16"
+    ):
         sample_instants(sampling, 1.0)
         self.frames, self.objects, self.sampling = frames, objects, sampling
 
@@ -43,6 +85,7 @@ class VideoFeatureExtractor:
         device: str = "cpu",
         frame_model: str | None = None,
         object_model: str | None = None,
+        checkpoint: str | Path | None = None,
     ) -> VideoFeatureExtractor:
         """Build the extractor that made a feature set, or that a checkpoint was trained on.
 
@@ -50,13 +93,14 @@ class VideoFeatureExtractor:
             provenance: of the feature set.
             device: where to compute.
             frame_model, object_model: where the same networks lie now, if local folders have moved.
+            checkpoint: folder of the model that carries this provenance; networks are looked for in and around it.
 
         Raises:
             CausalVideoError: the features do not come from pixels, or a network is absent or not the same.
         """
         card = provenance if isinstance(provenance, Provenance) else Provenance.from_dict(provenance)
         made = card.created_with
-        if card.frame_layer not in LAYERS:
+        if card.frame_layer not in LAYERS and not is_word_layer(card.frame_layer):
             raise CausalVideoError(
                 "these features were not extracted from frames by this package",
                 found=f"{card.frame_model}, layer {card.frame_layer!r}",
@@ -64,11 +108,21 @@ class VideoFeatureExtractor:
                 fix="pass precomputed features, or train on features from `hf-causal-video extract`",
             )
         dtype = made.get("dtype", "float32")
-        frames = FrameEncoder(frame_model or card.frame_model, card.frame_layer, card.frame_revision, device, dtype)
+        frame_model = frame_model or find_network(
+            card.frame_model, card.frame_revision, checkpoint, "--frame-model (frame_model=...)"
+        )
+        frames: FrameEncoder | WordEncoder
+        if is_word_layer(card.frame_layer):
+            frames = WordEncoder.from_provenance(card, frame_model, device)
+        else:
+            frames = FrameEncoder(frame_model, card.frame_layer, card.frame_revision, device, dtype)
         objects = None
         if card.has_objects:
+            object_model = object_model or find_network(
+                card.object_model or "", card.object_revision, checkpoint, "--object-model (object_model=...)"
+            )
             objects = ObjectEncoder(
-                object_model or card.object_model or "",
+                object_model,
                 card.num_objects,
                 made.get("object_threshold", 0.0),
                 card.object_revision,
@@ -78,11 +132,14 @@ class VideoFeatureExtractor:
         return cls(frames, objects, card.sampling)
 
     @classmethod
-    def of_model(cls, model: Any) -> VideoFeatureExtractor:
+    def of_model(
+        cls, model: Any, frame_model: str | None = None, object_model: str | None = None
+    ) -> VideoFeatureExtractor:
         """Build the extractor of the features that a model was trained on, on the model's device.
 
         Args:
             model: a model whose config has `feature_provenance`.
+            frame_model, object_model: where its networks lie; by default they are looked for, see `find_network`.
 
         Raises:
             CausalVideoError: a model that does not say which features those are, and as in `from_provenance`.
@@ -94,7 +151,13 @@ class VideoFeatureExtractor:
                 expected="feature_provenance in its config",
                 fix="pass features, or a VideoFeatureExtractor of your own",
             )
-        return cls.from_provenance(model.config.feature_provenance, device=str(model.device))
+        return cls.from_provenance(
+            model.config.feature_provenance,
+            str(model.device),
+            frame_model,
+            object_model,
+            checkpoint=getattr(model, "name_or_path", None) or None,
+        )
 
     @property
     def provenance(self) -> Provenance:
@@ -110,6 +173,8 @@ class VideoFeatureExtractor:
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
+        if isinstance(self.frames, WordEncoder):
+            created["label_words"] = self.frames.text.model_name
         if self.objects is not None:
             created["object_threshold"] = self.objects.threshold
         frames, objects = self.frames, self.objects
@@ -133,26 +198,83 @@ class VideoFeatureExtractor:
         """Give the features of a clip and the frames they show.
 
         Args:
-            video: a path, or T decoded frames (height, width, 3) RGB uint8 (arrays, or PIL images).
+            video: a path, or T decoded frames (height, width, 3) RGB uint8 (arrays, or PIL images). Each frame of a
+                file that has fewer than the sampling looks at is taken once, and a warning says so.
             timestamps_s: seconds; instants to look at for a path (default: the sampling), of the frames otherwise.
 
         Raises:
             CausalVideoError: the clip does not hold the frames, or decoded frames come without times.
         """
-        if isinstance(video, str | os.PathLike):
-            decoded = decode_video(video, self.sampling if timestamps_s is None else timestamps_s)
-            name, frames, times = Path(video).stem, decoded.frames, torch.from_numpy(decoded.timestamps_s)
-        else:
-            name, frames = "clip", pictures(video)
-            if timestamps_s is None or len(timestamps_s) != len(frames):
-                raise CausalVideoError(
-                    "decoded frames without their times",
-                    found=f"{len(frames)} frames, {0 if timestamps_s is None else len(timestamps_s)} times",
-                    expected="one time in seconds for each frame",
-                    fix="pass timestamps_s",
-                )
-            times = torch.tensor([float(second) for second in timestamps_s])
-        objects = self.objects(frames) if self.objects is not None else {}
+        clip = self.read(video, timestamps_s)
+        if clip.missing:
+            logger.warning(short_clip_note(str(video), len(clip.frames), clip.missing))
         # through the stored form: a single clip gets the numbers, and the checks, of a feature set
-        arrays = VideoFeatures(name, times, self.frames(frames), **objects).to_arrays(self.provenance)
-        return VideoFeatures(name, **{column: torch.from_numpy(array) for column, array in arrays.items()}), frames
+        arrays = self.encode(clip).to_arrays(self.provenance)
+        tensors = {column: torch.from_numpy(array) for column, array in arrays.items()}
+        return VideoFeatures(clip.name, **tensors), clip.frames
+
+    def read(
+        self, video: str | Path | Sequence | np.ndarray, timestamps_s: Sequence[float] | None = None
+    ) -> PictureClip:
+        """Decode a clip; arguments and errors as of the call. It uses no network, so it may run in another thread."""
+        if isinstance(video, str | os.PathLike):
+            decoded = decode_video(video, self.sampling if timestamps_s is None else timestamps_s, allow_fewer=True)
+            times = torch.from_numpy(decoded.timestamps_s)
+            return PictureClip(Path(video).stem, decoded.frames, times, decoded.missing)
+        frames = pictures(video)
+        require(
+            timestamps_s is not None and len(timestamps_s) == len(frames),
+            "decoded frames without their times",
+            found=lambda: f"{len(frames)} frames, {0 if timestamps_s is None else len(timestamps_s)} times",
+            expected="one time in seconds for each frame",
+            fix="pass timestamps_s",
+        )
+        assert timestamps_s is not None
+        return PictureClip("clip", frames, torch.tensor([float(second) for second in timestamps_s]))
+
+    def encode(self, clip: PictureClip) -> VideoFeatures:
+        """Turn a decoded clip into features, which whoever stores them checks."""
+        objects = self.objects(clip.frames) if self.objects is not None else {}
+        return VideoFeatures(clip.name, clip.times_s, self.frames(clip.frames), **objects)
+
+    def prepare(self, clip: PictureClip) -> PreparedClip:
+        """Turn the frames of a clip into inputs of the networks, without using these."""
+        objects = None if self.objects is None else self.objects.prepare(clip.frames)
+        return PreparedClip(clip.name, clip.times_s, self.frames.prepare(clip.frames), objects)
+
+    def encode_together(self, clips: Sequence[PreparedClip]) -> list[VideoFeatures]:
+        """Turn several prepared clips into features; those whose inputs have one size share batches."""
+        frames = _encode_together(
+            lambda inputs: {"frame_features": self.frames.encode(inputs)}, [clip.frames for clip in clips]
+        )
+        objects: list[dict[str, Tensor]] = [{}] * len(clips)
+        if self.objects is not None:
+            objects = _encode_together(self.objects.encode, [clip.objects or {} for clip in clips])
+        return [
+            VideoFeatures(clip.name, clip.times_s, **frame_columns, **object_columns)
+            for clip, frame_columns, object_columns in zip(clips, frames, objects, strict=True)
+        ]
+
+
+def _encode_together(
+    encode: Callable[[dict[str, Tensor]], dict[str, Tensor]], inputs: list[dict[str, Tensor]]
+) -> list[dict[str, Tensor]]:
+    """Encode the inputs of several clips, consecutive ones of equal size in common batches."""
+    results: list[dict[str, Tensor]] = []
+    for _, run in itertools.groupby(inputs, lambda one: {name: value.shape[1:] for name, value in one.items()}):
+        clips = list(run)
+        counts = [len(next(iter(clip.values()))) for clip in clips]
+        joined = {name: torch.cat([clip[name] for clip in clips]) for name in clips[0]}
+        columns = {name: values.split(counts) for name, values in encode(joined).items()}
+        results += [{name: values[row] for name, values in columns.items()} for row in range(len(clips))]
+    return results
+
+
+def short_clip_note(name: str, count: int, missing: int) -> str:
+    """Say that a clip has fewer frames than were asked for.
+
+    Example:
+        >>> short_clip_note("clip", 3, 13)
+        'clip has 3 of the 16 frames that are looked at; the other 13 are left out'
+    """
+    return f"{name} has {count} of the {count + missing} frames that are looked at; the other {missing} are left out"

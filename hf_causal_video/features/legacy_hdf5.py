@@ -21,13 +21,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from hf_causal_video.features.build import ExtractionReport, build_feature_set
 from hf_causal_video.features.store.reader import Provenance, VideoFeatures
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 Durations = Mapping[str, float] | float
 
@@ -176,21 +177,9 @@ class _Legacy:
     """An open HDF5 file whose rows are found by video id."""
 
     def __init__(self, path: str | Path, key: str | None):
-        try:
-            import h5py
-        except ImportError as error:
-            raise CausalVideoError(
-                "HDF5 files cannot be read", found="no h5py", expected="the package h5py", fix="pip install h5py"
-            ) from error
-        try:
-            self.path, self.file = path, h5py.File(path, "r")
-        except OSError as error:
-            raise CausalVideoError(
-                f"{path} is not an HDF5 file",
-                found=error,
-                expected="an HDF5 file",
-                fix="check the path; fetch the file again if it is cut off",
-            ) from error
+        self.path, self.file = path, open_hdf5(path)
+        import h5py
+
         held = [n for n in self.file if n != "ids" and isinstance(self.file.get(n, getlink=True), h5py.HardLink)]
         names = sorted(n for n in held if len(getattr(self.file[n], "shape", None) or ()) > 2)
         if key is None and len(names) != 1:
@@ -218,28 +207,8 @@ class _Legacy:
         return ids.tolist()
 
     def dataset(self, name: str):
-        """Give a dataset, unread; one that lies in another file is refused, since a file can name any."""
-        import h5py
-
-        link = self.file.get(name, getlink=True)
-        inside = self.file[name] if isinstance(link, h5py.HardLink) else None
-        if isinstance(inside, h5py.Dataset) and (inside.is_virtual or inside.external):
-            inside = None
-        if link is not None and not isinstance(inside, h5py.Dataset):
-            raise CausalVideoError(
-                f"{name!r} of {self.path} is no dataset of this file",
-                found="something that lies in another file, or a group",
-                expected="the numbers themselves",
-                fix="copy them into one file: h5repack, or h5py's File.copy",
-            )
-        if inside is None or name != "ids" and inside.dtype.kind not in "fiu":
-            raise CausalVideoError(
-                f"{self.path} has another layout",
-                found=sorted(self.file),
-                expected=f"a dataset {name!r} of numbers",
-                fix="pass the name of the dataset, or another file",
-            )
-        return inside
+        """Give a dataset, unread."""
+        return check_dataset(self.path, self.file, name)
 
     def must_match(self, other: _Legacy) -> None:
         """Refuse two files that do not hold the same videos."""
@@ -257,6 +226,67 @@ class _Legacy:
 
     def __exit__(self, *error) -> None:
         self.file.close()
+
+
+def open_hdf5(path: str | Path) -> Any:
+    """Open an HDF5 file.
+
+    Raises:
+        CausalVideoError: h5py is absent, or the file is of another kind.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise CausalVideoError(
+            "HDF5 files cannot be read", found="no h5py", expected="the package h5py", fix="pip install h5py"
+        ) from error
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise CausalVideoError(
+            f"{path} is not an HDF5 file",
+            found=error,
+            expected="an HDF5 file",
+            fix="check the path; fetch the file again if it is cut off",
+        ) from error
+
+
+def check_dataset(path: str | Path, group: Any, name: str, allow_groups: bool = False) -> Any:
+    """Give a dataset of an HDF5 file or group, unread.
+
+    Args:
+        path: of the file.
+        group: the open file, or a group in it.
+        name: of the dataset.
+        allow_groups: give a group of datasets, too.
+
+    Raises:
+        CausalVideoError: no such dataset of numbers ("ids" may be texts), or one that lies in another file, since a
+            file can name any.
+    """
+    import h5py
+
+    link = group.get(name, getlink=True)
+    inside = group[name] if isinstance(link, h5py.HardLink) else None
+    if isinstance(inside, h5py.Dataset) and (inside.is_virtual or inside.external):
+        inside = None
+    if allow_groups and isinstance(inside, h5py.Group):
+        return inside
+    require(
+        link is None or isinstance(inside, h5py.Dataset),
+        f"{name!r} of {path} is no dataset of this file",
+        found="something that lies in another file, or a group",
+        expected="the numbers themselves",
+        fix="copy them into one file: h5repack, or h5py's File.copy",
+    )
+    require(
+        inside is not None and (name in ("ids", "video_ids") or inside.dtype.kind in "fiu"),
+        f"{path} has another layout",
+        found=lambda: sorted(group),
+        expected=f"a dataset {name!r} of numbers",
+        fix="pass the name of the dataset, or another file",
+    )
+    return inside
 
 
 def _row(video_id: str, frames: np.ndarray, durations_s: Durations, **objects: torch.Tensor) -> VideoFeatures:

@@ -92,11 +92,14 @@ def register_models() -> None:
     """Teach `AutoModel`, and the Auto classes of question answering, every method."""
     from transformers.models.auto import modeling_auto
 
+    from hf_causal_video.models.heads import with_head
+
     for method in ALL_METHODS.values():
         modeling_auto.AutoModel.register(method.config, method.lazy_model, exist_ok=True)
         if method.task == "questions":
-            modeling_auto.AutoModelForMultipleChoice.register(method.config, method.lazy_model, exist_ok=True)
-            modeling_auto.AutoModelForVisualQuestionAnswering.register(method.config, method.lazy_model, exist_ok=True)
+            choices, open_ended = with_head(method, multiple_choice=True), with_head(method, multiple_choice=False)
+            modeling_auto.AutoModelForMultipleChoice.register(method.config, choices, exist_ok=True)
+            modeling_auto.AutoModelForVisualQuestionAnswering.register(method.config, open_ended, exist_ok=True)
 
 
 def register_processors() -> None:

@@ -1,5 +1,6 @@
 """What the configs of all methods share: named settings, no misspelt field, and what a question model is fed."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, Self
 
@@ -7,7 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 
 @strict
@@ -24,6 +25,12 @@ class CausalVideoConfig(PreTrainedConfig):
                     fix=f"see help({type(self).__name__})",
                 )  # fmt: skip
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
+        """Refuse where the saved code would need this package; see `check_auto_class`."""
+        check_auto_class(cls)
+        super().register_for_auto_class(auto_class)
 
     @classmethod
     def presets(cls) -> dict[str, dict[str, Any]]:
@@ -55,6 +62,24 @@ class CausalVideoConfig(PreTrainedConfig):
     @classmethod
     def _filled(cls, preset: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
         return {**preset, **overrides}
+
+
+def check_auto_class(cls: type) -> None:
+    """Refuse `register_for_auto_class` for a class of the installed package.
+
+    Why: `save_pretrained` would copy only the files next to the class, whose imports name this package; the folder
+    could not be loaded where only transformers is installed. Classes of a pushed model (remote code) pass.
+
+    Raises:
+        CausalVideoError: a class of this package.
+    """
+    require(
+        cls.__module__.split(".")[0] != "hf_causal_video",
+        f"{cls.__name__}.register_for_auto_class",
+        found="a class whose code lies in several folders of this package",
+        expected="code that save_pretrained can copy as it stands",
+        fix="save_pretrained without it, then run hf-causal-video push, which writes the whole bundle of remote code",
+    )
 
 
 @strict
@@ -90,6 +115,34 @@ class VideoQAConfig(CausalVideoConfig):
     text_length_buckets: int = 4
     freeze_text_encoder: bool = False
     feature_provenance: dict | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Name the answers: one label per answer of the vocabulary, `LABEL_i` where its words are not known.
+
+        Raises:
+            CausalVideoError: labels of another number than `num_answers`.
+        """
+        if self.num_answers is not None and "num_labels" not in kwargs:
+            generic = all(str(label).startswith("LABEL_") for label in (self.id2label or {}).values())
+            if self.id2label is None or (generic and len(self.id2label) != self.num_answers):
+                self.id2label = {index: f"LABEL_{index}" for index in range(self.num_answers)}
+                self.label2id = None
+        if self.id2label is not None and (self.label2id is None or len(self.label2id) != len(self.id2label)):
+            self.label2id = {label: int(index) for index, label in self.id2label.items()}
+        super().__post_init__(**kwargs)
+        require(
+            self.num_answers is None or self.num_labels == self.num_answers,
+            type(self).__name__,
+            found=f"{self.num_labels} labels",
+            expected=f"num_answers={self.num_answers} labels",
+            fix="leave id2label and num_labels out, or give one label per answer",
+        )
+
+    def set_answer_vocabulary(self, words: Sequence[str]) -> None:
+        """Make the words of an answer vocabulary the labels; an answer without a word keeps the label `<other>`."""
+        known = dict(enumerate(words))
+        self.id2label = {index: known.get(index, "<other>") for index in range(self.num_answers or len(known))}
+        self.label2id = {label: index for index, label in self.id2label.items()}
 
     @property
     def text_width(self) -> int:

@@ -5,14 +5,14 @@ puts the parts together by itself.
 """
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from hf_causal_video.models.base import CausalVideoPreTrainedModel, check_mask, check_width
+from hf_causal_video.models.base import VideoQAPreTrainedModel, check_mask, check_width
 from hf_causal_video.models.configuration import VideoQAConfig
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require, require_values
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Batch:
 
 
 def read_batch(
-    model: CausalVideoPreTrainedModel,
+    model: VideoQAPreTrainedModel,
     frame_features: Tensor | None = None,
     input_ids: Tensor | None = None,
     attention_mask: Tensor | None = None,
@@ -79,9 +79,6 @@ def read_batch(
     choice_features: Tensor | None = None,
     video_index: Tensor | None = None,
     video_ids: Tensor | None = None,
-    object_features: Tensor | None = None,
-    object_boxes: Tensor | None = None,
-    object_mask: Tensor | None = None,
     *,
     with_question: bool = False,
 ) -> Batch:
@@ -96,8 +93,7 @@ def read_batch(
         frame_mask: (V, T) bool, False at padding.
         question_features, choice_features: (B, L, D_text) and (B, A, L, D_text) token features in place of ids.
         video_index: (B,) the clip of each question.
-        video_ids: (B,) int, clips of one video share an id; the trainer hands them to a `forward` that names them.
-        object_features, object_boxes, object_mask: not read; a collator hands over all that a feature set holds.
+        video_ids: (B,) int, clips of one video share an id; the trainer gives them to a `forward` that names them.
         with_question: encode the question also beside the candidates of a multiple-choice model.
 
     Raises:
@@ -107,7 +103,7 @@ def read_batch(
     Example, a whole model, which answers from the frame that fits question and candidate best:
         >>> from hf_causal_video.models.base import answer_loss
         >>> from hf_causal_video.models.outputs import VideoQAOutput
-        >>> class BestFrame(CausalVideoPreTrainedModel):
+        >>> class BestFrame(VideoQAPreTrainedModel):
         ...     config_class = VideoQAConfig
         ...
         ...     def __init__(self, config):
@@ -169,16 +165,9 @@ def read_batch(
     )
 
 
-def _encoded(model: CausalVideoPreTrainedModel, groups: list[tuple[str, Tensor, Tensor]]) -> dict[str, Strings]:
+def _encoded(model: VideoQAPreTrainedModel, groups: list[tuple[str, Tensor, Tensor]]) -> dict[str, Strings]:
     """Ids through the text encoder, all groups in one pass; features as they are."""
     ids = [(given, mask.long()) for _, given, mask in groups if not given.is_floating_point()]
-    if ids and model.text_encoder is None:
-        raise CausalVideoError(
-            "text",
-            found="ids, and no text encoder",
-            expected="question_features and choice_features",
-            fix="give token features, or a config with text_config",
-        )
     states = model.encode_text(ids) if ids else []
     found = {}
     for name, given, mask in groups:
@@ -210,35 +199,34 @@ def given_text(what: str, ids: Tensor | None, features: Tensor | None, dims: int
 
 
 def read_question(given: Tensor, mask: Tensor | None) -> Tensor:
-    """The mask (B, L) of the questions; refuses an empty one."""
+    """Return the mask (B, L) of the questions; refuse an empty one."""
     question_mask = check_mask("attention_mask", mask, given, 2)
-    if not torch.compiler.is_compiling() and not question_mask.any(1).all():
-        raise CausalVideoError(
-            "question",
-            found="a question of zero tokens",
-            expected="at least one token",
-            fix="check the question column and the attention mask",
-        )
+    require_values(
+        question_mask.any(1).all(),
+        "question",
+        found=lambda: "a question of zero tokens",
+        expected="at least one token",
+        fix="check the question column and the attention mask",
+    )
     return question_mask
 
 
 def read_choices(given: Tensor, mask: Tensor | None, wanted: int | None) -> tuple[Tensor, Tensor]:
-    """The mask (B, A, L) of all choices, and which of them are there (B, A)."""
+    """Return the mask (B, A, L) of all choices, and which of them are present (B, A)."""
     choice_mask = check_mask("choice_attention_mask", mask, given, 3)
     present = choice_mask.any(-1)
-    if torch.compiler.is_compiling():
-        return choice_mask, present
-    if not present.any(1).all():
-        raise CausalVideoError(
+    require_values(
+        present.any(1).all(),
+        "choices",
+        found=lambda: "a question without any choice",
+        expected="at least one choice that is not empty",
+        fix="drop the question, or give its choices",
+    )
+    if wanted is not None:
+        require_values(
+            present.all() & (present.shape[1] == wanted),
             "choices",
-            found="a question without any choice",
-            expected="at least one choice that is not empty",
-            fix="drop the question, or give its choices",
-        )
-    if wanted is not None and (present.shape[1] != wanted or not present.all()):
-        raise CausalVideoError(
-            "choices",
-            found=f"{present.shape[1]} choices a question, some may be empty",
+            found=lambda: f"{present.shape[1]} choices per question, some may be empty",
             expected=f"num_choices={wanted}",
             fix="give every choice, or set num_choices=None",
         )
@@ -246,29 +234,31 @@ def read_choices(given: Tensor, mask: Tensor | None, wanted: int | None) -> tupl
 
 
 def read_frames(frames: Tensor | None, mask: Tensor | None, config: VideoQAConfig) -> tuple[Tensor, Tensor]:
-    """Frames (V, T, C) and their mask (V, T), at least one true frame a clip."""
+    """Return frames (V, T, C) and their mask (V, T), at least one true frame per clip."""
     if frames is None:
         raise CausalVideoError("frame_features", found="none", expected="(V, T, C)", fix="give frame_features")
     made_by = (config.feature_provenance or {}).get("frame_model", "the frame model it was trained with")
     fix = f"this checkpoint expects features of {made_by}; extract them, or load another checkpoint"
     check_width("frame_features", frames, 3, config.frame_feature_dim, fix)
     mask = check_mask("frame_mask", mask, frames, 2)
-    if not torch.compiler.is_compiling() and not mask.any(1).all():
-        raise CausalVideoError(
-            "frames", found="a clip without frames", expected="at least one a clip", fix="drop the clip"
-        )
+    require_values(
+        mask.any(1).all(),
+        "frames",
+        found=lambda: "a clip without frames",
+        expected="at least one frame per clip",
+        fix="drop the clip",
+    )
     return frames, mask
 
 
 def read_rows(video_index: Tensor | None, questions: int, videos: int, device: torch.device) -> Tensor:
-    """The clip of each question (B,)."""
+    """Return the clip of each question (B,)."""
     rows = torch.arange(questions, device=device) if video_index is None else video_index
-    known = torch.compiler.is_compiling() or bool(((rows >= 0) & (rows < videos)).all())
-    if len(rows) != questions or (video_index is None and videos != questions) or not known:
-        raise CausalVideoError(
-            "batch",
-            found=f"{questions} questions, {videos} videos, video_index {rows.tolist()}",
-            expected="a row of the videos for each question",
-            fix="give video_index, or a video for each question",
-        )
+    error: dict[str, Any] = {
+        "found": lambda: f"{questions} questions, {videos} videos, video_index {rows.tolist()}",
+        "expected": "a row of the videos for each question",
+        "fix": "give video_index, or a video for each question",
+    }
+    require(len(rows) == questions and (video_index is not None or videos == questions), "batch", **error)
+    require_values(((rows >= 0) & (rows < videos)).all(), "batch", **error)
     return rows

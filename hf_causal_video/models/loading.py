@@ -5,11 +5,13 @@ a traceback. The methods are registered here, so nothing that a repository bring
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 from safetensors import SafetensorError
+from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 from hf_causal_video.utils.errors import CausalVideoError
 
@@ -36,6 +38,10 @@ def open_pretrained(
         Traceback (most recent call last):
         hf_causal_video.utils.errors.CausalVideoError: checkpoint no/such/folder: found ...
     """
+    if isinstance(getattr(load, "__self__", None), type) and issubclass(load.__self__, _BaseAutoModelClass):
+        options["use_safetensors"] = True
+    elif isinstance(load, partial):  # a pipeline
+        options["model_kwargs"] = {**options.get("model_kwargs", {}), "use_safetensors": True}
     try:
         return load(str(name), trust_remote_code=False, **options)
     except CausalVideoError:

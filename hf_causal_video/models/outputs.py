@@ -23,6 +23,10 @@ class VideoQAOutput(ModelOutput):
         kept_objects: (B, K, M) object index of every kept slot.
         kept_boxes: (B, K, M, 4) their boxes, where boxes were given.
         causal_mask: (B, T) bool, the frames that a grounding model calls causal.
+        hidden_states: asked for by `output_hidden_states`: TranSTR's, the input of its first layer and the result of
+            every layer in the order of computation; of a model around a backbone, the embedded and the encoded frames.
+        attentions: asked for by `output_attentions`: the attention maps (rows, heads, queries, keys) of TranSTR's
+            layers in the order of computation.
     """
 
     loss: Tensor | None = None
@@ -34,6 +38,8 @@ class VideoQAOutput(ModelOutput):
     kept_objects: Tensor | None = None
     kept_boxes: Tensor | None = None
     causal_mask: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 def asking_for_evidence(model: nn.Module) -> dict[str, Any]:
@@ -49,8 +55,27 @@ def asking_for_evidence(model: nn.Module) -> dict[str, Any]:
     return {"output_evidence": True} if "output_evidence" in inspect.signature(model.forward).parameters else {}
 
 
+class Record(dict):
+    """Base of dataclasses that are dictionaries of their fields as well.
+
+    Why: a result is read by attribute in Python, and `json.dumps` takes it as it is.
+
+    Example:
+        >>> import json
+        >>> json.dumps(EvidenceFrame(0, 1.5, 0.9))
+        '{"index": 0, "time_s": 1.5, "score": 0.9}'
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        dict.__setitem__(self, name, value)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self, name, value)
+
+
 @dataclass
-class EvidenceFrame:
+class EvidenceFrame(Record):
     """One kept frame: its zero-based index among the frames given, its time in seconds, and its score."""
 
     index: int
@@ -59,7 +84,7 @@ class EvidenceFrame:
 
 
 @dataclass
-class EvidenceObject:
+class EvidenceObject(Record):
     """One kept object: frame and object index, time in seconds, box xyxy in [0, 1] (None if no boxes were given),
     score."""
 
@@ -71,7 +96,7 @@ class EvidenceObject:
 
 
 @dataclass
-class Evidence:
+class Evidence(Record):
     """An answer with what it rests on.
 
     Args:
@@ -80,9 +105,10 @@ class Evidence:
         score: its probability.
         scores: the probability of each choice, or of the best five words of a vocabulary.
         choices: the words that `scores` belong to.
-        spans: [start_s, end_s] in seconds, best first.
+        spans: [start_s, end_s] in seconds, in order of time.
         frames: kept frames in temporal order.
         objects: kept objects in temporal order.
+        best_span: the span of the highest score, None without spans.
     """
 
     answer: str
@@ -93,6 +119,7 @@ class Evidence:
     spans: list[tuple[float, float]] = field(default_factory=list)
     frames: list[EvidenceFrame] = field(default_factory=list)
     objects: list[EvidenceObject] = field(default_factory=list)
+    best_span: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, ready for JSON."""

@@ -1,7 +1,7 @@
-"""What is given to the question processor and what a model gave back, read once and checked.
+"""Checks and conversions of what a user passes to the question processor, and of a model's output.
 
-Why a file of its own: a label too many, a box without its frame or a kept frame of another clip moves a number or a
-drawing without a trace, so each is refused where it comes in.
+Why a file of its own: a label too many, a box without its frame or a kept frame of another clip changes a number or a
+drawing without a trace, so each is refused where it enters.
 """
 
 from collections.abc import Sequence
@@ -10,180 +10,299 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import BatchFeature
+from transformers.video_utils import VideoMetadata
 
 from hf_causal_video.models.outputs import VideoQAOutput
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
+
+INPUT_NAMES = (
+    "input_ids",
+    "attention_mask",
+    "choice_input_ids",
+    "choice_attention_mask",
+    "frame_features",
+    "frame_mask",
+    "object_features",
+    "object_boxes",
+    "object_mask",
+)
+
+
+class VideoQAInputs(BatchFeature):
+    """Model inputs; what is not an input of the model is kept outside the mapping, so `model(**inputs)` stays plain.
+
+    Args:
+        timestamps_s: seconds of the frames, (T,) for each question; None where they were not passed.
+        unknown_words: for each question the words of it and of its choices that the tokenizer does not know.
+    """
+
+    timestamps_s: list[Tensor] | None = None
+    unknown_words: list[list[str]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep the seconds and the words through pickle, `copy.deepcopy` and data loader workers."""
+        return {**super().__getstate__(), "timestamps_s": self.timestamps_s, "unknown_words": self.unknown_words}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.timestamps_s = state["timestamps_s"]
+        self.unknown_words = state["unknown_words"]
+
+
+def either(name: str, value: Any, alias: str, other: Any) -> Any:
+    """Return the value of an argument that has two names."""
+    require(
+        value is None or other is None,
+        name,
+        found=f"{name}=... and {alias}=...",
+        expected=f"one of them: {alias} is another name of {name}",
+        fix=f"remove {alias}",
+    )
+    return other if value is None else value
 
 
 def read_texts(name: str, value: Any, fix: str) -> list[str]:
-    """One or more texts, none of them blank."""
+    """Return one or more texts as a list; none may be blank."""
     texts = [value] if isinstance(value, str) else list(value) if _is_list(value) else []
-    if not texts or not all(map(_is_text, texts)):
-        raise CausalVideoError(name, found=repr(value)[:80], expected=f"text in every {name}", fix=fix)
+    require(
+        texts and all(map(_is_text, texts)), name, found=repr(value)[:80], expected=f"text in every {name}", fix=fix
+    )
     return texts
 
 
 def read_choices(choices: Any, count: int) -> list[list[str]]:
-    """A list of choices for each of `count` questions; a single list is that of a single question."""
-    given: list[Any] = list(choices) if _is_list(choices) else []
-    lists = [given] if given and isinstance(given[0], str) else given
-    good = all(_is_list(one) and len(one) and all(map(_is_text, one)) for one in lists)
-    if len(lists) != count or not good:
-        raise CausalVideoError(
-            "choices",
-            found=f"{len(lists)} lists, {repr(lists)[:80]}",
-            expected=f"{count} lists of at least one non-empty choice",
-            fix="give each question its choices",
-        )
+    """Return a list of choices for each of `count` questions; a single list belongs to a single question."""
+    items: list[Any] = list(choices) if _is_list(choices) else []
+    lists = [items] if items and isinstance(items[0], str) else items
+    require(
+        len(lists) == count and all(_is_list(one) and len(one) and all(map(_is_text, one)) for one in lists),
+        "choices",
+        found=lambda: f"{len(lists)} lists, {repr(lists)[:80]}",
+        expected=f"{count} lists of at least one non-empty choice",
+        fix="pass the choices of each question",
+    )
     return [list(one) for one in lists]
 
 
 def read_labels(value: Any, count: int) -> Tensor:
-    """Indices of the right answers, (B,), -100 where unknown."""
+    """Return the indices of the right answers, (B,), -100 where unknown."""
     labels = _tensor(value)
-    if labels is None or labels.numel() != count or labels.dim() > 1 or _kind(labels) != "whole":
-        raise CausalVideoError(
-            "labels", found=repr(value)[:80], expected=f"{count} whole numbers, one a question",
-            fix="give the index of the right answer of each question, -100 where it is unknown",
-        )  # fmt: skip
+    require(
+        labels is not None and labels.numel() == count and labels.dim() <= 1 and _is_integer(labels),
+        "labels",
+        found=repr(value)[:80],
+        expected=f"{count} integers, one per question",
+        fix="pass the index of the right answer of each question, -100 where it is unknown",
+    )
+    assert labels is not None
     return labels.long().reshape(-1)
 
 
 def as_list(name: str, value: Any, dims: int, count: int) -> list[Tensor]:
-    """One tensor of `dims` axes for each of `count` questions; a single one serves all."""
-    value = torch.from_numpy(value) if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" else value
+    """Return one tensor of `dims` axes for each of `count` questions; a single one serves all of them.
+
+    Args:
+        name: of the argument, for the message.
+        value: a tensor or array of `dims` or `dims + 1` axes, a list of them, or nested lists of numbers, as an
+            unformatted row of `datasets` holds them.
+        dims: axes of one item.
+        count: number of questions.
+    """
+    items: list[Any] = []
+    value = _plain_tensor(value, dims)
     if isinstance(value, Tensor):
-        items: list[Any] = [value] * count if value.dim() == dims else list(value) if value.dim() == dims + 1 else []
-    else:
-        items = [_tensor(item) for item in value] if _is_list(value) else []
-        if dims == 1 and items and all(item is not None and item.dim() == 0 for item in items):  # a list of numbers
-            items = [torch.stack([item.double() for item in items])] * count
-    good = len(items) == count and all(i is not None and i.dim() == dims and 0 not in i.shape for i in items)
-    if not good or len({item.shape[1:] for item in items}) != 1:
-        shapes = [None if item is None else tuple(item.shape) for item in items[:4]]
-        raise CausalVideoError(
-            name,
-            found=f"shapes {shapes}" if items else repr(value)[:80],
-            expected=f"{count} tensors of {dims} axes, none empty, that differ in the first axis at most",
-            fix="give each question the features of its video",
-        )
+        items = [value] * count if value.dim() == dims else list(value) if value.dim() == dims + 1 else []
+    elif _is_list(value):
+        items = [_plain_tensor(item, dims) for item in value]
+    fits = len(items) == count and all(
+        isinstance(item, Tensor) and item.dim() == dims and 0 not in item.shape for item in items
+    )
+    require(
+        fits and len({item.shape[1:] for item in items}) == 1,
+        name,
+        found=lambda: f"shapes {[_shape(item) for item in items[:4]]}" if items else repr(value)[:80],
+        expected=f"{count} tensors of {dims} axes, none empty, that differ in the first axis at most",
+        fix="pass the features of each question's video",
+    )
     return items
 
 
 def stack(name: str, value: Any, dims: int, count: int) -> tuple[Tensor, Tensor]:
-    """Pad the first axis to the longest: (B, T, ...) in float32, and the mask (B, T) of what is real."""
+    """Pad the first axis to the longest: (B, T, ...) in float32, and the mask (B, T) of real entries."""
     items = [item.to(torch.float32) for item in as_list(name, value, dims, count)]
-    if bad := [i for i, item in enumerate(items) if not item.isfinite().all()]:
-        raise CausalVideoError(
-            name, found=f"NaN or infinity in rows {bad}", expected="finite numbers", fix="extract them again"
-        )
+    wrong = [row for row, item in enumerate(items) if not item.isfinite().all()]
+    require(
+        not wrong, name, found=f"NaN or infinity in rows {wrong}", expected="finite numbers", fix="extract them again"
+    )
     lengths = torch.tensor([len(item) for item in items])
-    mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
+    mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)  # (B, T)
     return torch.nn.utils.rnn.pad_sequence(items, batch_first=True), mask
 
 
-def read_objects(given: dict[str, Any], mask: Tensor) -> dict[str, Tensor]:
-    """Objects as the model reads them, of the same frames as the frame features, whose mask (B, T) this is.
+def read_objects(values: dict[str, Any], mask: Tensor) -> dict[str, Tensor]:
+    """Return objects as the model reads them, for the frames of the frame features.
 
     Args:
-        given: `object_features`, and `object_boxes` and `object_mask` or None.
-        mask: (B, T).
+        values: `object_features`, and `object_boxes` and `object_mask` or None.
+        mask: (B, T) frame mask of the frame features.
     """
-    found: dict[str, Tensor] = {}
-    for name, value in given.items():
+    objects: dict[str, Tensor] = {}
+    for name, value in values.items():
         if value is None:
             continue
-        found[name], there = stack(name, value, 2 if name == "object_mask" else 3, len(mask))
-        first = found.get("object_features")
-        width = 4 if name == "object_boxes" else found[name].shape[-1]
-        beside = first is not None and found[name].shape[1:3] == first.shape[1:3] and found[name].shape[-1] == width
-        if not beside or not torch.equal(there, mask):
-            raise CausalVideoError(
-                name,
-                found=f"shape {tuple(found[name].shape)}, frames {there.sum(1).tolist()}",
-                expected=f"objects of the frames {mask.sum(1).tolist()}, and boxes (T, N, 4) and mask (T, N) of these",
-                fix="pass object features, boxes and mask of the same video",
-            )
-    if "object_mask" in found:
-        if not ((found["object_mask"] == 0) | (found["object_mask"] == 1)).all():
-            raise CausalVideoError(
-                "object_mask", found="other values", expected="True or False", fix="pass scores > threshold"
-            )
-        found["object_mask"] = found["object_mask"].bool()
-    return found
+        objects[name], frames = stack(name, value, 2 if name == "object_mask" else 3, len(mask))
+        features = objects.get("object_features")
+        width = 4 if name == "object_boxes" else objects[name].shape[-1]
+        matches = features is not None and objects[name].shape[1:3] == features.shape[1:3]
+        require(
+            matches and objects[name].shape[-1] == width and torch.equal(frames, mask),
+            name,
+            found=f"shape {tuple(objects[name].shape)}, frames {frames.sum(1).tolist()}",
+            expected=f"objects of the frames {mask.sum(1).tolist()}, and boxes (T, N, 4) and mask (T, N) of these",
+            fix="pass object features, boxes and mask of the same video",
+        )
+    if "object_mask" in objects:
+        present = objects["object_mask"]  # (B, T, N)
+        require(
+            ((present == 0) | (present == 1)).all(),
+            "object_mask",
+            found="other values",
+            expected="True or False",
+            fix="pass scores > threshold",
+        )
+        objects["object_mask"] = present.bool()
+    return objects
+
+
+def seconds_of(value: Any) -> Any:
+    """Return the frame times that `VideoMetadata` states, alone or in a list; anything else as it is.
+
+    Example:
+        >>> seconds_of(VideoMetadata(total_num_frames=50, fps=25.0, frames_indices=[0, 25]))
+        [0.0, 1.0]
+    """
+    if isinstance(value, list | tuple) and value and all(isinstance(item, VideoMetadata) for item in value):
+        return [torch.tensor(seconds_of(item), dtype=torch.float64) for item in value]
+    if not isinstance(value, VideoMetadata):
+        return value
+    require(
+        value.fps and value.frames_indices is not None,
+        "timestamps",
+        found=f"VideoMetadata with fps={value.fps}, frames_indices={value.frames_indices}",
+        expected="a rate and the indices of the frames",
+        fix="set fps and frames_indices, or pass seconds",
+    )
+    return value.timestamps
 
 
 def read_times(value: Any, lengths: Sequence[int]) -> list[Tensor]:
-    """Seconds of the frames, (T,) for each question."""
-    items = as_list("timestamps", value, 1, len(lengths))
-    if [len(item) for item in items] != list(lengths) or not all(item.isfinite().all() for item in items):
-        raise CausalVideoError(
-            "timestamps", found=f"{[len(item) for item in items]} times", fix="pass the times of these frames",
-            expected=f"{list(lengths)} finite seconds, one a frame",
-        )  # fmt: skip
+    """Return the seconds of the frames, (T,) for each question."""
+    items = as_list("timestamps", seconds_of(value), 1, len(lengths))
+    require(
+        [len(item) for item in items] == list(lengths) and all(item.isfinite().all() for item in items),
+        "timestamps",
+        found=lambda: f"{[len(item) for item in items]} times",
+        expected=f"{list(lengths)} finite seconds, one per frame",
+        fix="pass the times of these frames",
+    )
     return items
 
 
 def read_durations(value: Any, count: int) -> Tensor | None:
-    """Length of the clip of each question in seconds, () or (B,); 0 where unknown."""
+    """Return the length of each question's clip in seconds, () or (B,); 0 where unknown."""
     if value is None:
         return None
     lengths = _tensor(value, torch.float64)
-    if lengths is None or lengths.shape not in ((), (count,)) or not (lengths >= 0).all():
-        raise CausalVideoError(
-            "duration_s", found=repr(value)[:80], expected=f"seconds, one number or {count}", fix="leave it out"
-        )
+    require(
+        lengths is not None and lengths.shape in ((), (count,)) and (lengths >= 0).all(),
+        "duration_s",
+        found=repr(value)[:80],
+        expected=f"seconds, one number or {count}",
+        fix="leave it out",
+    )
     return lengths
 
 
 def check_evidence(output: VideoQAOutput) -> None:
-    """Refuse an output whose parts do not belong together, or are no numbers."""
+    """Refuse an output whose parts do not belong together, or are not finite."""
     logits, scores, kept = output.logits, output.frame_scores, output.kept_frames
-    if logits is None or scores is None or kept is None:
-        raise CausalVideoError(
-            "evidence",
-            found="an output without frame_scores and kept_frames",
-            expected="the output of a model that chooses frames",
-            fix="pass the model's own output",
-        )
-    if logits.dim() == 2 and not (finite := logits.float().softmax(-1).isfinite()).all():
-        raise CausalVideoError(
-            "answer",
-            found=f"NaN among the logits of {int((~finite).any(1).sum())} of {len(logits)} questions",
-            expected="finite logits",
-            fix="check the features for NaN; in half precision, try bfloat16",
-        )
-    _require(logits.dim() == 2 and 0 not in logits.shape, "logits", logits, "(B, A)")
-    _require(scores.dim() == 2 and len(scores) == len(logits), "frame_scores", scores, "(B, T)")
-    _require(not (scores.isnan() | (scores == torch.inf)).any(), "frame_scores", scores, "numbers, -inf at padding")
-    _check_places("kept_frames", kept, scores.shape[:1], scores.shape[1])
-    chances, objects, boxes = output.object_scores, output.kept_objects, output.kept_boxes
-    if objects is None or chances is None:
+    require(
+        logits is not None and scores is not None and kept is not None,
+        "evidence",
+        found="an output without frame_scores and kept_frames",
+        expected="the output of a model that chooses frames",
+        fix="pass the model's own output",
+    )
+    assert logits is not None and scores is not None and kept is not None
+    finite = logits.float().softmax(-1).isfinite() if logits.dim() == 2 else torch.ones(1, 1, dtype=torch.bool)
+    require(
+        finite.all(),
+        "answer",
+        found=lambda: f"NaN among the logits of {int((~finite).any(1).sum())} of {len(logits)} questions",
+        expected="finite logits",
+        fix="check the features for NaN; in half precision, try bfloat16",
+    )
+    _check_output(logits.dim() == 2 and 0 not in logits.shape, "logits", logits, "(B, A)")
+    _check_output(scores.dim() == 2 and len(scores) == len(logits), "frame_scores", scores, "(B, T)")
+    finite_scores = not (scores.isnan() | (scores == torch.inf)).any()
+    _check_output(finite_scores, "frame_scores", scores, "numbers, -inf at padding")
+    _check_indices("kept_frames", kept, scores.shape[:1], scores.shape[1])
+    object_scores, objects, boxes = output.object_scores, output.kept_objects, output.kept_boxes
+    if objects is None or object_scores is None:
         return
-    _require(chances.dim() == 3 and chances.shape[:2] == kept.shape, "object_scores", chances, "(B, K, N)")
-    _require(not (chances.isnan() | (chances == torch.inf)).any(), "object_scores", chances, "numbers, or -inf")
-    _check_places("kept_objects", objects, kept.shape, chances.shape[2])
+    shaped = object_scores.dim() == 3 and object_scores.shape[:2] == kept.shape
+    _check_output(shaped, "object_scores", object_scores, "(B, K, N)")
+    finite_scores = not (object_scores.isnan() | (object_scores == torch.inf)).any()
+    _check_output(finite_scores, "object_scores", object_scores, "numbers, or -inf")
+    _check_indices("kept_objects", objects, kept.shape, object_scores.shape[2])
     if boxes is not None:
-        _require(boxes.shape == (*objects.shape, 4) and bool(boxes.isfinite().all()), "kept_boxes", boxes,
-                 "(B, K, M, 4) finite numbers")  # fmt: skip
+        fits = boxes.shape == (*objects.shape, 4) and bool(boxes.isfinite().all())
+        _check_output(fits, "kept_boxes", boxes, "(B, K, M, 4) finite numbers")
 
 
-def _check_places(name: str, places: Tensor, leading: Sequence[int], limit: int) -> None:
-    whole = _kind(places) == "whole" and places.dim() == len(leading) + 1 and places.shape[:-1] == tuple(leading)
-    _require(whole and bool(((places >= 0) & (places < limit)).all()), name, places, f"indices from 0 to {limit - 1}")
+def _check_indices(name: str, indices: Tensor, leading: Sequence[int], limit: int) -> None:
+    shaped = indices.dim() == len(leading) + 1 and indices.shape[:-1] == tuple(leading)
+    inside = shaped and _is_integer(indices) and bool(((indices >= 0) & (indices < limit)).all())
+    _check_output(inside, name, indices, f"indices from 0 to {limit - 1}")
 
 
-def _require(right: bool, name: str, found: Tensor, expected: str) -> None:
-    if not right:
-        raise CausalVideoError(
-            f"{name} of the output", found=f"{found.dtype} {tuple(found.shape)}", expected=expected,
-            fix="pass the model's own output for this batch",
-        )  # fmt: skip
+def _check_output(condition: bool, name: str, tensor: Tensor, expected: str) -> None:
+    require(
+        condition,
+        f"{name} of the output",
+        found=lambda: f"{tensor.dtype} {tuple(tensor.shape)}",
+        expected=expected,
+        fix="pass the model's own output for this batch",
+    )
 
 
-def _kind(tensor: Tensor) -> str:
-    is_whole = not tensor.dtype.is_floating_point and not tensor.dtype.is_complex and tensor.dtype != torch.bool
-    return "whole" if is_whole else "other"
+def _plain_tensor(value: Any, dims: int) -> Any:
+    """Return a tensor from an array or from nested lists of numbers; None or the value itself where that fails."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        return torch.from_numpy(value)
+    if not _is_list(value) or not len(value):
+        return value
+    if isinstance(value[0], Tensor | np.ndarray):  # a list of tensors: one item each, or the rows of a single one
+        parts = [_tensor(item) for item in value]
+        shapes = {_shape(part) for part in parts}
+        single = len(shapes) == 1 and parts[0] is not None and parts[0].dim() == dims - 1
+        return torch.stack([part.double() for part in parts if part is not None]) if single else value
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        return value
+    return torch.from_numpy(array) if array.dtype.kind in "fiub" else value
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def _is_integer(tensor: Tensor) -> bool:
+    return not tensor.dtype.is_floating_point and not tensor.dtype.is_complex and tensor.dtype != torch.bool
 
 
 def _tensor(value: Any, dtype: torch.dtype | None = None) -> Tensor | None:

@@ -7,21 +7,22 @@ enter in place of the pixels.
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import Pipeline
 
 from hf_causal_video.models.ivrd.outputs import judge_segments
 from hf_causal_video.models.ivrd.processing_video_relation import VideoRelationInputs
+from hf_causal_video.pipelines.base import ClipPipeline, OnError
 from hf_causal_video.tracks.track import Tracklet
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
-SEGMENTS_A_PASS = 8  # segments judged at once; their pairs decide how much memory that takes
-PICTURES = 20  # spread over a clip, and as many again where its best relations are
-CERTAIN = 20.0  # logit of a class that is given
+SEGMENTS_PER_PASS = 8  # their pairs decide how much memory that takes
+PICTURES = 20  # spread over a clip, and as many again in its best relations
+CERTAIN = 20.0  # logit of a known class
 OPTIONS = (
     "object_threshold",
     "predicate_threshold",
@@ -34,11 +35,12 @@ OPTIONS = (
 )
 
 
-class VideoRelationDetectionPipeline(Pipeline):
+class VideoRelationDetectionPipeline(ClipPipeline):
     """Detect the relations between the objects of a clip.
 
     The detector and the tracker are those the model was trained with, named by its `trajectory_provenance`; they are
-    loaded when the first clip comes. Any other `ClipTracker` can be given as `clip_tracker`.
+    loaded when the first clip comes. Any other `ClipTracker` can be passed as `clip_tracker`. Clips are judged one by
+    one: `batch_size` has no effect.
 
     Example:
         >>> from transformers import pipeline
@@ -47,15 +49,11 @@ class VideoRelationDetectionPipeline(Pipeline):
         ['dog', 'chase', 'cat']
     """
 
-    _load_processor = True
-    _load_tokenizer = False
-    _load_image_processor = False
-    _load_feature_extractor = False
+    inputs = ("video", "tracks", "frame_size", "timestamps_s")
 
     def __init__(self, *args: Any, clip_tracker: Any = None, **kwargs: Any):
         self.clip_tracker = clip_tracker
         super().__init__(*args, **kwargs)
-        self.model.eval()  # the prior is the one of inference, also where a model comes fresh from training
 
     def __call__(
         self,
@@ -64,19 +62,22 @@ class VideoRelationDetectionPipeline(Pipeline):
         frame_size: tuple[int, int] | None = None,
         timestamps_s: Sequence[float] | None = None,
         return_clip: bool = False,
+        on_error: OnError = "raise",
         **kwargs: Any,
     ) -> Any:
-        """Detect the relations of one clip.
+        """Detect the relations of one clip, or of each of several.
 
         Args:
-            video: a path, or decoded frames (T, H, W, 3) uint8 with `timestamps_s`; a list of dictionaries with the
-                arguments of this call is done one by one.
+            video: a path, or decoded frames (T, H, W, 3) uint8 with `timestamps_s`. Also a dictionary with the
+                arguments of this call; a list of paths or dictionaries; a table or dataset of such rows; or a
+                generator, which is answered by a generator.
             tracks: instead of a video, its tracks: `Tracklet`s, or `{"start", "boxes", "label"}` with boxes in pixels.
             frame_size: width and height in pixels that tracks refer to. Relations of `Tracklet`s without it are given
                 as fractions of the frame.
             timestamps_s: seconds of decoded frames, or of the frames that tracks count.
             return_clip: return a dictionary: `relations`, `tracks`, `times_s`, `frame_size`, and for drawing some
                 `frames` with their `frame_indices`.
+            on_error: "return" puts `{"error": message}` in the place of a clip that cannot be used.
             classes: "model" (the head's own), or "tracks" (the label of each track is its class; a track whose label
                 the model does not know has no relations).
             object_threshold, predicate_threshold, max_per_segment, nms_threshold, association_threshold, max_gap,
@@ -84,24 +85,36 @@ class VideoRelationDetectionPipeline(Pipeline):
 
         Returns:
             Relations, best first: `triplet`, `score`, `duration` [first frame, frame after the last], `start_s` and
-            `end_s` (where times are known), `sub_traj` and `obj_traj` with a box [left, top, right, bottom] a frame,
+            `end_s` (where times are known), `sub_traj` and `obj_traj` with a box [left, top, right, bottom] per frame,
             in pixels. This is the layout of `vidvrd_metrics`. None without two tracks that meet.
 
         Raises:
             CausalVideoError: neither video nor tracks, both, an unknown argument; what decoding, tracks and the model
                 refuse.
         """
-        if isinstance(video, list) and video and isinstance(video[0], dict):
-            return [self(**{"return_clip": return_clip, **item}, **kwargs) for item in video]
-        if (video is None) == (tracks is None):
-            raise CausalVideoError(
-                "clip",
-                found="nothing to look at" if video is None else "both a video and tracks",
-                expected="a video or tracks",
-                fix="pass a path, frames, or tracks=...",
-            )
+        common = {"tracks": tracks, "frame_size": frame_size, "timestamps_s": timestamps_s, "return_clip": return_clip}
+        return self.run_each(partial(self._detect, kwargs), video, common, on_error)
+
+    def _detect(
+        self,
+        options: dict[str, Any],
+        video: Any = None,
+        tracks: Any = None,
+        frame_size: Any = None,
+        timestamps_s: Any = None,
+        return_clip: bool = False,
+        **more: Any,
+    ) -> Any:
+        """Detect the relations of one clip."""
+        require(
+            (video is None) != (tracks is None),
+            "clip",
+            found="neither a video nor tracks" if video is None else "both a video and tracks",
+            expected="a video or tracks",
+            fix="pass a path, frames, or tracks=...",
+        )
         clip = {"video": video, "tracks": tracks, "frame_size": frame_size, "timestamps_s": timestamps_s}
-        result = super().__call__(clip, **kwargs)
+        result = super().__call__(clip, **{**options, **more})
         if not return_clip:
             return result["relations"]
         pictures = ([], []) if video is None else pictures_of(video, result["times_s"], result["relations"])
@@ -110,13 +123,14 @@ class VideoRelationDetectionPipeline(Pipeline):
     def _sanitize_parameters(
         self, classes: Literal["model", "tracks"] = "model", **options: Any
     ) -> tuple[dict, dict, dict]:
-        if (unknown := sorted(set(options) - set(OPTIONS))) or classes not in ("model", "tracks"):
-            raise CausalVideoError(
-                "pipeline argument",
-                found=unknown or f"classes={classes!r}",
-                expected=f"{', '.join(OPTIONS)}, or classes 'model' or 'tracks'",
-                fix="see help(VideoRelationDetectionPipeline.__call__)",
-            )
+        unknown = sorted(set(options) - set(OPTIONS))
+        require(
+            not unknown and classes in ("model", "tracks"),
+            "pipeline argument",
+            found=unknown or f"classes={classes!r}",
+            expected=f"{', '.join(OPTIONS)}, or classes 'model' or 'tracks'",
+            fix="see help(VideoRelationDetectionPipeline.__call__)",
+        )
         return {}, {"classes": classes}, options
 
     def preprocess(self, clip: dict[str, Any]) -> dict[str, Any]:
@@ -127,13 +141,13 @@ class VideoRelationDetectionPipeline(Pipeline):
             tracks, size, times = tracked.tracks, tracked.frame_size, tracked.times_s
         rows = [track.to_dict(size) if isinstance(track, Tracklet) else dict(track) for track in tracks]
         last = max((row["start"] + len(row["boxes"]) for row in rows), default=0)
-        if times is not None and len(times) < last:
-            raise CausalVideoError(
-                "timestamps_s",
-                found=f"{len(times)} times, tracks up to frame {last}",
-                expected="a time for every frame",
-                fix="pass the times of all frames",
-            )
+        require(
+            times is None or len(times) >= last,
+            "timestamps_s",
+            found=lambda: f"{len(times)} times, tracks up to frame {last}",
+            expected="a time for every frame",
+            fix="pass the times of all frames",
+        )
         wide = bool(self.model.config.feature_dim)
         rows = [row if wide else {name: row[name] for name in row if name != "features"} for row in rows]
         inputs = self.processor(rows, frame_size=size)
@@ -146,10 +160,14 @@ class VideoRelationDetectionPipeline(Pipeline):
         }
 
     def _forward(self, model_inputs: dict[str, Any], classes: str = "model") -> dict[str, Any]:
-        batch = model_inputs["batch"]
-        output = judge_segments(self.model, model_inputs["inputs"], SEGMENTS_A_PASS)
+        batch, inputs = model_inputs["batch"], model_inputs["inputs"]
+        if classes == "tracks":
+            inputs = {**inputs, "track_classes": self._track_classes(batch.value, model_inputs["labels"])}
+        output = judge_segments(self.model, inputs, SEGMENTS_PER_PASS)
         if output is not None and output.object_logits is not None and classes == "tracks":
-            output.object_logits = self._given_classes(batch.value, model_inputs["labels"], output.object_logits)
+            known = inputs["track_classes"].to(output.object_logits.device)
+            certain = torch.nn.functional.one_hot(known.clamp(min=0), output.object_logits.shape[-1])
+            output.object_logits = CERTAIN * (2 * certain - 1).to(output.object_logits.dtype)
         return {"output": _Hold(output), "batch": batch, "clip": model_inputs["clip"]}
 
     def postprocess(self, model_outputs: dict[str, Any], **options: Any) -> dict[str, Any]:
@@ -168,29 +186,30 @@ class VideoRelationDetectionPipeline(Pipeline):
                 relation["start_s"], relation["end_s"] = float(edges[first]), float(edges[end])
         return {"relations": relations, **clip}
 
-    def _given_classes(self, batch: VideoRelationInputs, labels: list[str], logits: Tensor) -> Tensor:
-        """Logits (B, N, C + 1) of the classes that tracks bring along; one the model does not know is background."""
+    def _track_classes(self, batch: VideoRelationInputs, labels: list[str]) -> Tensor:
+        """Class index (B, N) of the labels of the tracks; a label the model does not know is background."""
         names = self.processor.object_classes
         known = [names.index(label) if label in names else len(names) for label in labels]
-        given = torch.full_like(logits, -CERTAIN)
+        classes = torch.full(batch["track_start"].shape, len(names))
         for row, segment in enumerate(batch.segments):
-            for place, track in enumerate(segment.tracks):
-                given[row, place, known[track]] = CERTAIN
-        return given
+            classes[row, : len(segment.tracks)] = torch.tensor([known[track] for track in segment.tracks])
+        return classes
 
     def _tracker(self) -> Any:
         if self.clip_tracker is None:
             card = self.model.config.trajectory_provenance
-            if card is None:
-                raise CausalVideoError(
-                    "clip",
-                    found="a checkpoint that does not say which tracks it was trained on",
-                    expected="trajectory_provenance in its config",
-                    fix="pass tracks=..., or pipeline(..., clip_tracker=ClipTracker(ObjectEncoder(...)))",
-                )
+            require(
+                card is not None,
+                "clip",
+                found="a checkpoint that does not say which tracks it was trained on",
+                expected="trajectory_provenance in its config",
+                fix="pass tracks=..., or pipeline(..., clip_tracker=ClipTracker(ObjectEncoder(...)))",
+            )
             from hf_causal_video.tracks.tracker import ClipTracker  # needs the `video` and `track` extras
 
-            self.clip_tracker = ClipTracker.from_provenance(card, device=str(self.device))
+            self.clip_tracker = ClipTracker.from_provenance(
+                card, device=str(self.device), checkpoint=self.model.name_or_path or None
+            )
         return self.clip_tracker
 
 
@@ -216,14 +235,14 @@ def pictures_of(
 
 
 class _Hold:
-    """Carries what is no tensor past the base class, which copies dictionaries and their kin."""
+    """Wrapper that keeps the base class from copying a value that is not a tensor."""
 
     def __init__(self, value: Any):
         self.value = value
 
 
 def _frame_edges(times: np.ndarray) -> np.ndarray:
-    """(T + 1,) seconds at which each frame gives way to the next, halfway between their times."""
+    """(T + 1,) seconds between neighbouring frames, halfway between their times."""
     steps = np.diff(times)
     step = float(np.median(steps)) if len(steps) else 0.0
     return np.concatenate([[max(times[0] - step / 2, 0.0)], (times[1:] + times[:-1]) / 2, [times[-1] + step / 2]])

@@ -35,6 +35,7 @@ class CausalSelector(FrameSelector):
             the checkpoint's `feature_provenance` names, loaded with the first clip.
         sampling: which moments are candidates; by default those the model was trained on.
         scene_s: as in `FrameSelector`.
+        networks: `frame_model` and `object_model`, if they are not in or next to the checkpoint.
     """
 
     def __init__(
@@ -44,18 +45,25 @@ class CausalSelector(FrameSelector):
         extractor: Callable | None = None,
         sampling: str | None = None,
         scene_s: float = 0.0,
+        networks: dict[str, str | None] | None = None,
     ):
         provenance = getattr(getattr(model, "config", None), "feature_provenance", None) or {}
         sampling = sampling or getattr(extractor, "sampling", None) or provenance.get("sampling", "uniform-64")
         super().__init__(sampling, scene_s)
         self.model, self.processor = model, processor
         self._extractor: Any = extractor
+        self._networks = networks or {}
 
     @classmethod
     def from_pretrained(
-        cls, checkpoint: str | Path, device: str = "cpu", sampling: str | None = None, scene_s: float = 0.0
+        cls,
+        checkpoint: str | Path,
+        device: str = "cpu",
+        sampling: str | None = None,
+        scene_s: float = 0.0,
+        **networks: str | None,
     ) -> "CausalSelector":
-        """Load a checkpoint folder or Hub id with its processor.
+        """Load a checkpoint folder or Hub id with its processor; `frame_model` and `object_model` as in `networks`.
 
         Raises:
             CausalVideoError: nothing that loads is there, or it is no VideoQA model of this package.
@@ -71,7 +79,7 @@ class CausalSelector(FrameSelector):
                 expected="a VideoQA model of this package (TranSTR, IGV, EIGV)",
                 fix="load such a checkpoint, or use SimilaritySelector or UniformSelector",
             )
-        return cls(model.to(device).eval(), processor, sampling=sampling, scene_s=scene_s)
+        return cls(model.to(device).eval(), processor, sampling=sampling, scene_s=scene_s, networks=networks)
 
     @torch.inference_mode()
     def rank(self, clip: Clip, question: str, choices: Sequence[str] | None) -> Ranking:
@@ -117,16 +125,15 @@ class CausalSelector(FrameSelector):
                 expected="the choices of the question",
                 fix="pass choices=[...], or use a model that ranks frames by the question (TranSTR, IGV)",
             )
-        kept, causal = getattr(output, "kept_frames", None), getattr(output, "causal_mask", None)
-        own = int(causal[0].sum()) if causal is not None else 0 if kept is None else len(set(kept[0].tolist()))
-        keeps = f"; it keeps {own} itself" if own else ""
-        return Ranking(scores[0], f"that {_name(self.model)} needs, reading {reads}{keeps}")
+        kept = _kept(output, len(clip))
+        keeps = "" if kept is None else f"; it keeps {int(kept.sum())} itself"
+        return Ranking(scores[0], f"that {_name(self.model)} needs, reading {reads}{keeps}", kept=kept)
 
     def _extract(self, clip: Clip) -> VideoFeatures:
         if self._extractor is None:
             from hf_causal_video.features.extractor import VideoFeatureExtractor  # needs the `video` extra
 
-            self._extractor = VideoFeatureExtractor.of_model(self.model)
+            self._extractor = VideoFeatureExtractor.of_model(self.model, **self._networks)
         return self._extractor(clip.frames, timestamps_s=clip.times_s.tolist())[0]
 
 
@@ -150,6 +157,18 @@ def frame_scores(output: Any, model_name: str = "the model") -> np.ndarray:
             fix="load such a checkpoint, or use SimilaritySelector or UniformSelector",
         )
     return scores.detach().to("cpu", torch.float64).numpy()
+
+
+def _kept(output: Any, num_frames: int) -> np.ndarray | None:
+    """The frames (T,) bool that the model answers the first question from, if its output says so."""
+    causal_mask, kept_frames = getattr(output, "causal_mask", None), getattr(output, "kept_frames", None)
+    if causal_mask is not None:
+        return causal_mask[0, :num_frames].bool().cpu().numpy()
+    if kept_frames is None:
+        return None
+    kept = np.zeros(num_frames, dtype=bool)
+    kept[kept_frames[0].cpu().numpy()] = True
+    return kept
 
 
 def _name(model: Any) -> str:

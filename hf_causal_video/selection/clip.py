@@ -53,7 +53,11 @@ class Clip:
 
     @classmethod
     def read(
-        cls, video: Any, timestamps_s: Sequence[float] | Tensor | None = None, sampling: str = "uniform-64"
+        cls,
+        video: Any,
+        timestamps_s: Sequence[float] | Tensor | None = None,
+        sampling: str = "uniform-64",
+        allow_fewer: bool = True,
     ) -> "Clip":
         """Make the candidates of a clip.
 
@@ -62,6 +66,7 @@ class Clip:
                 or frame features (T, C).
             timestamps_s: (T,) seconds of frames or features that do not bring their own.
             sampling: which moments of a file, or of more frames than that, become candidates, see `decode_video`.
+            allow_fewer: take all frames of a file that has fewer; otherwise refuse it.
 
         Raises:
             CausalVideoError: no frames, times that are missing, of another count or not increasing.
@@ -71,7 +76,7 @@ class Clip:
                 raise _times("times beside a file", "read from the file", "leave timestamps_s out")
             if not Path(video).is_file():
                 raise CausalVideoError("clip", found=f"no file {video}", expected="a video file", fix="check the path")
-            decoded = decode_video(Path(video), sampling)
+            decoded = decode_video(Path(video), sampling, allow_fewer=allow_fewer)
             times = decoded.timestamps_s.astype(np.float64)
             return cls(times, np.arange(len(times)), decoded.frames, duration_s=decoded.duration_s)
         if isinstance(video, dict):

@@ -1,4 +1,8 @@
-"""A dual encoder of transformers (CLIP, SigLIP, ...): questions and frames as unit vectors of one space."""
+"""Encoders of questions and frames as unit vectors of one space: a dual encoder of transformers, or word eyes.
+
+Two kinds: one network trained on pairs of image and text (CLIP, SigLIP, ...), or an image classifier whose label names
+a text encoder reads (`features/words.py`), for where no such network is to be had.
+"""
 
 from collections.abc import Sequence
 
@@ -6,8 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_causal_video.features.frames import FrameEncoder
+from hf_causal_video.features.encoders import FrameEncoder
+from hf_causal_video.features.words import WordEncoder
 from hf_causal_video.utils.errors import CausalVideoError
+
+
+def open_encoder(model: str, label_words: str | None = None, device: str = "cpu") -> "DualEncoder | WordEncoder":
+    """Load a dual encoder, or with `label_words` an image classifier and the text encoder that reads its labels.
+
+    Args:
+        model: Hub id or local folder of the network that sees the frames.
+        label_words: Hub id or local folder of a text encoder.
+        device: where to compute.
+
+    Raises:
+        CausalVideoError: as `DualEncoder` and `WordEncoder`.
+    """
+    return DualEncoder(model, device=device) if label_words is None else WordEncoder(model, label_words, device=device)
 
 
 class DualEncoder:

@@ -38,8 +38,10 @@ def draw_selection(selection: Selection, frames: Sequence[np.ndarray], question:
         x = MARGIN + (place % columns) * (wide + GAP)
         y = top + (place // columns) * (high + 40)
         canvas.picture(frame, (x, y, x + wide, y + high), radius=4)
-        canvas.box((x, y, x + wide, y + high), outline=EVIDENCE, line=3, radius=4)
-        canvas.text(x + wide / 2, y + high + 6, f"{second:.1f} s", 20, EVIDENCE, anchor="ma")
+        is_kept = selection.kept is None or selection.frame_indices[place] in selection.kept
+        colour = EVIDENCE if is_kept else MUTED  # muted: merely next in the model's ranking
+        canvas.box((x, y, x + wide, y + high), outline=colour, line=3, radius=4)
+        canvas.text(x + wide / 2, y + high + 6, f"{second:.1f} s", 20, colour, anchor="ma")
     base = top + rows * (high + 40) + BARS + 20
     _bars(canvas, selection, base)
     return canvas.finish()

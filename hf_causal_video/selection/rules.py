@@ -2,15 +2,18 @@
 
 Why more than one rule: even spacing is what a choice must beat; the best scores alone may lie on stray frames, so they
 may be judged with their scene; or lie side by side and show one moment eight times, so difference may be paid for.
+`RULES` has one function per name, all with the arguments scores (T,), count and vectors (T, C) of the frames; a score
+of -inf marks a frame that may not be chosen, and callers leave at least `count` others.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 
 @dataclass
@@ -21,10 +24,13 @@ class Selection:
         frame_indices: the chosen frames in order of time, zero-based among the frames that were given (for a file:
             among the moments looked at).
         timestamps_s: their seconds.
-        ranked: the same frames, best first: the first k are the choice for a budget of k (not for even spacing).
+        ranked: the same frames, best first: the first k are the choice for a budget of k (except where the budget
+            decides the spacing: `uniform`, `inverse_transform`, `split_judge`).
         candidates: every frame that was scored, numbered alike.
         scores: the score of each candidate, higher is better.
         reason: one sentence on how they were chosen, and from what.
+        kept: those of the chosen frames that the selecting model itself keeps to answer from; the others only come
+            next in its ranking. None for selectors without such a model.
     """
 
     frame_indices: list[int]
@@ -33,6 +39,7 @@ class Selection:
     candidates: list[int]
     scores: list[float]
     reason: str
+    kept: list[int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, ready for JSON; a frame that may never be chosen has the score null."""
@@ -42,7 +49,7 @@ class Selection:
 
 
 def evenly(total: int, count: int) -> np.ndarray:
-    """The frames at the centres of `count` equal stretches of `total` frames.
+    """Frames at the centres of `count` equal stretches of `total` frames.
 
     Example:
         >>> evenly(16, 4).tolist()
@@ -100,8 +107,7 @@ def best_and_different(scores: np.ndarray, vectors: np.ndarray, count: int, dive
         >>> best_and_different(np.array([1.0, 0.9, 0.5]), alike, 2).tolist()
         [0, 2]
     """
-    low, high = float(scores.min()), float(scores.max())
-    worth = (scores - low) / (high - low) if high > low else np.zeros_like(scores)
+    worth = np.where(np.isfinite(scores), _scaled(scores), -np.inf)
     taken = [int(worth.argmax())]
     nearest = np.full(len(scores), -np.inf)
     while len(taken) < count:
@@ -112,6 +118,143 @@ def best_and_different(scores: np.ndarray, vectors: np.ndarray, count: int, dive
     return np.array(taken)
 
 
+def inverse_transform(scores: np.ndarray, count: int, power: float = 3.0) -> np.ndarray:
+    """Inverse-transform sampling: frames at equal steps of the cumulative score, so more where scores are high.
+
+    With r the scores scaled to [0, 1], p = r^power / sum(r^power) and F its cumulative sum, the j-th frame is the
+    first with F >= (j + 0.5) / count. A frame that would come twice is replaced by the best one not taken.
+
+    Args:
+        scores: (T,).
+        count: frames to take.
+        power: sharpens; 0 is even spacing.
+
+    Reference: Liu et al., "BOLT", CVPR 2025, section 3.2.
+
+    Example:
+        >>> inverse_transform(np.array([0.0, 0.0, 0.0, 1.0, 0.9, 0.0, 0.0, 0.5]), 3).tolist()
+        [3, 4, 7]
+    """
+    worth = _scaled(scores)
+    weight = np.where(np.isfinite(scores), worth**power, 0.0)
+    if not weight.any():
+        weight = np.isfinite(scores).astype(float)
+    cumulative = weight.cumsum() / weight.sum()
+    taken = np.unique(np.searchsorted(cumulative, (np.arange(count) + 0.5) / count))
+    others = best(scores, len(scores))
+    fill = others[~np.isin(others, taken)][: count - len(taken)]
+    chosen = np.concatenate([taken, fill])
+    return chosen[np.argsort(-scores[chosen], kind="stable")]
+
+
+def split_judge(scores: np.ndarray, count: int, threshold: float = 0.8, depth: int = 5) -> np.ndarray:
+    """Adaptive keyframes: take the best of a stretch if they stand out, else halve stretch and budget and judge again.
+
+    With r the scores scaled to [0, 1], the best k of a stretch stand out if mean(best k of r) - mean(r) >= threshold.
+
+    Args:
+        scores: (T,).
+        count: frames to take.
+        threshold: 0 is `best`; above 1 always halves.
+        depth: how often at most a stretch is halved.
+
+    Reference: Tang et al., "Adaptive Keyframe Sampling for Long Video Understanding", CVPR 2025.
+
+    Example:
+        >>> split_judge(np.array([0.9, 0.8, 0.1, 0.1, 0.3, 0.2, 0.1, 0.0]), 2).tolist()
+        [0, 4]
+    """
+    real = np.flatnonzero(np.isfinite(scores))
+    worth = _scaled(scores)
+
+    def judge(stretch: np.ndarray, wanted: int, level: int) -> list[int]:
+        if wanted == 0:
+            return []
+        top = stretch[best(worth[stretch], wanted)]
+        stands_out = worth[top].mean() - worth[stretch].mean() >= threshold
+        if wanted == 1 or level == depth or stands_out or len(stretch) < 2 * wanted:
+            return top.tolist()
+        left, right = np.array_split(stretch, 2)
+        more = wanted - wanted // 2
+        first = more if worth[left].max() >= worth[right].max() else wanted - more
+        return judge(left, first, level + 1) + judge(right, wanted - first, level + 1)
+
+    chosen = np.array(judge(real, count, 0))
+    return chosen[np.argsort(-scores[chosen], kind="stable")]
+
+
+def determinantal(scores: np.ndarray, vectors: np.ndarray, count: int, sharpness: float = 3.0) -> np.ndarray:
+    """Greedy mode of a determinantal point process: good frames that span as much as they can.
+
+    With r the scores scaled to [0, 1] and L_ij = e^(s r_i) cos(v_i, v_j) e^(s r_j), the next frame raises log det(L)
+    of the frames taken most. This is the quality-diversity kernel of list-wise frame selection; its dynamic program
+    over segments is left out.
+
+    Args:
+        scores: (T,).
+        vectors: (T, C) unit vectors of the frames.
+        count: frames to take.
+        sharpness: s, how much a score weighs against difference.
+
+    Reference: Sun et al., "MDP3", ICCV 2025; greedy: Chen et al., "Fast greedy MAP inference for DPP", NeurIPS 2018.
+
+    Example:
+        >>> alike = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> determinantal(np.array([1.0, 0.9, 0.5]), alike, 2).tolist()
+        [0, 2]
+    """
+    quality = np.exp(sharpness * _scaled(scores))
+    kernel = quality[:, None] * (vectors @ vectors.T + 1e-6 * np.eye(len(scores))) * quality  # (T, T)
+    gain = np.where(np.isfinite(scores), np.diag(kernel), -np.inf)  # squared height over the span of those taken
+    rows = np.zeros((0, len(scores)))
+    taken: list[int] = []
+    while len(taken) < count:
+        at = int(gain.argmax())
+        row = (kernel[at] - rows[:, at] @ rows) / math.sqrt(max(float(gain[at]), 1e-12))
+        rows = np.vstack([rows, row])
+        gain = gain - row**2
+        taken.append(at)
+        gain[taken] = -np.inf
+    return np.array(taken)
+
+
+def _scaled(scores: np.ndarray) -> np.ndarray:
+    """Scores scaled to [0, 1]; 0 where a frame may not be chosen, or where all are alike."""
+    real = np.isfinite(scores)
+    low, high = scores[real].min(), scores[real].max()
+    return np.where(real, (scores - low) / (high - low), 0.0) if high > low else np.zeros(len(scores))
+
+
+Rule = Callable[[np.ndarray, int, np.ndarray | None], np.ndarray]
+RULES: dict[str, tuple[Rule, str]] = {
+    "best": (lambda scores, count, vectors: best(scores, count), ""),
+    "inverse_transform": (
+        lambda scores, count, vectors: inverse_transform(scores, count),
+        "at equal steps of the cumulative score",
+    ),
+    "split_judge": (
+        lambda scores, count, vectors: split_judge(scores, count),
+        "stretches halved until the best stand out",
+    ),
+    "determinantal": (
+        lambda scores, count, vectors: determinantal(scores, _needed(vectors), count),
+        "spanning as much as they can",
+    ),
+}
+
+
+def _needed(vectors: np.ndarray | None) -> np.ndarray:
+    require(
+        vectors is not None,
+        "the rule determinantal",
+        found="a selector without vectors of the frames",
+        expected="a selector by similarity",
+        fix="use SimilaritySelector, or another rule",
+    )
+    assert vectors is not None
+    return vectors
+
+
 def check_count(count: object, available: int) -> int:
     """The number of frames asked for, refused unless it is 1 to what there is.
 
@@ -120,13 +263,15 @@ def check_count(count: object, available: int) -> int:
         Traceback (most recent call last):
         hf_causal_video.utils.errors.CausalVideoError: budget: found 0 frames; expected 1 to 16. Fix: ...
     """
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 1 <= count <= available:
-        raise CausalVideoError(
-            "budget",
-            found=f"{count} frames",
-            expected=f"1 to {available}, the frames that can be chosen",
-            fix="ask for one frame or more"
-            if isinstance(count, int | np.integer) and count < 1
-            else "ask for fewer frames, or look at more moments of the clip (sampling='uniform-128')",
-        )
-    return int(count)
+    number = int(count) if isinstance(count, int | np.integer) and not isinstance(count, bool) else None
+    require(
+        number is not None and 1 <= number <= available,
+        "budget",
+        found=f"{count} frames",
+        expected=f"1 to {available}, the frames that can be chosen",
+        fix="ask for one frame or more"
+        if number is not None and number < 1
+        else "ask for fewer frames, or look at more moments of the clip (sampling='uniform-128')",
+    )
+    assert number is not None
+    return number

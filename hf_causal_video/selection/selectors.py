@@ -17,22 +17,30 @@ from torch import Tensor
 from hf_causal_video.selection.budget import TokenBudget
 from hf_causal_video.selection.clip import Clip
 from hf_causal_video.selection.rules import (
+    RULES,
     Selection,
-    best,
     best_and_different,
     check_count,
     evenly,
     over_scenes,
 )
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 
 class Ranking(NamedTuple):
-    """What a selector says of a clip: scores (T,), the sentence behind them, and unit vectors (T, C) if it has any."""
+    """Scores of a clip's candidates.
+
+    Args:
+        scores: (T,), higher is better, -inf for a frame that may not be chosen.
+        reason: the sentence behind them.
+        vectors: (T, C) unit vectors of the frames, for rules that compare frames.
+        kept: (T,) bool, the frames that a model keeps to answer from.
+    """
 
     scores: np.ndarray
     reason: str
     vectors: np.ndarray | None = None
+    kept: np.ndarray | None = None
 
 
 class FrameSelector:
@@ -43,14 +51,17 @@ class FrameSelector:
     Args:
         sampling: which moments of a file, or of more frames than that, are candidates, see `decode_video`.
         scene_s: judge each frame with the seconds around it, see `over_scenes`; 0 judges it alone.
+        rule: from scores to frames, a name of `choice.RULES`.
     """
 
     needs_question = True
 
-    def __init__(self, sampling: str = "uniform-64", scene_s: float = 0.0):
-        if not 0 <= scene_s < np.inf:
-            raise CausalVideoError("scene", found=scene_s, expected="seconds, 0 or more", fix="try 5")
-        self.sampling, self.scene_s = sampling, scene_s
+    def __init__(self, sampling: str = "uniform-64", scene_s: float = 0.0, rule: str = "best"):
+        require(0 <= scene_s < np.inf, "scene", found=scene_s, expected="seconds, 0 or more", fix="try 5")
+        require(rule in RULES, "unknown rule", found=rule, expected=", ".join(RULES), fix="name one of them")
+        self.sampling = sampling
+        self.scene_s = scene_s
+        self.rule = rule
 
     def rank(self, clip: Clip, question: str, choices: Sequence[str] | None) -> Ranking:
         """Score the T candidates of a clip."""
@@ -58,7 +69,7 @@ class FrameSelector:
 
     def order(self, ranking: Ranking, count: int) -> np.ndarray:
         """The chosen candidates, best first."""
-        return best(ranking.scores, count)
+        return RULES[self.rule][0](ranking.scores, count, ranking.vectors)
 
     def select(
         self,
@@ -81,19 +92,19 @@ class FrameSelector:
             CausalVideoError: no question, a budget of zero or beyond the clip, times that are missing or do not
                 increase, scores that are no numbers.
         """
-        if self.needs_question and not (question or "").strip():
-            raise CausalVideoError("question", found=repr(question), expected="words", fix="pass the question")
+        is_asked = not self.needs_question or (question or "").strip()
+        require(is_asked, "question", found=repr(question), expected="words", fix="pass the question")
         clip = video if isinstance(video, Clip) else Clip.read(video, timestamps_s, self.sampling)
         fits = budget.in_frames(clip) if isinstance(budget, TokenBudget) else check_count(budget, len(clip))
         ranking = self.rank(clip, question or "", choices)
         scores = ranking.scores
-        if scores.shape != (len(clip),) or np.isnan(scores).any() or (scores == np.inf).any():
-            raise CausalVideoError(
-                "frame scores are no numbers",
-                found=f"shape {scores.shape}, {int(np.isnan(scores).sum())} NaN",
-                expected=f"({len(clip)},) numbers, -inf for a frame that may not be chosen",
-                fix="check the features of this clip for NaN, and that the model was trained",
-            )
+        require(
+            scores.shape == (len(clip),) and not np.isnan(scores).any() and not (scores == np.inf).any(),
+            "frame scores are no numbers",
+            found=f"shape {scores.shape}, {int(np.isnan(scores).sum())} NaN",
+            expected=f"({len(clip)},) numbers, -inf for a frame that may not be chosen",
+            fix="check the features of this clip for NaN, and that the model was trained",
+        )
         count = check_count(fits, int(np.isfinite(scores).sum()))
         if self.scene_s:
             scores = over_scenes(scores, clip.times_s, self.scene_s)
@@ -102,13 +113,20 @@ class FrameSelector:
             )
         ranked = self.order(ranking, count)
         chosen = np.sort(ranked)
+        reason = f"{count} of {len(clip)} frames {ranking.reason}"
+        kept = None if ranking.kept is None else clip.positions[chosen[ranking.kept[chosen]]].tolist()
+        if kept is not None and len(kept) < count:
+            reason += f", the other {count - len(kept)} merely come next in its ranking"
+        if RULES[self.rule][1]:
+            reason += f", {RULES[self.rule][1]} ({self.rule})"
         return Selection(
             frame_indices=clip.positions[chosen].tolist(),
             timestamps_s=clip.times_s[chosen].tolist(),
             ranked=clip.positions[ranked].tolist(),
             candidates=clip.positions.tolist(),
             scores=scores.astype(float).tolist(),
-            reason=f"{count} of {len(clip)} frames {ranking.reason}",
+            reason=reason,
+            kept=kept,
         )
 
 
@@ -174,7 +192,7 @@ class SimilaritySelector(FrameSelector):
         encoder: a `DualEncoder`, or anything with its two methods. Of features only the width can be checked: they
             must be vectors of the encoder's joint space.
         diversity: 0 takes the most similar frames, more spreads them, at most 1.
-        sampling, scene_s: as in `FrameSelector`.
+        sampling, scene_s, rule: as in `FrameSelector`.
 
     Example:
         >>> class Encoder:
@@ -185,11 +203,25 @@ class SimilaritySelector(FrameSelector):
         [1]
     """
 
-    def __init__(self, encoder: Any, diversity: float = 0.0, sampling: str = "uniform-64", scene_s: float = 0.0):
-        super().__init__(sampling, scene_s)
-        if not 0 <= diversity <= 1:
-            raise CausalVideoError("diversity", found=diversity, expected="0 to 1", fix="try 0.5")
-        self.encoder, self.diversity = encoder, float(diversity)
+    def __init__(
+        self,
+        encoder: Any,
+        diversity: float = 0.0,
+        sampling: str = "uniform-64",
+        scene_s: float = 0.0,
+        rule: str = "best",
+    ):
+        super().__init__(sampling, scene_s, rule)
+        require(0 <= diversity <= 1, "diversity", found=diversity, expected="0 to 1", fix="try 0.5")
+        require(
+            not diversity or rule == "best",
+            "diversity",
+            found=f"{diversity} with the rule {rule}",
+            expected="one way to spread frames",
+            fix="set diversity to 0, or the rule to best",
+        )
+        self.encoder = encoder
+        self.diversity = float(diversity)
 
     def rank(self, clip: Clip, question: str, choices: Sequence[str] | None) -> Ranking:
         """Cosine of the question to each frame."""
@@ -198,13 +230,13 @@ class SimilaritySelector(FrameSelector):
         else:
             frames = self.encoder.encode_frames(clip.frames)
         text = self.encoder.encode_text([question])
-        if text.shape[1] != frames.shape[1]:
-            raise CausalVideoError(
-                "similarity",
-                found=f"text vectors of width {text.shape[1]}, frames of width {frames.shape[1]}",
-                expected="both from one dual encoder",
-                fix="pass the clip itself, or features of layer 'projected' of the same encoder",
-            )
+        require(
+            text.shape[1] == frames.shape[1],
+            "similarity",
+            found=f"text vectors of width {text.shape[1]}, frames of width {frames.shape[1]}",
+            expected="both from one encoder",
+            fix="pass the clip itself, or features that the same encoder made (layer 'projected', or its words)",
+        )
         frames = torch.nn.functional.normalize(frames.detach().float().cpu(), dim=-1)  # (T, C)
         text = torch.nn.functional.normalize(text.detach().float().cpu(), dim=-1)
         reason = "most similar to the question"
@@ -215,6 +247,6 @@ class SimilaritySelector(FrameSelector):
     def order(self, ranking: Ranking, count: int) -> np.ndarray:
         """The best, or the best and different."""
         if not self.diversity:
-            return best(ranking.scores, count)
+            return super().order(ranking, count)
         assert ranking.vectors is not None
         return best_and_different(ranking.scores, ranking.vectors, count, self.diversity)

@@ -1,24 +1,96 @@
-"""Did the evidence matter? Ask again with nothing but the kept frames, and again with everything but them.
+"""Did the evidence matter? Ask again with the kept frames alone, and again without the event that they show.
 
-Why: a model can point anywhere. If its answer survives the removal of the frames it points at, and falls without them,
-the frames were not decoration: sufficiency and necessity in the sense of the thesis, section 1.2.
+Why: a model can point anywhere. If its answer survives on the frames it points at, and falls without them, the frames
+were not decoration: sufficiency and necessity in the sense of the thesis, section 1.2.
+
+The rule of removal, the same in the pipeline, the app and the stress test: a frame between two kept frames shows what
+they show, so taking away the kept frames alone proves nothing. What is taken away is the *event*: the kept frames and
+every short gap between them (`event_frames`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from hf_causal_video.models.outputs import VideoQAOutput
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.models.frame_times import frame_slices
+from hf_causal_video.models.outputs import Evidence, Record, VideoQAOutput
+from hf_causal_video.models.spans import kept_frames_to_spans
+from hf_causal_video.utils.errors import require
+
+SHORT_GAP = 1 / 8  # of the clip
 
 
-def evidence_masks(output: VideoQAOutput, frame_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Frame masks that leave only the evidence, and all but the evidence.
+@dataclass
+class Verdict(Record):
+    """What asking again has shown about the evidence of one answer.
+
+    Args:
+        sufficient: the evidence alone gives the same answer; None where that could not be asked.
+        necessary: without the event the answer is another one; None where that could not be asked.
+        scores_only: probability of each answer from the evidence alone, or None.
+        scores_without: probability of each answer without the event, or None.
+        answer_only, answer_without: the answer then, in words.
+        removed_s: [start_s, end_s] that were taken away, in order of time.
+    """
+
+    sufficient: bool | None = None
+    necessary: bool | None = None
+    scores_only: dict[str, float] | None = None
+    scores_without: dict[str, float] | None = None
+    answer_only: str | None = None
+    answer_without: str | None = None
+    removed_s: list[tuple[float, float]] = field(default_factory=list)
+
+
+def event_frames(kept: Tensor, frame_mask: Tensor, timestamps_s: Tensor | None = None) -> Tensor:
+    """Kept frames and the short gaps between them.
+
+    A gap is short if it is a single frame, or lasts at most an eighth of the clip.
+
+    Args:
+        kept: (B, T) bool, the frames that an answer rests on.
+        frame_mask: (B, T) True at real frames.
+        timestamps_s: (T,) or (B, T) seconds; without them every frame lasts equally long.
+
+    Returns:
+        (B, T) bool.
+
+    Example:
+        >>> kept = torch.tensor([[0, 1, 0, 1, 0, 0, 0, 0, 0, 1]]).bool()
+        >>> event_frames(kept, torch.ones(1, 10).bool()).int().tolist()
+        [[0, 1, 1, 1, 0, 0, 0, 0, 0, 1]]
+    """
+    real = frame_mask.bool()
+    kept = kept.bool() & real
+    length = real.double()  # (B, T) how long each frame lasts
+    if timestamps_s is not None:
+        slices = frame_slices(timestamps_s.to(real.device).expand(real.shape), real)  # (B, T, 2)
+        length = slices[..., 1] - slices[..., 0]
+    until, count = length.cumsum(1), real.long().cumsum(1)  # (B, T), with the frame itself
+    places = torch.arange(real.shape[1], device=real.device).expand(real.shape)
+    last = real.shape[1] - 1
+    before = places.masked_fill(~kept, -1).cummax(1).values  # (B, T) kept frame at or before each frame, or -1
+    after = places.masked_fill(~kept, last + 1).flip(1).cummin(1).values.flip(1)  # the same at or after, or T
+    between = (before >= 0) & (after <= last)
+    before, after = before.clamp(min=0), after.clamp(max=last)
+    # what lies strictly between the two: up to the later one, without it, and without all up to the earlier one
+    seconds = (until - length).gather(1, after) - until.gather(1, before)
+    frames = (count - real.long()).gather(1, after) - count.gather(1, before)
+    short = (frames <= 1) | (seconds <= SHORT_GAP * until[:, -1:] + 1e-6)
+    return kept | (between & short & real)
+
+
+def evidence_masks(
+    output: VideoQAOutput, frame_mask: Tensor, timestamps_s: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Frame masks that leave only the evidence, and all but the event that it shows.
 
     Args:
         output: of a model that keeps frames (`kept_frames`) or calls frames causal (`causal_mask`); on any device.
         frame_mask: (B, T) True at real frames.
+        timestamps_s: as in `event_frames`.
 
     Returns:
         Two (B, T) bool masks, on the device of `frame_mask`.
@@ -28,40 +100,52 @@ def evidence_masks(output: VideoQAOutput, frame_mask: Tensor) -> tuple[Tensor, T
 
     Example:
         >>> output = VideoQAOutput(kept_frames=torch.tensor([[0, 2]]))
-        >>> [mask.int().tolist() for mask in evidence_masks(output, torch.tensor([[True, True, True, False]]))]
-        [[[1, 0, 1, 0]], [[0, 1, 0, 0]]]
+        >>> [mask.int().tolist() for mask in evidence_masks(output, torch.tensor([[True, True, True, True]]))]
+        [[[1, 0, 1, 0]], [[0, 0, 0, 1]]]
     """
     kept_frames, causal = output.kept_frames, output.causal_mask
-    if kept_frames is None and causal is None:
-        raise CausalVideoError(
-            "no evidence",
-            found="an output with neither kept_frames nor causal_mask: this model singles out no frames",
-            expected="a model that does, such as TranSTR, IGV or EIGV",
-            fix="wrap this backbone in IGV or EIGV, or test it against annotated spans (evidence='truth')",
-        )
+    require(
+        kept_frames is not None or causal is not None,
+        "no evidence",
+        found="an output with neither kept_frames nor causal_mask: this model singles out no frames",
+        expected="a model that does, such as TranSTR, IGV or EIGV",
+        fix="wrap this backbone in IGV or EIGV, or test it against annotated spans (evidence='truth')",
+    )
     real = frame_mask.bool()
     if causal is not None:
         kept = causal.to(real.device) > 0.5  # (B, T)
     else:
         assert kept_frames is not None
         kept = torch.zeros_like(real).scatter(1, kept_frames.to(real.device).long(), True)
-    return kept & real, ~kept & real
+    return kept & real, ~event_frames(kept, real, timestamps_s) & real
+
+
+@dataclass
+class Proof:
+    """Answers with and without the evidence.
+
+    Args:
+        only: (B, A) probabilities from the evidence alone; None where the model cannot run on so few frames.
+        without: (B, A) probabilities without the event, or None.
+        removed: (B, T) bool, the frames taken away.
+    """
+
+    only: Tensor | None
+    without: Tensor | None
+    removed: Tensor
 
 
 @torch.inference_mode()
 def scores_of_evidence(
-    model: nn.Module, inputs: Mapping[str, Tensor], output: VideoQAOutput
-) -> tuple[Tensor | None, Tensor | None]:
-    """Answer probabilities from the evidence alone and from all the rest.
+    model: nn.Module, inputs: Mapping[str, Tensor], output: VideoQAOutput, timestamps_s: Tensor | None = None
+) -> Proof:
+    """Answer probabilities from the evidence alone, and without the event that it shows.
 
     Args:
         model: the model in evaluation mode.
         inputs: what `output` was computed from; with `video_index` where questions share a clip.
         output: its output.
-
-    Returns:
-        Two (B, A) tensors of probabilities. One is None where the model cannot run on so few frames: a selection of K
-        frames cannot be made from fewer than K that are left.
+        timestamps_s: (T,) or (B, T) seconds of the frames.
     """
     features = inputs["frame_features"]
     whole = inputs.get("frame_mask", torch.ones(features.shape[:2], dtype=torch.bool, device=features.device))
@@ -74,10 +158,72 @@ def scores_of_evidence(
             return None
         return model(**rest, **{**clips, "frame_mask": mask}).logits.float().softmax(-1)
 
-    only, without = evidence_masks(output, whole[rows])
-    return ask(only), ask(without)
+    only, without = evidence_masks(output, whole[rows], timestamps_s)
+    return Proof(ask(only), ask(without), ~without & whole[rows])
+
+
+def judge(
+    evidence: Evidence, words: Sequence[str], proof: Proof, row: int = 0, timestamps_s: Tensor | None = None
+) -> Verdict:
+    """Say whether the evidence of one answer was sufficient and necessary.
+
+    Args:
+        evidence: the answer.
+        words: every answer of the model, by index; `evidence.choices` are among them.
+        proof: of `scores_of_evidence`.
+        row: which question of the proof.
+        timestamps_s: (T,) seconds of the frames.
+
+    Example:
+        >>> evidence = Evidence("run", 0, 0.9, [0.9, 0.1], ["run", "sit"])
+        >>> proof = Proof(torch.tensor([[0.8, 0.2]]), torch.tensor([[0.3, 0.7]]), torch.tensor([[False, True]]))
+        >>> verdict = judge(evidence, ["run", "sit"], proof)
+        >>> verdict.sufficient, verdict.necessary, verdict.answer_without
+        (True, True, 'sit')
+    """
+    verdict = Verdict()
+    if len(words) == len(evidence.choices):
+        shown = list(range(len(words)))
+    else:  # the likeliest words of a vocabulary, which are all different
+        shown = [list(words).index(word) for word in evidence.choices]
+    for name, scores in (("only", proof.only), ("without", proof.without)):
+        if scores is None:
+            continue
+        best = int(scores[row, : len(words)].argmax())
+        # the answer then may be a word that was not among the likeliest before
+        listed = shown if best in shown else [*shown, best]
+        labels = unique_labels([words[index] for index in listed])
+        values = {label: float(scores[row, index]) for label, index in zip(labels, listed, strict=True)}
+        setattr(verdict, f"scores_{name}", values)
+        setattr(verdict, f"answer_{name}", words[best])
+        same = words[best] == evidence.answer
+        if name == "only":
+            verdict.sufficient = same
+        else:
+            verdict.necessary = not same
+    if timestamps_s is not None and proof.removed[row].any():
+        removed = proof.removed[row : row + 1, : len(timestamps_s)].cpu()
+        verdict.removed_s = [(start, end) for start, end, _ in kept_frames_to_spans(removed, timestamps_s)[0]]
+    return verdict
+
+
+def unique_labels(words: Sequence[str]) -> list[str]:
+    """Name equal answers apart, so that a dictionary by answer keeps every one of them.
+
+    Example:
+        >>> unique_labels(["yes", "no", "yes"])
+        ['yes', 'no', 'yes (2)']
+    """
+    labels: list[str] = []
+    for word in words:
+        label, number = word, 1
+        while label in labels:
+            number += 1
+            label = f"{word} ({number})"
+        labels.append(label)
+    return labels
 
 
 def _enough(model: nn.Module, mask: Tensor) -> bool:
-    """Whether as many frames are left as the model keeps; a model that keeps no fixed number runs on one."""
+    """Return whether as many frames are left as the model keeps; a model that keeps no fixed number runs on one."""
     return int(mask.sum(1).min()) >= getattr(model.config, "num_frames_kept", 1)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from hf_causal_video.models.spans import frames_in_spans
+from hf_causal_video.stress.ablation import event_frames
 from hf_causal_video.stress.clips import (
     Clip,
     blanked,
@@ -21,6 +22,7 @@ from hf_causal_video.stress.clips import (
     random_window,
     same_kind,
     shown,
+    spread,
     swapped,
     take,
 )
@@ -35,7 +37,7 @@ TESTS = {  # name: what is asked
     "environment_swapped": "the environment of another video",
     "evidence_only": "the evidence alone",
     "evidence_removed": "all but the evidence",
-    "window_only": "a random window of as many frames",
+    "window_only": "as many frames of a random window",
     "window_removed": "all but that window",
     "options_permuted": "the choices in another order",
     "question_replaced": "a question about another video",
@@ -99,22 +101,30 @@ class Interview:
         items = [self.items[row] for row in rows]
         asked = [self._asked(item) for item in items]
         evidence = self._evidence(items, asked, self.evidence)
+        events = [self._event(*one) for one in zip(items, asked, evidence, strict=True)]
         records: list[dict[str, Any]] = [
             {
                 "question_id": self.table.keys[row], "video_id": str(self.table.videos[row]),
                 "answer": int(self.table.answers[row]), "choices": len(self.table.choices[row]),
-                "frames": length(clip), "evidence": None if kept is None else kept.tolist(), "predictions": {},
-                "notes": [],
+                "frames": length(clip), "evidence": None if kept is None else kept.tolist(),
+                "removed": None if event is None else event.tolist(), "predictions": {}, "notes": [],
             }
-            for row, (clip, _, _), kept in zip(rows, asked, evidence, strict=True)
+            for row, (clip, _, _), kept, event in zip(rows, asked, evidence, events, strict=True)
         ]  # fmt: skip
-        around = self._around(items, asked, evidence)
+        around = self._around(items, asked, events)
         for test in self.tests:
             changed, orders = [], []
             for place, row in enumerate(rows):
                 draw = self._draw(row, test)
                 one, order = self._change(
-                    test, row, asked[place], evidence[place], around[place], draw, records[place]["notes"]
+                    test,
+                    row,
+                    asked[place],
+                    evidence[place],
+                    events[place],
+                    around[place],
+                    draw,
+                    records[place]["notes"],
                 )
                 changed.append(one)
                 orders.append(order)
@@ -124,9 +134,16 @@ class Interview:
         return records
 
     def _change(
-        self, test: str, row: int, asked: Asked, evidence: np.ndarray | None, around: np.ndarray | None,
-        draw: np.random.Generator, notes: list[str],
-    ) -> tuple[Asked, np.ndarray | None]:  # fmt: skip
+        self,
+        test: str,
+        row: int,
+        asked: Asked,
+        evidence: np.ndarray | None,
+        event: np.ndarray | None,
+        around: np.ndarray | None,
+        draw: np.random.Generator,
+        notes: list[str],
+    ) -> tuple[Asked, np.ndarray | None]:
         """The question as a test asks it and, where choices change places, which choice stands where."""
         clip, question, choices = asked
         total = length(clip)
@@ -145,10 +162,11 @@ class Interview:
             donor, donor_outside = self._donor(row, clip, draw, notes)
             return (swapped(clip, outside, donor, donor_outside), question, choices), None
         if test in OF_EVIDENCE:
-            assert evidence is not None
-            chosen = evidence
+            assert evidence is not None and event is not None
+            chosen = evidence if test.endswith("only") else event
             if test.startswith("window"):  # the same window for both of its tests
-                chosen = random_window(self._draw(row, "window"), total, len(evidence))
+                window = random_window(self._draw(row, "window"), total, len(event))
+                chosen = window[spread(len(window), len(evidence))] if test.endswith("only") else window
             if test.endswith("removed"):
                 chosen = np.setdiff1d(np.arange(total), chosen)
             if len(chosen) < self.least:
@@ -206,7 +224,20 @@ class Interview:
             return [None] * len(items)
         if self.environment == "evidence" and evidence is not None:
             return evidence
-        return self._evidence(items, asked, "truth" if self.environment == "truth" else self.evidence)
+        if self.environment == "truth":
+            return self._evidence(items, asked, "truth")
+        kept = self._evidence(items, asked, self.evidence)
+        return [self._event(*one) for one in zip(items, asked, kept, strict=True)]
+
+    def _event(self, item: Mapping[str, Any], asked: Asked, kept: np.ndarray | None) -> np.ndarray | None:
+        """The frames that removal takes away: annotated spans as they are, otherwise kept frames and short gaps."""
+        if kept is None or self.evidence == "truth":
+            return kept
+        total, times = length(asked[0]), item.get("timestamps_s")
+        mask = torch.zeros(1, total, dtype=torch.bool)
+        mask[0, kept.tolist()] = True
+        seconds = None if times is None or len(times) != total else torch.as_tensor(times, dtype=torch.float64)[None]
+        return np.flatnonzero(event_frames(mask, torch.ones_like(mask), seconds)[0].numpy())
 
     def _evidence(self, items: list, asked: list[Asked], source: Any) -> list[np.ndarray | None]:
         """Sorted frame indices of each question's evidence."""

@@ -42,8 +42,8 @@ def summarize(
     Returns:
         `rows`: a test each with `accuracy`, `change` from the whole clip, their `interval` and `change_interval`, and
         `same_answer` (share of questions answered as on the whole clip), in percent. `effects`: `value` and
-        `interval`. `chance`: accuracy of a guess, None for open-ended questions. `evidence_share`: percent of the
-        frames that are evidence, None without evidence.
+        `interval`. `chance`: accuracy of a guess, None for open-ended questions. `evidence_share`, `removed_share`:
+        percent of the frames that are evidence, and that are removed with it; None without evidence.
 
     Example:
         >>> rows = [{"video_id": str(i), "answer": 0, "choices": 2, "predictions": {"whole": 0, "blind": i % 2},
@@ -80,7 +80,8 @@ def summarize(
         "settings": dict(settings),
         "questions": len(records),
         "videos": int(videos.max()) + 1,
-        "evidence_share": _share(records),
+        "evidence_share": _share(records, "evidence"),
+        "removed_share": _share(records, "removed"),
         "chance": round(100 * float(np.mean([1 / size for size in sizes])), 2) if all(sizes) else None,
         "rows": rows,
         "effects": _effects(names, accuracy, draws),
@@ -116,7 +117,9 @@ def stress_table(report: Mapping[str, Any]) -> str:
         lines += ["", f"{words}  [{effect['is']}]"]
     if report["evidence_share"] is not None:
         whole = ": this model singles out none" if report["evidence_share"] == 100 else ""
-        lines += ["", f"evidence: {report['evidence_share']:.1f} % of the frames{whole}"]
+        removed = report.get("removed_share")
+        event = "" if removed is None else f"; removed with the gaps in between: {removed:.1f} %"
+        lines += ["", f"evidence: {report['evidence_share']:.1f} % of the frames{whole or event}"]
     lines += [""] * bool(report["not_applicable"]) + [
         f"not made: {test.replace('_', ' ')} ({why})" for test, why in report["not_applicable"].items()
     ]
@@ -197,8 +200,8 @@ def _effects(names: list[str], accuracy: np.ndarray, draws: np.ndarray) -> dict[
     return found
 
 
-def _share(records: Sequence[Mapping[str, Any]]) -> float | None:
-    shares = [len(row["evidence"]) / row["frames"] for row in records if row["evidence"] is not None]
+def _share(records: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    shares = [len(row[name]) / row["frames"] for row in records if row.get(name) is not None]
     return round(100 * float(np.mean(shares)), 2) if shares else None
 
 

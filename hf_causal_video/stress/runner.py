@@ -2,8 +2,9 @@
 
 Why: a model can be right for reasons that have nothing to do with the clip. Each question is asked again on clips that
 lack something, and what should have mattered is compared with what did. One figure sums it up, the *evidence effect*:
-accuracy on the evidence alone (sufficiency) minus accuracy with the evidence removed (necessity), beside the same for
-a random window of as many frames. Sufficiency and necessity: thesis, section 1.2.
+accuracy on the evidence alone (sufficiency) minus accuracy with the evidence removed (necessity), next to the same for
+a random window of as many frames. What is removed is the event that the evidence shows, by the rule of `removal.py`.
+Sufficiency and necessity: thesis, section 1.2.
 
 Works for any callable `(frames or features, question, choices) -> scores`.
 """
@@ -107,7 +108,8 @@ def stress_test(
     wanted = _wanted(tests, reasons)
     settings = {
         "name": name, "identity": identity, "tests": wanted, "seed": seed, "least_frames": least_frames,
-        "environment": around, "evidence": made if isinstance(made, str) else "given", "questions": table.fingerprint,
+        "environment": around, "evidence": made if isinstance(made, str) else "given", "removed": "event",
+        "questions": table.fingerprint,
     }  # fmt: skip
     run = Interview(answer, items, table, made, around, wanted, least_frames, seed)
     with Records(path, settings) as records:

@@ -221,7 +221,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `hf-causal-video track`; 1 if a video failed, and one that could read none at all is an error."""
-    from hf_causal_video.features.objects import ObjectEncoder
+    from hf_causal_video.features.encoders import ObjectEncoder
     from hf_causal_video.tracks.tracker import ClipTracker
 
     encoder = ObjectEncoder(args.detector, args.num_objects, args.threshold, device=args.device)

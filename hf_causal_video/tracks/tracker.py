@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hf_causal_video.features.decode import decode_video, sample_instants
-from hf_causal_video.features.objects import ObjectEncoder
+from hf_causal_video.features.encoders import ObjectEncoder, find_network
 from hf_causal_video.features.pictures import pictures
 from hf_causal_video.tracks.track import Tracklet, link_detections
 from hf_causal_video.utils.errors import CausalVideoError
@@ -77,13 +77,20 @@ class ClipTracker:
         self.max_gap, self.min_frames = max_gap, min_frames
 
     @classmethod
-    def from_provenance(cls, card: Mapping[str, Any], detector: str | None = None, device: str = "cpu") -> ClipTracker:
+    def from_provenance(
+        cls,
+        card: Mapping[str, Any],
+        detector: str | None = None,
+        device: str = "cpu",
+        checkpoint: str | Path | None = None,
+    ) -> ClipTracker:
         """Build the tracker that a checkpoint was trained with.
 
         Args:
             card: its `provenance`.
             detector: where the same detector lies now, if a local folder has moved.
             device: where to compute.
+            checkpoint: folder of the model that carries this provenance; the detector is looked for in and around it.
 
         Raises:
             CausalVideoError: tracks that this package did not make, or a detector that is not the same.
@@ -96,7 +103,7 @@ class ClipTracker:
                 fix="pass tracks=..., or clip_tracker=ClipTracker(ObjectEncoder(...))",
             )
         encoder = ObjectEncoder(
-            detector or card["detector"],
+            detector or find_network(card["detector"], card.get("revision"), checkpoint, "--detector (detector=...)"),
             card.get("num_objects", 20),
             card.get("threshold", 0.0),
             card.get("revision"),

@@ -157,9 +157,10 @@ class DataArguments:
     )
     world: dict[str, Any] | str | None = _told(
         None,
-        "Options of the confounded world: study (selection, grounding or rendered), train_clips, eval_clips, seed, "
-        "and any field of data.WorldConfig. Of a relation method: train_pairs, eval_pairs, seed, and any field of "
-        "data.relation_world.RelationWorldConfig. A flag replaces the recipe's whole mapping.",
+        "Options of the confounded world: study (selection, grounding or rendered), train_clips, eval_clips, seed "
+        "(default: that of the run), and any field of data.WorldConfig. For a relation method: train_pairs, "
+        "eval_pairs, seed, and any field of data.relation_world.RelationWorldConfig. A flag replaces the recipe's "
+        "whole mapping.",
     )
     relations: dict[str, Any] | str | None = _told(
         None,

@@ -25,7 +25,7 @@ from hf_causal_video.data.dataset import uniform_frames
 from hf_causal_video.models.igv.bank import FrameBank
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
 from hf_causal_video.training.callbacks import bare_model
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 
 def with_video_ids(collator: Callable[..., Any], model: Any) -> Callable[..., Any]:
@@ -46,7 +46,16 @@ def drop_lone_sample(model: Any, arguments: CausalVideoTrainingArguments, questi
     epoch. Of several processes none gets such a batch: their sampler fills it up.
     """
     size = arguments.per_device_train_batch_size
-    needed = 3 if getattr(bare_model(model).config, "contrast_weight", 0) else 2
+    config = bare_model(model).config
+    needed = 3 if getattr(config, "contrast_weight", 0) else 2
+    swaps = getattr(config, "contrast_weight", 0) or getattr(config, "intervened_weight", 0)
+    require(
+        not swaps or not swaps_in_batch(model) or min(size, questions) >= needed,
+        "nothing to swap frames with",
+        found=f"batches of {min(size, questions)}",
+        expected=f"at least {needed} questions per batch of a process",
+        fix="raise per_device_train_batch_size, or set bank='dataset' in config_overrides",
+    )
     if swaps_in_batch(model) and arguments.world_size == 1 and size >= needed and 0 < questions % size < needed:
         arguments.dataloader_drop_last = True
 
@@ -79,6 +88,15 @@ class FillBank(TrainerCallback):
         model = bare_model(model)
         if getattr(model.config, "bank", None) == "dataset" and model.bank is None:
             model.bank = read_bank(self.dataset)
+            needed = 3 if getattr(model.config, "contrast_weight", 0) else 2
+            videos = int(model.bank.video_ids.unique().numel())
+            require(
+                videos >= needed,
+                "nothing to swap frames with",
+                found=f"a training split of {videos} video(s)",
+                expected=f"at least {needed}",
+                fix="train on more videos",
+            )
 
 
 def read_bank(dataset: VideoQADataset) -> FrameBank:

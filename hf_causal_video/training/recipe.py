@@ -125,6 +125,8 @@ class ConfigParser(HfArgumentParser):
         if unknown:
             raise self._unknown("unknown flags", [flag.removeprefix("--") for flag in unknown])
         model, data, training = arguments
+        if data.dataset == "world":  # another seed is another world, unless the world has a seed of its own
+            data.world = {"seed": training.seed, **data.world_options}
         return model, data, training
 
     def _set_defaults(self, name: str, values: dict[str, Any]) -> None:

@@ -3,6 +3,10 @@
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class CausalVideoError(ValueError):
@@ -54,6 +58,43 @@ def require(
     """
     if not condition:
         raise CausalVideoError(what, found=found() if callable(found) else found, expected=expected, fix=fix)
+
+
+def require_values(
+    condition: "Tensor",
+    what: str,
+    *,
+    found: Callable[[], object],
+    expected: object,
+    fix: str = "correct the value",
+) -> None:
+    """Check values of tensors without waiting for the device that holds them.
+
+    Why: `bool(tensor)` halts a GPU until everything before it is done, and cannot be compiled or exported. On a CPU
+    this raises at once; on other devices, and in compiled or exported graphs, the same condition is asserted there,
+    which raises RuntimeError.
+
+    Args:
+        condition: () bool.
+        what, found, expected, fix: as in `require`; `found` is only called on failure.
+
+    Raises:
+        CausalVideoError: the condition is false.
+
+    Example:
+        >>> import torch
+        >>> require_values(torch.tensor(True), "labels", found=lambda: [], expected="known answers")
+    """
+    import torch
+
+    message = f"{what}: expected {expected}. Fix: {fix.rstrip('.')}."
+    if torch.compiler.is_compiling():
+        torch._assert_async(condition, message)
+        return
+    try:
+        torch._assert_async(condition, message)
+    except RuntimeError as error:
+        raise CausalVideoError(what, found=found(), expected=expected, fix=fix) from error
 
 
 def parse_arguments(parser: ArgumentParser, argv: Sequence[str] | None = None) -> Namespace:

@@ -1,19 +1,22 @@
 """One answered question with all that a picture of it needs; the strip and the report draw the same case.
 
 Why: evidence convinces only when it is checked against the frames it claims, so frames, times, scores and
-spans are put together, and found consistent, in one place before anything is drawn.
+spans are put together, and checked against each other, in one place before anything is drawn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 
 from hf_causal_video.models.frame_times import frame_slices
 from hf_causal_video.models.outputs import Evidence, EvidenceFrame, EvidenceObject
+from hf_causal_video.stress.ablation import Verdict, unique_labels
 from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.viewer.words import pace_in_words, reason_in_words, verdict_in_words
 
 __all__ = ["EvidenceCase", "EvidenceFrame"]
 
@@ -33,8 +36,10 @@ class EvidenceCase:
         true_spans: [start_s, end_s] where the answer is to be seen, where known.
         duration_s: length of the clip; read off the frames where unknown.
         title: a line above the question, such as the question's id.
-        scores_without: the scores of the same choices when the evidence frames are taken away.
+        scores_without: the scores of the same choices when the event of the evidence is taken away.
         scores_only: the scores of the same choices from the evidence frames alone.
+        verdict: what these scores show; read off them where it is None.
+        notes: sentences for the reader, such as that the clip is unlike the training clips.
 
     Raises:
         CausalVideoError: frames, times, choices or scores that do not belong together; scores that are NaN.
@@ -56,7 +61,30 @@ class EvidenceCase:
     title: str = ""
     scores_without: Sequence[float] | None = None
     scores_only: Sequence[float] | None = None
+    verdict: Verdict | None = None
+    notes: Sequence[str] = ()
     slices: list[tuple[float, float]] = field(init=False, repr=False)
+
+    @classmethod
+    def of_result(cls, question: str, result: Mapping[str, Any], title: str = "", **truth: Any) -> "EvidenceCase":
+        """Make the case of what `pipeline("video-question-answering")` returned with `return_frames=True`.
+
+        Args:
+            question: the question.
+            result: the result.
+            title: a line above the question.
+            truth: `true_answer`, `true_spans`, `duration_s`, where known.
+        """
+        evidence, verdict = result["evidence"], result["verdict"]
+        scores = {}
+        for name in ("scores_without", "scores_only"):
+            values = None if verdict is None else verdict[name]
+            scores[name] = None if values is None else list(values.values())[: len(evidence.choices)]
+        times = [float(time) for time in result["times_s"]]
+        notes = notes_of(result)
+        return cls(
+            question, evidence, result["frames"], times, title=title, verdict=verdict, notes=notes, **scores, **truth
+        )
 
     def __post_init__(self) -> None:
         self.frames = [np.asarray(frame) for frame in self.frames]
@@ -94,6 +122,45 @@ class EvidenceCase:
             if not 0 <= span[0] <= span[1]:
                 raise _mismatch("start and end of a span", span[0], span[1], "0 <= start_s <= end_s")
         self.kept  # noqa: B018  (the frames of the evidence must be among the frames shown)
+        if self.verdict is None and (self.scores_only is not None or self.scores_without is not None):
+            self.verdict = self._read_verdict()
+
+    def _read_verdict(self) -> Verdict:
+        verdict = Verdict()
+        for name in ("only", "without"):
+            scores = getattr(self, f"scores_{name}")
+            if scores is None:
+                continue
+            labels = unique_labels(self.evidence.choices)
+            best = int(np.argmax(np.asarray(scores)))
+            setattr(verdict, f"scores_{name}", dict(zip(labels, map(float, scores), strict=True)))
+            setattr(verdict, f"answer_{name}", self.evidence.choices[best])
+            same = best == self.predicted_row
+            if name == "only":
+                verdict.sufficient = same
+            else:
+                verdict.necessary = not same
+        return verdict
+
+    @property
+    def reason(self) -> str:
+        """Where the evidence lies, and whether the answer rests on it."""
+        return reason_in_words(self.verdict, self.evidence.spans)
+
+    @property
+    def findings(self) -> list[str]:
+        """What asking again has shown, in sentences."""
+        if self.verdict is None or self.predicted_row < 0:
+            return []
+        return verdict_in_words(self.verdict, self.predicted_row, self.evidence.score)
+
+    @property
+    def looked_at(self) -> str:
+        """How many frames were looked at, and how many of them were kept."""
+        frames, kept = len(self.frames), len(self.kept)
+        text = f"Looked at {kept} of {frames} frames" if kept else f"No frame was singled out of {frames}"
+        pace = pace_in_words(self.times_s)
+        return f"{text}; {pace}" if pace else text
 
     @cached_property
     def kept(self) -> list[int]:
@@ -155,6 +222,22 @@ class EvidenceCase:
                 fix="pass the frames of the same clip, with their times in seconds",
             )
         return min(range(len(self.times_s)), key=lambda index: abs(self.times_s[index] - time_s))
+
+
+def notes_of(result: Mapping[str, Any]) -> list[str]:
+    """What a reader of an answer should know, from a result of the pipeline, in sentences."""
+    notes = []
+    if distance := result.get("unlike_training"):
+        if distance["unlike"]:
+            notes.append(
+                f"Unlike the training clips: {distance['distance']:.3g} spreads from their mean, where training clips "
+                f"stay below {distance['limit']:.3g}. The answer may mean nothing."
+            )
+    if words := result.get("unknown_words"):
+        notes.append(f"Words that the model does not know: {', '.join(words)}.")
+    if result.get("frames_missing"):
+        notes.append(result["frames_missing"])
+    return notes
 
 
 def _mismatch(what: str, found: object, other: object, expected: str) -> CausalVideoError:

@@ -20,6 +20,7 @@ from PIL import Image
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.viewer.answer import EvidenceCase
 from hf_causal_video.viewer.style import POLICY, SCRIPT, STYLE
+from hf_causal_video.viewer.words import clock, percent, spans_in_words, tick_in_words
 
 VIEWS = (("full", "whole clip"), ("without", "evidence removed"), ("only", "only evidence"))
 FILM_HEIGHT = 72  # pixels, as in the style
@@ -141,8 +142,8 @@ def _case(number: int, case: EvidenceCase, frame_width: int) -> str:
     return (
         f'<section class="case" id="case-{number}">{title}<h2>{escape(case.question)}</h2><div class="columns"><div>'
         f'<div class="stage" style="width:{wide}px">'
-        f'<img src="{pictures[first]}" alt="frame at {case.times_s[first]:.1f} seconds">{boxes}'
-        f'<span class="stamp">{case.times_s[first]:.1f} s</span></div>'
+        f'<img src="{pictures[first]}" alt="frame at {clock(case.times_s[first])}">{boxes}'
+        f'<span class="stamp">{clock(case.times_s[first])}</span></div>'
         f'<input class="scrub" type="range" min="0" max="{len(pictures) - 1}" value="{first}" step="1" '
         f'aria-label="frame of the clip"></div><div>{_answers(number, case)}</div></div>'
         f'<div class="clip">{_film(case, pictures)}</div>{_spans(case)}</section>'
@@ -176,7 +177,7 @@ def _answers(number: int, case: EvidenceCase) -> str:
             if name != "full" and row == top:
                 tag += f'<span class="tag now {name}">answer now</span>'
         values = {name: min(max(float(each[row]), 0.0), 1.0) * 100 for name, each in given.items()}
-        figures = "".join(f'<b class="{name}">{value:.0f} %</b>' for name, value in values.items())
+        figures = "".join(f'<b class="{name}">{percent(value / 100)}</b>' for name, value in values.items())
         bars = "".join(f'<i class="{name}" style="width:{value:.2f}%"></i>' for name, value in values.items())
         parts.append(
             f'<li{" class=chosen" if chosen else ""}><span class="choice">'
@@ -185,28 +186,23 @@ def _answers(number: int, case: EvidenceCase) -> str:
     parts.append("</ul>")
     if case.true_answer is not None and case.true_row < 0:
         parts.append(f'<p class="legend truth">true answer: {escape(str(case.true_answer))}</p>')
-    for name, words in (("without", "With the evidence removed"), ("only", "From the evidence alone")):
-        if name in given and case.predicted_row >= 0:
-            parts.append(_change(case, given[name], words))
+    if case.verdict is not None:
+        kind = "needed" if case.verdict.necessary else "reason"
+        parts.append(f'<p class="{kind}">{escape(case.reason)}</p>')
+    parts += [f'<p class="note">{escape(text)}</p>' for text in case.findings]
+    parts += [f'<p class="warning">{escape(text)}</p>' for text in case.notes]
     return "".join(parts)
-
-
-def _change(case: EvidenceCase, scores: Sequence[float], words: str) -> str:
-    best = max(range(len(scores)), key=lambda row: scores[row])
-    before, after = (100 * float(each[case.predicted_row]) for each in (case.evidence.scores, scores))
-    stays = best == case.predicted_row
-    turn = "the answer stays." if stays else f"the answer becomes “{escape(case.evidence.choices[best])}”."
-    return f'<p class="note">{words}: {before:.0f} % to {after:.0f} %, {turn}</p>'
 
 
 def _film(case: EvidenceCase, pictures: Sequence[str]) -> str:
     end = case.end_s
-    parts = ['<div class="film"><div class="playhead"></div>']
+    pace = f'<p class="muted">{escape(case.looked_at)}</p>'
+    parts = [pace, '<div class="film"><div class="playhead"></div>']
     for index, picture in enumerate(pictures):
         start, stop = case.slices[index]
         kept = index in case.kept_scores
         widest = round(FILM_HEIGHT * case.frames[index].shape[1] / case.frames[index].shape[0])
-        label = f"{case.times_s[index]:.1f} s" + (", evidence" if kept else "")
+        label = clock(case.times_s[index]) + (", evidence" if kept else "")
         style = f"left:{100 * start / end:.3f}%;width:{100 * (stop - start) / end:.3f}%"
         boxes = escape(json.dumps(_percent_boxes(case, index)))
         parts.append(
@@ -217,8 +213,8 @@ def _film(case: EvidenceCase, pictures: Sequence[str]) -> str:
     step = next(size for size in (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1e9) if end / size <= 12)
     ticks = [number * step for number in range(int(end / step + 1e-6) + 1)]
     marks = "".join(
-        f'<span{" class=last" if tick > 0.98 * end else ""} style="left:{100 * tick / end:.3f}%">{tick:g}'
-        f"{' s' if tick == ticks[-1] else ''}</span>"
+        f'<span{" class=last" if tick > 0.98 * end else ""} style="left:{100 * tick / end:.3f}%">'
+        f"{tick_in_words(tick, step, tick == ticks[-1])}</span>"
         for tick in ticks
     )
     return "".join(parts) + f'</div><div class="axis">{marks}</div>'
@@ -236,7 +232,7 @@ def _spans(case: EvidenceCase) -> str:
                 f'<i style="left:{100 * start / case.end_s:.3f}%;width:{100 * (end - start) / case.end_s:.3f}%"></i>'
                 for start, end in ordered
             )
-            seconds = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in ordered)
+            seconds = spans_in_words(ordered)
             parts.append(f'<div class="track{kind}">{marks}</div><p class="legend{kind}">{name} {seconds}</p>')
     return "".join(parts)
 

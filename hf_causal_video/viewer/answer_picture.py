@@ -14,6 +14,7 @@ from PIL import Image
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.viewer.answer import EvidenceCase
 from hf_causal_video.viewer.canvas import EVIDENCE, INK, MUTED, PLAIN, TRUTH, WRONG, Canvas
+from hf_causal_video.viewer.words import clock, percent, spans_in_words, tick_in_words
 
 MARGIN, GAP = 48, 12
 QUESTION, BODY, SMALL = 40, 26, 20  # text sizes in pixels at width 1600
@@ -73,7 +74,8 @@ class _Strip:
         """Draw everything; returns the height needed."""
         y = self.heading(MARGIN - 8)
         y = self.choices(y + 18)
-        y, anchors = self.cards(y + 26)
+        y = self.proof(y + 10)
+        y, anchors = self.cards(y + 16)
         y = self.film(y, anchors)
         return self.timeline(y + 10) + MARGIN - 14
 
@@ -114,7 +116,7 @@ class _Strip:
                 tone = EVIDENCE if chosen else PLAIN
                 canvas.box((middle, top, middle + max(score * longest, 3), top + 18), tone, radius=9)
             x = middle + longest + 18
-            canvas.text(x, top + 9, f"{100 * score:.0f} %", BODY - 2, colour, anchor="lm", bold=chosen)
+            canvas.text(x, top + 9, percent(score), BODY - 2, colour, anchor="lm", bold=chosen)
             label, tone = self.verdict(chosen, true)
             if label:
                 wide = canvas.width_of(label, SMALL) + 24
@@ -135,13 +137,24 @@ class _Strip:
             return "answer", EVIDENCE
         return ("true answer", TRUTH) if true else ("", "")
 
+    def proof(self, y: float) -> float:
+        """Whether the answer rests on the evidence, with the numbers, and the notes."""
+        case = self.case
+        necessary = case.verdict is not None and case.verdict.necessary
+        lines = [(case.reason, EVIDENCE if necessary else INK)] if case.verdict is not None else []
+        lines += [(text, MUTED) for text in case.findings] + [(text, WRONG) for text in case.notes]
+        for text, colour in lines:
+            for line in self.canvas.wrap(text, SMALL + 2, self.right - self.left, most=3):
+                self.canvas.text(self.left, y, line, SMALL + 2, colour, bold=colour == EVIDENCE)
+                y += (SMALL + 2) * 1.35
+        return y
+
     def cards(self, y: float) -> tuple[float, dict[int, float]]:
         """The kept frames, large, in order of time; returns the middle of each card for the lines to the film."""
         case, canvas = self.case, self.canvas
         kept = sorted(sorted(case.kept, key=lambda index: -case.kept_scores[index])[:MOST_CARDS])
-        frames, parts = len(case.frames), len(case.kept)
-        text = f"Looked at {parts} of {frames} frames" if parts else f"No frame was singled out of {frames}"
-        if len(kept) < parts:
+        text = case.looked_at
+        if len(kept) < len(case.kept):
             text += f"; the {len(kept)} strongest, large"
         canvas.text(self.left, y, text, SMALL, MUTED)
         y += SMALL + 14
@@ -162,7 +175,7 @@ class _Strip:
                 inner = (x + x0 * wide, y + y0 * high, x + x1 * wide, y + y1 * high)
                 canvas.box((inner[0] - 1.5, inner[1] - 1.5, inner[2] + 1.5, inner[3] + 1.5), None, "#ffffff", 6, 3)
                 canvas.box(inner, outline=EVIDENCE, line=3, radius=3)
-            stamp = f"{case.times_s[index]:.1f} s"
+            stamp = clock(case.times_s[index])
             plate = (x + 8, y + high - 36, x + 20 + canvas.width_of(stamp, SMALL) + 8, y + high - 8)
             canvas.box(plate, fill=INK, radius=6)
             canvas.text((plate[0] + plate[2]) / 2, (plate[1] + plate[3]) / 2, stamp, SMALL, "#ffffff", anchor="mm")
@@ -219,7 +232,7 @@ class _Strip:
         for number in range(count + 1):
             x = self.at(number * step)
             canvas.line([(x, y), (x, y + 8)], PLAIN, 1.5)
-            label = f"{number * step:g}" + (" s" if number == count else "")
+            label = tick_in_words(number * step, step, last=number == count)
             canvas.text(x, y + 14, label, SMALL, MUTED, anchor="ma" if x < self.right - 24 else "ra")
         y += SMALL + 26
         rows = [("evidence", case.evidence.spans, EVIDENCE), ("annotated", case.true_spans, TRUTH)]
@@ -231,8 +244,7 @@ class _Strip:
                 x0, x1 = self.at(start), self.at(end)
                 canvas.box((x0, y, max(x1, x0 + 4), y + 18), fill=colour, radius=6)
             y += 22
-            seconds = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in sorted((s[0], s[1]) for s in spans))
-            for line in canvas.wrap(f"{name} {seconds}", SMALL, self.right - self.left, most=2):
+            for line in canvas.wrap(f"{name} {spans_in_words(spans)}", SMALL, self.right - self.left, most=2):
                 canvas.text(self.left, y, line, SMALL, colour)
                 y += SMALL * 1.3
             y += 6

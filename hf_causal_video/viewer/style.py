@@ -13,6 +13,8 @@ main { max-width: 1120px; margin: 0 auto; padding: 32px 20px 80px; }
 h1 { font-size: 30px; line-height: 1.2; margin: 0 0 8px; text-wrap: balance; }
 h2 { font-size: 23px; line-height: 1.3; margin: 0 0 16px; overflow-wrap: anywhere; }
 .muted, .note { color: var(--muted); }
+.needed { color: var(--evidence); font-weight: 650; }
+.warning { color: var(--wrong); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: 20px 0; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 6px 20px 6px 0; border-bottom: 1px solid var(--faint);

@@ -6,10 +6,12 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "ANSWERS": "config",
+        "BayesAccuracy": "config",
         "SPLITS": "config",
         "WorldClips": "clips",
         "WorldConfig": "config",
         "WorldSplit": "features",
+        "bayes_accuracy": "config",
         "draw_clips": "clips",
         "generate_world": "features",
         "tiny_text_config": "text",

@@ -2,8 +2,9 @@
 
 Some objects of a clip act, each in its own window of frames; one question asks about one of them. So the
 causal frames and the causal object are facts, not annotations. The environment of the clip agrees with the
-answer too often (`rho`), but only where nobody acts: a model that leans on it does well until the split
-*ood*, where the environment is always wrong.
+answer too often (`rho`): a model that leans on it does well until the split *ood*, where the environment is
+always wrong. Harder worlds make the cause itself unreliable, let the environment follow the question, or
+show it in every frame; see `WorldConfig` and README_worlds.md.
 
 This file draws what happens in a clip and asks the question. `world_features.py` turns the same clips into
 feature vectors, `render.py` into real video files; both carry the same truth.
@@ -18,7 +19,7 @@ import numpy as np
 from datasets import Dataset, Features, List, Value
 
 from hf_causal_video.data.rows import questions_dataset
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 from hf_causal_video.worlds.config import (
     ACTIONS,
     ANSWERS,
@@ -36,6 +37,8 @@ TRUTH_FEATURES = Features(
         "environment": Value("int32"),
         "environment_answer": Value("int32"),
         "environment_agrees": Value("bool"),
+        "tint": Value("int32"),
+        "cause_answer": Value("int32"),
     }
 )
 
@@ -59,6 +62,7 @@ class WorldClips:
     answer: np.ndarray  # (n,) index among the 8 values of the asked kind
     environment: np.ndarray  # (n,)
     choices: np.ndarray | None  # (n, A) indices among the 8 values, or None for open-ended answers
+    tint: np.ndarray | None = None  # (n,) of the environment, where it follows answer and question
 
     def __len__(self) -> int:
         return len(self.answer)
@@ -78,6 +82,11 @@ class WorldClips:
     def values(self) -> np.ndarray:
         """What can be asked about each object, in the order of KINDS: action, class, colour. (3, n, N)"""
         return np.stack([self.actions, self.classes, self.colours])
+
+    @property
+    def shown_answer(self) -> np.ndarray:
+        """The value of the asked kind that the clip shows: the answer, but for a noisy cause. (n,)"""
+        return self.values[self.kinds, np.arange(len(self)), self.causal_object]
 
     @property
     def causal_frames(self) -> np.ndarray:
@@ -103,8 +112,7 @@ def draw_clips(config: WorldConfig, split: str, num_clips: int, seed: int = 0) -
         (3, 64)
     """
     num_frames, num_objects = config.sizes(split)
-    if num_clips < 1:
-        raise CausalVideoError("no clips", found=num_clips, expected="1 or more", fix="raise the number of clips")
+    require(num_clips >= 1, "number of clips", found=num_clips, expected="1 or more")
     rng = np.random.default_rng([seed, SPLITS.index(split), 0])
     clip, actors = np.arange(num_clips), config.num_actors
     slots = _permutations(rng, num_clips, num_objects)[:, :actors]  # where the actors stand, (n, M)
@@ -130,11 +138,15 @@ def draw_clips(config: WorldConfig, split: str, num_clips: int, seed: int = 0) -
     causal_object = slots[clip, rng.integers(0, actors, num_clips)]
     _withhold(rng, config, split, classes, actions, causal_object)
     answer = np.stack([actions, classes, colours])[kinds, clip, causal_object]  # in the order of KINDS
-    if split == "ood":
-        environment = (answer + rng.integers(1, NUM_VALUES, num_clips)) % NUM_VALUES
-    else:
-        agrees = rng.random(num_clips) < config.rho
-        environment = np.where(agrees, answer, rng.integers(0, NUM_VALUES, num_clips))
+    named = np.where(kinds == KINDS.index("action"), classes[clip, causal_object], actions[clip, causal_object])
+    if config.cause_noise:  # streams of their own, so that worlds without noise and tint stay as they are
+        noise = np.random.default_rng([seed, SPLITS.index(split), 4])
+        wrong = noise.random(num_clips) < config.cause_noise
+        answer = np.where(wrong, (answer + noise.integers(1, NUM_VALUES, num_clips)) % NUM_VALUES, answer)
+    environment = _follow(rng, config.rho, split, named if config.environment_follows == "question" else answer)
+    tint = None
+    if config.environment_follows == "both":
+        tint = _follow(np.random.default_rng([seed, SPLITS.index(split), 5]), config.rho, split, named)
     return WorldClips(
         config,
         split,
@@ -148,7 +160,16 @@ def draw_clips(config: WorldConfig, split: str, num_clips: int, seed: int = 0) -
         answer,
         environment,
         choices=None if config.num_choices is None else _choices(rng, answer, config.num_choices),
+        tint=tint,
     )
+
+
+def _follow(rng: np.random.Generator, rho: float, split: str, target: np.ndarray) -> np.ndarray:
+    """Draw an environment per clip that agrees with its target (n,) too often; in the split ood, never."""
+    if split == "ood":
+        return (target + rng.integers(1, NUM_VALUES, len(target))) % NUM_VALUES
+    agrees = rng.random(len(target)) < rho
+    return np.where(agrees, target, rng.integers(0, NUM_VALUES, len(target)))
 
 
 def _withhold(
@@ -161,10 +182,13 @@ def _withhold(
 ) -> None:
     """Draw the actions (n, N) of a clip again, in place, while an actor does what its class never does, but for the
     asked one (n,) in the split unseen, which must."""
-    if split == "unseen" and not config.unseen_pairs:
-        raise CausalVideoError(
-            "unseen pairs", found="unseen_pairs=0", expected="1 or more", fix="set unseen_pairs in the world"
-        )
+    require(
+        split != "unseen" or config.unseen_pairs,
+        "split unseen of a world without unseen pairs",
+        found="unseen_pairs=0",
+        expected="1 or more",
+        fix="set unseen_pairs in the world",
+    )
     slots = np.argsort(actions < 0, axis=1, kind="stable")[:, : config.num_actors]  # the actors, (n, M)
     wanted = (slots == asked[:, None]) & (split == "unseen")
     kinds = np.take_along_axis(classes, slots, axis=1)
@@ -177,70 +201,96 @@ def _withhold(
         actions[np.flatnonzero(wrong)[:, None], slots[wrong]] = fresh
 
 
-def world_questions(clips: WorldClips) -> Dataset:
-    """Ask about the clips: question rows with the truth beside them.
+@dataclass(frozen=True)
+class _Question:
+    """A question about one clip: what is asked about which object, and the values of the asked kind on offer."""
 
-    Spans are the causal frames in seconds at one frame a second: frame i is the second [i, i + 1). The
+    clip: int
+    number: int
+    kind: int
+    target: int  # the object
+    answer: int
+    offered: list[int]
+
+
+def world_questions(clips: WorldClips) -> Dataset:
+    """Ask about the clips: question rows, and the truth in further columns.
+
+    Spans are the causal frames in seconds at one frame per second: frame i is the second [i, i + 1). The
     columns of `TRUTH_FEATURES` follow: causal_frames (T flags), causal_object, environment,
-    environment_answer (the answer that the environment suggests, -1 where it is not among the choices),
-    environment_agrees.
+    environment_answer (the answer that the environment suggests, -1 where that is not among the choices, or
+    where the environment follows the question), environment_agrees (with what it follows), tint (-1 in a
+    world without), cause_answer (the answer that the causal frames show, -1 where it is not among the
+    choices; always the answer in a world without cause_noise).
 
     Example:
         >>> world_questions(draw_clips(WorldConfig.rendered(), "iid", num_clips=2)).num_rows
         2
     """
-    rows = [
-        _question(clips, *asked) for asked in (_all_questions(clips) if clips.config.ask_all else _one_question(clips))
-    ]
-    return questions_dataset(rows, extra=TRUTH_FEATURES)
+    questions = _all_questions(clips) if clips.config.ask_all else _one_question(clips)
+    return questions_dataset([_row(clips, question) for question in questions], extra=TRUTH_FEATURES)
 
 
-def _one_question(clips: WorldClips) -> Iterator[tuple[int, int, int, int, list[int]]]:
-    """Yield the question of each clip: clip, number, kind, object, values offered."""
+def _one_question(clips: WorldClips) -> Iterator[_Question]:
+    """Yield the question of each clip."""
     for i in range(len(clips)):
         offered = [] if clips.choices is None else clips.choices[i].tolist()
-        yield i, 0, int(clips.kinds[i]), int(clips.causal_object[i]), offered
+        yield _Question(i, 0, int(clips.kinds[i]), int(clips.causal_object[i]), int(clips.answer[i]), offered)
 
 
-def _all_questions(clips: WorldClips) -> Iterator[tuple[int, int, int, int, list[int]]]:
-    """Yield every kind of question about every actor of each clip, in the same form."""
+def _all_questions(clips: WorldClips) -> Iterator[_Question]:
+    """Yield every kind of question about every actor of each clip."""
     rng = np.random.default_rng([clips.seed, SPLITS.index(clips.split), 3])
     kinds = [KINDS.index(kind) for kind in clips.config.question_kinds]
+    count = clips.config.num_choices
     for i in range(len(clips)):
         number = 0
-        for asked in np.flatnonzero(clips.actions[i] >= 0).tolist():
+        for target in np.flatnonzero(clips.actions[i] >= 0).tolist():
             for kind in kinds:
-                answer = clips.values[kind, i, asked]
-                if clips.split == "ood" and answer == clips.environment[i]:
+                answer = clips.values[kind, i, target]
+                if clips.split == "ood" and _environment_agrees(clips, i, kind, target, int(answer)):
                     continue
-                count = clips.config.num_choices
                 offered = [] if count is None else _choices(rng, answer[None], count)[0].tolist()
-                yield i, number, kind, asked, offered
+                yield _Question(i, number, kind, target, int(answer), offered)
                 number += 1
 
 
-def _question(clips: WorldClips, i: int, number: int, kind: int, asked: int, offered: list[int]) -> dict[str, Any]:
+def _environment_agrees(clips: WorldClips, i: int, kind: int, target: int, answer: int) -> bool:
+    """Whether the environment, or its tint, agrees with what it follows in this question."""
+    named = clips.classes[i, target] if KINDS[kind] == "action" else clips.actions[i, target]
+    if clips.config.environment_follows == "question":
+        return bool(clips.environment[i] == named)
+    return bool(clips.environment[i] == answer or (clips.tint is not None and clips.tint[i] == named))
+
+
+def _row(clips: WorldClips, question: _Question) -> dict[str, Any]:
     templates = ("what is the {0} doing", "who is {1}", "what colour is the one that is {1}")
-    video_id, words = clips.video_ids[i], ANSWERS[NUM_VALUES * kind : NUM_VALUES * (kind + 1)]
-    answer, environment = int(clips.values[kind, i, asked]), int(clips.environment[i])
-    positions = {value: place for place, value in enumerate(offered)}
-    if not offered:
+    i, kind, target = question.clip, question.kind, question.target
+    video_id = clips.video_ids[i]
+    words = ANSWERS[NUM_VALUES * kind : NUM_VALUES * (kind + 1)]
+    environment = int(clips.environment[i])
+    follows_question = clips.config.environment_follows == "question"
+    positions = {value: position for position, value in enumerate(question.offered)}
+    if not question.offered:
         positions = {value: NUM_VALUES * kind + value for value in range(NUM_VALUES)}
+    agrees = _environment_agrees(clips, i, kind, target, question.answer)
     return {
-        "question_id": f"{video_id}_{number}",
+        "question_id": f"{video_id}_{question.number}",
         "video_id": video_id,
-        "question": templates[kind].format(CLASSES[clips.classes[i, asked]], ACTIONS[clips.actions[i, asked]]),
-        "choices": [words[value] for value in offered],
-        "answer": positions[answer],
-        "answer_text": words[answer],
+        "question": templates[kind].format(CLASSES[clips.classes[i, target]], ACTIONS[clips.actions[i, target]]),
+        "choices": [words[value] for value in question.offered],
+        "answer": positions[question.answer],
+        "answer_text": words[question.answer],
         "question_type": KINDS[kind],
-        "spans": [clips.windows[i, asked].astype(float).tolist()],
+        "spans": [clips.windows[i, target].astype(float).tolist()],
         "duration_s": float(clips.config.sizes(clips.split)[0]),
-        "causal_frames": clips.acting[i, :, asked].tolist(),
-        "causal_object": asked,
+        "causal_frames": clips.acting[i, :, target].tolist(),
+        "causal_object": target,
         "environment": environment,
-        "environment_answer": positions.get(environment, -1),
-        "environment_agrees": environment == answer,
+        "environment_answer": -1 if follows_question else positions.get(environment, -1),
+        "environment_agrees": agrees if follows_question else environment == question.answer,
+        "tint": -1 if clips.tint is None else int(clips.tint[i]),
+        "cause_answer": positions.get(int(clips.values[kind, i, target]), -1),
     }
 
 

@@ -2,7 +2,8 @@
 
 Every word of the world is a random unit vector. A frame in which somebody acts is the sum of the words of the
 actors; a frame in which nobody acts shows the environment instead. So the cause of an answer and the
-confounder never share a frame, and a mask over frames can part them.
+confounder never share a frame, and a mask over frames can separate them, unless the world has
+`background_everywhere`.
 """
 
 import os
@@ -68,22 +69,27 @@ def generate_world(config: WorldConfig, split: str, num_clips: int, seed: int = 
 
 
 def world_vocabulary(config: WorldConfig) -> dict[str, np.ndarray]:
-    """Return the unit vectors of the world's words: classes, colours, actions, environments, each (8, C)."""
-    vectors = np.random.default_rng([config.world_seed]).standard_normal((4, NUM_VALUES, config.feature_dim))
+    """Return the unit vectors of the world's words: classes, colours, actions, environments, tints, each (8, C)."""
+    size = (NUM_VALUES, config.feature_dim)
+    vectors = np.random.default_rng([config.world_seed]).standard_normal((4, *size))
+    tints = np.random.default_rng([config.world_seed, 1]).standard_normal((1, *size))
+    vectors = np.concatenate([vectors, tints])
     vectors = (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
-    return dict(zip(("classes", "colours", "actions", "environments"), vectors, strict=True))
+    return dict(zip(("classes", "colours", "actions", "environments", "tints"), vectors, strict=True))
 
 
 def world_features(clips: WorldClips) -> FeatureStore:
     """Turn clips into features.
 
-    With unit vectors c (class), k (colour), a (action), e (environment) and noise n ~ N(0, 1 / C):
+    With unit vectors c (class), k (colour), a (action), e (environment, plus its tint in a world that has
+    one) and noise n ~ N(0, 1 / C):
 
         frame_t = sum over actors acting at t of (c + a + k)  +  background_scale * e if nobody acts at t
                   + context_scale * mean over objects of (c + k)  +  sigma * n
         object_t = c + k + action_gain * a if acting at t  +  object_sigma * n
 
-    where k is left out of frames if the world has no colour_in_frames. Boxes follow a random walk.
+    where k is left out of frames if the world has no colour_in_frames, and the environment is in every
+    frame if it has background_everywhere. Boxes follow a random walk.
     """
     num_objects = clips.config.sizes(clips.split)[1]
     return FeatureStore.from_rows(_provenance(clips.config, num_objects), _rows(clips))
@@ -101,10 +107,13 @@ def _rows(clips: WorldClips) -> Iterator[VideoFeatures]:
         look = kind + words["colours"][clips.colours[part]]
         action = words["actions"][clips.actions[part]]  # read only where somebody acts
         seen = look if config.colour_in_frames else kind
-        idle = (acting.sum(axis=2) == 0)[..., None]  # (n, T, 1)
+        scenery = words["environments"][clips.environment[part]]  # (n, C)
+        if clips.tint is not None:
+            scenery = scenery + words["tints"][clips.tint[part]]
+        visible = (acting.sum(axis=2) == 0)[..., None] | config.background_everywhere  # (n, T, 1)
         frames = (
             acting @ (seen + action)
-            + config.background_scale * idle * words["environments"][clips.environment[part]][:, None]
+            + config.background_scale * visible * scenery[:, None]
             + config.context_scale * seen.mean(axis=1, keepdims=True)
             + _noise(rng, config.sigma, (*acting.shape[:2], config.feature_dim))
         )

@@ -83,10 +83,9 @@ class RelationWorldSplit:
         return {
             "track_boxes": self.boxes[index],
             "track_features": self.features[index],
-            "pair_index": torch.tensor([[0, 1]]).repeat(rows, 1),
-            "pair_video": torch.arange(rows),
+            "pair_index": torch.tensor([[0, 1]]).repeat(rows, 1, 1),  # (B, 1, 2)
             "track_labels": self.classes[index],
-            "predicate_labels": self.predicates[index],
+            "predicate_labels": self.predicates[index].unsqueeze(1),  # (B, 1)
         }
 
 

@@ -2,8 +2,9 @@
 
 The same clips as in `world.py`, with the same truth, so that the whole road from pixels to evidence can be
 walked with nothing downloaded and everything known. As in the features, the environment is seen only while
-nobody acts: the backdrop goes grey when an action begins. Frame i of the world is the second [i, i + 1) of
-the file.
+nobody acts: the backdrop goes grey when an action begins, unless the world has background_everywhere. The
+pattern of the backdrop is the environment, its hue the tint in a world that has one. Frame i of the world is
+the second [i, i + 1) of the file.
 """
 
 import json
@@ -19,9 +20,9 @@ from datasets import Dataset
 from PIL import Image
 from tqdm.auto import tqdm
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 from hf_causal_video.worlds.clips import WorldClips, draw_clips, world_questions
-from hf_causal_video.worlds.config import ACTIONS, CLASSES, COLOURS, ENVIRONMENTS, SPLITS, WorldConfig
+from hf_causal_video.worlds.config import ACTIONS, CLASSES, COLOURS, ENVIRONMENTS, SPLITS, TINTS, WorldConfig
 from hf_causal_video.worlds.shapes import backdrop, mark_sprite, shape_sprite
 
 STAGE = (70, 70, 74)  # the grey of the backdrop while somebody acts
@@ -38,6 +39,7 @@ class ClipTruth:
         colours: (N,) index into `COLOURS`.
         actions: (F, N) index into `ACTIONS` of what each object does in each frame, -1 while it does nothing.
         boxes: (F, N, 4), xyxy in [0, 1], of the shape without its mark.
+        tint: index into `TINTS`; None where each environment has its own hue.
     """
 
     fps: int
@@ -46,6 +48,7 @@ class ClipTruth:
     colours: np.ndarray
     actions: np.ndarray
     boxes: np.ndarray
+    tint: int | None = None
 
 
 def render_split(
@@ -57,7 +60,7 @@ def render_split(
     *,
     size: int = 128,
     fps: int = 4,
-    backdrop_while_acting: float = 0.0,
+    backdrop_while_acting: float | None = None,
     progress: bool = True,
 ) -> Dataset:
     """Render one split: `videos/<video_id>.mp4`, `questions/<split>.parquet` and `truth/<split>.json` in the
@@ -74,8 +77,8 @@ def render_split(
         seed: with the split it fixes every pixel.
         size: width and height in pixels, even.
         fps: video frames a second.
-        backdrop_while_acting: how much of the environment is still seen while somebody acts: 0.0 nothing, 1.0
-            all.
+        backdrop_while_acting: how much of the environment is still seen while somebody acts, from 0.0 nothing to
+            1.0 all; None: all if the world has background_everywhere, else nothing.
         progress: show a bar.
 
     Returns:
@@ -90,13 +93,13 @@ def render_split(
         ...     render_split(folder, "iid", num_clips=1, progress=False)[0]["duration_s"]
         16.0
     """
-    if size < 64 or size % 2 or fps < 1 or not 0 <= backdrop_while_acting <= 1:
-        raise CausalVideoError(
-            "no video with these settings",
-            found=f"size {size}, fps {fps}, backdrop_while_acting {backdrop_while_acting}",
-            expected="an even size of 64 or more, 1 or more frames a second, a share in [0, 1]",
-            fix="keep the defaults",
-        )
+    require(
+        size >= 64 and size % 2 == 0 and fps >= 1 and 0 <= (backdrop_while_acting or 0) <= 1,
+        "invalid settings of a video",
+        found=f"size {size}, fps {fps}, backdrop_while_acting {backdrop_while_acting}",
+        expected="an even size of 64 or more, 1 or more frames per second, a share in [0, 1]",
+        fix="keep the defaults",
+    )
     clips = draw_clips(config or WorldConfig.rendered(), split, num_clips, seed)
     folder = Path(folder)
     for name in ("videos", "questions", "truth"):
@@ -112,7 +115,9 @@ def render_split(
             "actions": truth_of_clip.actions.tolist(),
             "boxes": np.round(truth_of_clip.boxes.astype(float), 4).tolist(),
         }
-    words = {"classes": CLASSES, "colours": COLOURS, "actions": ACTIONS, "environments": ENVIRONMENTS}
+        if truth_of_clip.tint is not None:
+            truth[video_id]["tint"] = truth_of_clip.tint
+    words = {"classes": CLASSES, "colours": COLOURS, "actions": ACTIONS, "environments": ENVIRONMENTS, "tints": TINTS}
     header = {"fps": fps, "size": size, "seed": seed, "world": clips.config.to_dict(), "words": words}
     _replace(
         folder / "truth" / f"{split}.json",
@@ -130,13 +135,13 @@ def read_truth(folder: str | Path, split: str) -> dict[str, ClipTruth]:
         CausalVideoError: the split was not rendered into this folder.
     """
     path = Path(folder) / "truth" / f"{split}.json"
-    if not path.is_file():
-        raise CausalVideoError(
-            "no truth of this split",
-            found=f"no file {path}",
-            expected="a rendered split",
-            fix="call render_split first",
-        )
+    require(
+        path.is_file(),
+        "missing truth of the split",
+        found=f"no file {path}",
+        expected="a rendered split",
+        fix="call render_split first",
+    )
     stored = json.loads(path.read_text())
     return {
         video_id: ClipTruth(
@@ -146,13 +151,14 @@ def read_truth(folder: str | Path, split: str) -> dict[str, ClipTruth]:
             colours=np.array(clip["colours"]),
             actions=np.array(clip["actions"]),
             boxes=np.array(clip["boxes"], dtype=np.float32),
+            tint=clip.get("tint"),
         )
         for video_id, clip in stored["clips"].items()
     }
 
 
 def draw_clip(
-    clips: WorldClips, index: int, size: int = 128, fps: int = 4, backdrop_while_acting: float = 0.0
+    clips: WorldClips, index: int, size: int = 128, fps: int = 4, backdrop_while_acting: float | None = None
 ) -> tuple[list[Image.Image], ClipTruth]:
     """Draw the pictures of one clip.
 
@@ -178,7 +184,10 @@ def draw_clip(
     phase = rng.uniform(0, 2 * math.pi, (2, num_objects))
     drift = 0.05 * cell * np.stack([np.sin(seconds * 0.9 + phase[0]), np.sin(seconds * 0.7 + phase[1])], axis=-1)
     centres = places + drift  # (F, N, 2)
-    empty = backdrop(int(clips.environment[index]), size, tuple(rng.integers(0, 24, 2)))
+    tint = None if clips.tint is None else int(clips.tint[index])
+    empty = backdrop(int(clips.environment[index]), size, tuple(rng.integers(0, 24, 2)), tint)
+    if backdrop_while_acting is None:
+        backdrop_while_acting = float(clips.config.background_everywhere)
     stage = Image.blend(Image.new("RGB", empty.size, STAGE), empty, backdrop_while_acting)
     actions = np.where(acting, clips.actions[index], -1)
     pictures, boxes = [], np.empty((num_frames, num_objects, 4), dtype=np.float32)
@@ -203,6 +212,7 @@ def draw_clip(
         clips.colours[index],
         actions,
         (boxes / size).clip(0, 1),
+        tint,
     )
 
 

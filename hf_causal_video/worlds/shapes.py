@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from hf_causal_video.worlds.config import ACTIONS, CLASSES, ENVIRONMENTS
+from hf_causal_video.worlds.config import ACTIONS, CLASSES, ENVIRONMENTS, TINTS
 
 RGB = {
     "red": (228, 40, 40),
@@ -70,13 +70,14 @@ def mark_sprite(action: int, radius: int) -> Image.Image:
     return _paint(mask, MARK)
 
 
-def backdrop(environment: int, size: int, shift: tuple[int, int] = (0, 0)) -> Image.Image:
-    """Paint the texture of an environment: two dark tones of its own hue in its own pattern.
+def backdrop(environment: int, size: int, shift: tuple[int, int] = (0, 0), tint: int | None = None) -> Image.Image:
+    """Paint the texture of an environment: two dark tones of one hue in its own pattern.
 
     Args:
         environment: index into the environments of the world.
         size: width and height in pixels.
         shift: where the pattern starts, in pixels.
+        tint: the hue, index into `TINTS`; None: each environment has its own.
 
     Example:
         >>> backdrop(1, size=64).size
@@ -96,7 +97,8 @@ def backdrop(environment: int, size: int, shift: tuple[int, int] = (0, 0)) -> Im
         "grid": (x % 18 < 3) | (y % 18 < 3),
         "rays": np.arctan2(y - 64, x - 64) * 16 / np.pi % 4 < 2,
     }[ENVIRONMENTS[environment]]
-    tones = [colorsys.hsv_to_rgb(environment / len(ENVIRONMENTS), 0.45, value) for value in (0.22, 0.42)]
+    hue = environment / len(ENVIRONMENTS) if tint is None else tint / len(TINTS)
+    tones = [colorsys.hsv_to_rgb(hue, 0.45, value) for value in (0.22, 0.42)]
     pixels = np.where(bright[..., None], tones[1], tones[0]) * 255
     return Image.fromarray(pixels.astype(np.uint8))
 

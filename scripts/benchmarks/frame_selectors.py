@@ -19,7 +19,7 @@ import datasets
 import numpy as np
 import torch
 import yaml
-from frame_selectors_nextqa import caption_hits, choose
+from frame_selectors_nextqa import COMPARED_RULES, caption_hits, choose
 from torch import Tensor
 
 from hf_causal_video.selection import (
@@ -86,6 +86,7 @@ def world_rows(recipe: str, seed: int, work: Path) -> Iterator[dict[str, Any]]:
         "random": RandomSelector(seed),
         "similarity, the world's words": SimilaritySelector(words),
         "the same, spread": SimilaritySelector(words, 0.5),
+        **{f"the same, {rule}": SimilaritySelector(words, rule=rule) for rule in COMPARED_RULES},
         f"causal, {method}": CausalSelector.from_pretrained(folder),
     }
     for name, selector in selectors.items():

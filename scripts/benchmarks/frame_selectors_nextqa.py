@@ -29,6 +29,7 @@ from hf_causal_video.features.captions import import_caption_features
 from hf_causal_video.selection import Clip, FrameSelector, RandomSelector, Ranking, SimilaritySelector, UniformSelector
 from hf_causal_video.selection.causal import frame_scores
 
+COMPARED_RULES = ("inverse_transform", "split_judge", "determinantal")
 SCENE_S = 4.0  # chosen on fold 0, whose questions are not in the table
 CAPTIONS = "nextqa_captions/minilm_l6_v2_caption_features.safetensors"
 Known = dict[tuple[str, tuple[str, ...]], Texts]
@@ -84,8 +85,11 @@ def choose(
 ) -> dict[int, list[int]]:
     """Chosen frames for every budget; where a smaller budget is the head of a larger one the clip is read once."""
     length = len(clip) if isinstance(clip, Clip) else len(clip.timestamps_s)
-    if isinstance(selector, UniformSelector):
-        return {budget: selector.select(clip, question, min(budget, length)).frame_indices for budget in budgets}
+    if isinstance(selector, UniformSelector) or selector.rule in ("inverse_transform", "split_judge"):
+        return {
+            budget: selector.select(clip, question, min(budget, length), choices or None).frame_indices
+            for budget in budgets
+        }
     ranked = selector.select(clip, question, min(max(budgets), length), choices or None).ranked
     return {budget: ranked[:budget] for budget in budgets}
 
@@ -114,6 +118,7 @@ def caption_hits(
             "random": RandomSelector(seed),
             "similarity to the question": SimilaritySelector(words),
             "the same, spread": SimilaritySelector(words, 0.5),
+            **{f"the same, {rule}": SimilaritySelector(words, rule=rule) for rule in COMPARED_RULES},
             "causal, transtr, question alone": CaptionCausal(model, prepare, known, reads_choices=False),
             "similarity to the question, scenes": SimilaritySelector(words, scene_s=SCENE_S),
             "causal, transtr, question alone, scenes": CaptionCausal(model, prepare, known, False, SCENE_S),

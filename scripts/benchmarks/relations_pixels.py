@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from hf_causal_video.cli.main import main as command_line
-from hf_causal_video.features.objects import ObjectEncoder
+from hf_causal_video.features.encoders import ObjectEncoder
 from hf_causal_video.tracks.track_set import TrackSet, track_folder
 from hf_causal_video.tracks.tracker import ClipTracker
 from hf_causal_video.training.relations.evaluate import evaluate_relations

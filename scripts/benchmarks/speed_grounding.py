@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hf_causal_video import convert_official_checkpoint
 from hf_causal_video.causal import FrameBank
-from hf_causal_video.models.backbone.draws import Draws
+from hf_causal_video.models.base import RandomInputs
 from hf_causal_video.models.eigv import EIGVConfig, EIGVForVideoQuestionAnswering
 from hf_causal_video.models.igv import IGVConfig, IGVForVideoQuestionAnswering
 
@@ -122,6 +122,12 @@ def without_dropout(*models: nn.Module) -> None:
                 module.training = False
 
 
+def run(model: Any, draws: RandomInputs, inputs: dict[str, Any]) -> Any:
+    """One call with given random inputs."""
+    with model.fixed_random_inputs(draws):
+        return model(**inputs)
+
+
 def igv(size: int, videos: int, shape: Shape, rounds: int) -> list[Row]:
     """Prediction and a training step of IGV."""
     given = batch(shape, size, videos)
@@ -131,13 +137,13 @@ def igv(size: int, videos: int, shape: Shape, rounds: int) -> list[Row]:
     arguments: Any = [given[name] for name in ("frames", "tokens", "lengths", "bank", "own")]
     inputs = inputs_of(given, False)
     noise, flat = -torch.empty(size, 2, 16).exponential_().log(), torch.randint(videos * 16, (size, 16))
-    draws = Draws(gumbel=noise, foreign=flat)
+    draws = RandomInputs(gumbel=noise, foreign=flat)
     without_dropout(original, ours)
     logits = original(*arguments, noise, flat)
-    same_loss(original.loss(logits, given["answer"]), ours(**inputs, draws=draws).loss)
+    same_loss(original.loss(logits, given["answer"]), run(ours, draws, inputs).loss)
     original.eval(), ours.eval()
     torch.testing.assert_close(
-        ours(**inputs, draws=draws).logits, original(*arguments, noise, flat)[0], atol=1e-4, rtol=1e-3
+        run(ours, draws, inputs).logits, original(*arguments, noise, flat)[0], atol=1e-4, rtol=1e-3
     )
     runs = {
         "original": step(original, lambda: original.loss(original(*arguments), given["answer"]), False),
@@ -182,12 +188,12 @@ def eigv(size: int, videos: int, shape: Shape, rounds: int) -> list[Row]:
         "bank_index_negative": foreign[1], "lambda1": lambdas[0], "lambda2": lambdas[1], "permutation": partner,
         "question_shuffle": order,
     }  # fmt: skip
-    draws = Draws(
+    draws = RandomInputs(
         gumbel=noise[0], gumbel_mixed=noise[1], foreign=foreign[0], foreign_negative=foreign[1].view(copies, size, -1),
         lambda1=lambdas[0], lambda2=lambdas[1], partner=partner, question_swap=order.view(copies, size),
     )  # fmt: skip
     without_dropout(original, ours)
-    same_loss(original.step(*arguments, theirs), ours(**inputs, draws=draws).loss)
+    same_loss(original.step(*arguments, theirs), run(ours, draws, inputs).loss)
     runs = {
         "original": step(original, lambda: original.step(*arguments), False),
         "ours": step(ours, lambda: ours(**inputs).loss, True),

@@ -20,7 +20,7 @@ from hf_causal_video.training.run import main as train
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results" / "stress_world.csv"
-GROUNDING = {"study": "grounding", "train_clips": 6000, "eval_clips": 1000, "seed": 0}
+GROUNDING = {"study": "grounding", "train_clips": 6000, "eval_clips": 1000}
 RUNS: dict[str, tuple[str, list[str]]] = {  # name: recipe, and what replaces its settings
     "backbone": ("backbone_world", []),
     "IGV": ("igv_world", []),

@@ -73,17 +73,15 @@ def answer_and_draw(folder: Path, world: WorldConfig, num_pictures: int = 6) -> 
     cases = []
     for place, rows in films:
         clip = place / "videos" / f"{rows[0]['video_id']}.mp4"
-        answers = qa(str(clip), question=rows["question"][:], return_frames=True, prove=True)
+        answers = qa(str(clip), question=rows["question"][:], return_frames=True)
         for row, result in zip(rows, answers, strict=True):
-            cases.append(
-                EvidenceCase(
-                    row["question"], result["evidence"], result["frames"], result["times_s"].tolist(),
-                    row["answer_text"], [tuple(span) for span in row["spans"]], row["duration_s"],
-                    f"{clip.name}, never seen in training", result["scores_without"], result["scores_only"],
-                )
-            )  # fmt: skip
+            truth = {"true_answer": row["answer_text"], "true_spans": row["spans"], "duration_s": row["duration_s"]}
+            title = f"{clip.name}, never seen in training"
+            cases.append(EvidenceCase.of_result(row["question"], result, title, **truth))
             verdict = "right" if cases[-1].right else f"wrong, it is {row['answer_text']}"
             print(f"  {clip.name}: {row['question']}? {result['answer']} ({result['score']:.0%}), {verdict}")
+    # first the right answers that fall without their evidence: those are what the pictures are to show
+    cases.sort(key=lambda case: (not case.right, not (case.verdict and case.verdict.necessary)))
     for number, case in enumerate(cases[:num_pictures], 1):
         save_strip(case, folder / f"evidence-{number}.png")
     metrics = json.loads((folder / "summary.json").read_text())

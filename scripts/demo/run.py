@@ -160,6 +160,8 @@ class Demo:
             "--config", str(recipe), "--output_dir", str(self.folder / "model"), "--resume",
         ]  # fmt: skip
         _run_process(command)
+        # the model carries its small networks, so that its folder answers wherever it is moved
+        shutil.copytree(self.folder / "networks", self.folder / "model" / "networks", dirs_exist_ok=True)
         return json.loads((self.folder / "model" / "metrics.json").read_text())
 
     def recipe(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`model_cards/` and the results table of the README: every method by benchmark, written and never typed.
+"""`model_cards/` and the table in its README: every method by benchmark, written and never typed.
 
     python -m scripts.model_cards.write [RUN ...]
 
@@ -121,7 +121,7 @@ def model_cards() -> dict[str, str]:
 
 
 def results_table() -> str:
-    """The README's table: a row for every method and benchmark, the three marks in columns of their own."""
+    """Table of results: a row for every method and benchmark, the three marks in columns of their own."""
     told, entries = read_table()
     rows = []
     for entry in entries:
@@ -131,7 +131,7 @@ def results_table() -> str:
         mark = f" ({HEARSAY[first['source']]})" if first and first["source"] in HEARSAY else ""
         rows.append((
             _name(entry, told),
-            f"[{told['benchmarks'][entry.benchmark]['title']}](model_cards/{entry.recipe}.md), {metric}",
+            f"[{told['benchmarks'][entry.benchmark]['title']}]({entry.recipe}.md), {metric}",
             "–" if first is None else f"{first['value']:.2f}{mark}",
             f"{entry.targets[metric]:.2f}" if metric in entry.targets else "–",
             ours or "not trained yet",
@@ -143,10 +143,10 @@ def results_table() -> str:
 
 
 def write(root: str | Path) -> list[Path]:
-    """Write the cards and the README's table.
+    """Write the cards and the table of `model_cards/README.md`.
 
     Args:
-        root: of the repository, which holds README.md and model_cards/.
+        root: of the repository, which holds model_cards/.
 
     Returns:
         The files that changed.
@@ -156,8 +156,8 @@ def write(root: str | Path) -> list[Path]:
     """
     root = Path(root)
     wanted = {root / "model_cards" / name: text for name, text in model_cards().items()}
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    wanted[root / "README.md"] = replace_table(readme)
+    readme = (root / "model_cards" / "README.md").read_text(encoding="utf-8")
+    wanted[root / "model_cards" / "README.md"] = replace_table(readme)
     changed = []
     for path, text in wanted.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:

@@ -6,6 +6,8 @@ import torch
 from hf_causal_video.backbones import CoMem, Question, Video, VideoQABackbone, build_backbone, register_backbone
 from hf_causal_video.utils.errors import CausalVideoError
 
+pytestmark = pytest.mark.rounding
+
 TEXT, FRAME, ANSWERS = 6, 10, 5
 TINY = {
     "hga": {"hidden_dim": 4, "word_dim": 5, "bilinear_dim": 8, "bilinear_chunks": 2, "bilinear_rank": 2},
@@ -156,3 +158,14 @@ def test_the_registry_refuses_what_is_no_backbone():
         build_backbone("plain", TEXT, FRAME, ANSWERS, {"width": 3})
     with pytest.raises(CausalVideoError, match="found plane; expected"):
         build_backbone("plane", TEXT, FRAME, ANSWERS)
+
+
+def test_a_pooled_question_has_a_constant_length_unless_asked_otherwise() -> None:
+    """Words of any length ask the same question of the strong baseline; the weak one does not."""
+    tokens, mask = torch.randn(2, 4, TEXT, dtype=torch.float64), torch.ones(2, 4, dtype=torch.bool)
+    for normalize_question in (True, False):
+        options = {"hidden_size": 8, "normalize_question": normalize_question}
+        pooling = build_backbone("pooling", TEXT, FRAME, ANSWERS, options).double()
+        torch.nn.init.zeros_(pooling.word.bias)
+        long, short = (pooling.encode_question(scale * tokens, mask).pooled for scale in (1.0, 0.1))
+        assert torch.allclose(long, short, atol=0.1) is normalize_question

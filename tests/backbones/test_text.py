@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
-from hf_causal_video.backbones.deberta import can_flatten, encode_flat, first_fit
+from hf_causal_video.backbones.deberta import can_flatten, first_fit
 from hf_causal_video.backbones.text import FirstTokens, bucket_widths, build_text_encoder, encode_in_buckets
+
+pytestmark = pytest.mark.rounding
 
 SHAPE = {
     "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24,
@@ -68,6 +70,30 @@ def test_deberta_computes_what_the_library_does(kind: str) -> None:
             torch.testing.assert_close(one.grad, other.grad, atol=1e-4 * peak, rtol=0, msg=name)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"num_attention_heads": 1, "num_hidden_layers": 1},
+        {"num_attention_heads": 8, "num_hidden_layers": 3, "hidden_act": "relu"},
+        {"type_vocab_size": 2, "max_relative_positions": 3},
+        {"embedding_size": 6, "intermediate_size": 1},
+        {"max_relative_positions": 100, "layer_norm_eps": 1e-3},
+    ],
+    ids=lambda fields: "-".join(fields),
+)
+def test_flat_deberta_of_other_sizes(fields: dict) -> None:
+    config = AutoConfig.for_model("deberta", **(SHAPE | KINDS["deberta"] | fields))
+    library, ours = AutoModel.from_config(config).eval(), build_text_encoder(config).eval()
+    ours.load_state_dict(library.state_dict())
+    ids, mask = strings([3, 17, 1, 0, 8], 17, 0)
+    with torch.no_grad():
+        wanted = library(ids, mask).last_hidden_state * mask.unsqueeze(-1)
+        padded = ours(ids, mask).last_hidden_state * mask.unsqueeze(-1)
+        flat = ours(ids, mask, needed=mask.bool()).last_hidden_state
+    for states in (padded, flat):
+        torch.testing.assert_close(states, wanted, atol=2e-5, rtol=1e-4)
+
+
 def test_only_relative_positions_without_holes_are_laid_end_to_end() -> None:
     _, mask = strings([3, 9, 1], 9, 0)
     flat = {kind for kind in KINDS if can_flatten(build_text_encoder(text_config(kind)), mask)}
@@ -122,7 +148,8 @@ def test_flat_deberta_knows_distances_beyond_its_table(longest: int) -> None:
     ids, mask = strings([longest, 1, longest // 2 + 1], longest, 0)
     with torch.no_grad():
         wanted = encoder(ids, mask).last_hidden_state * mask.unsqueeze(-1)
-        torch.testing.assert_close(encode_flat(encoder, ids, mask, mask.bool()), wanted, atol=2e-5, rtol=1e-4)
+        flat = encoder(ids, mask, needed=mask.bool()).last_hidden_state
+        torch.testing.assert_close(flat, wanted, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["bert", "deberta", "deberta-v2"])

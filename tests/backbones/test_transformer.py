@@ -26,23 +26,47 @@ def masks() -> tuple[Tensor, Tensor]:
     ).bool()
 
 
+@pytest.mark.parametrize(("dim", "heads", "feedforward"), [(16, 4, 32), (8, 1, 8), (12, 6, 5), (6, 2, 1)])
 @pytest.mark.parametrize("cross", [False, True])
-def test_a_layer_is_the_textbook_layer(cross: bool) -> None:
-    ours = TransformerLayer(16, 4, 32, 0.0, cross).eval()
-    shape = {"d_model": 16, "nhead": 4, "dim_feedforward": 32, "dropout": 0.0, "batch_first": True}
+def test_a_layer_is_the_textbook_layer(cross: bool, dim: int, heads: int, feedforward: int) -> None:
+    ours = TransformerLayer(dim, heads, feedforward, 0.0, cross).eval()
+    shape = {"d_model": dim, "nhead": heads, "dim_feedforward": feedforward, "dropout": 0.0, "batch_first": True}
     theirs = (nn.TransformerDecoderLayer(**shape) if cross else nn.TransformerEncoderLayer(**shape)).eval()
     copy_attention(ours.self_attn, theirs.self_attn)
     if cross:
         copy_attention(ours.multihead_attn, theirs.multihead_attn)
     for name in ("linear1", "linear2", "norm1", "norm2") + (("norm3",) if cross else ()):
         getattr(theirs, name).load_state_dict(getattr(ours, name).state_dict())
-    x, memory, (mask, memory_mask) = torch.randn(3, 5, 16), torch.randn(3, 7, 16), masks()
+    x, memory, (mask, memory_mask) = torch.randn(3, 5, dim), torch.randn(3, 7, dim), masks()
     if cross:
         wanted = theirs(x, memory, tgt_key_padding_mask=~mask, memory_key_padding_mask=~memory_mask)
         got = ours(x, None, mask, memory, memory_mask)[0]
     else:
         wanted, got = theirs(x, src_key_padding_mask=~mask), ours(x, None, mask)[0]
     torch.testing.assert_close(got[mask], wanted[mask], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("layers", "heads", "queries", "entries"), [(1, 2, 1, 1), (3, 1, 4, 1), (4, 4, 1, 6)])
+@pytest.mark.parametrize("weights", ["prob", "energy"])
+def test_a_stack_is_its_layers_and_its_map_a_loop_over_heads(
+    layers: int, heads: int, queries: int, entries: int, weights: str
+) -> None:
+    stack = TransformerStack(layers, 8, heads, 12, 0.0, cross=True).double().eval()
+    x, memory, pos = (torch.randn(2, count, 8).double() for count in (queries, entries, queries))
+    got, ranking = stack(x, pos, None, memory, None, weights)
+    for layer in stack.layers:
+        half = layer(x, pos, part="self")[0]
+        x = layer(x, pos, memory=memory)[0]
+    torch.testing.assert_close(got, stack.norm(x))
+    last, size = stack.layers[-1].multihead_attn, 8 // heads
+    q, k = last.q_lin(half + pos), last.k_lin(memory)
+    energies = torch.zeros(2, heads, queries, entries).double()
+    for row in range(2):
+        for head in range(heads):
+            part = slice(head * size, (head + 1) * size)
+            energies[row, head] = q[row, :, part] @ k[row, :, part].T / size**0.5
+    expected = energies if weights == "energy" else energies.softmax(-1)
+    torch.testing.assert_close(ranking, expected.mean(1))
 
 
 @pytest.mark.parametrize("weights", ["prob", "dropped", "energy"])
@@ -78,7 +102,7 @@ def test_the_question_free_half_can_be_run_ahead() -> None:
     stack, (mask, memory_mask) = TransformerStack(2, 16, 4, 32, 0.1, cross=True).eval(), masks()
     x, memory, pos = torch.randn(3, 5, 16), torch.randn(3, 7, 16), sine_positions(mask, 16)
     whole = stack(x, pos, mask, memory, memory_mask, "prob")
-    half = stack.layers[0].attend_self(x, pos, mask)
+    half = stack.attend_self(x, pos, mask)
     split = stack(half, pos, mask, memory, memory_mask, "prob", self_attended=True)
     for one, other in zip(whole, split, strict=True):
         torch.testing.assert_close(one, other)

@@ -1,20 +1,23 @@
 """Laws of the grounding indicator."""
 
+import pytest
 import torch
 
 from hf_causal_video.causal import GroundingIndicator, grounding_logits, gumbel_noise, split_frames
 
+pytestmark = pytest.mark.rounding
 
-def test_the_indicator_finds_a_planted_cue():
-    """Methods 9.1: with energies, a planted cue is found with a precision above 0.9."""
-    torch.manual_seed(0)
+
+def precision(seed: int, rate: float = 1e-2) -> float:
+    """Train on planted cues, and give the share of planted frames among those called causal in new clips."""
+    torch.manual_seed(seed)
     indicator, cue = GroundingIndicator(16), torch.randn(16)
-    optimizer = torch.optim.Adam(indicator.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(indicator.parameters(), lr=rate)
 
-    def sample() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        planted = torch.rand(32, 8) < 0.3
+    def sample(clips: int = 32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        planted = torch.rand(clips, 8) < 0.3
         planted[:, 0] |= ~planted.any(1)
-        return torch.randn(32, 16), torch.randn(32, 8, 16) + planted.unsqueeze(-1) * cue, planted
+        return torch.randn(clips, 16), torch.randn(clips, 8, 16) + planted.unsqueeze(-1) * cue, planted
 
     mask, rows = torch.ones(32, 8, dtype=torch.bool), torch.arange(32)
     for _ in range(150):
@@ -25,9 +28,16 @@ def test_the_indicator_finds_a_planted_cue():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    question, frames, planted = sample()
+    question, frames, planted = sample(320)
+    mask, rows = torch.ones(320, 8, dtype=torch.bool), torch.arange(320)
     found = split_frames(grounding_logits(indicator(question, frames, rows), mask), mask).causal.bool()
-    assert (planted & found).sum() / found.sum() > 0.9
+    return float((planted & found).sum() / found.sum())
+
+
+def test_the_indicator_finds_a_planted_cue():
+    """Methods 9.1: with energies, a planted cue is found with a precision above 0.9."""
+    assert sum(precision(seed) for seed in range(3)) / 3 > 0.9
+    assert precision(0, rate=0.0) < 0.6  # three in ten frames show the cue
 
 
 def test_clips_may_be_shared_by_questions():

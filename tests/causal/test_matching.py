@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from hf_causal_video.causal import GroundingIndicator, matching_loss
 
+pytestmark = pytest.mark.rounding
+
 
 def batch(seed: int, questions: int = 5, clips: int = 3, frames: int = 4) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(seed)
@@ -57,28 +59,35 @@ def test_a_batch_of_one_video_has_nothing_to_tell_apart():
     assert matching_loss(torch.randn(3, 1, 4), torch.ones(1, 4).bool(), torch.zeros(3).long(), torch.zeros(3)) == 0
 
 
-def test_the_frames_that_a_question_speaks_of_come_to_be_causal():
-    """Half of the frames show what is asked for, the others a scenery that no question names; no answer is used."""
-    torch.manual_seed(0)
+def in_order(seed: int, rate: float = 1e-2) -> float:
+    """Train without answers, and give the share of clips whose frames that show what is asked for have the largest
+    margins. Half of the frames show it, the others a scenery that no question names."""
+    torch.manual_seed(seed)
     words, sceneries = torch.randn(8, 16), torch.randn(8, 16)
     indicator = GroundingIndicator(16, normalize_question=True)
-    optimizer = torch.optim.Adam(indicator.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(indicator.parameters(), lr=rate)
 
-    def sample() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        asked, shown = torch.randint(0, 8, (32,)), torch.rand(32, 6) < 0.5
+    def sample(clips: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        asked, shown = torch.randint(0, 8, (clips,)), torch.rand(clips, 6) < 0.5
         shown[:, 0] = True
-        scenery = sceneries[torch.randint(0, 8, (32,))]
+        scenery = sceneries[torch.randint(0, 8, (clips,))]
         return words[asked], torch.where(shown[..., None], words[asked][:, None], scenery[:, None]), shown
 
     mask, rows = torch.ones(32, 6, dtype=torch.bool), torch.arange(32)
-    for _ in range(150):
-        question, frames, _ = sample()
+    for _ in range(200):
+        question, frames, _ = sample(32)
         loss = matching_loss(indicator.margins(question, frames), mask, rows, rows)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    question, frames, shown = sample()
-    margin = indicator.margins(question, frames)[rows, rows]
+    question, frames, shown = sample(320)
+    margin = indicator.margins(question, frames)[torch.arange(320), torch.arange(320)]
     lowest = margin.masked_fill(~shown, torch.inf).amin(1)
     highest = margin.masked_fill(shown, -torch.inf).amax(1)
-    assert (lowest > highest).float().mean() > 0.95  # their order in a clip; the size term sets how many are causal
+    return float((lowest > highest).float().mean())
+
+
+def test_the_frames_that_a_question_speaks_of_come_to_be_causal():
+    """Their order in a clip; the size term sets how many are causal."""
+    assert sum(in_order(seed) for seed in range(3)) / 3 > 0.9
+    assert in_order(0, rate=0.0) < 0.7

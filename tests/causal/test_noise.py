@@ -7,6 +7,8 @@ from torch import Tensor
 from hf_causal_video.causal import noise, perturbed_topk
 from hf_causal_video.causal.noise import normal_chunks
 
+pytestmark = pytest.mark.rounding
+
 
 @pytest.fixture(autouse=True)
 def seed() -> None:

@@ -7,6 +7,8 @@ from torch.profiler import ProfilerActivity, profile
 from hf_causal_video.causal import hard_topk, perturbed_topk, topk_indices
 from hf_causal_video.utils.errors import CausalVideoError
 
+pytestmark = pytest.mark.rounding
+
 
 @pytest.fixture(autouse=True)
 def seed() -> None:

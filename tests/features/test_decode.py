@@ -182,3 +182,94 @@ def test_jumping_and_reading_through_agree_on_real_clips(shared, name, sampling,
     through = decode_video(path, sampling)
     assert all(np.array_equal(a, b) for a, b in zip(jumped.frames, through.frames, strict=True))
     assert len({frame.tobytes() for frame in jumped.frames}) == len(jumped.frames)
+
+
+def write_tracks(path, *tracks: dict) -> None:
+    """Write a file of several video tracks: a colour, a size, a rate, seconds, a codec and a disposition each."""
+    from fractions import Fraction
+
+    import av
+    from av.stream import Disposition
+
+    with av.open(str(path), "w") as container:
+        streams = []
+        for track in tracks:
+            stream = container.add_stream(track.get("codec", "libx264"), rate=track.get("rate", 8))
+            stream.width, stream.height = track["size"]
+            stream.pix_fmt = track.get("pix_fmt", "yuv420p")
+            if "pixel" in track:
+                stream.codec_context.sample_aspect_ratio = Fraction(track["pixel"])
+            stream.disposition = Disposition.default if track.get("default") else Disposition(0)
+            streams.append(stream)
+        for stream, track in zip(streams, tracks, strict=True):
+            image = np.zeros((track["size"][1], track["size"][0], 3), np.uint8)
+            image[..., "rgb".index(track["colour"])] = 255
+            for _ in range(track.get("frames", 16)):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode(None))
+
+
+def colour(frame) -> str:
+    return "rgb"[int(frame.reshape(-1, 3).mean(0).argmax())]
+
+
+BLUE, RED = {"colour": "b", "size": (80, 60)}, {"colour": "r", "size": (160, 120)}
+PREVIEW = {"colour": "b", "size": (64, 48), "codec": "mjpeg", "pix_fmt": "yuvj420p", "frames": 1, "rate": 1}
+
+
+@pytest.mark.parametrize("tracks", [
+    [BLUE, {**RED, "default": True}],
+    [BLUE, RED],
+    [RED, BLUE],
+    [{**BLUE, "size": (320, 240)}, {**RED, "default": True}],
+    [PREVIEW, {**RED, "default": True}],
+    [{**PREVIEW, "default": True}, RED],
+    [{**PREVIEW, "size": (640, 480)}, RED],
+])  # fmt: skip
+def test_the_track_is_the_one_that_a_player_shows(tmp_path, tracks):
+    """The default track, else the largest; never one picture that stands next to a film."""
+    write_tracks(tmp_path / "two.mkv", *tracks)
+    for sampling in ("uniform-1", "uniform-4"):
+        clip = decode_video(tmp_path / "two.mkv", sampling)
+        assert clip.size == (160, 120) and {colour(frame) for frame in clip.frames} == {"r"}
+
+
+def test_a_first_track_without_a_decoder_is_passed_over(tmp_path):
+    write_tracks(tmp_path / "two.mkv", {**BLUE, "codec": "mpeg4", "default": True}, RED)
+    content = (tmp_path / "two.mkv").read_bytes()
+    unknown = content.replace(b"V_MPEG4/ISO/ASP", b"V_UNKNOWN/X/ABC")
+    assert unknown != content
+    (tmp_path / "two.mkv").write_bytes(unknown)
+    assert colour(decode_video(tmp_path / "two.mkv", "uniform-4").frames[0]) == "r"
+    write_tracks(tmp_path / "film.mkv", {**PREVIEW}, {**RED, "codec": "mpeg4"})
+    content = (tmp_path / "film.mkv").read_bytes().replace(b"V_MPEG4/ISO/ASP", b"V_UNKNOWN/X/ABC")
+    (tmp_path / "film.mkv").write_bytes(content)
+    with pytest.raises(CausalVideoError, match="no picture.*without a decoder"):
+        decode_video(tmp_path / "film.mkv", "uniform-1")  # and not the preview in its place
+
+
+@pytest.mark.parametrize("pixel, size", [("16/15", (85, 60)), ("2", (160, 60)), ("1/2", (80, 120)), ("1", (80, 60))])
+def test_pixels_that_are_not_square_are_shown_as_on_a_screen(tmp_path, pixel, size):
+    write_tracks(tmp_path / "wide.mp4", {**BLUE, "pixel": pixel})
+    clip = decode_video(tmp_path / "wide.mp4", "uniform-2")
+    assert clip.size == size and clip.frames[0].shape == (size[1], size[0], 3)
+
+
+def test_a_short_clip_gives_the_frames_it_has_where_fewer_are_allowed(tmp_path, make_clip, numbers_of):
+    clip = make_clip(tmp_path / "c.mp4", frames=5, fps=5)
+    video = decode_video(clip, "uniform-16", allow_fewer=True)
+    assert numbers_of(video.frames) == [0, 1, 2, 3, 4] and video.missing == 11
+    assert (np.floor(video.timestamps_s * 5) == np.arange(5)).all(), "each instant lies in its frame"
+    assert decode_video(clip, "uniform-4", allow_fewer=True).missing == 0
+    with pytest.raises(CausalVideoError, match="4 different"):
+        decode_video(clip, "seconds-0.1,0.12,0.5,0.55,0.6,0.7,0.8,0.9", allow_fewer=True)
+    slides = make_clip(tmp_path / "slides.mkv", frames=3, times=[0, 9, 10])
+    video = decode_video(slides, "uniform-8", allow_fewer=True)
+    assert numbers_of(video.frames) == [0, 1] and video.missing == 6
+
+
+def test_a_cut_off_clip_is_no_short_one(tmp_path, make_clip):
+    whole = make_clip(tmp_path / "whole.mkv", frames=80, size=(128, 96), noise=True)
+    (tmp_path / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 3])
+    with pytest.raises(CausalVideoError, match="does not hold the frames asked for"):
+        decode_video(tmp_path / "cut.mkv", "uniform-16", allow_fewer=True)

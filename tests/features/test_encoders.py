@@ -132,7 +132,7 @@ def test_what_scores_too_little_is_padding(save_network):
 
 
 def test_more_objects_than_proposals_is_refused(save_network):
-    with pytest.raises(CausalVideoError, match="found 12 a frame; expected at least num_objects = 13"):
+    with pytest.raises(CausalVideoError, match="found 12 per frame; expected at least num_objects = 13"):
         ObjectEncoder(save_network("detector", "yolos"), num_objects=13)
 
 

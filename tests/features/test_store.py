@@ -245,7 +245,7 @@ def test_the_store_travels_to_worker_processes(tmp_path):
     queue = context.Queue()
     child = context.Process(target=_read_in_child, args=(store, queue))
     child.start()
-    assert queue.get(timeout=30) == expected
+    assert queue.get(timeout=600) == expected
     child.join()
 
 
@@ -265,7 +265,7 @@ def test_reading_is_lazy_and_keeps_memory_flat(tmp_path):
         store.get_many((order * 2)[first : first + 8])
     rate = 2000 / (time.process_time() - start)
     assert _resident_mib() - before < 32
-    assert rate > 1000  # 0.33 MB rows a second of processor time; about 8,000 measured on an idle machine
+    assert rate > 200  # 0.33 MB rows per second of processor time: 8,000 measured, 50 if each read its whole shard
 
 
 def _resident_mib() -> float:

@@ -12,11 +12,14 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_causal_video.models.backbone import BackboneForVideoQuestionAnswering
+from hf_causal_video.models.base import RandomInputs
 from hf_causal_video.models.eigv import EIGVForVideoQuestionAnswering
 from hf_causal_video.models.igv import IGVForVideoQuestionAnswering
+from hf_causal_video.models.ivrd import IVRDConfig, IVRDForVideoRelationDetection
+from hf_causal_video.models.outputs import VideoQAOutput
 from hf_causal_video.models.transtr import TranSTRForVideoQuestionAnswering
 
-FRAME_DIM, OBJECT_DIM, VOCABULARY, ANSWERS = 12, 10, 50, 7
+FRAME_DIM, OBJECT_DIM, VOCABULARY, ANSWERS, PREDICATES = 12, 10, 50, 7, 5
 TEXT = {
     "model_type": "bert", "vocab_size": VOCABULARY, "hidden_size": 16, "num_attention_heads": 2,
     "num_hidden_layers": 2, "intermediate_size": 24, "max_position_embeddings": 64,
@@ -107,16 +110,24 @@ OFFICIAL: dict[str, Any] = {
     "rank_by": "prob", "rank_after_dropout": True, "score_bound": None, "topk_gradient": "diagonal",
     "topk_baseline": False, "topk_sigma": 0.05, "topk_order": "unsorted", "bbox_mode": "raw4",
 }  # fmt: skip
-# A bias that all choices share, and attention of a lone query to itself, can teach nothing.
+# A bias that all choices share, attention of a lone query to itself, and a bias of keys, which shifts all scores of a
+# softmax alike, can teach nothing.
 SHARED_BIAS, LONE_QUERY = (
-    ("classifier.bias",),
+    ("classifier.bias", "ans_decoder.norm.bias"),
     ("ans_decoder.layers.0.self_attn.q_lin", "ans_decoder.layers.0.self_attn.k_lin"),
 )
+KEYS = (".self.key.bias", "attn.k_lin.bias")
+# Energies are the scores of the last layer before their softmax, where a shift counts.
+ENERGY_KEYS = (
+    ".self.key.bias", "self_attn.k_lin.bias", "layers.0.multihead_attn.k_lin.bias",
+    "fo_decoder.layers.1.multihead_attn.k_lin.bias", "ans_decoder.layers.1.multihead_attn.k_lin.bias",
+)  # fmt: skip
 
 
 def transtr(name: str, **fields: Any) -> Case:
     fields = TRANSTR | fields
-    unused = SHARED_BIAS if fields.get("num_answers") is None else LONE_QUERY
+    unused = ENERGY_KEYS if fields.get("rank_by") == "energy" else KEYS
+    unused += SHARED_BIAS if fields.get("num_answers") is None else LONE_QUERY
     objects, clean = fields["num_objects_kept"] > 0, fields.get("rank_by") != "prob"
     keeps = fields["num_frames_kept"]
     return Case(
@@ -140,9 +151,11 @@ RELEASED: dict[str, Any] = {
 def grounded(name: str, model_class: type[PreTrainedModel], official: bool = False, **fields: Any) -> Case:
     backbone = HGA | ({"pool_mask": "post", "bilinear_epsilon": None, "cell": "gru"} if official else {})
     fields = {"text_config": TEXT, "frame_feature_dim": FRAME_DIM, "backbone_config": backbone} | fields
-    unused = SHIFTS + (KEY_BIASES if official else ())
+    unused = KEYS + SHIFTS + (KEY_BIASES if official else ())
     if fields.get("num_answers") is None:
         unused += ("decoder.bias",)
+        if model_class is not EIGVForVideoQuestionAnswering:  # whose contrast reads what is fused
+            unused += ("backbone.fusion.linear_out.bias",)
     return Case(
         name, model_class, fields, False, unused, not official, not official,
         {"backbone_config": backbone | {"dropout": 0.0}}, name == "igv-choices",
@@ -166,6 +179,62 @@ CASES: list[Case] = [
     grounded(
         "eigv-official", EIGVForVideoQuestionAnswering, True, size_weight=0.0, negatives_layout="legacy", **RELEASED
     ),
+]
+
+
+def run(model: PreTrainedModel, random_inputs: RandomInputs, **inputs: Any) -> VideoQAOutput:
+    """One call with given random inputs."""
+    with model.fixed_random_inputs(random_inputs):
+        return model(**inputs)
+
+
+@dataclass(frozen=True)
+class RelationCase(Case):
+    """A relation model; its batch holds segments of different numbers of tracks and pairs, with unknown labels."""
+
+    objects: bool = False
+
+    def inputs(self, batch: int = 3, frames: int = 6, objects: int = 4, seed: int = 0) -> dict[str, Tensor]:
+        """A ragged batch with labels; an object is a track."""
+        source = torch.Generator().manual_seed(seed)
+        steps, tracks = frames, objects
+        count = torch.tensor([tracks, tracks - 1, 2])[torch.arange(batch) % 3]  # (B,)
+        length = torch.randint(steps - 2, steps + 1, (batch, tracks), generator=source)
+        length[torch.arange(tracks) >= count.unsqueeze(1)] = 0
+        corner = torch.rand(batch, tracks, steps, 2, generator=source) * 0.5
+        size = 0.1 + 0.3 * torch.rand(corner.shape, generator=source)
+        pairs = torch.tensor([[0, 1], [1, 0], [1, 2], [0, 3]]).expand(batch, 4, 2)
+        pairs = pairs.masked_fill((pairs >= count.view(-1, 1, 1)).any(-1, keepdim=True), -100)
+        real, multi_label = (pairs >= 0).all(-1), self.fields["multi_label"]
+        labels = torch.randint(0, 2 if multi_label else PREDICATES, (batch, 4, PREDICATES), generator=source)
+        labels = labels.float() if multi_label else labels[..., 0]
+        labels[0, 0] = -100
+        labels[~real] = -100
+        classes = torch.randint(0, 4, (batch, tracks), generator=source)
+        return {
+            "track_boxes": torch.cat([corner, corner + size], -1),
+            "track_mask": torch.arange(steps) < length.unsqueeze(-1),
+            "track_features": torch.randn(batch, tracks, steps, OBJECT_DIM, generator=source),
+            "track_start": torch.randint(0, 2, (batch, tracks), generator=source),
+            "pair_index": pairs,
+            "track_labels": classes.masked_fill(torch.arange(tracks) >= count.unsqueeze(1), -100),
+            "predicate_labels": labels,
+        }
+
+
+def relations(name: str, preset: str, **fields: Any) -> RelationCase:
+    sizes = {"num_object_classes": 3, "num_predicates": PREDICATES, "hidden_size": 8, "feature_dim": OBJECT_DIM}
+    fields = {"multi_label": True, **IVRDConfig.presets()[preset], **sizes, **fields}
+    return RelationCase(f"ivrd-{name}", IVRDForVideoRelationDetection, fields)
+
+
+RELATION_CASES = [
+    relations("clean", "clean"),
+    relations("one-predicate", "clean", multi_label=False),
+    relations("class-pairs", "clean", class_pair_prior=True),
+    relations("paper", "paper"),
+    relations("paper-exact", "paper-exact"),
+    relations("plain", "plain"),
 ]
 
 

@@ -7,13 +7,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from hf_causal_video.causal import split_frames
 from hf_causal_video.models.backbone import BackboneConfig, BackboneForVideoQuestionAnswering
-from hf_causal_video.models.backbone.draws import Draws
+from hf_causal_video.models.base import RandomInputs
 from hf_causal_video.models.eigv import EIGVConfig, EIGVForVideoQuestionAnswering, modeling_eigv
 from hf_causal_video.models.igv import IGVForVideoQuestionAnswering
 from hf_causal_video.models.processing_video_qa import VideoQAProcessor
 from hf_causal_video.utils.errors import CausalVideoError
-from tests.models.cases import CASES, Case
+from tests.models.cases import CASES, Case, run
+
+pytestmark = pytest.mark.rounding
 
 CHOICES, OPEN = (next(case for case in CASES if case.name == f"eigv-{name}") for name in ("choices", "open-ended"))
 every_kind = pytest.mark.parametrize("case", [CHOICES, OPEN], ids=lambda case: case.name)
@@ -44,19 +47,42 @@ def test_it_is_igv_with_another_step():
 
 @every_kind
 def test_it_answers_as_the_backbone_on_the_whole_clip(case: Case):
-    model, inputs = case.build(), case.inputs()
+    model, inputs = case.build(answer_from="clip"), case.inputs()
     assert torch.equal(model(**inputs).logits, plain(model, case)(**inputs).logits)
 
 
 @every_kind
+def test_it_answers_from_the_frames_that_it_shows(case: Case):
+    """The answer is that of the backbone on the causal frames, and no other frame reaches it."""
+    model, inputs = case.build(answer_from="causal"), case.inputs()
+    output = model(**inputs)
+    rows = torch.arange(len(output.logits))
+    best = output.logits.argmax(1)
+    shown = inputs["frame_features"] * output.causal_mask.unsqueeze(-1)
+    again = plain(model, case)(**inputs | {"frame_features": shown}).logits
+    torch.testing.assert_close(output.logits[rows, best], again[rows, best])
+    features = inputs["frame_features"].clone().requires_grad_()
+    with patch.object(modeling_eigv.EIGVForVideoQuestionAnswering, "_split", lambda *_: fixed):
+        fixed = split_frames(
+            torch.randn(12 if case is CHOICES else 3, 2, 9),
+            inputs["frame_mask"].repeat_interleave(4 if case is CHOICES else 1, 0),
+        )
+        logits = model(**inputs | {"frame_features": features}).logits
+    index = rows * 4 + logits.argmax(1) if case is CHOICES else rows
+    logits[rows, logits.argmax(1)].sum().backward()
+    reached = features.grad.abs().sum(-1) > 0
+    assert torch.equal(reached, fixed.chosen_causal[index])
+
+
+@every_kind
 def test_evidence_comes_on_request_and_changes_no_answer(case: Case):
-    model, inputs = case.build(output_evidence=False), case.inputs()
+    model, inputs = case.build(answer_from="clip", output_evidence=False), case.inputs()
     with patch.object(model.indicator, "forward", side_effect=AssertionError("the indicator was run")):
         silent = model(**inputs)
     spoken = model(**inputs, output_evidence=True)
     assert silent.causal_mask is None and torch.equal(silent.logits, spoken.logits)
     assert spoken.causal_mask.any(1).all() and (spoken.causal_mask <= inputs["frame_mask"]).all()
-    assert torch.equal(case.build(output_evidence=True)(**inputs).causal_mask, spoken.causal_mask)
+    assert torch.equal(case.build(answer_from="clip", output_evidence=True)(**inputs).causal_mask, spoken.causal_mask)
     for row, kept in enumerate(spoken.kept_frames):
         assert sorted(set(kept.tolist())) == spoken.causal_mask[row].nonzero().flatten().tolist()
 
@@ -89,8 +115,8 @@ def test_a_processor_makes_words_of_its_evidence(tmp_path):
 def test_full_coefficients_with_oneself_give_the_plain_answer_loss(case: Case):
     """Methods 9.4: lambda 1 = lambda 2 = 1 gives the clip, the question and the loss of the backbone."""
     model, inputs = train(case), case.inputs()
-    draws = Draws(lambda1=ONE, lambda2=ONE, partner=SELF)
-    found = model(**inputs, draws=draws)
+    draws = RandomInputs(lambda1=ONE, lambda2=ONE, partner=SELF)
+    found = run(model, draws, **inputs)
     logits = plain(model, case)(**inputs).logits
     torch.testing.assert_close(found.logits, logits, atol=1e-5, rtol=1e-4)
     wanted = F.cross_entropy(logits, inputs["labels"])
@@ -131,7 +157,7 @@ def test_every_parameter_is_in_the_graph_of_every_step():
             assert out.causal_mask is None
 
 
-def watched(model: EIGVForVideoQuestionAnswering, inputs: dict[str, Any], draws: Draws) -> dict[str, list[Any]]:
+def watched(model: EIGVForVideoQuestionAnswering, inputs: dict[str, Any], draws: RandomInputs) -> dict[str, list[Any]]:
     """Arguments of what the step edits and contrasts."""
     seen: dict[str, list[Any]] = {}
 
@@ -142,7 +168,7 @@ def watched(model: EIGVForVideoQuestionAnswering, inputs: dict[str, Any], draws:
         )
 
     with spy("swap_frames"), spy("info_nce"), spy("mix_scenes"):
-        model(**inputs, draws=draws)
+        run(model, draws, **inputs)
     return seen
 
 
@@ -150,7 +176,7 @@ def watched(model: EIGVForVideoQuestionAnswering, inputs: dict[str, Any], draws:
 def test_disruptions_break_one_part_and_no_frame_is_a_sources(case: Case):
     model, inputs, partner = train(case), case.inputs(batch=5), torch.tensor([1, 2, 0, 4, 3])
     inputs["video_ids"] = torch.tensor([7, 8, 9, 8, 6])
-    seen = watched(model, inputs, Draws(partner=partner))
+    seen = watched(model, inputs, RandomInputs(partner=partner))
     (mixed, environment, foreign), (copies, causal, others) = seen["swap_frames"]
     n, ids = model.config.num_negatives, inputs["video_ids"]
     assert torch.equal(copies, mixed.repeat(n, 1, 1)) and len(others) == n * 5
@@ -166,12 +192,24 @@ def test_disruptions_break_one_part_and_no_frame_is_a_sources(case: Case):
     assert negatives.shape == (5, 2 * n, model.config.projection_dim) and anchor.shape == positive.shape
 
 
+@every_kind
 @pytest.mark.parametrize("batch", [1, 2])
-def test_too_few_videos_are_refused(batch: int):
-    model, inputs = train(OPEN), {name: tensor[:batch] for name, tensor in OPEN.inputs().items()}
-    with pytest.raises(CausalVideoError, match="nothing to swap frames with"):
-        model(**inputs, draws=Draws(partner=torch.arange(batch).flip(0)))
+def test_too_few_videos_leave_the_contrast_out(batch: int, case: Case):
+    model, inputs = train(case), {name: tensor[:batch] for name, tensor in case.inputs().items()}
+    output = run(model, RandomInputs(partner=torch.arange(batch).flip(0)), **inputs)
+    assert output.losses["contrast"] == 0 and output.losses["answer"] > 0
+    output.loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
     assert model.eval()(**inputs).loss.isfinite()
+
+
+def test_the_released_layout_leaves_the_contrast_out_of_a_whole_step():
+    """There an anchor's negatives are those of other samples, so one sample without a third video spoils all."""
+    inputs = OPEN.inputs() | {"video_ids": torch.tensor([1, 2, 1])}
+    partner = RandomInputs(partner=torch.tensor([1, 0, 2]))  # the third sample is mixed with itself
+    paired = run(train(OPEN), partner, **inputs).losses["contrast"]
+    legacy = run(train(OPEN, negatives_layout="legacy"), partner, **inputs).losses["contrast"]
+    assert paired > 0 and legacy == 0
 
 
 @pytest.mark.parametrize("label", [-100, -1, 7])
@@ -195,13 +233,13 @@ def test_a_question_mixed_as_tokens_keeps_the_partners_last_words_unless_it_is_c
     """With lambda 0 the question is the partner's: whole by default, cut to the own length as released."""
     inputs = OPEN.inputs()
     inputs["attention_mask"] = (torch.arange(8) < torch.tensor([[3], [8], [8]])).long()
-    draws = Draws(lambda1=torch.tensor(0.0), lambda2=torch.tensor(0.0), partner=torch.tensor([1, 0, 2]))
+    draws = RandomInputs(lambda1=torch.tensor(0.0), lambda2=torch.tensor(0.0), partner=torch.tensor([1, 0, 2]))
     found = {}
     for length in ("longest", "own"):
         model, asked = train(OPEN, mixed_length=length, contrast_weight=0.0), []
         encode = model.backbone.encode_question
         model.backbone.encode_question = lambda *given, e=encode, a=asked: a.append(given[1]) or e(*given)
-        model(**inputs, draws=draws)
+        run(model, draws, **inputs)
         found[length] = asked[-1].sum(1).tolist()
     assert found == {"longest": [8, 8, 8], "own": [3, 8, 8]}
 

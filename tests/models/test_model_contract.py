@@ -5,16 +5,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
+from hf_causal_video.models.ivrd.outputs import VideoRelationOutput
 from hf_causal_video.models.outputs import VideoQAOutput
-from tests.models.cases import CASES, Case, batched
+from tests.models.cases import CASES, RELATION_CASES, Case, batched
+
+pytestmark = pytest.mark.rounding
 
 every_model = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+# Laws that hold for relations too, whose output has predicates of pairs in place of answers.
+question_and_relation_models = pytest.mark.parametrize("case", CASES + RELATION_CASES, ids=lambda case: case.name)
 choice_models = pytest.mark.parametrize("case", [case for case in CASES if not case.open_ended], ids=lambda c: c.name)
 MODEL_FILES = Path(__file__).resolve().parents[2]
 
@@ -24,16 +30,22 @@ def answer(model: torch.nn.Module, inputs: dict[str, Tensor]) -> VideoQAOutput:
         return model(**inputs)
 
 
-def kept(output: VideoQAOutput) -> list[set[int]]:
+def scores(output: VideoQAOutput | VideoRelationOutput) -> Tensor:
+    """(B, ...) scores of the answers, or of the predicates."""
+    return output.predicate_logits if isinstance(output, VideoRelationOutput) else output.logits
+
+
+def kept(output: VideoQAOutput | VideoRelationOutput) -> list[set[int]]:
     """The frames an answer rests on; slots may repeat one."""
-    return [set(row) for row in output.kept_frames.tolist()]
+    frames = getattr(output, "kept_frames", None)
+    return [] if frames is None else [set(row) for row in frames.tolist()]
 
 
 def same(one: VideoQAOutput, other: VideoQAOutput, **tolerance: float) -> None:
     """Equal answers for equal reasons."""
-    torch.testing.assert_close(one.logits, other.logits, **(tolerance or {"atol": 2e-5, "rtol": 1e-4}))
+    torch.testing.assert_close(scores(one), scores(other), **(tolerance or {"atol": 2e-5, "rtol": 1e-4}))
     assert kept(one) == kept(other)
-    if one.kept_objects is not None:
+    if getattr(one, "kept_objects", None) is not None:
         assert torch.equal(one.kept_objects, other.kept_objects)
 
 
@@ -64,7 +76,7 @@ def test_the_output_says_answer_loss_and_evidence(case: Case) -> None:
     assert answer(case.build(), {k: v for k, v in inputs.items() if k != "labels"}).loss is None
 
 
-@every_model
+@question_and_relation_models
 def test_it_is_deterministic_in_evaluation_and_by_seed_in_training(case: Case) -> None:
     model, inputs = case.build(), case.inputs()
     same(answer(model, inputs), answer(model, inputs), atol=0, rtol=0)
@@ -77,7 +89,7 @@ def test_it_is_deterministic_in_evaluation_and_by_seed_in_training(case: Case) -
     assert torch.equal(loss(1), loss(1)) and not torch.equal(loss(1), loss(2))
 
 
-@every_model
+@question_and_relation_models
 def test_it_is_saved_and_loaded_whole(case: Case, tmp_path: Path, no_network: None) -> None:
     model, inputs = case.build(), case.inputs()
     model.save_pretrained(tmp_path)
@@ -88,7 +100,8 @@ def test_it_is_saved_and_loaded_whole(case: Case, tmp_path: Path, no_network: No
     for name in case.fields:
         if name != "text_config":
             assert getattr(loaded.config, name) == getattr(model.config, name)
-    assert case.fields["text_config"].items() <= loaded.config.text_config.to_dict().items()
+    text = case.fields.get("text_config", {})
+    assert not text or text.items() <= loaded.config.text_config.to_dict().items()
     assert type(AutoConfig.from_pretrained(tmp_path)) is case.model_class.config_class
     assert type(AutoModel.from_pretrained(tmp_path)) is case.model_class
 
@@ -111,16 +124,16 @@ def test_another_process_loads_it_through_auto_model(case: Case, tmp_path: Path)
     torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), answer(model, inputs).logits, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.rows_apart], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [c for c in CASES + RELATION_CASES if c.rows_apart], ids=lambda case: case.name)
 def test_rows_of_a_batch_do_not_hear_of_each_other(case: Case) -> None:
     model, inputs = case.build(), case.inputs()
     whole = answer(model, inputs)
     order = torch.tensor([2, 0, 1])
     turned = answer(model, batched(lambda x: x[order], inputs))
-    torch.testing.assert_close(turned.logits, whole.logits[order], atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(scores(turned), scores(whole)[order], atol=2e-5, rtol=1e-4)
     for row in range(3):
         alone = answer(model, batched(lambda x, row=row: x[row : row + 1], inputs))
-        torch.testing.assert_close(alone.logits, whole.logits[row : row + 1], atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(scores(alone), scores(whole)[row : row + 1], atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.padding_free], ids=lambda case: case.name)
@@ -178,30 +191,52 @@ def test_an_absent_choice_is_never_the_answer(case: Case) -> None:
     torch.testing.assert_close(fewer.logits[:1, :3], answer(model, short).logits, atol=2e-5, rtol=1e-4)
 
 
-@every_model
+@question_and_relation_models
 def test_every_parameter_learns(case: Case) -> None:
-    model = case.build(**case.still).train()
-    model(**case.inputs()).loss.backward()
+    """In double precision, the loss too: in single the rounding of a gradient that is zero looks like a small one."""
+    model = case.build(**case.still).double().train()
+    inputs = {name: value.double() if value.is_floating_point() else value for name, value in case.inputs().items()}
+    with patch.object(Tensor, "float", Tensor.double):
+        model(**inputs).loss.backward()
     for name, parameter in model.named_parameters():
+        largest = 0.0 if parameter.grad is None else parameter.grad.abs().max()
         if any(part in name for part in case.unused):
-            assert parameter.grad is None or parameter.grad.abs().max() < 1e-6, name
+            assert largest < 1e-14, name
         else:
-            assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+            assert 1e-9 < largest < torch.inf, name
+
+
+def fall(case: Case, rate: float) -> float:
+    """The training loss after 30 steps on one batch, as a share of the loss before; both a mean over the same 4 draws.
+
+    Why: one loss of one step has the luck of its draw in it, and roundings of another processor lead elsewhere.
+    """
+    model, inputs = case.build(**case.still).train(), case.inputs()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+
+    def loss(draw: int) -> Tensor:
+        torch.manual_seed(draw)
+        return model(**inputs).loss
+
+    def level() -> float:
+        with torch.no_grad():
+            return sum(loss(draw).item() for draw in range(1000, 1004)) / 4
+
+    before = level()
+    for step in range(30):
+        optimizer.zero_grad()
+        loss(step).backward()
+        optimizer.step()
+    return level() / before
 
 
 @every_model
 def test_the_loss_falls(case: Case) -> None:
-    model, inputs = case.build(**case.still).train(), case.inputs()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    losses = []
-    for _ in range(10):
-        torch.manual_seed(0)
-        loss = model(**inputs).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.7 * losses[0], losses
+    assert fall(case, 3e-3) < 0.7
+
+
+def test_without_learning_no_loss_falls() -> None:
+    assert fall(CASES[0], 0.0) == 1.0
 
 
 @every_model
@@ -223,7 +258,7 @@ def test_gradient_checkpointing_changes_no_gradient(case: Case) -> None:
         torch.testing.assert_close(saved[name], gradient, atol=1e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@every_model
+@question_and_relation_models
 @pytest.mark.parametrize("how", ["weights", "autocast"])
 def test_bfloat16_trains_and_answers(case: Case, how: str) -> None:
     model, inputs = case.build(), case.inputs()
@@ -233,7 +268,9 @@ def test_bfloat16_trains_and_answers(case: Case, how: str) -> None:
     with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
         rough = answer(model, inputs)
         loss = model.train()(**inputs).loss
-    assert rough.logits.isfinite().all() and (rough.logits.float() - exact.logits).abs().max() < 0.5
+    found, wanted = scores(rough), scores(exact)
+    allowed = 0.5 if isinstance(exact, VideoQAOutput) else 0.1 * wanted.abs().max()  # 16 times a cosine
+    assert found.isfinite().all() and (found.float() - wanted).abs().max() < allowed
     loss.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is None or parameter.grad.isfinite().all() and parameter.grad.dtype == parameter.dtype, (
@@ -296,7 +333,7 @@ def test_a_frozen_text_encoder_stays_as_it_is(case: Case) -> None:
     assert any(p.grad is not None for name, p in model.named_parameters() if not name.startswith("text_encoder"))
 
 
-@every_model
+@question_and_relation_models
 def test_deep_copies_answer_alike(case: Case) -> None:
     model, inputs = case.build(), case.inputs()
     same(answer(model, inputs), answer(copy.deepcopy(model), inputs), atol=0, rtol=0)

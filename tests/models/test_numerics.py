@@ -1,12 +1,12 @@
 """How far apart answers are in single precision, in bfloat16 and in mixed precision, for every method.
 
 Double precision is the truth. An error is counted in roundings, each of 2^-8 in bfloat16 and in mixed precision
-(matrix products in bfloat16, sums, norms and softmax in float32) and 2^-24 in float32, against the largest logit.
-Allowed are
+(matrix products in bfloat16, sums, norms and softmax in float32) and 2^-24 in float32, against the largest logit. The
+error of a question is that of its worst logit. Nine in ten questions have at most
 - 12: a path through a model has some hundred operations, and independent errors add up like the root of their number;
 - 64 over HGA, whose bilinear fusion takes a signed square root: its slope at 0 has no bound, and what is lost in a
-  small number comes out enlarged;
-- 100 in float32, whatever the model, which is 6e-6 of the largest logit.
+  small number comes out enlarged. So the worst question of all has the luck of its numbers in it, and is allowed 16
+  times as much.
 Where a model keeps K of T, or splits frames in two, a rounding may tip a choice between two that are nearly alike.
 Then another answer is right: answers are compared where the same was chosen.
 """
@@ -21,6 +21,8 @@ from torch import Tensor
 from hf_causal_video.models import METHODS
 from tests.models.cases import CASES, FRAME_DIM, TEXT
 from tests.models.test_ivrd import batch, build, segment
+
+pytestmark = pytest.mark.rounding
 
 ROUNDING = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "mixed": 2.0**-8}
 QUESTIONS = 24
@@ -85,19 +87,21 @@ def same_choice(one: Any, other: Any) -> Tensor:
     ],
 )  # fmt: skip
 def test_answers_agree_across_precisions(name: str, allowed: int, precision: str) -> None:
-    if precision == "float32":
-        allowed = 100
-    for seed in range(2):
+    errors, unchanged = [], []
+    for seed in range(3):
         model, inputs = (relation_model if name.startswith("ivrd") else question_model)(name, seed)
         truth, found = (ask(model, inputs, kind) for kind in ("double", precision))
         if name.startswith("ivrd"):
-            exact, rough = truth.predicate_logits, found.predicate_logits
+            exact, rough = (one.predicate_logits[one.pair_mask] for one in (truth, found))
         else:
             same = same_choice(truth, found)
-            assert same.double().mean() > (0.9 if precision == "float32" else 0.3)
+            unchanged.append(same.double())
             exact, rough = truth.logits[same], found.logits[same]
         assert exact.dtype == torch.float64
         there = exact > -1e30  # an absent choice has the lowest logit there is
-        largest = exact[there].abs().max().item()
-        error = (rough.double() - exact)[there].abs().max().item()
-        assert error <= allowed * ROUNDING[precision] * largest, f"{error / largest / ROUNDING[precision]} roundings"
+        largest = exact[there].abs().max()
+        error = (rough.double() - exact).masked_fill(~there, 0.0).abs().amax(1)
+        errors.append(error / largest / ROUNDING[precision])
+    roundings = torch.cat(errors)
+    assert roundings.quantile(0.9) <= allowed and roundings.max() <= 16 * allowed
+    assert not unchanged or torch.cat(unchanged).mean() > (0.9 if precision == "float32" else 0.3)

@@ -1,8 +1,14 @@
 """Laws of the processor: it pads no further than the batch, refuses what it cannot mean, gives evidence in seconds."""
 
+import copy
+import pickle
+
 import pytest
 import torch
+from torch.utils.data import DataLoader
+from transformers.video_utils import VideoMetadata
 
+from hf_causal_video.features.store import VideoFeatures
 from hf_causal_video.models import VideoQAOutput, VideoQAProcessor
 from hf_causal_video.models.spans import best_span, fit_gaussian, grow_window, kept_frames_to_spans
 from hf_causal_video.utils.errors import CausalVideoError
@@ -121,7 +127,7 @@ def test_times_of_other_frames_are_refused(processor):
 
 @pytest.mark.parametrize("rule", ["kept", "window", "gaussian"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_spans_are_those_of_the_one_rule_and_the_best_comes_first(processor, rule, dtype):
+def test_spans_come_from_one_rule_in_order_of_time_and_the_best_is_named(processor, rule, dtype):
     """A grounding model's log-odds, -inf at padding; two runs are causal, the later one more surely."""
     times = [torch.arange(7.0) + 0.5, torch.arange(5.0) + 0.5]
     scores = torch.tensor([[-3, 0.5, 1, -4, 3, 2, -5], [-1, 4, 3, -2, -3, -torch.inf, -torch.inf]], dtype=dtype)
@@ -135,8 +141,8 @@ def test_the_spans_are_those_of_the_one_rule_and_the_best_comes_first(processor,
             expected = kept_frames_to_spans(causal[row : row + 1, : len(times[row])], times[row], own)[0]
         else:
             expected = rules[rule](own.softmax(-1), times[row])
-        assert evidence.spans[0] == pytest.approx(best_span(expected)[:2]) and len(evidence.spans) == len(expected)
-    assert rule != "kept" or processor.post_process_evidence(output, times)[0].spans == [(4.0, 6.0), (1.0, 3.0)]
+        assert evidence.best_span == pytest.approx(best_span(expected)[:2]) and len(evidence.spans) == len(expected)
+    assert rule != "kept" or processor.post_process_evidence(output, times)[0].spans == [(1.0, 3.0), (4.0, 6.0)]
 
 
 def test_logits_that_are_nan_are_no_answer(processor):
@@ -146,3 +152,79 @@ def test_logits_that_are_nan_are_no_answer(processor):
     )
     with pytest.raises(CausalVideoError, match="1 of 2 questions"):
         processor.post_process_evidence(output)
+
+
+def test_seconds_and_unknown_words_survive_pickle_copies_and_workers(processor):
+    def batch(_=None):
+        return processor("who is yodelling", CHOICES, torch.ones(3, 4), timestamps=[0.5, 1.5, 2.5])
+
+    inputs = batch()
+    [loaded] = DataLoader([0], num_workers=1, collate_fn=batch)
+    for again in (pickle.loads(pickle.dumps(inputs)), copy.deepcopy(inputs), loaded, inputs.to("cpu")):
+        assert torch.equal(again.timestamps_s[0], torch.tensor([0.5, 1.5, 2.5], dtype=torch.float64))
+        assert again.unknown_words == [["yodelling"]] and set(again) == set(inputs)
+        assert processor.post_process_evidence(output(), again.timestamps_s)[0].spans == [(1.0, 3.0)]
+
+
+def test_nested_lists_count_as_tensors(processor):
+    frames, objects = torch.rand(3, 4), torch.rand(3, 2, 5)
+    boxes, mask = torch.rand(3, 2, 4), torch.ones(3, 2).bool()
+    given = {"frame_features": frames, "object_features": objects, "object_boxes": boxes, "object_mask": mask}
+    whole = processor(QUESTION, CHOICES, **given)
+    lists = processor(QUESTION, CHOICES, **{name: value.tolist() for name, value in given.items()})
+    rows = processor(QUESTION, CHOICES, **{name: list(value) for name, value in given.items()})
+    for name in whole:
+        assert torch.allclose(whole[name].float(), lists[name].float()), name
+        assert torch.allclose(whole[name].float(), rows[name].float()), name
+    two = processor([QUESTION] * 2, [CHOICES] * 2, [frames.tolist(), frames[:2].tolist()])
+    assert two["frame_mask"].sum(1).tolist() == [3, 2]
+
+
+def test_text_and_videos_are_other_names(processor):
+    def extractor(video):
+        return VideoFeatures(video, torch.tensor([0.5, 1.5]), torch.ones(2, 4)), []
+
+    inputs = processor(text=QUESTION, choices=CHOICES, videos="clip", feature_extractor=extractor)
+    again = processor(QUESTION, CHOICES, video="clip", feature_extractor=extractor)
+    assert all(torch.equal(inputs[name], again[name]) for name in again) and len(inputs.timestamps_s[0]) == 2
+    with pytest.raises(CausalVideoError, match="text is another name of question"):
+        processor(QUESTION, CHOICES, torch.ones(3, 4), text=QUESTION)
+
+
+def test_options_reach_the_tokenizer(processor):
+    wide = processor(QUESTION, CHOICES, torch.ones(3, 4), padding="max_length", max_length=20)
+    assert wide["input_ids"].shape == (1, 20) and wide["choice_input_ids"].shape == (1, 2, 20)
+    short = processor(QUESTION * 9, CHOICES, torch.ones(3, 4), text_kwargs={"truncation": True, "max_length": 6})
+    assert short["input_ids"].shape == (1, 6) == (1, int(short["attention_mask"].sum()))
+    left = processor([QUESTION, "who"], [CHOICES] * 2, torch.ones(3, 4), padding_side="left")
+    assert left["attention_mask"][1, 0] == 0
+    with pytest.raises(CausalVideoError, match="12 tokens .* at most max_length=11"):
+        processor(" ".join(["jump"] * 10), CHOICES, torch.ones(3, 4), max_length=11)
+    with pytest.raises(CausalVideoError, match="unknown option: found paddings"):
+        processor(QUESTION, CHOICES, torch.ones(3, 4), paddings=True)
+
+
+def test_the_input_names_are_all_that_it_returns(processor):
+    objects = {"object_features": torch.rand(3, 2, 5), "object_boxes": torch.rand(3, 2, 4)}
+    inputs = processor(QUESTION, CHOICES, torch.ones(3, 4), **objects, object_mask=torch.ones(3, 2))
+    assert set(inputs) == set(processor.model_input_names)
+
+
+def test_video_metadata_is_accepted_where_seconds_are(processor):
+    metadata = VideoMetadata(total_num_frames=75, fps=25.0, frames_indices=[25, 75, 125])
+    inputs = processor(QUESTION, CHOICES, torch.ones(3, 4), timestamps=metadata)
+    assert inputs.timestamps_s[0].tolist() == [1.0, 3.0, 5.0]
+    for times in (metadata, [metadata]):
+        assert processor.post_process_evidence(output(), times)[0].spans == [(2.0, 6.0)]
+    with pytest.raises(CausalVideoError, match="fps=None"):
+        processor(QUESTION, CHOICES, torch.ones(3, 4), timestamps=VideoMetadata(total_num_frames=75))
+
+
+def test_unknown_words_are_named_once_and_listed_for_each_question(processor, monkeypatch):
+    told: list[str] = []
+    monkeypatch.setattr("hf_causal_video.models.unknown_words.logger.warning", told.append)
+    monkeypatch.setattr("hf_causal_video.models.unknown_words._named", set())
+    for _ in range(2):
+        inputs = processor(["who is yodelling?", "who"], [["star", "2 zithers 🙂"], CHOICES], torch.ones(3, 4))
+        assert inputs.unknown_words == [["yodelling", "2", "zithers", "🙂"], []]
+    assert len(told) == 1 and "yodelling" in told[0] and "zithers" in told[0]

@@ -1,11 +1,15 @@
 """Laws of the relation processor: no frame is lost, what is cut into segments comes back whole, duplicates go."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
 
 from hf_causal_video.models.ivrd.association import Relation, associate, overlap, suppress
-from hf_causal_video.models.ivrd.outputs import VideoRelationOutput
+from hf_causal_video.models.ivrd.motion import tracks_that_meet
+from hf_causal_video.models.ivrd.outputs import VideoRelationOutput, pad_pairs
 from hf_causal_video.models.ivrd.processing_video_relation import VideoRelationProcessor
 from hf_causal_video.utils.errors import CausalVideoError
 
@@ -21,29 +25,21 @@ def track(start: int, length: int, left: float = 10.0, **more) -> dict:
     return {"start": start, "boxes": moving + [0, 5, 20, 30], **more}
 
 
-def judged(inputs, video_pairs=None, predicate: int = 0) -> VideoRelationOutput:
+def judged(inputs, predicate: int = 0) -> VideoRelationOutput:
     """What a perfect model of "dog (track 0) chases cat (any other)" would return."""
     mask = inputs["track_mask"].any(-1)
-    rows, tracks = mask.shape
-    objects, index, video = torch.full((rows, tracks, 3), -9.0), [], []
-    logits = []
+    objects = torch.full((*mask.shape, 3), -9.0)
     for row, segment in enumerate(inputs.segments):
         for place, name in enumerate(segment.tracks):
             objects[row, place, 0 if name == 0 else 1] = 9.0
-        for s, subject in enumerate(segment.tracks):
-            for o in range(len(segment.tracks)):
-                steps = [
-                    inputs["track_start"][row, p] + torch.tensor([0, inputs["track_mask"][row, p].sum()])
-                    for p in (s, o)
-                ]
-                if s != o and max(steps[0][0], steps[1][0]) < min(steps[0][1], steps[1][1]):
-                    index.append([s, o])
-                    video.append(row)
-                    logits.append([9.0 if subject == 0 and p == predicate else -9.0 for p in range(2)])
-    return VideoRelationOutput(
-        predicate_logits=torch.tensor(logits).reshape(-1, 2), object_logits=objects,
-        pair_index=torch.tensor(index).long().reshape(-1, 2), pair_video=torch.tensor(video).long(),
-    )  # fmt: skip
+    pairs = tracks_that_meet(inputs["track_mask"], inputs["track_start"]).nonzero()
+    index, pair_mask = pad_pairs(pairs, len(mask))
+    logits = torch.full((*pair_mask.shape, 2), -9.0)
+    for row, segment in enumerate(inputs.segments):
+        for place, (subject, _) in enumerate(index[row][pair_mask[row]].tolist()):
+            if segment.tracks[subject] == 0:
+                logits[row, place, predicate] = 9.0
+    return VideoRelationOutput(predicate_logits=logits, object_logits=objects, pair_index=index, pair_mask=pair_mask)
 
 
 @pytest.mark.parametrize("length", [1, 2, 9, 10, 11, 23, 30])
@@ -173,3 +169,16 @@ def test_an_output_of_other_inputs_is_refused() -> None:
         processor().post_process_relations(judged(one), two)
     with pytest.raises(CausalVideoError, match="stride"):
         processor(5, 6)
+
+
+@pytest.mark.parametrize("how", ["pickle", "deepcopy", "worker"])
+def test_segments_boxes_and_starts_go_where_the_batch_goes(how: str) -> None:
+    inputs = processor()([track(0, 20), track(3, 20, left=40)], SIZE)
+    if how == "worker":
+        [carried] = torch.utils.data.DataLoader([inputs], batch_size=None, num_workers=1)
+    else:
+        carried = copy.deepcopy(inputs) if how == "deepcopy" else pickle.loads(pickle.dumps(inputs))
+    assert carried.segments == inputs.segments and carried.starts == inputs.starts
+    output = judged(inputs)
+    wanted = processor().post_process_relations(output, inputs)
+    assert wanted[0] and processor().post_process_relations(output, carried) == wanted

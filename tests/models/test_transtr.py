@@ -14,6 +14,8 @@ from tests.backbones.test_text import KINDS, text_config
 from tests.models.cases import CASES as ALL_CASES
 from tests.models.cases import FRAME_DIM, TEXT, TRANSTR, Case, transtr
 
+pytestmark = pytest.mark.rounding
+
 CASES = [case for case in ALL_CASES if case.model_class is TranSTRForVideoQuestionAnswering]
 CHOICES, OPEN_ENDED, FRAMES_ALONE, ENERGY, OFFICIAL = CASES
 EFFECTIVE = {

@@ -17,7 +17,7 @@ from torch import Tensor
 from hf_causal_video.causal import FrameBank, mix_scenes, swap_frames
 from hf_causal_video.hub import convert_official_checkpoint
 from hf_causal_video.hub.convert.grounding import CHUNK, renamed
-from hf_causal_video.models.backbone.draws import Draws
+from hf_causal_video.models.base import RandomInputs
 from hf_causal_video.models.eigv import modeling_eigv
 from hf_causal_video.models.igv import modeling_igv
 from tests.parity.comparison import Values, assert_alterations_are_noticed, compare
@@ -68,7 +68,7 @@ def inputs(given: Values) -> dict[str, Any]:
     several = given["question"].dim() == 4
     names = ("choice_features", "choice_attention_mask") if several else ("question_features", "attention_mask")
     copies = len(given["question_shuffle"]) // len(length) if "question_shuffle" in given else 0
-    draws = Draws(
+    draws = RandomInputs(
         gumbel=given.get("gumbel_noise", given.get("gumbel_noise_1")),
         gumbel_mixed=given.get("gumbel_noise_2"),
         foreign=given.get("bank_index", given.get("bank_index_positive")),
@@ -118,7 +118,8 @@ def run(model: torch.nn.Module, given: dict[str, Any]) -> tuple[Any, dict[str, l
     for one in patches:
         one.start()
     try:
-        return model(**given), seen
+        with model.fixed_random_inputs(given["draws"]):
+            return model(**{name: value for name, value in given.items() if name != "draws"}), seen
     finally:
         for one in patches:
             one.stop()
@@ -131,13 +132,15 @@ def gradients(model: torch.nn.Module, released: Values) -> Values:
     ours = {name: parameter.grad for name, parameter in model.named_parameters()}
     found = {}
     for key in released:
-        chunk = CHUNK.fullmatch(key)
-        name = (
-            f"backbone.{chunk[1]}.merge{chunk[2]}.{chunk[4]}" if chunk else next(iter(renamed({key: released[key]})))
-        )
-        gradient = ours.get(name)
+        if chunk := CHUNK.fullmatch(key):
+            block, side, number, name = chunk.groups()
+            first, rest = (ours.get(f"backbone.{block}.merge{side}{end}.{name}") for end in ("", "_rest"))
+            gradients = [*first, *([] if rest is None else rest)]
+            gradient = gradients[int(number)] if int(number) < len(gradients) else None  # a chunk of nothing
+        else:
+            gradient = ours.get(next(iter(renamed({key: released[key]}))))
         if gradient is not None:
-            found[f"grad.{key}"] = gradient[int(chunk[3])] if chunk else gradient
+            found[f"grad.{key}"] = gradient
     return found
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from hf_causal_video.causal import hard_topk, perturbed_topk, topk_indices
 from hf_causal_video.hub import convert_official_checkpoint
+from hf_causal_video.models.base import RandomInputs
 from hf_causal_video.models.transtr import selection
 from tests.parity.comparison import Values, assert_alterations_are_noticed, compare
 from tests.parity.fixtures import VARIABLE, all_fixtures, evaluator_kind, read_fixture
@@ -109,6 +110,7 @@ def transtr_inputs(given: Values) -> Values:
 def transtr_run(model: torch.nn.Module, inputs: Values) -> tuple[Any, Values]:
     """One forward pass with every intermediate that a fixture may store."""
     seen: dict[str, Any] = {"topk_indices": [], "perturbed_topk": []}
+    inputs = dict(inputs)
 
     def raw_text(groups):  # the published code does not zero the states of padding, so stored values have them
         states = [model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state for ids, mask in groups]
@@ -132,7 +134,9 @@ def transtr_run(model: torch.nn.Module, inputs: Values) -> tuple[Any, Values]:
         for name in names
     ]
     with spy("topk_indices"), spy("perturbed_topk"), patch.object(model, "encode_text", raw_text):
-        out = model(**inputs)
+        noise = RandomInputs(inputs.pop("frame_noise", None), inputs.pop("object_noise", None))
+        with model.fixed_random_inputs(noise):
+            out = model(**inputs)
     for handle in handles:
         handle.remove()
 
@@ -237,7 +241,10 @@ def test_text_buckets_keep_the_published_answers(path: Path, buckets: int) -> No
     parts, spec = read_fixture(path)
     model = build_transtr(parts, spec, text_length_buckets=buckets).train("answer" in parts["input"])
     with torch.no_grad():
-        logits = model(**transtr_inputs(parts["input"])).logits
+        inputs = transtr_inputs(parts["input"])
+        noise = RandomInputs(inputs.pop("frame_noise", None), inputs.pop("object_noise", None))
+        with model.fixed_random_inputs(noise):
+            logits = model(**inputs).logits
     check({"logits": parts["output"]["logits"]}, {"logits": logits}, spec)
 
 

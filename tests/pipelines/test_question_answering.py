@@ -1,11 +1,17 @@
 """The two faces: the pipeline and the command line, over a tiny model and a clip written on the spot."""
 
 import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from types import GeneratorType
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from transformers import AutoModel, AutoProcessor, pipeline
+from transformers.video_utils import VideoMetadata
 
 from hf_causal_video import (
     EIGVConfig,
@@ -18,7 +24,10 @@ from hf_causal_video import (
 )
 from hf_causal_video.cli.main import main
 from hf_causal_video.features.store import VideoFeatures
+from hf_causal_video.models.clip_statistics import ClipStatistics
+from hf_causal_video.stress.ablation import event_frames
 from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.viewer.answer import notes_of
 from hf_causal_video.worlds import tiny_text_config, world_tokenizer
 
 QUESTION, CHOICES = "who is doing jump", ["star", "ring", "heart"]
@@ -80,13 +89,139 @@ def test_a_list_of_clips(qa):
 
 def test_proof_asks_again_with_and_without_the_evidence(qa):
     result = qa("clip.mp4", question=QUESTION, choices=CHOICES, prove=True)
+    verdict = result["verdict"]
     for name in ("scores_only", "scores_without"):
-        assert len(result[name]) == 3 and sum(result[name]) == pytest.approx(1, abs=1e-5)
+        assert list(verdict[name]) == CHOICES and sum(verdict[name].values()) == pytest.approx(1, abs=1e-5)
     kept = [frame.index for frame in result["evidence"].frames]
     features, _ = tiny_extractor("clip.mp4")
     alone = VideoFeatures("clip", features.timestamps_s[kept], features.frame_features[kept])
     again = qa(features=alone, question=QUESTION, choices=CHOICES)
-    assert again["evidence"].scores == pytest.approx(result["scores_only"], abs=1e-5), "masked is as good as absent"
+    only = pytest.approx(list(verdict.scores_only.values()), abs=1e-5)
+    assert again["evidence"].scores == only, "masked is as good as absent"
+
+
+def test_every_form_of_input_that_pipelines_take(qa):
+    features, _ = tiny_extractor("clip.mp4")
+    item = {"video": "clip.mp4", "question": QUESTION, "choices": CHOICES}
+    one = qa(**item)
+    assert qa(item) == one
+    assert qa([item, item]) == [one, one]
+    assert qa(["a.mp4", Path("b.mp4")], question=QUESTION, choices=CHOICES) == [one, one]
+    stream = qa(item for _ in range(3))
+    assert isinstance(stream, GeneratorType) and list(stream) == [one] * 3
+    table = Dataset.from_list([{**item, "answer": 1, "video_id": "v"}] * 2)
+    assert qa(table) == [one, one], "a column that is no argument is left out"
+    columns = {"question": QUESTION, "frame_features": features.frame_features.tolist(), "timestamps_s": TIMES}
+    rows = Dataset.from_list([columns, columns])
+    assert qa(rows, choices=CHOICES) == [one, one], "features as an unformatted table holds them"
+
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return {"features": features, "question": QUESTION, "choices": CHOICES}
+
+    assert qa(Rows()) == [one, one]
+    nested = {"frame_features": features.frame_features.tolist(), "timestamps_s": TIMES}
+    assert qa({"features": nested, "question": QUESTION, "choices": CHOICES}) == one
+
+
+def test_a_result_is_json_and_its_evidence_has_attributes(qa):
+    result = qa("clip.mp4", question=QUESTION, choices=CHOICES)
+    told = json.loads(json.dumps(result))
+    assert set(told) == {
+        "answer", "score", "choices", "scores", "evidence", "verdict", "unknown_words", "unlike_training",
+    }  # fmt: skip
+    assert told["evidence"]["frames"][0]["time_s"] == result["evidence"].frames[0].time_s
+    again = pickle.loads(pickle.dumps(result))
+    assert again == result and again["evidence"].answer == result["answer"]
+    assert replace(result["evidence"], answer="other")["answer"] == "other"
+
+
+def test_top_k_cuts_the_choices_and_nothing_else(qa):
+    whole, cut = (qa("clip.mp4", question=QUESTION, choices=CHOICES, top_k=k) for k in (None, 2))
+    assert whole["choices"] == CHOICES and len(cut["choices"]) == 2
+    assert cut["choices"][0] == cut["answer"] and cut["scores"] == sorted(whole["scores"], reverse=True)[:2]
+    assert cut["verdict"] == whole["verdict"]
+    for wrong in (0, "2", True):
+        with pytest.raises(CausalVideoError, match="top_k"):
+            qa("clip.mp4", question=QUESTION, choices=CHOICES, top_k=wrong)
+
+
+def test_a_clip_that_cannot_be_used_leaves_its_error_in_its_place(checkpoint):
+    def extractor(video, timestamps_s=None):
+        if "broken" in str(video):
+            raise CausalVideoError("broken.mp4", found="no picture", expected="a video", fix="encode it again")
+        return tiny_extractor(video, timestamps_s)
+
+    qa = pipeline("video-question-answering", model=str(checkpoint), clip_extractor=extractor)
+    clips = ["a.mp4", "broken.mp4", "c.mp4"]
+    results = qa(clips, question=QUESTION, choices=CHOICES, on_error="return")
+    assert [set(result) == {"video", "error"} for result in results] == [False, True, False]
+    assert "found no picture" in results[1]["error"] and results[1]["video"] == "broken.mp4"
+    assert results[0] == results[2] and json.dumps(results)
+    with pytest.raises(CausalVideoError, match="no picture"):
+        qa(clips, question=QUESTION, choices=CHOICES)
+    with pytest.raises(CausalVideoError, match="on_error"):
+        qa(clips, question=QUESTION, choices=CHOICES, on_error="ignore")
+
+
+def test_a_model_fresh_from_training_answers_the_same_every_time(checkpoint):
+    model = AutoModel.from_pretrained(checkpoint, hidden_dropout_prob=0.5).train()
+    qa = pipeline("video-question-answering", model=model, processor=AutoProcessor.from_pretrained(checkpoint))
+    features = tiny_extractor("clip.mp4")[0]
+    scores = [qa(features=features, question=QUESTION, choices=CHOICES)["scores"] for _ in range(3)]
+    assert scores[0] == scores[1] == scores[2]
+
+
+def test_a_saved_pipeline_opens_again_without_trust(checkpoint, tmp_path):
+    processor = VideoQAProcessor(world_tokenizer(), choice_template="choice", max_length=31)
+    model = AutoModel.from_pretrained(checkpoint)
+    model.config.custom_pipelines = {"left by": "an older version"}
+    saved = pipeline("video-question-answering", model=model, processor=processor, clip_extractor=tiny_extractor)
+    saved.save_pretrained(tmp_path / "folder")
+    assert not list((tmp_path / "folder").glob("*.py"))
+    assert "custom_pipelines" not in json.loads((tmp_path / "folder" / "config.json").read_text())
+    again = pipeline("video-question-answering", model=str(tmp_path / "folder"), clip_extractor=tiny_extractor)
+    assert (again.processor.choice_template, again.processor.max_length) == ("choice", 31)
+    assert again("c", question=QUESTION, choices=CHOICES) == saved("c", question=QUESTION, choices=CHOICES)
+
+
+def test_seconds_may_come_as_video_metadata(qa):
+    metadata = VideoMetadata(total_num_frames=200, fps=25.0, frames_indices=[int(25 * time) for time in TIMES])
+    by_seconds = qa(np.stack(FRAMES), question=QUESTION, choices=CHOICES, timestamps_s=metadata.timestamps)
+    assert qa(np.stack(FRAMES), question=QUESTION, choices=CHOICES, timestamps_s=metadata) == by_seconds
+
+
+def test_words_the_model_cannot_read_are_named_in_the_result(qa):
+    result = qa("clip.mp4", question="who is yodelling", choices=["star", "zither"])
+    assert result["unknown_words"] == ["yodelling", "zither"]
+
+
+def test_a_text_longer_than_the_encoder_reads_is_refused_or_cut(qa):
+    positions = qa.model.config.text_config.max_position_embeddings
+    words = " ".join(["jump"] * (positions + 10))
+    assert qa.processor.max_length > positions
+    with pytest.raises(CausalVideoError, match=f"{positions + 12} tokens .*max_length={positions}"):
+        qa("clip.mp4", question=words, choices=CHOICES)
+    assert qa("clip.mp4", question=words, choices=CHOICES, truncation=True)["answer"] in CHOICES
+    inputs = qa.processor(words, CHOICES, frame_features=torch.zeros(4, 6))
+    with pytest.raises(CausalVideoError, match=f"at most {positions}"):
+        qa.model(**inputs)
+
+
+def test_a_clip_unlike_the_training_clips_is_noted(checkpoint):
+    statistics = ClipStatistics.of_clips(tiny_extractor("")[0].frame_features + shift for shift in (-0.2, 0, 0.2))
+    processor = VideoQAProcessor(world_tokenizer(), clip_statistics=statistics.to_dict())
+    model = AutoModel.from_pretrained(checkpoint)
+    qa = pipeline("video-question-answering", model=model, processor=processor)
+    features = tiny_extractor("clip.mp4")[0]
+    far = replace(features, frame_features=features.frame_features + 50)
+    near, other = (qa(features=one, question=QUESTION, choices=CHOICES) for one in (features, far))
+    assert near["unlike_training"]["unlike"] is False and other["unlike_training"]["unlike"] is True
+    assert "Unlike the training clips" in notes_of(other)[0]
+    assert not any("Unlike" in note for note in notes_of(near))
 
 
 @pytest.mark.parametrize(
@@ -125,8 +260,10 @@ def test_the_evidence_of_a_grounding_model_are_its_causal_frames(config, model_c
     assert [frame.index for frame in result["evidence"].frames] == causal.nonzero()[:, 0].tolist()
     covered = sum(end - start for start, end in result["evidence"].spans)
     assert covered == pytest.approx(int(causal.sum())), "a second a frame"
-    assert sum(result["scores_only"]) == pytest.approx(1, abs=1e-5)
-    assert (result["scores_without"] is None) == bool(causal.all())
+    verdict = result["verdict"]
+    assert sum(verdict.scores_only.values()) == pytest.approx(1, abs=1e-5)
+    everything = event_frames(causal[None], torch.ones(1, 8).bool()).all()
+    assert (verdict.scores_without is None) == (verdict.necessary is None) == bool(everything)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -134,7 +271,7 @@ def test_half_precision_answers_with_its_evidence(checkpoint, dtype):
     half = pipeline("video-question-answering", model=str(checkpoint), clip_extractor=tiny_extractor, dtype=dtype)
     result = half("clip.mp4", question=QUESTION, choices=CHOICES, prove=True)
     assert result["answer"] in CHOICES and len(result["evidence"].frames) == 3
-    assert sum(result["scores_only"]) == pytest.approx(1, abs=1e-2)
+    assert sum(result["verdict"].scores_only.values()) == pytest.approx(1, abs=1e-2)
 
 
 def test_a_clip_of_one_frame_is_its_own_evidence_and_cannot_be_without_it(checkpoint):
@@ -142,8 +279,10 @@ def test_a_clip_of_one_frame_is_its_own_evidence_and_cannot_be_without_it(checkp
     qa = pipeline("video-question-answering", model=model, processor=AutoProcessor.from_pretrained(checkpoint))
     features = VideoFeatures("clip", torch.tensor([1.0]), torch.ones(1, 6))
     result = qa(features=features, question=QUESTION, choices=CHOICES, prove=True)
-    assert result["evidence"].spans == [(0.0, 2.0)] and result["scores_without"] is None
-    assert result["scores_only"] == pytest.approx(result["evidence"].scores, abs=1e-5)
+    verdict = result["verdict"]
+    assert result["evidence"].spans == [(0.0, 2.0)]
+    assert verdict.scores_without is None and verdict.necessary is None and verdict.sufficient is True
+    assert list(verdict.scores_only.values()) == pytest.approx(result["evidence"].scores, abs=1e-5)
 
 
 def test_nan_is_no_answer(checkpoint):
@@ -169,10 +308,12 @@ def test_answer_verb_prints_draws_and_writes_json(qa, checkpoint, tmp_path, monk
     arguments = ["answer", str(checkpoint), str(clip), QUESTION, "--choices", *CHOICES]
     assert main([*arguments, "--html", str(tmp_path / "a.html"), "--png", str(tmp_path / "a.png")]) == 0
     printed = capsys.readouterr().out
-    assert "because of" in printed and "evidence only" in printed
+    assert "evidence only" in printed and "With the evidence removed" in printed
     assert (tmp_path / "a.png").stat().st_size > 1000 and QUESTION in (tmp_path / "a.html").read_text()
     assert main([*arguments, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["answer"] in CHOICES
+    told = json.loads(capsys.readouterr().out)
+    assert told["answer"] in CHOICES and {"score", "choices", "evidence", "verdict"} <= set(told)
+    assert list(told["verdict"]["scores_without"]) == CHOICES
 
 
 def test_bad_input_ends_with_a_message_and_code_two(checkpoint, capsys):

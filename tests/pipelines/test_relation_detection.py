@@ -3,9 +3,11 @@
 import argparse
 import json
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from transformers import pipeline
 
 import hf_causal_video.cli.relations as command
 from hf_causal_video.cli.main import main
@@ -67,7 +69,7 @@ def test_third_party_tracks_in_pixels_say_the_same_as_tracklets(detect):
 
 def test_how_many_segments_are_judged_at_once_changes_nothing(detect, monkeypatch):
     together = detect(tracks=[DOG, CAT], **EVERYTHING)
-    monkeypatch.setattr("hf_causal_video.pipelines.relation_detection.SEGMENTS_A_PASS", 1)
+    monkeypatch.setattr("hf_causal_video.pipelines.relation_detection.SEGMENTS_PER_PASS", 1)
     one_by_one = detect(tracks=[DOG, CAT], **EVERYTHING)
     assert by_triplet(together) == by_triplet(one_by_one)
     assert max(max(map(max, r["sub_traj"])) for r in together) <= 1, "without a frame size boxes stay fractions"
@@ -99,9 +101,65 @@ def test_a_class_the_model_does_not_know_is_background(detect):
     assert detect(tracks=[DOG, bird], classes="tracks", predicate_threshold=0.0) == []
 
 
+CLIP = {"tracks": [DOG.to_dict(SIZE), CAT.to_dict(SIZE)], "frame_size": SIZE}
+
+
+def test_one_clip_a_list_a_dataset_and_a_generator_have_the_same_relations(detect):
+    wanted = detect(**CLIP, **EVERYTHING)
+    assert wanted and detect(CLIP, **EVERYTHING) == wanted
+    assert detect([CLIP, CLIP], **EVERYTHING) == [wanted, wanted]
+    rows = [{"tracks": [one | {"boxes": one["boxes"].tolist()} for one in CLIP["tracks"]], "frame_size": list(SIZE)}]
+    table = datasets.Dataset.from_list([row | {"video_id": "v"} for row in rows * 2])
+    assert [by_triplet(one) for one in detect(table, **EVERYTHING)] == [by_triplet(wanted)] * 2
+    found = detect((CLIP for _ in range(3)), **EVERYTHING)
+    assert not isinstance(found, list) and list(found) == [wanted] * 3
+    assert json.loads(json.dumps(wanted)) == wanted
+
+
+def test_a_clip_that_cannot_be_used_leaves_its_error_in_its_place(detect):
+    bad = CLIP | {"tracks": [{"start": 0, "boxes": [[9, 0, 0, 9]]}]}
+    with pytest.raises(CausalVideoError, match="x1 <= x2"):
+        detect([CLIP, bad], **EVERYTHING)
+    first, second, third = detect([CLIP, bad, CLIP], on_error="return", **EVERYTHING)
+    assert first == third == detect(CLIP, **EVERYTHING)
+    assert "x1 <= x2" in second["error"] and json.dumps(second)
+    [missing] = detect(["no/such.mp4"], on_error="return")
+    assert missing["video"] == "no/such.mp4" and "trajectory_provenance" in missing["error"]
+
+
+def test_a_model_fresh_from_training_is_asked_without_dropout(detect):
+    fresh = make()
+    fresh.model.train()
+    again = VideoRelationDetectionPipeline(model=fresh.model, processor=fresh.processor, device="cpu")
+    assert again(CLIP, **EVERYTHING) == again(CLIP, **EVERYTHING)
+    assert by_triplet(again(CLIP, **EVERYTHING)) == by_triplet(detect(CLIP, **EVERYTHING))
+
+
+def test_a_saved_pipeline_opens_again_without_trust(detect, tmp_path):
+    detect.save_pretrained(tmp_path)
+    again = pipeline("video-relation-detection", model=str(tmp_path), trust_remote_code=False)
+    assert again.processor.predicates == PREDICATES and not list(tmp_path.glob("*.py"))
+    assert by_triplet(again(CLIP, **EVERYTHING)) == by_triplet(detect(CLIP, **EVERYTHING))
+
+
+def test_classes_of_tracks_reach_the_prior_per_pair_of_classes():
+    torch.manual_seed(0)
+    sizes = {"num_object_classes": 3, "num_predicates": 2, "hidden_size": 8}
+    model = IVRDForVideoRelationDetection(IVRDConfig(**sizes, class_pair_prior=True, prior_eval_strength=1.0))
+    counts = torch.zeros(3, 3, 2)
+    counts[0, 1, 1] = counts[1, 0, 0] = 90.0
+    model.set_predicate_counts(torch.tensor([90.0, 90.0]), 200, counts, torch.full((3, 3), 100.0))
+    detect = VideoRelationDetectionPipeline(
+        model=model, processor=VideoRelationProcessor(CLASSES, PREDICATES), device="cpu"
+    )
+    model.intervention.scale = 0.0  # the prior alone
+    relations = detect(CLIP, classes="tracks", predicate_threshold=0.5)
+    assert {tuple(one["triplet"]) for one in relations} == {("dog", "near", "cat"), ("cat", "chase", "dog")}
+
+
 def test_wrong_calls_are_refused(detect):
     for call, message in (
-        ({}, "nothing to look at"),
+        ({}, "neither a video nor tracks"),
         ({"video": "x.mp4", "tracks": [DOG]}, "both"),
         ({"tracks": [DOG], "threshold": 1}, "threshold"),
         ({"tracks": [DOG], "classes": "mine"}, "mine"),
@@ -115,7 +173,7 @@ def test_wrong_calls_are_refused(detect):
 
 def test_from_pixels_with_the_detector_of_the_checkpoint(save_network, make_clip, tmp_path):
     pytest.importorskip("trackers")
-    from hf_causal_video.features.objects import ObjectEncoder
+    from hf_causal_video.features.encoders import ObjectEncoder
     from hf_causal_video.tracks.tracker import ClipTracker
 
     clip = make_clip(tmp_path / "clip.mp4", frames=40)

@@ -27,7 +27,7 @@ def test_a_quick_run_measures_every_reader_in_both_orders(tmp_path):
     target = tmp_path / "new folder" / "features.csv"
     command = [sys.executable, str(SCRIPT), "--quick", "--rows", "9", "--output", str(target)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     with target.open(newline="") as file:
         lines = list(csv.DictReader(file))
@@ -45,7 +45,7 @@ def test_a_set_is_read_under_a_limit_that_bites(monkeypatch):
     """80 MB read where 20 may be allocated; the script itself fails if a greedy reader gets through."""
     command = [sys.executable, str(SCRIPT), "--limit", "20", "--rows", "60"]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "sequential" in done.stdout and "shuffled" in done.stdout and "fails" in done.stdout
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--limit", "20", "--rows", "9"])

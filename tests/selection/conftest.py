@@ -28,8 +28,8 @@ def dual_encoder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory, dual_encoder):
     """Folder of a tiny random TranSTR whose features are those of the dual encoder at eight moments."""
+    from hf_causal_video.features.encoders import FrameEncoder
     from hf_causal_video.features.extractor import VideoFeatureExtractor
-    from hf_causal_video.features.frames import FrameEncoder
 
     folder, tokenizer = tmp_path_factory.mktemp("transtr"), world_tokenizer()
     extractor = VideoFeatureExtractor(FrameEncoder(str(dual_encoder), "projected"), sampling="uniform-8")
@@ -56,3 +56,19 @@ def clip_file(tmp_path_factory):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
     return path
+
+
+@pytest.fixture(scope="session")
+def word_networks(tmp_path_factory):
+    """Folders of a tiny random classifier with label names, and of a tiny random text encoder."""
+    folder, tokenizer = tmp_path_factory.mktemp("words"), world_tokenizer()
+    torch.manual_seed(0)
+    config = hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=2)
+    config.id2label = {0: "star", 1: "moon"}
+    text = hf.AutoModel.from_config(tiny_text_config(len(tokenizer), 16, 1))
+    images = hf.ConvNextImageProcessorPil(size={"shortest_edge": 32})
+    for part in (hf.ResNetForImageClassification(config), images):
+        part.save_pretrained(folder / "eyes")
+    for part in (text, tokenizer):
+        part.save_pretrained(folder / "text")
+    return folder / "eyes", folder / "text"

@@ -22,7 +22,14 @@ from hf_causal_video.selection import (
     SimilaritySelector,
     UniformSelector,
 )
-from hf_causal_video.selection.rules import best_and_different, over_scenes
+from hf_causal_video.selection.rules import (
+    RULES,
+    best_and_different,
+    determinantal,
+    inverse_transform,
+    over_scenes,
+    split_judge,
+)
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.worlds import tiny_text_config, world_tokenizer
 
@@ -63,10 +70,17 @@ def features():
 
 
 def every(causal):
-    return [UniformSelector(), RandomSelector(), SimilaritySelector(Words()), SimilaritySelector(Words(), 0.5), causal]
+    plain = [
+        UniformSelector(),
+        RandomSelector(),
+        SimilaritySelector(Words()),
+        SimilaritySelector(Words(), 0.5),
+        causal,
+    ]
+    return plain + [SimilaritySelector(Words(), rule=rule) for rule in RULES if rule != "best"]
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", range(8))
 def test_every_selector_meets_every_budget_in_order_of_time_with_a_score_a_candidate(causal, features, number):
     selector = every(causal)[number]
     for budget in range(1, 13):
@@ -77,7 +91,7 @@ def test_every_selector_meets_every_budget_in_order_of_time_with_a_score_a_candi
         assert f"{budget} of 12 frames" in chosen.reason
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4])
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 7])
 def test_a_smaller_budget_is_the_head_of_a_larger_one(causal, features, number):
     selector = every(causal)[number]
     long = selector.select(features, QUESTION, 9, timestamps_s=TIMES).ranked
@@ -92,6 +106,17 @@ def test_the_causal_choice_begins_with_what_the_model_keeps_and_goes_on_down_its
     assert set(chosen.ranked[: len(kept)]) == kept
     assert chosen.ranked == output.frame_scores[0].argsort(descending=True).tolist()[:7]
     torch.testing.assert_close(torch.tensor(chosen.scores), output.frame_scores[0], check_dtype=False)
+
+
+def test_the_choice_says_which_frames_the_model_keeps_and_which_come_next(causal, features):
+    output = causal.model(**causal.processor(QUESTION, ["a", "b"], frame_features=features))
+    keeps = sorted(set(output.kept_frames[0].tolist()))
+    chosen = causal.select(features, QUESTION, 7, timestamps_s=TIMES)
+    assert chosen.kept == keeps and "the other 4 merely come next in its ranking" in chosen.reason
+    assert chosen.to_dict()["kept"] == keeps
+    within = causal.select(features, QUESTION, 2, timestamps_s=TIMES)
+    assert within.kept == within.frame_indices and "merely" not in within.reason
+    assert UniformSelector().select(features, None, 2, timestamps_s=TIMES).kept is None
 
 
 @pytest.mark.parametrize("model_class", [IGVForVideoQuestionAnswering, EIGVForVideoQuestionAnswering])
@@ -210,7 +235,7 @@ def test_a_question_is_asked_for_by_those_who_read_it(features, question):
 
 
 def test_widths_of_two_encoders_are_refused():
-    with pytest.raises(CausalVideoError, match="one dual encoder"):
+    with pytest.raises(CausalVideoError, match="both from one encoder"):
         SimilaritySelector(Words()).select(torch.zeros(3, 7), QUESTION, 2, timestamps_s=[0, 1, 2])
 
 
@@ -314,3 +339,64 @@ def test_a_one_sided_network_is_no_dual_encoder(tmp_path):
         part.save_pretrained(tmp_path)
     with pytest.raises(CausalVideoError, match="no layer 'projected'|cannot read a question"):
         DualEncoder(str(tmp_path))
+
+
+scores_of_clips = st.lists(st.one_of(st.floats(-5, 5), st.just(-np.inf)), min_size=1, max_size=24).filter(
+    lambda scores: bool(np.isfinite(scores).any())
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(scores=scores_of_clips, seed=st.integers(0, 99), data=st.data())
+def test_every_rule_takes_distinct_frames_that_may_be_chosen_best_first(scores, seed, data):
+    scores = np.array(scores)
+    vectors = np.random.default_rng(seed).normal(size=(len(scores), 3))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    count = data.draw(st.integers(1, int(np.isfinite(scores).sum())))
+    for name, (rule, _) in RULES.items():
+        chosen = rule(scores, count, vectors)
+        assert len(set(chosen.tolist())) == count == len(chosen) and np.isfinite(scores[chosen]).all(), name
+        if name != "determinantal":
+            assert (np.diff(scores[chosen]) <= 0).all(), name
+
+
+def test_inverse_transform_follows_the_score_between_even_spacing_and_the_peak():
+    scores = np.array([0.0, 0.1, 0.2, 0.9, 1.0, 0.8, 0.1, 0.0])
+    assert set(inverse_transform(scores, 4, power=0).tolist()) == {0, 2, 4, 6}
+    assert set(inverse_transform(scores, 3).tolist()) == {3, 4, 5}
+
+
+def test_split_judge_takes_a_peak_that_stands_out_and_spreads_over_what_does_not():
+    peak = np.zeros(16)
+    peak[[4, 5]] = 1.0
+    assert set(split_judge(peak, 2).tolist()) == {4, 5}
+    hills = np.tile([0.2, 0.6, 1.0, 0.6], 4)
+    assert sorted(split_judge(hills, 4).tolist()) == [2, 6, 10, 14]
+    assert sorted(split_judge(hills, 4, threshold=0).tolist()) == [2, 6, 10, 14]
+    slope = np.linspace(0, 1, 16)
+    assert sorted(split_judge(slope, 4, threshold=0).tolist()) == [12, 13, 14, 15]
+    assert sorted(split_judge(slope, 4).tolist()) == [3, 7, 11, 15]
+
+
+def test_the_determinant_of_the_choice_is_that_of_the_greedy_definition():
+    draw = np.random.default_rng(4)
+    scores, vectors = draw.random(9), draw.normal(size=(9, 5))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    quality = np.exp(3 * (scores - scores.min()) / np.ptp(scores))
+    kernel = quality[:, None] * (vectors @ vectors.T + 1e-6 * np.eye(9)) * quality
+    taken: list[int] = []
+    for _ in range(4):
+        volume = {i: np.linalg.det(kernel[np.ix_([*taken, i], [*taken, i])]) for i in set(range(9)) - set(taken)}
+        taken.append(max(volume, key=volume.__getitem__))
+    assert determinantal(scores, vectors, 4).tolist() == taken
+
+
+def test_a_rule_that_compares_frames_needs_vectors_and_an_unknown_rule_is_named(causal, features):
+    selector = CausalSelector(causal.model, causal.processor)
+    selector.rule = "determinantal"
+    with pytest.raises(CausalVideoError, match="without vectors of the frames"):
+        selector.select(features, QUESTION, 2, timestamps_s=TIMES)
+    with pytest.raises(CausalVideoError, match="unknown rule: found bolt; expected best, inverse_transform"):
+        SimilaritySelector(Words(), rule="bolt")
+    with pytest.raises(CausalVideoError, match="one way to spread frames"):
+        SimilaritySelector(Words(), 0.5, rule="split_judge")

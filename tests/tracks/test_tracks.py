@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hf_causal_video.features.objects import ObjectEncoder
+from hf_causal_video.features.encoders import ObjectEncoder
 from hf_causal_video.tracks.track import Tracklet, link_detections
 from hf_causal_video.utils.errors import CausalVideoError
 

@@ -71,7 +71,7 @@ def _source(group: int) -> torch.Generator:
 
 
 def _with_draws(forward: Any) -> Any:
-    from hf_causal_video.models.backbone.draws import Draws
+    from hf_causal_video.models.base import RandomInputs
 
     @functools.wraps(forward)
     def forward_with_draws(self: Any, *args: Any, labels: Tensor | None = None, **inputs: Any) -> Any:
@@ -80,7 +80,8 @@ def _with_draws(forward: Any) -> Any:
             parts = [_draw(self, group, number) for number, group in enumerate(_groups())]
             axes = {"foreign_negative": 1, "question_swap": 1}
             joined = {name: torch.cat([part[name] for part in parts], axes.get(name, 0)) for name in parts[0]}
-            inputs["draws"] = Draws(**joined)
+            with self.fixed_random_inputs(RandomInputs(**joined)):
+                return forward(self, *args, labels=labels, **inputs)
         return forward(self, *args, labels=labels, **inputs)
 
     return forward_with_draws
@@ -115,14 +116,14 @@ def note_banks(argv: list[str]) -> None:
     """Write down, for every swap, the videos that could be drawn from and those that were."""
     from hf_causal_video.causal import FrameBank
 
-    draw, notes = FrameBank.draw, Path(f"{argv[argv.index('--output_dir') + 1]}.{os.environ.get('RANK', 0)}.jsonl")
+    draw, notes = FrameBank.try_draw, Path(f"{argv[argv.index('--output_dir') + 1]}.{os.environ.get('RANK', 0)}.jsonl")
 
-    def noted(self: Any, own: Tensor, positions: int) -> Tensor:
-        drawn = draw(self, own, positions)
+    def noted(self: Any, own: Tensor, positions: int) -> tuple[Tensor, Tensor]:
+        drawn, possible = draw(self, own, positions)
         rows = self.video_ids[drawn // self.frames.shape[1]].unique()
         line = {"own": own.unique().tolist(), "bank": self.video_ids.tolist(), "drawn": rows.tolist()}
         with notes.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        return drawn
+        return drawn, possible
 
-    FrameBank.draw = noted  # type: ignore[method-assign]
+    FrameBank.try_draw = noted  # type: ignore[method-assign]

@@ -69,7 +69,7 @@ def test_a_last_batch_of_two_is_left_out_where_the_contrast_needs_three(
 
 def test_batches_of_one_say_what_is_missing(tmp_path: Path):
     made = recipe(tmp_path / "r.yaml", "igv", test_splits=[], per_device_train_batch_size=1)
-    with pytest.raises(CausalVideoError, match="nothing to swap frames with.*in the batch of questions"):
+    with pytest.raises(CausalVideoError, match="nothing to swap frames with.*batches of 1"):
         run(made, tmp_path / "a")
 
 

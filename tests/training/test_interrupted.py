@@ -37,7 +37,9 @@ def igv(folder: Path) -> Path:
 
 
 def igv_with_bank(folder: Path) -> Path:
-    return grounding_recipe(folder / "r.yaml", "igv", fields={"bank": "dataset"}, num_train_epochs=4)
+    return grounding_recipe(
+        folder / "r.yaml", "igv", fields={"bank": "dataset", "intervention": "frames"}, num_train_epochs=4
+    )
 
 
 def eigv(folder: Path) -> Path:

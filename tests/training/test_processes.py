@@ -29,7 +29,7 @@ def environment() -> dict[str, str]:
 
 
 def start(*command: str) -> subprocess.CompletedProcess[str]:
-    finished = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600)
+    finished = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=900)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return finished
 

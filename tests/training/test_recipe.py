@@ -1,15 +1,18 @@
 """A recipe sets defaults, the command line overrides them, and nothing is misread in silence."""
 
+import json
 from dataclasses import asdict, fields
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from hf_causal_video.models import METHODS, RELATION_METHODS
 from hf_causal_video.training import ConfigParser, read_recipe
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments, DataArguments, ModelArguments
+from hf_causal_video.training.questions.splits import load_split
 from hf_causal_video.training.recipe import resolved_recipe
 from hf_causal_video.utils.errors import CausalVideoError
 from tests.training.conftest import write_recipe
@@ -191,3 +194,23 @@ def test_a_resolved_recipe_repeats_the_run(tmp_path: Path):
     for name in ("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "bf16", "gradient_accumulation_steps"):
         assert getattr(first[2], name) == getattr(second[2], name)
     assert "output_dir" not in resolved and "use_cpu" not in resolved
+
+
+@pytest.mark.parametrize("name", ["transtr_world", "igv_world"])
+def test_another_seed_is_another_world(name: str) -> None:
+    """Seeds of a packaged recipe are independent repetitions: other clips, and other vectors for the same words."""
+
+    def world(*flags: str) -> tuple[str, torch.Tensor]:
+        _, data, _ = parse("--config", name, *flags)
+        data.world = {**data.world_options, "train_clips": 4}
+        split = load_split(data, "train")
+        frames = torch.stack([split[index]["frame_features"].float().mean(0) for index in range(4)])
+        return split[0]["video_id"], frames
+
+    (first, frames), (_, again), (other, others) = world(), world("--seed", "0"), world("--seed", "1")
+    assert torch.equal(frames, again) and not torch.allclose(frames, others, atol=0.05)
+    assert first != other
+    studied = json.dumps({"study": "grounding", "seed": 5})
+    _, data, _ = parse("--config", name, "--world", studied, "--seed", "1")
+    assert data.world_options["seed"] == 5
+    assert load_split(data, "iid").store.provenance.frame_revision == "seed-5"

@@ -15,6 +15,8 @@ from hf_causal_video.training import CausalVideoTrainer, CausalVideoTrainingArgu
 from hf_causal_video.training.callbacks import IndependentNoise, SigmaAnnealing
 from hf_causal_video.utils.errors import CausalVideoError
 
+pytestmark = pytest.mark.rounding
+
 
 class ToyConfig(PreTrainedConfig):
     model_type = "toy-for-trainer-tests"

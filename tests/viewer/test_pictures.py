@@ -154,14 +154,15 @@ def test_a_report_says_what_it_was_given() -> None:
     for words in (
         "why did the boy run",
         *CHOICES,
-        "60 %",
+        "60.0 %",
         "wrong",
         "true answer",
         "55.21",
         "annotated 3.0 to 8.0 s",
     ):
         assert words in text
-    assert "60 % to 20 %, the answer becomes “to sit”." in text and "60 % to 70 %, the answer stays." in text
+    assert "60.0 % to 20.0 %, the answer becomes “to sit” (50.0 %)." in text
+    assert "60.0 % to 70.0 %, the answer stays." in text
     assert "counts" not in text and text.count('type="radio"') == 3
     assert text.count('class="frame kept"') == 2 and text.count('class="frame"') == 6
     assert 'type="radio"' not in report_html([make_case()])

@@ -201,17 +201,21 @@ def test_a_written_world_reads_back_the_same_and_serves_the_dataset(tmp_path):
         {"question_kinds": ("where",)},
         {"question_kinds": ()},
         {"num_objects": 1},
+        {"cause_noise": -0.1},
+        {"cause_noise": 1.2},
+        {"cause_noise": 0.2, "ask_all": True},
+        {"environment_follows": "weather"},
     ],
 )
 def test_impossible_worlds_are_refused(settings):
-    with pytest.raises(CausalVideoError, match="no world with this"):
+    with pytest.raises(CausalVideoError, match="of a world"):
         WorldConfig(**settings)
 
 
 def test_unknown_splits_and_empty_splits_are_refused():
-    with pytest.raises(CausalVideoError, match="no such split"):
+    with pytest.raises(CausalVideoError, match="unknown split"):
         draw_clips(GROUNDING, "test", 3)
-    with pytest.raises(CausalVideoError, match="no clips"):
+    with pytest.raises(CausalVideoError, match="number of clips"):
         draw_clips(GROUNDING, "train", 0)
 
 

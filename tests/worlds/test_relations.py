@@ -55,7 +55,7 @@ def test_boxes_are_boxes_inside_the_frame() -> None:
 def test_a_batch_is_what_the_model_takes() -> None:
     batch = generate_relation_world(WORLD, "iid", 9).batch(torch.tensor([4, 2]))
     assert batch["track_boxes"].shape == (2, 2, 16, 4) and batch["track_features"].shape == (2, 2, 32)
-    assert batch["pair_video"].tolist() == [0, 1] and batch["pair_index"].tolist() == [[0, 1]] * 2
+    assert batch["pair_index"].tolist() == [[[0, 1]]] * 2
 
 
 def test_bad_settings_are_errors() -> None:

@@ -116,8 +116,36 @@ def test_all_shapes_colours_marks_and_backdrops_look_different():
 def test_bad_settings_and_absent_splits_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(CausalVideoError, match="size 99"):
         render_split(tmp_path / "new", "train", 1, size=99)
-    with pytest.raises(CausalVideoError, match="no such split"):
+    with pytest.raises(CausalVideoError, match="unknown split"):
         render_split(tmp_path / "new", "test", 1)
     assert not (tmp_path / "new").exists()
     with pytest.raises(CausalVideoError, match="render_split"):
         read_truth(tmp_path, "train")
+
+
+@pytest.mark.parametrize("follows", ["answer", "question", "both"])
+def test_the_rendered_twin_shows_the_environment_of_every_world(follows, tmp_path):
+    config = WorldConfig.rendered(environment_follows=follows, background_everywhere=True, cause_noise=0.5, rho=0.9)
+    questions = render_split(tmp_path, "train", 3, config, seed=2, fps=1, progress=False)
+    truth = read_truth(tmp_path, "train")
+    for index, row in enumerate(questions):
+        clip = truth[row["video_id"]]
+        assert clip.tint == (row["tint"] if follows == "both" else None)
+        pictures, _ = draw_clip(draw_clips(config, "train", 3, seed=2), index, fps=1)
+        hidden, drawn = draw_clip(draw_clips(config, "train", 3, seed=2), index, fps=1, backdrop_while_acting=0.0)
+        acting = (drawn.actions >= 0).any(axis=1)
+        for frame in np.flatnonzero(acting):
+            assert np.asarray(pictures[frame])[0, 0].tolist() != [70, 70, 74]
+            assert np.asarray(hidden[frame])[0, 0].tolist() == [70, 70, 74]
+        shown = {"action": clip.actions[:, row["causal_object"]].max(), "class": clip.classes[row["causal_object"]]}
+        shown["colour"] = clip.colours[row["causal_object"]]
+        words = {"action": ACTIONS, "class": CLASSES, "colour": COLOURS}[row["question_type"]]
+        agrees = words[shown[row["question_type"]]] == row["answer_text"]
+        assert agrees == (row["cause_answer"] == row["answer"])
+
+
+def test_the_tint_is_the_hue_of_the_backdrop_and_the_environment_its_pattern():
+    pictures = {tint: np.asarray(backdrop(2, 128, tint=tint)).astype(int) for tint in (0, 4)}
+    assert pictures[0][..., 0].mean() > pictures[0][..., 1].mean() + 10  # red
+    assert pictures[4][..., 0].mean() < pictures[4][..., 1].mean() - 10  # teal
+    assert ((pictures[0].max(2) > 80) == (pictures[4].max(2) > 80)).all()  # the same dots

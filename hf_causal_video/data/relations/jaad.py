@@ -81,9 +81,8 @@ class JaadWindows:
         return {
             "track_boxes": torch.stack([boxes, whole], 1),  # (B, 2, T, 4)
             "track_features": torch.stack([torch.zeros_like(car), car], 1),  # (B, 2, T, 5)
-            "pair_index": torch.tensor([[0, 1]]).repeat(rows, 1),
-            "pair_video": torch.arange(rows),
-            "predicate_labels": self.labels[index],
+            "pair_index": torch.tensor([[0, 1]]).repeat(rows, 1, 1),  # (B, 1, 2)
+            "predicate_labels": self.labels[index].unsqueeze(1),  # (B, 1, P)
         }
 
 

@@ -108,14 +108,18 @@ class ShardWriter:
         self.video_ids: list[str] = []
         self._sums: list[dict[str, int]] = []
         self.temporary = path.with_name(f".{path.name}.tmp")
-        self._writer = pq.ParquetWriter(
-            self.temporary,
-            self.schema,
-            compression="none",
-            use_dictionary=False,
-            write_statistics=False,
-            data_page_size=1 << 30,
-        )
+        try:
+            self._writer = pq.ParquetWriter(
+                self.temporary,
+                self.schema,
+                compression="none",
+                use_dictionary=False,
+                write_statistics=False,
+                data_page_size=1 << 30,
+            )
+        except BaseException:
+            self.temporary.unlink(missing_ok=True)
+            raise
 
     def add(self, video_id: str, arrays: dict[str, np.ndarray]) -> None:
         """Append one video as a row group."""
@@ -126,7 +130,14 @@ class ShardWriter:
         self._sums.append({name: checksum(array) for name, array in arrays.items()})
 
     def finish(self) -> None:
-        """Close the file, force it to disk and give it its name."""
+        """Close the file, force it to disk and give it its name; nothing is left of a shard that cannot be written."""
+        try:
+            self._finish()
+        except BaseException:
+            self.discard()
+            raise
+
+    def _finish(self) -> None:
         ids = json.dumps(self.video_ids)
         sums = json.dumps({"video_ids": zlib.crc32(ids.encode()), "rows": self._sums})
         origin = self.provenance.digest()
@@ -142,9 +153,13 @@ class ShardWriter:
         os.replace(self.temporary, self.path)
 
     def discard(self) -> None:
-        """Drop what was written."""
-        self._writer.close()
-        self.temporary.unlink(missing_ok=True)
+        """Drop what was written, on a full disk too."""
+        try:
+            self._writer.close()
+        except (OSError, pa.ArrowException):
+            pass
+        finally:
+            self.temporary.unlink(missing_ok=True)
 
 
 class _Index(NamedTuple):

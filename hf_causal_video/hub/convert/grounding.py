@@ -1,11 +1,12 @@
 """What the tensors of a released IGV or EIGV checkpoint tell about its config, and their names here.
 
 A released model is one flat network; here the backbone is a part of it. The many small layers of a Block fusion stand
-in one tensor, and the two halves of a normalised weight are called as torch calls them now.
+in one tensor, and the two halves of a normalised weight are called g and v.
 """
 
 import re
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 
 from hf_causal_video.models.eigv import EIGVConfig, EIGVForVideoQuestionAnswering
 from hf_causal_video.models.igv import IGVConfig, IGVForVideoQuestionAnswering
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 DATASETS = {"nextqa": "nextqa", "msvd": "msvdqa", "msrvtt": "msrvttqa"}
 PRESETS = {
@@ -70,20 +71,24 @@ def renamed(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, tensor in state_dict.items():
         key = re.sub(r"^(fg_att|bg_att)\.", r"indicator.\1.", key)  # older trees of IGV, and EIGV
         key = key if key.startswith(OWN) else f"backbone.{key}"
-        key = re.sub(r"weight_([gv])$", lambda half: f"parametrizations.weight.original{'gv'.index(half[1])}", key)
+        key = re.sub(r"\.weight_([gv])$", r".\1", key)
         if match := CHUNK.fullmatch(key):
             chunks.setdefault(f"{match[1]}.merge{match[2]}.{match[4]}", {})[int(match[3])] = tensor
         else:
             found[key] = tensor
     for key, parts in chunks.items():
-        if sorted(parts) != list(range(len(parts))) or len({part.shape for part in parts.values()}) > 1:
-            raise CausalVideoError(
-                "checkpoint",
-                found=f"chunks {sorted(parts)} of {key}, shapes {sorted({tuple(p.shape) for p in parts.values()})}",
-                expected="all chunks of a Block fusion, of one size",
-                fix="pass the dictionary of tensors that torch.save wrote",
-            )
-        found[key] = torch.stack([parts[number] for number in range(len(parts))])
+        block, name = key.rsplit(".", 1)
+        kept = [parts[number] for number in sorted(parts) if parts[number].numel()]
+        sizes = [list(same) for _, same in groupby(kept, lambda part: part.shape)]
+        require(
+            sorted(parts) == list(range(len(parts))) and 1 <= len(sizes) <= 2,
+            "checkpoint",
+            found=f"chunks {sorted(parts)} of {key}, shapes {[tuple(same[0].shape) for same in sizes]}",
+            expected="all chunks of a Block fusion, of one size or two",
+            fix="pass the dictionary of tensors that torch.save wrote",
+        )
+        for place, same in zip((block, f"{block}_rest"), sizes, strict=False):
+            found[f"{place}.{name}"] = torch.stack(same)
     return found
 
 

@@ -11,16 +11,17 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
 
-from hf_causal_video.backbones.base import Question, Video, build_backbone
+from hf_causal_video.backbones.base import RENAMED_KEYS, Question, Video, build_backbone
 from hf_causal_video.models.backbone.configuration_backbone import BackboneConfig
-from hf_causal_video.models.backbone.draws import Draws
-from hf_causal_video.models.base import CausalVideoPreTrainedModel, answer_loss
+from hf_causal_video.models.base import VideoQAPreTrainedModel, answer_loss
 from hf_causal_video.models.inputs import Batch, Strings, read_batch
 from hf_causal_video.models.outputs import VideoQAOutput
 
 
-class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
+class BackboneForVideoQuestionAnswering(VideoQAPreTrainedModel):
     """A registered backbone that answers from the whole clip.
 
     It chooses no frames: its `kept_frames` are all frames of a clip, all with score 0.
@@ -36,13 +37,22 @@ class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
 
     config: BackboneConfig
     config_class = BackboneConfig
+    _no_split_modules = [
+        "TransformerLayer",
+        "BlockFusion",
+        "FrameScorer",
+        "VideoEncoder",
+        "QuestionEncoder",
+        "StreamEncoder",
+        "EpisodicMemory",
+        "Linguistic",
+        "ProgressiveAttention",
+    ]
+    _renamed_keys = RENAMED_KEYS
 
     def __init__(self, config: BackboneConfig):
         super().__init__(config)
-        if config.text_config is None:
-            self.text_encoder = None  # type: ignore[assignment]
-        else:
-            self._build_text_encoder()
+        self._build_text_encoder()
         self.backbone = build_backbone(
             config.backbone, config.text_width, config.frame_feature_dim, config.num_answers, config.backbone_config
         )
@@ -50,14 +60,9 @@ class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         self.post_init()
 
     def _build(self) -> None:
-        """What a method adds to its backbone."""
+        """Build what a method adds to its backbone."""
 
-    def train(self, mode: bool = True):
-        """Switch modes; a frozen text encoder stays in evaluation mode."""
-        if self.text_encoder is None:
-            return torch.nn.Module.train(self, mode)
-        return super().train(mode)
-
+    @can_return_tuple
     def forward(
         self,
         frame_features: Tensor | None = None,
@@ -75,41 +80,64 @@ class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         object_boxes: Tensor | None = None,
         object_mask: Tensor | None = None,
         output_evidence: bool | None = None,
-        draws: Draws | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> VideoQAOutput:
         """Answer questions about clips.
 
         Args:
-            frame_features, ..., object_mask: as in `read_batch`; a clip is encoded once, whatever the number of its
-                questions, and video_ids None makes every clip a video of its own, which lends others its frames.
+            frame_features: (V, T, C); V = B, or fewer clips than questions together with `video_index`. A clip is
+                encoded once, whatever the number of its questions.
+            input_ids, attention_mask: (B, L) the question.
+            choice_input_ids, choice_attention_mask: (B, A, L) question and choice as one string; a row of zeros in the
+                mask is an absent choice. Multiple choice only.
+            frame_mask: (V, T) bool, False at padding.
+            question_features, choice_features: (B, L, D_text) and (B, A, L, D_text) token features instead of ids.
+            video_index: (B,) the clip of each question.
+            video_ids: (B,) int, clips of one video share an id and lend each other no frames; None: every clip is a
+                video of its own.
             labels: (B,) index of the right answer.
+            object_features, object_boxes, object_mask: not read; a collator gives all that a feature set holds.
             output_evidence: also say which frames the answer should rest on, where the model would not do so by
                 itself (EIGV); None: as the config says.
-            draws: stored random draws of a training step, for tests.
+            kwargs: `return_dict`, `output_hidden_states`.
 
         Raises:
-            CausalVideoError: a wrong width, an empty axis, NaN, an empty question, a label that is no answer, a clip
-                without frames; in training, a batch without another video to take frames from.
+            CausalVideoError: a wrong shape, an empty question, a label outside the answers, a clip without frames.
         """
+        self._check_kwargs(kwargs)
         batch = read_batch(
-            self, frame_features, input_ids, attention_mask, choice_input_ids, choice_attention_mask, frame_mask,
-            question_features, choice_features, video_index, video_ids, with_question=self._asks_question(),
-        )  # fmt: skip
+            self,
+            frame_features=frame_features,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            choice_input_ids=choice_input_ids,
+            choice_attention_mask=choice_attention_mask,
+            frame_mask=frame_mask,
+            question_features=question_features,
+            choice_features=choice_features,
+            video_index=video_index,
+            video_ids=video_ids,
+            with_question=self._asks_question(),
+        )
         batch.frames = self.backbone.embed_frames(batch.frames)
         if self.training and labels is not None:
-            return self._step(batch, labels, draws or Draws())
-        output = self._predict(batch, draws or Draws(), output_evidence)
-        if labels is not None:
-            self._add_losses(output, {"answer": answer_loss(cast(Tensor, output.logits), labels)}, {"answer": 1.0})
+            output = self._step(batch, labels)
+        else:
+            output = self._predict(batch, output_evidence)
+            if labels is not None:
+                self._add_losses(output, {"answer": answer_loss(cast(Tensor, output.logits), labels)}, {"answer": 1.0})
+        if kwargs.get("output_hidden_states", self.config.output_hidden_states):
+            encoded = self.backbone.encode_video(batch.frames, batch.frame_mask)
+            output.hidden_states = (batch.frames, encoded.frames)
         return output
 
-    def _step(self, batch: Batch, labels: Tensor, draws: Draws) -> VideoQAOutput:
-        """A training step."""
-        output = self._predict(batch, draws, None)
+    def _step(self, batch: Batch, labels: Tensor) -> VideoQAOutput:
+        """Compute the output and the loss terms of a training step."""
+        output = self._predict(batch, None)
         losses = {"answer": answer_loss(cast(Tensor, output.logits), labels)}
         return self._add_losses(output, losses, {"answer": 1.0})
 
-    def _predict(self, batch: Batch, draws: Draws, output_evidence: bool | None) -> VideoQAOutput:
+    def _predict(self, batch: Batch, output_evidence: bool | None) -> VideoQAOutput:
         """Answer from the whole clip."""
         question = self._encode(batch.strings)
         video = self.backbone.encode_video(batch.frames, batch.frame_mask)
@@ -117,7 +145,7 @@ class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         return self._whole_clip(batch, logits)
 
     def _whole_clip(self, batch: Batch, logits: Tensor) -> VideoQAOutput:
-        """The output of an answer that rests on every frame: all are kept, padding repeats the first one."""
+        """Return the output of an answer that rests on every frame: all are kept, padding repeats the first one."""
         mask = batch.frame_mask[batch.rows]  # (B, T)
         places = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
         first = mask.int().argmax(1, keepdim=True)
@@ -133,7 +161,7 @@ class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         return self.backbone.fuse_pairs(question, video, rows, video_rows)
 
     def _logits(self, batch: Batch, joint: Tensor) -> Tensor:
-        """Joint vectors (R, J) to (B, A); an absent choice gets the lowest logit there is."""
+        """Score joint vectors (R, J) as (B, A); an absent choice gets the lowest finite logit."""
         return batch.logits(self.backbone.answer(joint))
 
     @staticmethod
@@ -143,5 +171,5 @@ class BackboneForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         return output
 
     def _asks_question(self) -> bool:
-        """Whether the question is encoded by itself beside the strings that are scored."""
+        """Return whether the question is encoded by itself, in addition to the strings that are scored."""
         return False

@@ -11,7 +11,8 @@ from hf_causal_video.utils.errors import CausalVideoError
 
 OFFICIAL: dict[str, Any] = {
     **IGV_OFFICIAL,
-    "grounding_eval": "argmax",  # the released code does not ground at test time
+    "answer_from": "clip",  # the released code does not ground at test time
+    "grounding_eval": "argmax",
     "environment_weight": 0.0,
     "negatives_layout": "legacy",
     "question_swap": "any",
@@ -50,6 +51,9 @@ class EIGVConfig(IGVConfig):
     `mc_grounding` is "answer". IGV's environment and intervened terms have no place in EIGV's loss and weigh 0.
 
     Args:
+        answer_from: what a question is answered from at test time: the "causal" frames, which are then evidence by
+            construction (each candidate from its own); or the whole "clip", as released, where the causal frames need
+            not carry the answer. On confounded worlds that model shows the right frames and answers from the scenery.
         lambda1_alpha: Beta parameter of the coefficient of causal scenes, questions and answers.
         lambda2_alpha: Beta parameter of the coefficient of environments.
         lambda_per: one pair of coefficients a "batch" (released) or a "sample".
@@ -65,7 +69,7 @@ class EIGVConfig(IGVConfig):
         projection_dim: width of the contrasted vectors.
         answer_every_branch: also answer from contrastive branches, which changes nothing but the running statistics of
             batch norms in the answer head (released over MSPAN).
-        output_evidence: ground at test time too; else `forward` does so when asked.
+        output_evidence: with answer_from="clip", ground at test time too; else `forward` does so when asked.
 
     Example:
         >>> EIGVConfig.preset("official-nextqa-hga").lambda1_alpha
@@ -74,6 +78,7 @@ class EIGVConfig(IGVConfig):
 
     model_type = "eigv"
 
+    answer_from: Literal["causal", "clip"] = "causal"
     mc_grounding: Literal["question", "per_candidate", "answer"] = "answer"
     intervened_weight: float | int = 0.0
     environment_weight: float | int = 0.0

@@ -4,7 +4,8 @@ Why: invariance says what must not move an answer; it is silent on what must. If
 answer must change along. EIGV mixes two samples: causal scenes, questions and answers by one coefficient, environments
 by another that no answer follows (equivariance and invariance in one step). Then it grounds the mixed sample again,
 disrupts one part at a time, and asks the joint vector to follow the causal ones only ("contrast"). At test time the
-backbone answers from the whole clip; the split is evidence, given on request.
+clean model answers from the causal frames. The released one answers from the whole clip, and its split is evidence
+given on request: frames that need not carry the answer.
 
 Source: Li et al., "Equivariant and Invariant Grounding for Video Question Answering", ACM MM 2022 (arXiv 2207.12783),
 sections 3.2 to 3.4.
@@ -29,12 +30,11 @@ from hf_causal_video.causal import (
     swap_frames,
     two_hot,
 )
-from hf_causal_video.models.backbone.draws import Draws
 from hf_causal_video.models.eigv.configuration_eigv import EIGVConfig
 from hf_causal_video.models.igv.modeling_igv import IGVForVideoQuestionAnswering
 from hf_causal_video.models.inputs import Batch, Strings
 from hf_causal_video.models.outputs import VideoQAOutput
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require_values
 
 
 @dataclass
@@ -68,8 +68,13 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         super()._build()
         self.project_head = nn.Sequential(nn.ReLU(), nn.Linear(self.backbone.joint_dim, self.config.projection_dim))
 
-    def _predict(self, batch: Batch, draws: Draws, output_evidence: bool | None) -> VideoQAOutput:
-        """Answer from the whole clip; the evidence, if asked for, is grounded by the answer given."""
+    def _predict(self, batch: Batch, output_evidence: bool | None) -> VideoQAOutput:
+        """Answer from the causal frames, which are the evidence.
+
+        Or, as released, from the whole clip; the evidence, if asked for, is then grounded by the answer.
+        """
+        if self.config.answer_from == "causal":
+            return super()._predict(batch, output_evidence)
         question = self._encode(batch.strings)
         video = self.backbone.encode_video(batch.frames, batch.frame_mask)
         logits = self._logits(batch, self._fuse(question, video, batch.rows[batch.string_samples]))
@@ -77,29 +82,30 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
             return self._whole_clip(batch, logits)
         asked = question.pooled[self._answer_rows(batch, logits.argmax(1))]
         key = self._grounding_key(video, batch.frame_mask)
-        split = self._split(asked, key, batch.frame_mask, batch.rows, draws.gumbel)
+        split = self._split(asked, key, batch.frame_mask, batch.rows, self.random_inputs.gumbel)
         return self._explained(batch, logits, split)
 
-    def _step(self, batch: Batch, labels: Tensor, draws: Draws) -> VideoQAOutput:
-        """A training step."""
+    def _step(self, batch: Batch, labels: Tensor) -> VideoQAOutput:
+        """Compute the output and the loss terms of a training step."""
         self._check_labels(batch, labels)
         share = self._grounding_share()
         if share == 0:
-            return self._warm_up(batch, labels, draws)
+            return self._warm_up(batch, labels)
         config, strings = self.config, self._encode(batch.strings)
         own, samples = self._answer_rows(batch, labels), torch.arange(len(batch.rows), device=batch.rows.device)
         video = self.backbone.encode_video(batch.frames, batch.frame_mask)
         asked, key = strings.pooled[own], self._grounding_key(video, batch.frame_mask)
-        split = self._split(asked, key, batch.frame_mask, batch.rows, draws.gumbel)
+        split = self._split(asked, key, batch.frame_mask, batch.rows, self.random_inputs.gumbel)
 
-        mixed = self._mix(batch, strings.rows(own), own, split, draws)
+        mixed = self._mix(batch, strings.rows(own), own, split)
         joints = None  # (2 + 2n, B, J): the sample, its positive, its negatives
         if config.contrast_weight:
-            joints = self._disrupt(batch, mixed, draws)
+            joints, possible = self._disrupt(batch, mixed)
         elif batch.present is None:
             joints = self.backbone.fuse_pairs(mixed.question, mixed.video, samples, samples).unsqueeze(0)
         logits, answer = self._mixed_answer(batch, labels, strings, mixed, joints)
-        losses = {"answer": answer, **self._terms(batch, split, asked, key, samples)}
+        answers = self._answer_vectors(batch, strings, labels)
+        losses = {"answer": answer, **self._terms(batch, split, asked, key, samples, answers)}
         if joints is not None and config.contrast_weight:
             if config.answer_every_branch:
                 self._visit_answer(batch, joints)
@@ -107,12 +113,12 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
             visual, asked = torch.stack(negatives).chunk(2)  # (n, B, P) each
             negative = arrange_negatives(visual, asked, config.negatives_layout)
             temperature = float(config.contrast_temperature)
-            losses["contrast"] = info_nce(anchor, positive, negative, temperature, config.contrast_cosine)
+            losses["contrast"] = info_nce(anchor, positive, negative, temperature, config.contrast_cosine, possible)
         output = self._add_losses(self._explained(batch, logits, split), losses, self._weights(losses, share))
         return output if config.contrast_weight else self._without_projection(output)
 
-    def _warm_up(self, batch: Batch, labels: Tensor, draws: Draws) -> VideoQAOutput:
-        return self._without_projection(super()._warm_up(batch, labels, draws))
+    def _warm_up(self, batch: Batch, labels: Tensor) -> VideoQAOutput:
+        return self._without_projection(super()._warm_up(batch, labels))
 
     def _without_projection(self, output: VideoQAOutput) -> VideoQAOutput:
         """Keep the idle projection in the graph with weight 0, for DDP."""
@@ -122,9 +128,9 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
 
     # ----- equivariance and invariance: two samples mixed
 
-    def _mix(self, batch: Batch, question: Question, own: Tensor, split: Grounding, draws: Draws) -> Mixed:
+    def _mix(self, batch: Batch, question: Question, own: Tensor, split: Grounding) -> Mixed:
         """Mix every sample with a partner: causal scenes and questions by lambda 1, environments by lambda 2."""
-        config, count, device = self.config, len(own), batch.frames.device
+        config, draws, count, device = self.config, self.random_inputs, len(own), batch.frames.device
         partner = torch.randperm(count, device=device) if draws.partner is None else draws.partner
         each = None if config.lambda_per == "batch" else count
         lambda1 = draw_lambda(config.lambda1_alpha, each, device) if draws.lambda1 is None else draws.lambda1
@@ -165,29 +171,38 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
 
     # ----- contrast: one part disrupted at a time
 
-    def _disrupt(self, batch: Batch, mixed: Mixed, draws: Draws) -> Tensor:
-        """Joint vectors (2 + 2n, B, J): the mixed sample, with another environment, n with another causal scene, and n
-        with another question."""
+    def _disrupt(self, batch: Batch, mixed: Mixed) -> tuple[Tensor, Tensor]:
+        """Compute joint vectors (2 + 2n, B, J): the mixed sample, one with another environment, n with another causal
+        scene, and n with another question.
+
+        Returns:
+            The vectors, and which samples (B,) had a third video, and another question, to be disrupted with.
+        """
+        draws = self.random_inputs
         copies, count, device = self.config.num_negatives, len(mixed.partner), mixed.frames.device
         samples = torch.arange(count, device=device)
         key = self._grounding_key(mixed.video, mixed.mask)
         split = self._split(mixed.question.pooled, key, mixed.mask, samples, draws.gumbel_mixed)
         own = self._own_ids(batch)
         own = torch.stack([own, own[mixed.partner]], 1)  # no frame of either source
-        positive = swap_frames(mixed.frames, split.environment, self._foreign(batch, own, draws.foreign))
-        foreign = self._foreign(batch, own.repeat(copies, 1), _flat(draws.foreign_negative))
+        foreign, possible = self._foreign(batch, own, draws.foreign)
+        positive = swap_frames(mixed.frames, split.environment, foreign)
+        foreign, _ = self._foreign(batch, own.repeat(copies, 1), _flat(draws.foreign_negative))
         negative = swap_frames(mixed.frames.repeat(copies, 1, 1), split.causal.repeat(copies, 1), foreign)
         video = self.backbone.encode_video(torch.cat([positive, negative]), mixed.mask.repeat(1 + copies, 1))
         if draws.question_swap is not None:
             swapped = draws.question_swap % count
-        elif self.config.question_swap == "any":
+        elif self.config.question_swap == "any" or count < 2:
             swapped = torch.randperm(copies * count, device=device) % count
         else:
             swapped = deranged_rows(count, copies, device)
         questions = torch.cat([samples.repeat(2 + copies), swapped.flatten()])
         videos = torch.cat([torch.arange((2 + copies) * count, device=device), samples.repeat(copies)])
         joint = self.backbone.fuse_pairs(mixed.question, Video.join([mixed.video, video]), questions, videos)
-        return joint.view(2 + 2 * copies, count, -1)
+        possible = possible & (count > 1)
+        if self.config.negatives_layout == "legacy":  # an anchor's negatives are those of other samples
+            possible = possible.all().expand_as(possible)
+        return joint.view(2 + 2 * copies, count, -1), possible
 
     def _visit_answer(self, batch: Batch, joints: Tensor) -> None:
         """Let the answer head see every branch, for the running statistics of its batch norms."""
@@ -201,17 +216,16 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         return samples if batch.present is None else samples * batch.candidates + answers
 
     def _check_labels(self, batch: Batch, labels: Tensor) -> None:
-        """Mixing needs a known answer in every row."""
+        """Refuse an unknown answer: mixing needs one in every row."""
         answers = batch.candidates if self.config.num_answers is None else self.config.num_answers
-        if torch.compiler.is_compiling():
-            return
-        if bool(((labels >= 0) & (labels < answers)).all()):
-            if batch.present is None or bool(batch.present.gather(1, labels.unsqueeze(1)).all()):
-                return
-        raise CausalVideoError(
+        valid = (labels >= 0) & (labels < answers)
+        if batch.present is not None:
+            valid = valid & batch.present.gather(1, labels.clamp(0, answers - 1).unsqueeze(1)).squeeze(1)
+        require_values(
+            valid.all(),
             "labels",
-            found=labels.tolist(),
-            expected=f"indices 0..{answers - 1} of answers that are there, one a question",
+            found=labels.tolist,
+            expected=f"indices 0..{answers - 1} of present answers, one per question",
             fix="check the answer column against the choices or the vocabulary; drop questions without an answer",
         )
 

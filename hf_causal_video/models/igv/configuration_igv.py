@@ -6,7 +6,7 @@ from huggingface_hub.dataclasses import strict
 
 from hf_causal_video.models.backbone import BackboneConfig
 from hf_causal_video.models.backbone.presets import released
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 # What the released code does and we would not: each is a switch, and together they are the `official-*` presets.
 OFFICIAL: dict[str, Any] = {
@@ -20,6 +20,9 @@ OFFICIAL: dict[str, Any] = {
     "normalize_question": False,
     "environment_weight": 1.0,
     "match_weight": 0.0,
+    "match_answers": False,
+    "intervention": "frames",
+    "intervened_target": "causal",
     "size_weight": 0.0,
     "warmup_share": 0.0,
     "ramp_share": 0.0,
@@ -69,14 +72,22 @@ class IGVConfig(BackboneConfig):
             indicator then no longer learns from this term.
         match_weight: weight of `causal.matching_loss`: the scores that ground a question must find its clip among the
             others of the batch (of this process), from the first step on. Ours; it breaks the tie between the sides.
+        match_answers: the answer takes part in matching (`causal.AnswerScorer`), so that scenery which merely goes
+            with the words of questions is not called causal. For open answers, and where a question grounds its
+            candidates together.
+        intervention: what the intervened branch reads: "surroundings" puts the clip into the environment of one other
+            clip of the batch, also where it shows in causal frames (`causal.exchange_surroundings`); "frames", as
+            released, puts a frame of any other video at each place of the environment, and leaves causal frames alone.
+        intervened_target: what that branch should answer: the "label", or as the "causal" branch does (released).
+            Against an environment that is visible in the causal frames too, only the label holds.
         size_weight, size_target: weight and target of (mean P(causal) - target)^2, which keeps the split from
             degenerating.
         warmup_share: share of the training that answers from the whole clip before grounding begins.
         ramp_share: share of the training over which the other terms then grow to their weights.
 
-    `clean` matches, warms up, and holds the size of the causal scene: without these, IGV's objective is symmetric in
-    its two sides, and on a confounded world it has called the environment causal. The README of this method says what
-    was measured.
+    `clean` matches, warms up, holds the size of the causal scene and exchanges surroundings: without the first three,
+    IGV's objective is symmetric in its two sides, and on a confounded world it has called the environment causal. The
+    README of this method says what was measured.
 
     Example:
         >>> IGVConfig.preset("official-msrvttqa-hga").gumbel_tau
@@ -99,6 +110,9 @@ class IGVConfig(BackboneConfig):
     environment_weight: float | int = 0.2
     detach_target: bool = False
     match_weight: float | int = 1.0
+    match_answers: bool = True
+    intervention: Literal["surroundings", "frames"] = "surroundings"
+    intervened_target: Literal["label", "causal"] = "label"
     size_weight: float | int = 5.0
     size_target: float | int = 0.3
     warmup_share: float | int = 0.1
@@ -121,7 +135,20 @@ class IGVConfig(BackboneConfig):
                 fix="grounding by the right answer needs it at test time; EIGV can, because it answers first",
             )
 
+    @property
+    def matches_answers(self) -> bool:
+        """Whether matching has an answer to match: not where every candidate grounds for itself."""
+        by_question = self.num_answers is not None or self.mc_grounding == "question"
+        return bool(self.match_answers and self.match_weight and by_question)
+
     def _validate_grounding(self) -> None:
+        require(
+            self.bank == "batch" or self.intervention == "frames" or not self.intervened_weight,
+            type(self).__name__,
+            found=f"bank={self.bank!r}, intervention={self.intervention!r}",
+            expected="intervention='frames' with a bank, since surroundings are those of a clip of the batch",
+            fix="set intervention='frames', or bank='batch'",
+        )
         shares = (self.warmup_share, self.ramp_share)
         if self.gumbel_tau <= 0 or min(shares) < 0 or sum(shares) > 1 or not 0 <= self.size_target <= 1:
             raise CausalVideoError(

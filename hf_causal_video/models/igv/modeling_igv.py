@@ -5,24 +5,28 @@ the question into a causal scene c and an environment e, and asks three things o
 
     c alone answers                          CE(f(c, q), a)                  "answer"
     e alone says nothing                     KL(uniform || f(e, q))          "environment"
-    c with another video's e answers alike   KL(f(c, q) || f(c + e', q))     "intervened"
+    c with another video's e answers alike   KL(f(c, q) || f(c + e', q))     "intervened"; clean: CE(f(c + e', q), a)
 
 Source: Li et al., "Invariant Grounding for Video Question Answering", CVPR 2022 (arXiv 2206.02349), section 3. The
-warm start and the "size" term are ours, see `IGVConfig`.
+warm start, the "size" and "match" terms, and moving whole surroundings are ours, see `IGVConfig`.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from transformers.utils import logging
 
 from hf_causal_video.backbones.base import Question, Video
 from hf_causal_video.causal import (
+    AnswerScorer,
     FrameBank,
     Grounding,
     GroundingIndicator,
     divergence,
+    draw_donors,
+    exchange_surroundings,
     grounding_logits,
     gumbel_noise,
     keep_causal,
@@ -32,15 +36,16 @@ from hf_causal_video.causal import (
     uniformity,
 )
 from hf_causal_video.models.backbone import BackboneForVideoQuestionAnswering
-from hf_causal_video.models.backbone.draws import Draws
-from hf_causal_video.models.base import answer_loss
+from hf_causal_video.models.base import IGNORED_LABEL, answer_loss
 from hf_causal_video.models.igv.bank import load_bank as read_bank
 from hf_causal_video.models.igv.bank import save_bank as write_bank
 from hf_causal_video.models.igv.configuration_igv import IGVConfig
 from hf_causal_video.models.inputs import Batch
 from hf_causal_video.models.outputs import VideoQAOutput
 from hf_causal_video.models.processes import mean_over_processes
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
+
+logger = logging.get_logger(__name__)
 
 Side = tuple[Tensor, Tensor]  # frames (G, T, E), and those that a branch encodes (G, T)
 
@@ -50,7 +55,7 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
 
     Attributes:
         training_progress: share of the training that is over, 0 to 1; a trainer sets it before every step, where
-            `warmup_share` or `ramp_share` is not 0.
+            `warmup_share` or `ramp_share` is not 0. None: no schedule, every term has its full weight.
         bank: frames of the training videos, where `config.bank` is "dataset"; on any device, and not in a checkpoint
             unless `save_pretrained(..., save_bank=True)`.
 
@@ -67,29 +72,31 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
     config_class = IGVConfig
 
     def _build(self) -> None:
-        self.indicator = GroundingIndicator(self.backbone.question_dim, self.config.normalize_question)
+        dim = self.backbone.question_dim
+        answers = AnswerScorer(dim, self.config.num_answers) if self.config.matches_answers else None
+        self.indicator = GroundingIndicator(dim, self.config.normalize_question, answers)
         self.training_progress: float | None = None
         self.bank: FrameBank | None = None
 
-    def _predict(self, batch: Batch, draws: Draws, output_evidence: bool | None) -> VideoQAOutput:
+    def _predict(self, batch: Batch, output_evidence: bool | None) -> VideoQAOutput:
         """Ground the question, and answer from the causal frames; no other branch is run."""
         question = self._encode(batch.strings)
-        split, samples, _ = self._ground(batch, question, draws)
+        split, samples, _ = self._ground(batch, question)
         (logits,) = self._answer_branches(batch, question, [self._side(batch, samples, split, "causal")])
         return self._explained(batch, logits, split)
 
-    def _step(self, batch: Batch, labels: Tensor, draws: Draws) -> VideoQAOutput:
-        """A training step; a branch whose weight is 0 is not run."""
+    def _step(self, batch: Batch, labels: Tensor) -> VideoQAOutput:
+        """Compute the output and the loss terms of a training step; a branch whose weight is 0 is not run."""
         share = self._grounding_share()
         if share == 0:
-            return self._warm_up(batch, labels, draws)
+            return self._warm_up(batch, labels)
         config, question = self.config, self._encode(batch.strings)
-        split, samples, terms = self._ground(batch, question, draws)
+        split, samples, terms = self._ground(batch, question, labels=labels)
         sides = {"answer": self._side(batch, samples, split, "causal")}
         if config.environment_weight:
             sides["environment"] = self._side(batch, samples, split, "environment")
         if config.intervened_weight:
-            sides["intervened"] = self._intervened(batch, samples, split, draws)
+            sides["intervened"], possible = self._intervened(batch, samples, split)
         logits = dict(zip(sides, self._answer_branches(batch, question, list(sides.values())), strict=True))
 
         causal = logits["answer"]
@@ -98,38 +105,43 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
             two = None if config.empty_side == "all" else batch.frame_mask[batch.rows].sum(1) > 1  # else there is no e
             losses["environment"] = uniformity(logits["environment"], batch.present, two)
         if "intervened" in logits:
-            losses["intervened"] = divergence(
-                causal.detach() if config.detach_target else causal, logits["intervened"]
-            )
+            # A question whose batch holds no other video has nothing to swap in, and leaves this term out.
+            swapped = self._by_question(batch, possible)
+            if config.intervened_target == "label":
+                losses["intervened"] = answer_loss(logits["intervened"], labels.where(swapped, IGNORED_LABEL))
+            else:
+                target = causal.detach() if config.detach_target else causal
+                losses["intervened"] = divergence(target, logits["intervened"], swapped)
         return self._add_losses(self._explained(batch, causal, split), losses, self._weights(losses, share))
 
-    def _warm_up(self, batch: Batch, labels: Tensor, draws: Draws) -> VideoQAOutput:
-        """The backbone's own step, and matching. The size term has weight 0: it keeps the indicator in the graph, for
-        DDP."""
+    def _warm_up(self, batch: Batch, labels: Tensor) -> VideoQAOutput:
+        """Compute the backbone's own step, and matching.
+
+        The size term has weight 0: it keeps the indicator in the graph, for DDP.
+        """
         question = self._encode(batch.strings)
         video = self.backbone.encode_video(batch.frames, batch.frame_mask)
         logits = self._logits(batch, self._fuse(question, video, batch.rows[batch.string_samples]))
-        _, _, terms = self._ground(batch, question, draws, video)
+        _, _, terms = self._ground(batch, question, video, labels)
         losses = {"answer": answer_loss(logits, labels), **terms}
         return self._add_losses(self._whole_clip(batch, logits), losses, self._weights(losses, 0.0))
 
     def _weights(self, losses: dict[str, Tensor], share: float) -> dict[str, float]:
-        """Of every term; those that need a backbone which has learned something grow with the share."""
+        """Return the weight of each loss term; terms that need a trained backbone are scaled by the ramp."""
         grown = {"answer": 1.0, "match": 1.0}
         return {name: grown.get(name, share) * getattr(self.config, f"{name}_weight") for name in losses}
 
     def _grounding_share(self) -> float:
-        """How far the grounding terms have grown: 0 in the warm-up, then a ramp to 1."""
+        """Return the scale of the grounding terms: 0 in the warm-up, then a ramp to 1; 1 without a schedule."""
         config, progress = self.config, self.training_progress
         if config.warmup_share + config.ramp_share == 0:
             return 1.0
         if progress is None:
-            raise CausalVideoError(
-                "training progress",
-                found=f"warmup_share={config.warmup_share}, and no training_progress",
-                expected="a share of the training between 0 and 1, before every step",
-                fix="train with CausalVideoTrainer, set model.training_progress, or set both shares to 0",
+            logger.warning_once(
+                "training_progress is not set: warmup_share and ramp_share have no effect, every loss term has its "
+                "full weight. Set model.training_progress before each step, or train with CausalVideoTrainer."
             )
+            return 1.0
         if progress < config.warmup_share:
             return 0.0
         return min(1.0, (progress - config.warmup_share) / config.ramp_share) if config.ramp_share else 1.0
@@ -141,29 +153,54 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
 
     def _groundings(self, batch: Batch) -> Tensor:
         """(R,) the grounding that each string is scored with."""
-        if batch.present is not None and self.config.mc_grounding == "per_candidate":
+        if batch.present is not None and self.config.mc_grounding != "question":
             return torch.arange(len(batch.strings.mask), device=batch.rows.device)
         return batch.string_samples
 
     def _ground(
-        self, batch: Batch, question: Question, draws: Draws, video: Video | None = None
+        self, batch: Batch, question: Question, video: Video | None = None, labels: Tensor | None = None
     ) -> tuple[Grounding, Tensor, dict[str, Tensor]]:
-        """The split of every grounding, its sample (G,), and the terms of the loss that it owes in training."""
-        samples = batch.string_samples
+        """Ground each question; return the split, the sample index (G,) and, given labels, the auxiliary losses."""
+        samples, answers = batch.string_samples, None
+        if labels is not None:
+            answers = self._answer_vectors(batch, question, labels)
         if batch.question is not None and self._asks_question():
             question, samples = self._encode(batch.question), torch.arange(len(batch.rows), device=batch.rows.device)
         if video is None:
             video = self.backbone.encode_video(batch.frames, batch.frame_mask)
         key = self._grounding_key(video, batch.frame_mask)
-        split = self._split(question.pooled, key, batch.frame_mask, batch.rows[samples], draws.gumbel)
-        return split, samples, self._terms(batch, split, question.pooled, key, samples) if self.training else {}
+        split = self._split(question.pooled, key, batch.frame_mask, batch.rows[samples], self.random_inputs.gumbel)
+        terms = {} if labels is None else self._terms(batch, split, question.pooled, key, samples, answers)
+        return split, samples, terms
 
-    def _terms(self, batch: Batch, split: Grounding, asked: Tensor, key: Tensor, samples: Tensor) -> dict[str, Tensor]:
-        """Of the scores themselves: how much of a clip they call causal, and whether a question finds its clip."""
+    def _answer_vectors(self, batch: Batch, strings: Question, labels: Tensor) -> Tensor | None:
+        """Return a vector per right answer (B, H) to match frames with, 0 if unknown; None without a scorer."""
+        if self.indicator.answers is None:
+            return None
+        answers = batch.candidates if batch.present is not None else cast(int, self.config.num_answers)
+        index = labels.clamp(0, answers - 1)
+        if batch.present is not None:
+            samples = torch.arange(len(labels), device=labels.device)
+            vectors = self.indicator.answers.vector(strings.pooled[samples * answers + index])
+        else:
+            vectors = self.indicator.answers.vector(index)
+        return vectors * (labels >= 0).unsqueeze(1)
+
+    def _terms(
+        self,
+        batch: Batch,
+        split: Grounding,
+        asked: Tensor,
+        key: Tensor,
+        samples: Tensor,
+        answers: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Compute the auxiliary losses: causal-size penalty, and matching of questions, and answers, with clips."""
         terms = {"size": self._size(split, samples, batch)}
         if self.config.match_weight:
             own, rows = self._own_ids(batch)[samples], batch.rows[samples]
-            terms["match"] = matching_loss(self.indicator.margins(asked, key), batch.frame_mask, rows, own)
+            margins = self.indicator.margins(asked, key, answers)  # (G, V, T)
+            terms["match"] = matching_loss(margins, batch.frame_mask, rows, own)
         return terms
 
     def _split(self, asked: Tensor, key: Tensor, mask: Tensor, rows: Tensor, noise: Tensor | None) -> Grounding:
@@ -177,12 +214,15 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         return split_frames(logits, mask, float(config.gumbel_tau), noise, config.empty_side)
 
     def _grounding_key(self, video: Video, mask: Tensor) -> Tensor:
-        """What the indicator compares a question with, (V, T, H), at the places of the clip's own frames."""
+        """Return what the indicator compares a question with, (V, T, H), in the order of the clip's own frames."""
         key = self.backbone.grounding_key(video)
-        if video.mask.shape == mask.shape and torch.equal(video.mask, mask):
+        if video.mask is mask or (not torch.compiler.is_compiling() and _is_view_of_all(video.mask, mask)):
             return key
-        moved = key.new_zeros(*mask.shape, key.shape[-1])  # the backbone packed its frames: put them back
-        return moved.index_put(mask.nonzero(as_tuple=True), key[video.mask])
+        # The backbone packed its frames: the i-th true frame of the clip is its own i-th true frame.
+        order = (~video.mask).int().sort(dim=1, stable=True).indices  # (V, T')
+        place = (mask.long().cumsum(1) - 1).clamp(0, order.shape[1] - 1)  # (V, T)
+        index = order.gather(1, place).unsqueeze(-1).expand(-1, -1, key.shape[-1])
+        return key.gather(1, index).masked_fill(~mask.unsqueeze(-1), 0.0)
 
     def _side(self, batch: Batch, samples: Tensor, split: Grounding, side: str) -> Side:
         """The frames of one side of every split, and those that are encoded."""
@@ -198,34 +238,53 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
 
     # ----- intervention: another video's frames in the place of the environment
 
-    def _intervened(self, batch: Batch, samples: Tensor, split: Grounding, draws: Draws) -> Side:
-        rows, chosen = batch.rows[samples], split.chosen_causal
-        foreign = self._foreign(batch, self._own_ids(batch)[samples], draws.foreign)
-        return swap_frames(batch.frames[rows], ~chosen, foreign), batch.frame_mask[rows]
+    def _intervened(self, batch: Batch, samples: Tensor, split: Grounding) -> tuple[Side, Tensor]:
+        """Swap the environment of each split for that of other videos; return also which splits (G,) had any."""
+        rows = batch.rows[samples]
+        if self.config.intervention == "surroundings":
+            donors, possible = draw_donors(self._own_ids(batch)[samples])
+            mask, causal, environment = batch.frame_mask[rows], split.chosen_causal, split.chosen_environment
+            frames = exchange_surroundings(batch.frames[rows], causal, environment, donors)  # (G, T, E)
+            return (frames, mask), possible & (mask & ~causal).any(1)
+        foreign, possible = self._foreign(batch, self._own_ids(batch)[samples], self.random_inputs.foreign)
+        frames = swap_frames(batch.frames[rows], ~split.chosen_causal, foreign)  # (G, T, E)
+        return (frames, batch.frame_mask[rows]), possible
+
+    def _by_question(self, batch: Batch, of_groundings: Tensor) -> Tensor:
+        """Reduce a flag per grounding (G,) to one per question (B,): all candidates of a question share its clip."""
+        return of_groundings.view(len(batch.rows), -1).all(1)
 
     def _own_ids(self, batch: Batch) -> Tensor:
         """(B,) the video of each sample."""
         return batch.rows if batch.video_ids is None else batch.video_ids
 
-    def _foreign(self, batch: Batch, own: Tensor, index: Tensor | None) -> Tensor:
-        """Embedded frames (..., T, E) of videos that are none of `own` (R,) or (R, E), or those at a drawn index."""
+    def _foreign(self, batch: Batch, own: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Draw embedded frames (R, T, E) of videos that are none of `own` (R,) or (R, E), or take those at an index.
+
+        Returns:
+            The frames, and which rows (R,) had another video to draw from.
+        """
         bank = self._bank(batch)
-        index = bank.draw(own, batch.frames.shape[1]) if index is None else index
-        found = bank.take(index)
-        return found if bank is not self.bank else self.backbone.embed_frames(found.to(self.dtype))
+        possible = own.new_ones(len(own), dtype=torch.bool)
+        if index is None:
+            index, possible = bank.try_draw(own, batch.frames.shape[1])
+        frames = bank.take(index)
+        if bank is self.bank:
+            frames = self.backbone.embed_frames(frames.to(self.dtype))
+        return frames, possible
 
     def _bank(self, batch: Batch) -> FrameBank:
         if self.config.bank == "batch":
             ids = -1 - torch.arange(len(batch.frames), device=batch.rows.device)  # a clip that no question asks about
             return FrameBank(batch.frames, ids.scatter(0, batch.rows, self._own_ids(batch)), batch.frame_mask)
-        if self.bank is None or batch.video_ids is None:
-            raise CausalVideoError(
-                "frame bank",
-                found="none" if self.bank is None else "no video_ids",
-                expected="model.bank with frames of the training videos, and the video_ids of the batch in it",
-                fix="set model.bank = FrameBank(frames, video_ids) and pass video_ids, or set bank='batch'",
-            )
-        return self.bank
+        require(
+            self.bank is not None and batch.video_ids is not None,
+            "frame bank",
+            found="none" if self.bank is None else "no video_ids",
+            expected="model.bank with frames of the training videos, and the video_ids of the batch in it",
+            fix="set model.bank = FrameBank(frames, video_ids) and pass video_ids, or set bank='batch'",
+        )
+        return cast(FrameBank, self.bank)
 
     def save_pretrained(self, save_directory: Any, *args: Any, save_bank: bool = False, **kwargs: Any) -> Any:
         """Save the model; `save_bank` also writes the bank, which `load_bank` restores."""
@@ -265,3 +324,7 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
             kept_frames=keep_causal(split),
             causal_mask=split.chosen_causal,
         )
+
+
+def _is_view_of_all(view: Tensor, mask: Tensor) -> bool:
+    return view.shape == mask.shape and view.data_ptr() == mask.data_ptr()

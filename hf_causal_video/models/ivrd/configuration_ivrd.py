@@ -5,8 +5,9 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 
 from hf_causal_video.models.configuration import CausalVideoConfig
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
+SHARES = ("prior_eval_strength", "prototype_momentum", "prototype_warmup")
 LITERAL: dict[str, Any] = {"prior_train": "uniform", "prior_eval": "uniform"}
 STARTED: dict[str, Any] = {"prototype_warmup": 0.1, **LITERAL}  # prototypes from class means, as reconstructed
 # "paper" is the back-door sum as the paper states it; no code is public, so there is no "official" preset.
@@ -36,8 +37,13 @@ class IVRDConfig(CausalVideoConfig):
             numbers of relative geometry alone, what happens between start and end is lost.
         intervention: "mixture", the literal "nwgm" or "exact", or "none" (a plain classifier).
         classifier: what judges without an intervention: a "linear" layer, or "cosine" similarity to the prototypes.
-        prior_train, prior_eval: P(z) in training and at test, "frequency" (observed) or "uniform". The intervention is
-            the step from one to the other; without an intervention the same two are logit adjustment (Menon et al.).
+        prior_train, prior_eval: P(z) in training and at inference, "frequency" (observed) or "uniform". The
+            intervention is the step from one to the other; without an intervention the same two are logit adjustment
+            (Menon et al.).
+        prior_eval_strength: share of the observed prior that is left at inference, from 0 (uniform) to 1 (observed);
+            `prior_eval="frequency"` leaves all of it. Ours: ranking wants some of it, rare predicates want none.
+        class_pair_prior: observe the prior per pair of object classes. Ours: what the classes alone suggest is added
+            in training and removed by the intervention too, so that the motion is what is left to learn.
         similarity_scale: scale of cosine similarities.
         prototype_update: prototypes are "learned", move as "ema" of class means, or stay "frozen" as set.
         prototype_momentum: mu of "ema".
@@ -56,7 +62,7 @@ class IVRDConfig(CausalVideoConfig):
     """
 
     model_type = "ivrd"
-    keys_to_ignore_at_inference = ["losses", "references", "responsibilities", "pair_index", "pair_video"]
+    keys_to_ignore_at_inference = ["losses", "pair_mask", "references", "responsibilities"]
 
     num_object_classes: int = 35
     num_predicates: int = 132
@@ -69,6 +75,8 @@ class IVRDConfig(CausalVideoConfig):
     classifier: Literal["linear", "cosine"] = "linear"
     prior_train: Literal["uniform", "frequency"] = "frequency"
     prior_eval: Literal["uniform", "frequency"] = "uniform"
+    prior_eval_strength: float | int = 0.0
+    class_pair_prior: bool = False
     similarity_scale: float | int = 16.0
     prototype_update: Literal["learned", "ema", "frozen"] = "learned"
     prototype_momentum: float | int = 0.99
@@ -85,22 +93,29 @@ class IVRDConfig(CausalVideoConfig):
         return PRESETS
 
     @property
+    def inference_strength(self) -> float:
+        """Share of the observed prior at inference."""
+        return 1.0 if self.prior_eval == "frequency" else float(self.prior_eval_strength)
+
+    @property
     def uses_prototypes(self) -> bool:
         """Whether predicates are judged against prototypes."""
         return self.intervention != "none" or self.classifier == "cosine"
 
     def validate_architecture(self) -> None:
-        """Refuse sizes that cannot run, and rates that are none."""
+        """Refuse sizes that cannot run, and rates outside their range."""
         sizes = (self.num_object_classes, self.num_predicates, self.hidden_size)
-        if min(sizes) < 1 or self.hidden_size % 2 or self.feature_dim < 0:
-            raise CausalVideoError(
-                "IVRD config", found=f"classes, predicates, hidden size {sizes}, feature_dim={self.feature_dim}",
-                expected="at least 1 each, hidden_size even (two directions), feature_dim >= 0", fix="change one",
-            )  # fmt: skip
-        shares = (self.prototype_momentum, self.prototype_warmup)
-        if not all(0 <= share <= 1 for share in shares) or self.focal_gamma < 0 or self.similarity_scale <= 0:
-            raise CausalVideoError(
-                "IVRD config", found=f"momentum, warm-up {shares}, focal_gamma {self.focal_gamma}, "
-                f"similarity_scale {self.similarity_scale}",
-                expected="momentum and warm-up in [0, 1], gamma >= 0, scale > 0", fix="change one",
-            )  # fmt: skip
+        require(
+            min(sizes) >= 1 and not self.hidden_size % 2 and self.feature_dim >= 0,
+            "IVRD config",
+            found=f"classes, predicates, hidden size {sizes}, feature_dim={self.feature_dim}",
+            expected="at least 1 each, hidden_size even (two directions), feature_dim >= 0",
+        )
+        shares = {name: getattr(self, name) for name in SHARES}
+        require(all(0 <= share <= 1 for share in shares.values()), "IVRD config", found=shares, expected="0 to 1 each")
+        require(
+            self.focal_gamma >= 0 and self.similarity_scale > 0,
+            "IVRD config",
+            found=f"focal_gamma {self.focal_gamma}, similarity_scale {self.similarity_scale}",
+            expected="focal_gamma >= 0, similarity_scale > 0",
+        )

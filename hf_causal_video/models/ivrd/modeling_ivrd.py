@@ -3,34 +3,48 @@
 Why: predicates have a long tail, and a head trained on it answers with what is frequent. IVRD summarises each
 predicate by a prototype and intervenes on subject and object, so that all prototypes are weighed fairly.
 
+    L = w_obj L_obj + w_pred L_pred
+    L_obj:  cross-entropy of the class of each track
+    L_pred: binary cross-entropy of each predicate of a pair (or cross-entropy of its only one)
+    mixture: logits = scale * cos(W r, z_p) + strength * log-odds P(z_p), strength 1 in training, 0 at inference
+
 Source: Li et al., "Interventional Video Relation Detection", ACM MM 2021; no code is public. *Confirmed*: a BiLSTM
-over object trajectories, attention over a dictionary of one prototype a predicate, the back-door sum with uniform
+over object trajectories, attention over a dictionary of one prototype per predicate, the back-door sum with uniform
 P(z), and L = L_obj + lambda L_pred with cross-entropy on classes and binary cross-entropy on predicates.
 *Reconstruction*: box inputs, pooling, the relation reference with 12 numbers of relative geometry, how prototypes
 start and move, the two forms of the sum. *Ours*: relative motion at every frame, `mixture`, softmax for one
-predicate a pair, and each track counted once in L_obj (not once a pair).
+predicate per pair, each track counted once in L_obj (not once per pair), unknown labels, the strength of the prior
+and the prior per pair of classes.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers.utils import logging
+from transformers.utils.generic import can_return_tuple
 
-from hf_causal_video.backbones.track_encoder import TrajectoryEncoder
+from hf_causal_video.backbones.track_encoder import TrackEncoder
 from hf_causal_video.causal.predicate_prior import PredicatePrior
 from hf_causal_video.causal.prototypes import LiteralIntervention, PrototypeDictionary, PrototypeMixture
-from hf_causal_video.models.base import IGNORED_LABEL, check_width
+from hf_causal_video.models.base import IGNORED_LABEL, CausalVideoPreTrainedModel
 from hf_causal_video.models.ivrd.configuration_ivrd import IVRDConfig
-from hf_causal_video.models.ivrd.motion import common_steps, motion_inputs, relative_geometry, relative_motion
-from hf_causal_video.models.ivrd.outputs import VideoRelationOutput
+from hf_causal_video.models.ivrd.motion import (
+    common_steps,
+    motion_inputs,
+    relative_geometry,
+    relative_motion,
+    tracks_that_meet,
+)
+from hf_causal_video.models.ivrd.outputs import VideoRelationOutput, pad_pairs
 from hf_causal_video.models.processes import mean_over_processes
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require, require_values
 
-MOTION, RELATIVE, GEOMETRY = 8, 4, 12  # numbers a step of a track, a step of a pair, and a pair
+MOTION, RELATIVE, GEOMETRY = 8, 4, 12  # numbers per step of a track, per step of a pair, and per pair
+logger = logging.get_logger(__name__)
 
 
-class IVRDForVideoRelationDetection(PreTrainedModel):
-    """Classes of tracks and predicates of ordered pairs of tracks, for one segment of a video a row.
+class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
+    """Classes of tracks and predicates of ordered pairs of tracks, for one segment of a video per sample.
 
     Relation to other methods: IGV and EIGV intervene on frames, IVRD on subject and object of a relation.
 
@@ -39,32 +53,33 @@ class IVRDForVideoRelationDetection(PreTrainedModel):
         >>> model = IVRDForVideoRelationDetection(config).eval()
         >>> output = model(track_boxes=torch.tensor([0.1, 0.1, 0.5, 0.5]).expand(1, 3, 6, 4))
         >>> output.predicate_logits.shape, output.pair_index.shape, output.object_logits.shape
-        (torch.Size([6, 4]), torch.Size([6, 2]), torch.Size([1, 3, 4]))
+        (torch.Size([1, 6, 4]), torch.Size([1, 6, 2]), torch.Size([1, 3, 4]))
     """
 
     config: IVRDConfig
     prototypes: PrototypeDictionary
     intervention: LiteralIntervention | PrototypeMixture
     main_input_name = "track_boxes"
-    base_model_prefix = ""
-    accepts_loss_kwargs = False  # the loss is a batch mean; the Trainer must not rescale it
-    warming_up = False  # training without intervention, until the prototypes are set; the trainer switches it
+    _no_split_modules = ["TrackEncoder", "PrototypeMixture", "LiteralIntervention"]
+    warming_up: bool | None = None  # training without intervention until the prototypes are set; a trainer switches it
 
     def __init__(self, config: IVRDConfig):
         super().__init__(config)
-        dim, drop, predicates = config.hidden_size, float(config.hidden_dropout_prob), config.num_predicates
+        dim, predicates = config.hidden_size, config.num_predicates
+        dropout = float(config.hidden_dropout_prob)
 
         def mlp(width: int, out: int) -> nn.Sequential:
-            return nn.Sequential(nn.Linear(width, dim), nn.ReLU(), nn.Dropout(drop), nn.Linear(dim, out))
+            return nn.Sequential(nn.Linear(width, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, out))
 
-        self.track_encoder = TrajectoryEncoder(config.feature_dim + MOTION, dim, config.trajectory_pooling)
+        self.track_encoder = TrackEncoder(config.feature_dim + MOTION, dim, config.trajectory_pooling)
         self.object_classifier = mlp(dim, config.num_object_classes + 1)
         width = 2 * dim + GEOMETRY
         if config.relative_motion:
-            self.motion_encoder = TrajectoryEncoder(RELATIVE, dim, config.trajectory_pooling)
+            self.motion_encoder = TrackEncoder(RELATIVE, dim, config.trajectory_pooling)
             width += dim
         self.reference = mlp(width, dim)
-        self.prior = PredicatePrior(predicates, config.multi_label)
+        classes = config.num_object_classes if config.class_pair_prior else 0
+        self.prior = PredicatePrior(predicates, config.multi_label, classes)
         if config.uses_prototypes:
             self.prototypes = PrototypeDictionary(
                 predicates, dim, config.prototype_update, float(config.prototype_momentum)
@@ -76,16 +91,23 @@ class IVRDForVideoRelationDetection(PreTrainedModel):
             self.intervention = PrototypeMixture(dim, float(config.similarity_scale), project)
         else:
             self.predicate_classifier = nn.Linear(dim, predicates)
+        self._modes_seen: set[bool] = set()
         self.post_init()
 
-    def _init_weights(self, module: nn.Module) -> None:
-        """Torch's own initialisation throughout."""
-        if callable(reset := getattr(module, "reset_parameters", None)):
-            reset()
+    def set_predicate_counts(
+        self,
+        counts: Tensor,
+        num_pairs: int,
+        pair_counts: Tensor | None = None,
+        num_class_pairs: Tensor | None = None,
+    ) -> None:
+        """Set the observed prior: how often each predicate (P,) is annotated among `num_pairs` training pairs.
 
-    def set_predicate_counts(self, counts: Tensor, num_pairs: int) -> None:
-        """Set the observed prior: how often each predicate (P,) is annotated among `num_pairs` training pairs."""
-        self.prior.set_counts(counts, num_pairs)
+        Args:
+            counts, num_pairs: of all pairs.
+            pair_counts, num_class_pairs: (C, C, P) and (C, C) per subject and object class, for `class_pair_prior`.
+        """
+        self.prior.set_counts(counts, num_pairs, pair_counts, num_class_pairs)
 
     @torch.no_grad()
     def set_prototypes(self, references: Tensor, labels: Tensor) -> None:
@@ -93,10 +115,11 @@ class IVRDForVideoRelationDetection(PreTrainedModel):
 
         Args:
             references: (R, D) `output.references` of annotated training pairs.
-            labels: (R,) predicate indices or (R, P) 0/1; predicates without a pair keep what they have.
+            labels: (R,) predicate indices or (R, P) 0/1, -100 for unknown; predicates without a pair keep theirs.
         """
         self.prototypes.move(self._comparable(references), self._multi_hot(labels), momentum=0.0)
 
+    @can_return_tuple
     def forward(
         self,
         track_boxes: Tensor,
@@ -104,21 +127,24 @@ class IVRDForVideoRelationDetection(PreTrainedModel):
         track_features: Tensor | None = None,
         track_start: Tensor | None = None,
         pair_index: Tensor | None = None,
-        pair_video: Tensor | None = None,
+        track_classes: Tensor | None = None,
         track_labels: Tensor | None = None,
         predicate_labels: Tensor | None = None,
     ) -> VideoRelationOutput:
         """Judge tracks and pairs.
 
         Args:
-            track_boxes: (B, N, T, 4) xyxy in [0, 1], one step a frame, padding after the real steps.
+            track_boxes: (B, N, T, 4) xyxy in [0, 1], one step per frame, padding after the real steps.
             track_mask: (B, N, T) bool; a track without any step is padding.
             track_features: (B, N, C) or (B, N, T, C) appearance, where the config has a feature_dim.
             track_start: (B, N) frame of each track's first step; all 0 otherwise.
-            pair_index, pair_video: (R, 2) subject and object, (R,) row of the batch; otherwise all ordered pairs of
-                tracks that share a frame.
+            pair_index: (B, R, 2) subject and object of each pair, -100 for padding; otherwise all ordered pairs of
+                tracks that share a frame, in the order of their indices.
+            track_classes: (B, N) known object classes for a `class_pair_prior`, -100 unknown; otherwise the labels
+                in training, and the classifier's own judgement.
             track_labels: (B, N) object class, C for background, -100 unknown.
-            predicate_labels: (R, P) 0/1, or (R,) predicate indices with -100 for unknown (one predicate a pair).
+            predicate_labels: (B, R, P) 0/1, or (B, R) predicate indices (one predicate per pair); -100 for unknown
+                and for padding.
 
         Raises:
             CausalVideoError: a wrong shape, a gap inside a track, inverted boxes, NaN, pairs of tracks that do not
@@ -131,59 +157,114 @@ class IVRDForVideoRelationDetection(PreTrainedModel):
         states = self.track_encoder(steps, flat_mask)  # (B*N, D)
         object_logits = self.object_classifier(states) * flat_mask.any(1, keepdim=True)
 
-        pair_video, pair_index = self._pairs(mask, start, pair_video, pair_index)
-        subject, other = (pair_video * tracks + side for side in pair_index.unbind(1))  # (R,) rows of B*N
-        where = (flat_boxes, flat_mask, flat_start, subject, other)
-        parts = [states[subject], states[other], relative_geometry(*where)]
+        # Pairs are judged without padding: real pairs only, R of the whole batch.
+        meet = tracks_that_meet(mask, start)  # (B, N, N)
+        if pair_index is None:
+            pair_index, pair_mask = pad_pairs(meet.nonzero(), rows)
+        else:
+            pair_mask = self._read_pairs(pair_index, meet)
+        video = pair_mask.nonzero()[:, 0]  # (R,)
+        place = torch.arange(rows * tracks, device=boxes.device).view(rows, tracks)
+        subject, other = (place[video, pair_index[pair_mask][:, side]] for side in range(2))  # (R,) rows of B*N
+        pairs = (flat_boxes, flat_mask, flat_start, subject, other)
+        parts = [states[subject], states[other], relative_geometry(*pairs)]
         if self.config.relative_motion:
-            one, two, shared = common_steps(*where)
-            parts.append(self.motion_encoder(relative_motion(one, two), shared))
+            subject_boxes, other_boxes, shared = common_steps(*pairs)
+            parts.append(self.motion_encoder(relative_motion(subject_boxes, other_boxes), shared))
         references = self.reference(torch.cat(parts, 1))  # (R, D)
-        predicate_logits, responsibilities = self._judge(references)
+        classes = self._classes(object_logits, track_classes, track_labels)
+        predicate_logits, responsibilities = self._judge(references, classes, subject, other)
 
         losses = {}
         if track_labels is not None:
+            _check_labels("track_labels", track_labels, self.config.num_object_classes + 1)
             losses["object"] = self._object_loss(object_logits, track_labels.flatten())
         if predicate_labels is not None:
-            losses["predicate"] = self._predicate_loss(predicate_logits, predicate_labels)
+            labels = self._read_labels(predicate_labels, pair_mask)
+            losses["predicate"] = self._predicate_loss(predicate_logits, labels)
             if self.training and self.config.uses_prototypes and self.config.prototype_update == "ema":
-                labels = self._multi_hot(predicate_labels)
-                self.prototypes.move(self._comparable(references.detach()), labels)
+                self.prototypes.move(self._comparable(references.detach()), self._multi_hot(labels))
         weights = {"object": self.config.object_loss_weight, "predicate": self.config.predicate_loss_weight}
+
+        def per_sample(values: Tensor) -> Tensor:
+            """(R, ...) to (B, R_max, ...)."""
+            return values.new_zeros(*pair_mask.shape, *values.shape[1:]).masked_scatter(
+                pair_mask.unsqueeze(-1), values
+            )
+
         return VideoRelationOutput(
             loss=torch.stack([weights[name] * value for name, value in losses.items()]).sum() if losses else None,
             losses=losses or None,
-            predicate_logits=predicate_logits,
+            predicate_logits=per_sample(predicate_logits),
             object_logits=object_logits.unflatten(0, (rows, tracks)),
             pair_index=pair_index,
-            pair_video=pair_video,
-            references=references,
-            responsibilities=responsibilities,
+            pair_mask=pair_mask,
+            references=per_sample(references),
+            responsibilities=None if responsibilities is None else per_sample(responsibilities),
         )
 
-    def _judge(self, references: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _judge(
+        self, references: Tensor, classes: Tensor | None, subject: Tensor, other: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         """Predicate logits (R, P) under the prior of this mode, and the share of each prototype."""
-        kind = self.config.prior_train if self.training else self.config.prior_eval
-        if self.config.intervention in ("nwgm", "exact"):
-            # warm-up: prototypes of 0 leave h([r; z]) = W1 r, and every weight in the graph
-            prototypes = self.prototypes.vectors * (0.0 if self.warming_up and self.training else 1.0)
-            return self.intervention(references, prototypes, self.prior.probabilities(kind))
-        if self.warming_up and self.training and self.config.intervention == "mixture":
-            kind = "uniform"
-        prior = self.prior.logits(kind)
-        if not self.config.uses_prototypes:
+        config = self.config
+        strength = float(config.prior_train == "frequency") if self.training else config.inference_strength
+        self._warn_once(strength)
+        warming_up = bool(self.warming_up) and self.training
+        if warming_up and config.intervention == "mixture":
+            strength = 0.0
+        pair = () if classes is None else (classes[subject], classes[other])
+        prior = self.prior(strength, *pair)  # (P,) or (R, P)
+        if not config.uses_prototypes:
             return self.predicate_classifier(references) + prior, None
-        logits = self.intervention(references, self.prototypes.vectors, prior)
+        prototypes = self.prototypes()
+        if config.intervention in ("nwgm", "exact"):
+            # warm-up: prototypes of 0 leave h([r; z]) = W1 r, and every weight in the graph
+            probabilities = self.prior(strength, *pair, normalized=True)
+            return self.intervention(references, prototypes * float(not warming_up), probabilities)
+        logits = self.intervention(references, prototypes, prior)
         return logits, logits.detach().softmax(-1)
+
+    def _warn_once(self, strength: float) -> None:
+        """Name what a plain training loop leaves out, at the first batch of each mode alone."""
+        if torch.compiler.is_compiling() or self.training in self._modes_seen:
+            return
+        self._modes_seen.add(self.training)
+        rates = self.prior.rates
+        if strength and not rates.is_meta and not rates.any():
+            logger.warning_once(
+                "IVRD has no predicate counts, so its observed prior is uniform and the intervention changes nothing. "
+                "Call model.set_predicate_counts(counts, num_pairs) before training."
+            )
+        warmup = self.config.prototype_warmup if self.config.uses_prototypes else 0
+        if self.training and self.warming_up is None and warmup:
+            logger.warning_once(
+                f"IVRD: prototype_warmup={warmup} needs a trainer that sets model.warming_up and "
+                "calls model.set_prototypes (RelationTrainer does); trained without a warm-up."
+            )
+
+    def _classes(self, object_logits: Tensor, known: Tensor | None, labels: Tensor | None) -> Tensor | None:
+        """Class probabilities (B*N, C) that the prior per pair of classes reads: known ones, else judged ones."""
+        if not self.config.class_pair_prior:
+            return None
+        count = self.config.num_object_classes
+        judged = object_logits.detach()[:, :count].softmax(-1)
+        known = labels if known is None and self.training else known
+        if known is None:
+            return judged
+        known = known.flatten()
+        inside = ((known >= 0) & (known < count)).unsqueeze(1)
+        return torch.where(inside, F.one_hot(known.clamp(0, count - 1), count).to(judged.dtype), judged)
 
     def _comparable(self, references: Tensor) -> Tensor:
         """References in the space of the prototypes."""
-        judge = self.intervention
-        return judge.project(references) if isinstance(judge, PrototypeMixture) else references
+        intervention = self.intervention
+        return intervention.project(references) if isinstance(intervention, PrototypeMixture) else references
 
     def _multi_hot(self, labels: Tensor) -> Tensor:
+        """(R,) or (R, P) labels as (R, P) 0/1; unknown ones are 0."""
         if labels.dim() == 2:
-            return labels
+            return labels * (labels != IGNORED_LABEL)
         known = labels != IGNORED_LABEL
         return F.one_hot(labels.clamp(min=0), self.config.num_predicates) * known.unsqueeze(1)
 
@@ -191,110 +272,129 @@ class IVRDForVideoRelationDetection(PreTrainedModel):
         shape = boxes.shape[:-1]
         mask = boxes.new_ones(shape, dtype=torch.bool) if mask is None else mask.bool()
         start = torch.zeros(shape[:2], dtype=torch.long, device=boxes.device) if start is None else start
-        if boxes.dim() != 4 or boxes.shape[-1] != 4 or mask.shape != shape or start.shape != shape[:2]:
-            raise CausalVideoError(
-                "tracks", found=f"boxes {tuple(boxes.shape)}, mask {tuple(mask.shape)}, start {tuple(start.shape)}",
-                expected="(B, N, T, 4), (B, N, T), (B, N)", fix="make batches with VideoRelationProcessor",
-            )  # fmt: skip
-        if not torch.compiler.is_compiling():
-            if (mask[..., 1:] & ~mask[..., :-1]).any():
-                raise CausalVideoError(
-                    "track_mask", found="a gap inside a track", expected="real steps first, then padding",
-                    fix="interpolate the gap, or cut the track there",
-                )  # fmt: skip
-            real = boxes[mask]
-            if not real.isfinite().all() or (real[:, 2:] < real[:, :2]).any():
-                raise CausalVideoError(
-                    "track_boxes", found="NaN or inverted boxes", expected="xyxy with x1 <= x2, y1 <= y2",
-                    fix="convert xywh boxes, or mend the tracker",
-                )  # fmt: skip
+        require(
+            boxes.dim() == 4 and boxes.shape[-1] == 4 and mask.shape == shape and start.shape == shape[:2],
+            "tracks",
+            found=f"boxes {tuple(boxes.shape)}, mask {tuple(mask.shape)}, start {tuple(start.shape)}",
+            expected="(B, N, T, 4), (B, N, T), (B, N)",
+            fix="make batches with VideoRelationProcessor",
+        )
+        require_values(
+            ~(mask[..., 1:] & ~mask[..., :-1]).any(),
+            "track_mask",
+            found=lambda: "a gap inside a track",
+            expected="real steps first, then padding",
+            fix="interpolate the gap, or split the track there",
+        )
+        valid = boxes.isfinite().all(-1) & (boxes[..., 2:] >= boxes[..., :2]).all(-1)
+        require_values(
+            (valid | ~mask).all(),
+            "track_boxes",
+            found=lambda: "NaN or inverted boxes",
+            expected="finite xyxy with x1 <= x2, y1 <= y2",
+            fix="convert x, y, width, height boxes, or fix the tracker",
+        )
         return boxes.to(self.dtype), mask, start.long()
 
     def _with_features(self, motion: Tensor, features: Tensor | None, rows: int, tracks: int) -> Tensor:
         """Append the appearance to the motion, (B*N, T, C + 8)."""
-        width = self.config.feature_dim
-        if (features is None) != (width == 0):
-            raise CausalVideoError(
-                "track_features", found="none" if features is None else tuple(features.shape),
-                expected=f"feature_dim={width}", fix="give the features this model was trained on",
-            )  # fmt: skip
+        width, steps = self.config.feature_dim, motion.shape[1]
+        shape = (rows, tracks, steps, width)
+        if features is not None and features.dim() == 3:  # one feature per track
+            features = features.unsqueeze(2).expand(-1, -1, steps, -1)
+        require(
+            features is None if width == 0 else features is not None and features.shape == shape,
+            "track_features",
+            found="none" if features is None else tuple(features.shape),
+            expected=f"feature_dim={width}, {shape if width else 'none'}",
+            fix="pass the features this model was trained on, for every track or for every step of it",
+        )
         if features is None:
             return motion
-        if features.dim() == 3:  # one feature a track
-            features = features.unsqueeze(2).expand(-1, -1, motion.shape[1], -1)
-        if tracks:
-            check_width("track_features", features, 4, width, "extract features as this model was trained")
-        if features.shape[:3] != (rows, tracks, motion.shape[1]):
-            raise CausalVideoError(
-                "track_features", found=tuple(features.shape), expected=(rows, tracks, motion.shape[1], width),
-                fix="give a feature for every track, or for every step of it",
-            )  # fmt: skip
-        return torch.cat([motion, features.flatten(0, 1).to(motion.dtype)], -1)
+        features = features.flatten(0, 1)
+        require_values(
+            features.isfinite().all(),
+            "track_features",
+            found=lambda: "NaN or infinity",
+            expected="finite numbers",
+            fix="extract the features of these clips again",
+        )
+        return torch.cat([motion, features.to(motion.dtype)], -1)
 
-    def _pairs(self, mask: Tensor, start: Tensor, video: Tensor | None, index: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Batch row (R,) and tracks (R, 2) of the pairs to judge."""
-        length = mask.sum(-1)  # (B, N)
-        end = start + length
-        first = torch.maximum(start.unsqueeze(2), start.unsqueeze(1))
-        shared = torch.minimum(end.unsqueeze(2), end.unsqueeze(1)) > first  # (B, N, N) overlap in time
-        shared &= (length > 0).unsqueeze(2) & (length > 0).unsqueeze(1)
-        shared &= ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
-        if index is None:
-            every = shared.nonzero()
-            return every[:, 0], every[:, 1:]
-        video = torch.zeros(len(index), dtype=torch.long, device=index.device) if video is None else video
-        if index.dim() != 2 or index.shape[1] != 2 or video.shape != index.shape[:1]:
-            raise CausalVideoError("pairs", found=f"index {tuple(index.shape)}, video {tuple(video.shape)}",
-                                   expected="(R, 2) and (R,)", fix="name subject and object of each pair")  # fmt: skip
-        inside = (index >= 0).all(1) & (index < mask.shape[1]).all(1) & (video >= 0) & (video < len(mask))
-        if not torch.compiler.is_compiling() and (
-            not inside.all() or not shared[video, index[:, 0], index[:, 1]].all()
-        ):
-            raise CausalVideoError(
-                "pairs", found="a pair of tracks that do not exist, are one, or share no frame",
-                expected="two tracks of one segment with a common frame", fix="drop such pairs",
-            )  # fmt: skip
-        return video, index
+    def _read_pairs(self, index: Tensor, meet: Tensor) -> Tensor:
+        """Which pairs are real, (B, R); `meet` (B, N, N) marks those that may be named."""
+        rows, tracks = meet.shape[:2]
+        require(
+            index.dim() == 3 and index.shape[0] == rows and index.shape[2] == 2,
+            "pair_index",
+            found=tuple(index.shape),
+            expected=f"({rows}, R, 2)",
+            fix="name subject and object of each pair, -100 for padding",
+        )
+        real = (index >= 0).all(-1)
+        inside = (index < tracks).all(-1)
+        place = (index[..., 0] * tracks + index[..., 1]).masked_fill(~(real & inside), 0)  # (B, R)
+        valid = inside & meet.flatten(1).gather(1, place) if tracks else torch.zeros_like(real)
+        require_values(
+            (valid | ~real).all(),
+            "pair_index",
+            found=lambda: "a pair of tracks that do not exist, are the same, or share no frame",
+            expected="two tracks of one segment with a common frame",
+            fix="drop such pairs",
+        )
+        return real
+
+    def _read_labels(self, labels: Tensor, pair_mask: Tensor) -> Tensor:
+        """Labels of the real pairs, (R, P) or (R,)."""
+        shape = (*pair_mask.shape, self.config.num_predicates) if self.config.multi_label else tuple(pair_mask.shape)
+        require(
+            labels.shape == shape,
+            "predicate_labels",
+            found=tuple(labels.shape),
+            expected=shape,
+            fix="0/1 for every predicate of a pair if multi_label, else one index per pair; -100 for unknown",
+        )
+        labels = labels[pair_mask]
+        _check_labels("predicate_labels", labels, 2 if self.config.multi_label else self.config.num_predicates)
+        return labels
 
     def _object_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """L_obj: cross-entropy on classes, the mean over tracks whose class is known."""
-        known = labels != IGNORED_LABEL
-        logits, labels = logits[known].float(), labels[known]
-        _check_labels("track_labels", labels, logits.shape[-1])
-        return self._mean(logits.log_softmax(-1).gather(1, labels.unsqueeze(1)))
+        return self._mean(*_log_likelihood(logits, labels))
 
     def _predicate_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """L_pred, the mean over pairs: cross-entropy on one predicate, or the sum of binary ones over all."""
-        wanted = logits.shape if self.config.multi_label else logits.shape[:1]
-        if labels.shape != wanted:
-            raise CausalVideoError(
-                "predicate_labels", found=tuple(labels.shape), expected=tuple(wanted),
-                fix="0/1 for every predicate of a pair if multi_label, else one index a pair",
-            )  # fmt: skip
-        if self.config.multi_label:
-            if not torch.compiler.is_compiling() and not ((labels == 0) | (labels == 1)).all():
-                raise CausalVideoError(
-                    "predicate_labels", found="other values", expected="0 and 1", fix="mend the labels",
-                )  # fmt: skip
-            return self._mean(F.logsigmoid(logits.float() * (2 * labels.float() - 1)))
+        """L_pred, the mean over pairs: cross-entropy on one predicate, or the sum of binary ones over the known."""
+        if not self.config.multi_label:
+            return self._mean(*_log_likelihood(logits, labels))
         known = labels != IGNORED_LABEL
-        logits, labels = logits[known].float(), labels[known]
-        _check_labels("predicate_labels", labels, logits.shape[-1])
-        return self._mean(logits.log_softmax(-1).gather(1, labels.unsqueeze(1)))
+        sign = (2 * labels.float() - 1).masked_fill(~known, 0.0)
+        return self._mean(F.logsigmoid(logits.float() * sign), known)
 
-    def _mean(self, log_p: Tensor) -> Tensor:
-        """-(1 - p)^gamma log p summed over columns, the mean over rows (0 of none); log_p (rows, columns).
+    def _mean(self, log_p: Tensor, known: Tensor) -> Tensor:
+        """-(1 - p)^gamma log p summed over known columns, the mean over rows with one (0 of none); (rows, columns).
 
-        Of several processes in training, a row of each weighs the same: the mean of their means is that over all rows.
+        With several processes in training, the mean of their means is that over all rows.
         """
         gamma = float(self.config.focal_gamma)
         terms = -log_p if gamma == 0 else -log_p * (1 - log_p.exp()) ** gamma
-        rows = log_p.new_tensor(float(len(terms)))
+        rows = known.any(1).to(log_p.dtype).sum()
         rows = mean_over_processes(rows) if self.training else rows
-        return terms.sum() / rows.where(rows > 0, 1)
+        return (terms * known).sum() / rows.where(rows > 0, 1)
 
 
 def _check_labels(name: str, labels: Tensor, count: int) -> None:
-    if not torch.compiler.is_compiling() and ((labels < 0) | (labels >= count)).any():
-        raise CausalVideoError(name, found=labels.unique().tolist()[:9], expected=f"indices 0..{count - 1}, or -100",
-                               fix="check the labels against the vocabulary of the config")  # fmt: skip
+    valid = (labels == IGNORED_LABEL) | (labels >= 0) & (labels < count) & (labels % 1 == 0)
+    require_values(
+        valid.all(),
+        name,
+        found=lambda: labels.unique().tolist()[:9],
+        expected=f"0..{count - 1}, or -100 for unknown",
+        fix="check the labels against the vocabulary of the config",
+    )
+
+
+def _log_likelihood(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability (n, 1) of the labels that are known, and a mask of ones."""
+    known = labels != IGNORED_LABEL
+    log_p = logits[known].float().log_softmax(-1).gather(1, labels[known].unsqueeze(1))
+    return log_p, torch.ones_like(log_p, dtype=torch.bool)

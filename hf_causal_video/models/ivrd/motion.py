@@ -1,4 +1,4 @@
-"""Trajectories as numbers: how one track moves, how two tracks of the same moments move relative to each other.
+"""Tracks as numbers: how one track moves, how two tracks of the same frames move relative to each other.
 
 Why: a predicate such as *chase* is in the relative motion of two boxes, whatever their place in the frame or their
 class.
@@ -63,6 +63,22 @@ def relative_geometry(boxes: Tensor, mask: Tensor, start: Tensor, subject: Tenso
         delay = (time[subject] - time[other]).to(boxes.dtype) / FRAMES_A_UNIT
         parts += [relative, relative[:, 2:].sum(1, keepdim=True), delay.unsqueeze(1)]
     return torch.cat(parts, 1)
+
+
+def tracks_that_meet(mask: Tensor, start: Tensor) -> Tensor:
+    """(B, N, N) bool: two different tracks that share a frame, for masks (B, N, T) and first frames (B, N).
+
+    Example:
+        >>> mask, start = torch.ones(1, 3, 4, dtype=torch.bool), torch.tensor([[0, 3, 4]])
+        >>> tracks_that_meet(mask, start)[0].nonzero().tolist()
+        [[0, 1], [1, 0], [1, 2], [2, 1]]
+    """
+    length = mask.sum(-1)  # (B, N)
+    end = start + length
+    first = torch.maximum(start.unsqueeze(2), start.unsqueeze(1))
+    meet = torch.minimum(end.unsqueeze(2), end.unsqueeze(1)) > first
+    meet = meet & (length > 0).unsqueeze(2) & (length > 0).unsqueeze(1)
+    return meet & ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
 
 
 def common_steps(

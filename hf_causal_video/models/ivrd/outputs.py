@@ -1,27 +1,33 @@
-"""What a relation model returns: object classes of the tracks and predicates of the pairs."""
+"""Output of a relation model: object classes of the tracks and predicates of the pairs, per sample."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
+
+from hf_causal_video.models.base import IGNORED_LABEL
 
 
 @dataclass
 class VideoRelationOutput(ModelOutput):
-    """Output of a relation model; B segments, N tracks, C object classes, R pairs of the whole batch, P predicates.
+    """Output of a relation model; B segments, N tracks, C object classes, R pairs of a segment, P predicates.
+
+    Why per sample: a trainer gathers, cuts and joins batches along the first axis.
 
     Args:
-        loss: () weighted sum of `losses`, where labels were given.
+        loss: () weighted sum of `losses`, where labels were passed.
         losses: each loss term by name, unweighted.
-        predicate_logits: (R, P) under the prior of the current mode.
+        predicate_logits: (B, R, P) under the prior of the current mode; 0 where no pair is.
         object_logits: (B, N, C + 1), the last class is background; 0 for a track that is padding.
-        pair_index: (R, 2) subject and object track of each pair.
-        pair_video: (R,) row of the batch that each pair belongs to.
-        references: (R, D) relation references, what prototypes summarise.
-        responsibilities: (R, P) share of each prototype in the judgement, where prototypes are used.
+        pair_index: (B, R, 2) subject and object track of each pair, -100 where no pair is.
+        pair_mask: (B, R) bool, True where a pair is.
+        references: (B, R, D) relation references, what prototypes summarise.
+        responsibilities: (B, R, P) share of each prototype in the judgement, where prototypes are used.
     """
 
     loss: Tensor | None = None
@@ -29,29 +35,51 @@ class VideoRelationOutput(ModelOutput):
     predicate_logits: Tensor | None = None
     object_logits: Tensor | None = None
     pair_index: Tensor | None = None
-    pair_video: Tensor | None = None
+    pair_mask: Tensor | None = None
     references: Tensor | None = None
     responsibilities: Tensor | None = None
 
 
-def judge_segments(model: Any, inputs: Mapping[str, Tensor], at_once: int = 8) -> VideoRelationOutput | None:
-    """Judge the segments of `VideoRelationProcessor` a few at a time, for their pairs decide how much memory it takes.
+def pad_pairs(pairs: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Pairs of a batch (n, 3) as row, subject, object, in the order of rows, to (B, R, 2) and their mask (B, R).
+
+    Example:
+        >>> index, mask = pad_pairs(torch.tensor([[0, 0, 1], [0, 1, 0], [1, 0, 1]]), rows=2)
+        >>> index.tolist(), mask.tolist()
+        ([[[0, 1], [1, 0]], [[0, 1], [-100, -100]]], [[True, True], [True, False]])
+    """
+    count = torch.bincount(pairs[:, 0], minlength=rows)  # (B,)
+    widest = int(count.max()) if rows else 0
+    mask = torch.arange(widest, device=pairs.device) < count.unsqueeze(1)
+    index = pairs.new_full((rows, widest, 2), IGNORED_LABEL)
+    index[mask] = pairs[:, 1:]
+    return index, mask
+
+
+def judge_segments(
+    model: PreTrainedModel, inputs: Mapping[str, Tensor], segments_per_pass: int = 8
+) -> VideoRelationOutput | None:
+    """Judge the segments of `VideoRelationProcessor` a few at a time; their pairs decide how much memory it takes.
 
     Args:
         model: a relation model, in evaluation mode.
-        inputs: what the processor returned.
-        at_once: segments a pass.
+        inputs: batch of the processor.
+        segments_per_pass: segments per forward pass.
 
     Returns:
-        What the passes say together, without losses and references; None without segments.
+        Logits and pairs of all segments, without losses and references; None without segments.
     """
-    names = ("predicate_logits", "object_logits", "pair_index", "pair_video")
-    columns: dict[str, Any] = {name: [] for name in names}
-    for start in range(0, len(inputs["track_boxes"]), at_once):
-        part = model(**{name: value[start : start + at_once].to(model.device) for name, value in inputs.items()})
-        for name in names:
-            columns[name].append(part[name] + start if name == "pair_video" else part[name])
-    if not columns[names[0]]:
+    padding = {"predicate_logits": 0, "object_logits": 0, "pair_index": IGNORED_LABEL, "pair_mask": False}
+    parts = []
+    for start in range(0, len(inputs["track_boxes"]), segments_per_pass):
+        stop = start + segments_per_pass
+        parts.append(model(**{name: value[start:stop].to(model.device) for name, value in inputs.items()}))
+    if not parts:
         return None
-    joined: dict[str, Any] = {name: torch.cat(values) for name, values in columns.items()}
+    joined: dict[str, Any] = {}
+    for name, fill in padding.items():
+        values = [part[name] for part in parts]
+        widest = max(value.shape[1] for value in values)
+        after = [0, 0] * (values[0].dim() - 2)  # axes behind the second stay as they are
+        joined[name] = torch.cat([F.pad(one, [*after, 0, widest - one.shape[1]], value=fill) for one in values])
     return VideoRelationOutput(**joined)

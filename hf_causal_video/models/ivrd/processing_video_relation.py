@@ -20,7 +20,7 @@ from hf_causal_video.models.ivrd.tracks import (
     read_start,
     read_videos,
 )
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 
 @dataclass
@@ -39,11 +39,20 @@ class Segment:
 
 
 class VideoRelationInputs(BatchFeature):
-    """Model inputs; what the segments are rides along outside the mapping, so `model(**inputs)` stays plain."""
+    """Model inputs; segments, boxes and first frames are attributes outside the mapping, so `model(**inputs)` works.
+
+    They survive pickle, copies and data loader workers.
+    """
 
     segments: list[Segment]
-    boxes: list[list[np.ndarray]]  # of each video and track (L, 4), in the units given
+    boxes: list[list[np.ndarray]]  # of each video and track (L, 4), in the user's units
     starts: list[list[int]]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
 
 
 class VideoRelationProcessor(ProcessorMixin):
@@ -260,27 +269,41 @@ class VideoRelationProcessor(ProcessorMixin):
 
     def _checked(self, output: VideoRelationOutput, inputs: VideoRelationInputs) -> tuple[Tensor, Tensor, Tensor]:
         """Predicate logits (R, P), class logits (B, N, C + 1), and (R, 3) row, subject and object of each pair."""
-        parts = (output.predicate_logits, output.object_logits, output.pair_video, output.pair_index)
-        if any(part is None for part in parts):
-            raise CausalVideoError("relations", found="an output without logits or pairs",
-                                   expected="a relation model's output", fix="pass it whole")  # fmt: skip
-        logits, objects, video, index = (part.detach().cpu() for part in parts if part is not None)
-        wanted = (len(inputs.segments), len(self.object_classes), len(self.predicates))
-        if (found := (len(objects), objects.shape[-1] - 1, logits.shape[-1])) != wanted:
-            raise CausalVideoError(
-                "relations", found=f"(segments, classes, predicates) = {found} in the output", expected=wanted,
-                fix="pass the inputs of this very output, and the processor of this model",
-            )  # fmt: skip
-        same = index.shape == (len(logits), 2) and video.shape == (len(logits),)
-        where = torch.cat([video.unsqueeze(1), index], 1) if same else index.new_zeros(0, 3)
-        if not same or not all(self._meet(inputs, *pair) for pair in where.unique(dim=0).tolist()):
-            raise CausalVideoError(
-                "relations", found="pairs of the output that are no two tracks of a segment that meet there",
-                expected="pairs of these inputs", fix="pass the inputs of this very output",
-            )  # fmt: skip
-        if not (logits.isfinite().all() and objects.isfinite().all()):
-            raise CausalVideoError("relations", found="NaN or infinity among the logits", expected="finite logits",
-                                   fix="check the features for NaN; in half precision, try bfloat16")  # fmt: skip
+        parts = (output.predicate_logits, output.object_logits, output.pair_index)
+        require(
+            all(part is not None for part in parts),
+            "relations",
+            found="an output without logits or pairs",
+            expected="the output of a relation model",
+            fix="pass it whole",
+        )
+        logits, objects, index = (part.detach().cpu() for part in parts if part is not None)
+        expected = (len(inputs.segments), len(self.object_classes), len(self.predicates))
+        found = (len(objects), objects.shape[-1] - 1, logits.shape[-1])
+        require(
+            found == expected and index.shape == (*logits.shape[:2], 2) and len(logits) == len(objects),
+            "relations",
+            found=f"(segments, classes, predicates) = {found}, pairs {tuple(index.shape)} in the output",
+            expected=expected,
+            fix="pass the inputs of this very output, and the processor of this model",
+        )
+        real = (index >= 0).all(-1)  # (B, R)
+        where = torch.cat([real.nonzero()[:, :1], index[real]], 1)  # (R, 3)
+        require(
+            all(self._meet(inputs, *pair) for pair in where.tolist()),
+            "relations",
+            found="pairs that are not two tracks of a segment with a common frame",
+            expected="pairs of these inputs",
+            fix="pass the inputs of this very output",
+        )
+        logits = logits[real]
+        require(
+            logits.isfinite().all() and objects.isfinite().all(),
+            "relations",
+            found="NaN or infinity among the logits",
+            expected="finite logits",
+            fix="check the features for NaN; in half precision, try bfloat16",
+        )
         return logits.float(), objects.float(), where
 
     def _meet(self, inputs: VideoRelationInputs, row: int, subject: int, other: int) -> bool:

@@ -9,22 +9,32 @@ equations 3 to 10. Submodule names follow the published checkpoints. Where the r
 right there is a switch in the config, and the preset `official-<dataset>` turns all of them on.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+from transformers.utils.output_capturing import capture_outputs
 
-from hf_causal_video.backbones.transformer import TransformerStack, sine_positions
-from hf_causal_video.models.base import CausalVideoPreTrainedModel, answer_loss
+from hf_causal_video.backbones.transformer import (
+    DotProductAttention,
+    TransformerLayer,
+    TransformerStack,
+    sine_positions,
+)
+from hf_causal_video.models.base import VideoQAPreTrainedModel, answer_loss
 from hf_causal_video.models.inputs import read_frames, read_rows
 from hf_causal_video.models.outputs import VideoQAOutput
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
-from hf_causal_video.models.transtr.selection import Selection, rank, select
+from hf_causal_video.models.transtr.selection import Items, Selection, rank, select
 from hf_causal_video.models.transtr.similarity import SimilarityHead, check_similarities
 from hf_causal_video.models.transtr.text import encode_question
 from hf_causal_video.models.transtr.video import EncodedVideo, FeatureResizer, check_objects, join_boxes
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require_values
 
 
-class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
+class TranSTRForVideoQuestionAnswering(VideoQAPreTrainedModel):
     """Spatio-temporal rationalisation for multiple-choice or open-ended video question answering.
 
     Relation to other methods: IGV and EIGV wrap a backbone and mask frames; TranSTR is a network of its own that
@@ -42,32 +52,36 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
     """
 
     config: TranSTRConfig
+    _supports_sdpa = True
+    _can_record_outputs = {"hidden_states": TransformerLayer, "attentions": DotProductAttention}
+    _no_split_modules = ["TransformerLayer", "FeatureResizer"]
 
     def __init__(self, config: TranSTRConfig):
         super().__init__(config)
         self._build_text_encoder()
-        dim, dropout = config.hidden_size, float(config.hidden_dropout_prob)
+        dim = config.hidden_size
+        dropout = float(config.hidden_dropout_prob)
 
         def stack(cross: bool) -> TransformerStack:
-            return TransformerStack(
-                config.num_layers, dim, config.num_attention_heads, config.intermediate_size, dropout, cross
-            )
+            heads, feedforward = config.num_attention_heads, config.intermediate_size
+            return TransformerStack(config.num_layers, dim, heads, feedforward, dropout, cross, config)
 
-        text_dim = self.text_encoder.config.hidden_size
-        self.text_resize = nn.Identity() if text_dim == dim else nn.Linear(text_dim, dim)
+        self.text_resize = nn.Identity() if config.text_width == dim else nn.Linear(config.text_width, dim)
         project = config.frame_feature_dim != dim if config.project_frames is None else config.project_frames
         self.frame_resize = FeatureResizer(config.frame_feature_dim, dim, dropout) if project else nn.Identity()
         self.frame_decoder = stack(cross=True)
         if config.num_objects_kept:
             self.obj_resize = FeatureResizer(config.object_input_dim, dim, dropout)
-            self.obj_decoder, self.fo_decoder = stack(cross=True), stack(cross=True)
+            self.obj_decoder = stack(cross=True)
+            self.fo_decoder = stack(cross=True)
         if config.rank_by == "scorer":
             self.frame_scorer = nn.Linear(dim, 1)
             if config.num_objects_kept:
                 self.object_scorer = nn.Linear(dim, 1)
         if config.num_similarities:
             self.similarity = SimilarityHead(config.num_similarities)
-        self.vl_encoder, self.ans_decoder = stack(cross=False), stack(cross=True)
+        self.vl_encoder = stack(cross=False)
+        self.ans_decoder = stack(cross=True)
         self.classifier = nn.Linear(dim, 1 if config.num_answers is None else config.num_answers)
         self.topk_sigma = float(config.topk_sigma)  # a trainer may anneal it
         self.post_init()
@@ -99,6 +113,7 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
             video.objects = self._encode_objects(video) if objects else None
         return video
 
+    @capture_outputs
     def forward(
         self,
         frame_features: Tensor | None = None,
@@ -115,9 +130,8 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         video_index: Tensor | None = None,
         similarities: Tensor | None = None,
         labels: Tensor | None = None,
-        frame_noise: Tensor | None = None,
-        object_noise: Tensor | None = None,
         video: EncodedVideo | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> VideoQAOutput:
         """Answer questions about videos and say which frames and objects were kept.
 
@@ -130,19 +144,26 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
             object_boxes: (V, T, N, 4) xyxy.
             frame_mask, object_mask: (V, T) and (V, T, N) bool, False at padding.
             question_features, choice_features: (B, L, D_text) and (B, A, D_text), cached text instead of ids.
-            video_index: (B,) row of each question's video; what does not depend on the question is computed once a
+            video_index: (B,) row of each question's video; what does not depend on the question is computed once per
                 video.
             similarities: (B, A, T, S) how well each choice fits each frame, S = `num_similarities`.
             labels: (B,) index of the right answer.
-            frame_noise, object_noise: (B, samples, T[*L]) and (B*K, samples, N[*L]) stored draws of the selection.
             video: what `encode_video` returned, in place of all frame and object inputs.
+            kwargs: `return_dict`, `output_hidden_states`, `output_attentions` (the latter with the attention
+                implementation "eager").
 
         Raises:
-            CausalVideoError: a wrong width, an empty axis, NaN, an empty question, too few frames, objects or choices.
+            CausalVideoError: a wrong shape, an empty question, too few objects or choices, an unknown label.
         """
-        strings = input_ids, attention_mask, choice_input_ids, choice_attention_mask
+        want_maps = self._check_kwargs(kwargs)
         question, question_mask, queries, choice_mask = encode_question(
-            self, *strings, question_features, choice_features
+            self,
+            ids=input_ids,
+            mask=attention_mask,
+            choice_ids=choice_input_ids,
+            choice_mask=choice_attention_mask,
+            question=question_features,
+            choices=choice_features,
         )
         if video is None:
             video = self.encode_video(
@@ -151,88 +172,120 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
         rows = read_rows(video_index, len(question), len(video.frames), video.frames.device)
 
         # Temporal rationalisation (eq. 3-5): frames meet the question, the critical ones are kept.
-        frames, pos, query, frame_mask = video.frames_of(rows)  # (B, T, ·)
+        frames, pos, query, frame_mask = video.frames_of(rows)  # (B, T, D), (B, T, D), (B or 1, T, D), (B, T)
         measured = None
         if self.config.num_similarities:
             similarities = check_similarities(self.config, similarities, queries.shape[1], frame_mask).to(self.dtype)
             measured = self.similarity.rank(similarities, frame_mask, choice_mask)  # (B, T)
-        text, more = (question, question_mask), (frame_noise, measured, query)
-        kept, chosen_frames = self._choose(
-            "frames", self.frame_decoder, frames, pos, frame_mask, *text, *more
+        kept, kept_frames = self._choose(
+            "frames",
+            self.frame_decoder,
+            Items(frames, frame_mask, pos, query, measured),
+            question,
+            question_mask,
+            whole_map=want_maps,
         )  # (B, K, D)
+        filled = kept_frames.take_mask(frame_mask)  # (B, K): a short clip leaves slots empty
 
         object_scores = kept_objects = kept_boxes = None
         if self.config.num_objects_kept:
             # Spatial rationalisation (eq. 6-7) inside each kept frame, then fusion of the two grains (eq. 8).
-            objects, present = self._objects_of_kept(video, rows, chosen_frames)  # (B*K, N, D), (B*K, N)
+            objects, present = self._objects_of_kept(video, rows, kept_frames)  # (B*K, N, D), (B*K, N)
             memory, chosen = self._choose(
-                "objects", self.obj_decoder, objects, None, present, *text, object_noise
+                "objects", self.obj_decoder, Items(objects, present), question, question_mask, whole_map=want_maps
             )  # (B*K, M, D)
-            memory_mask = chosen.take_mask(present).view(len(kept), -1)  # (B, K*M): few objects leave slots to padding
-            if not torch.compiler.is_compiling() and not memory_mask.any(1).all():
-                raise CausalVideoError(
-                    "objects",
-                    found="a clip without any object",
-                    expected="at least one",
-                    fix="lower the detector's threshold, or drop the clip",
-                )
+            # (B, K*M): few objects and few frames leave slots to padding
+            memory_mask = (chosen.take_mask(present).unflatten(0, filled.shape) & filled.unsqueeze(-1)).flatten(1)
+            require_values(
+                memory_mask.any(1).all(),
+                "objects",
+                found=lambda: "a clip without any object",
+                expected="at least one object per clip",
+                fix="lower the detector's threshold, or drop the clip",
+            )
             memory = memory.view(len(kept), -1, kept.shape[-1])  # (B, K*M, D)
             kept = self.fo_decoder(kept, memory=memory, memory_mask=memory_mask)[0]
-            object_scores, kept_objects = (x.unflatten(0, kept.shape[:2]) for x in (chosen.scores, chosen.indices))
+            object_scores = chosen.scores.unflatten(0, kept.shape[:2])  # (B, K, N)
+            kept_objects = chosen.indices.unflatten(0, kept.shape[:2])  # (B, K, M)
             if video.boxes is not None:
-                kept_boxes = video.boxes[rows[:, None, None], chosen_frames.indices[..., None], kept_objects]
+                kept_boxes = video.boxes[rows[:, None, None], kept_frames.indices[..., None], kept_objects]
 
         # Reasoning (eq. 9-10): kept frames and question as one sequence, read by the answers.
-        memory_mask = torch.cat([question_mask.new_ones(kept.shape[:2]), question_mask], 1)  # (B, K+L)
-        memory = torch.cat([kept, question], 1)
+        memory = torch.cat([kept, question], 1)  # (B, K+L, D)
+        memory_mask = torch.cat([filled, question_mask], 1)  # (B, K+L)
         pos = sine_positions(memory_mask, memory.shape[-1]).to(memory.dtype)
         memory = self.vl_encoder(memory, pos, memory_mask)[0]
         answers = self.ans_decoder(queries, None, choice_mask, memory, memory_mask)[0]  # (B, A or 1, D)
         logits = self.classifier(answers)  # (B, A, 1) or (B, 1, A)
-        logits = logits.squeeze(-1 if self.config.num_answers is None else 1)
+        logits = logits.squeeze(-1 if self.config.num_answers is None else 1)  # (B, A)
         if similarities is not None and self.config.num_similarities:
-            logits = logits + self.similarity.answer(similarities, chosen_frames.share())
+            logits = logits + self.similarity.answer(similarities, kept_frames.share())
         if choice_mask is not None:
             logits = logits.masked_fill(~choice_mask, torch.finfo(logits.dtype).min)
 
-        loss = losses = None
-        if labels is not None:
-            losses = {"answer": answer_loss(logits, labels)}
-            loss = losses["answer"]
+        loss = None if labels is None else answer_loss(logits, labels)
         return VideoQAOutput(
-            loss, losses, logits, chosen_frames.scores, chosen_frames.indices, object_scores, kept_objects, kept_boxes
+            loss=loss,
+            losses=None if loss is None else {"answer": loss},
+            logits=logits,
+            frame_scores=kept_frames.scores,
+            kept_frames=kept_frames.indices,
+            object_scores=object_scores,
+            kept_objects=kept_objects,
+            kept_boxes=kept_boxes,
         )
 
     def _choose(
-        self, what: str, stack: TransformerStack, x: Tensor, pos: Tensor | None, mask: Tensor, question: Tensor,
-        question_mask: Tensor, noise: Tensor | None, measured: Tensor | None = None, query: Tensor | None = None,
-    ) -> tuple[Tensor, Selection]:  # fmt: skip
-        """Let items x (R, items, D) meet the question, rank them, keep K: the kept (R, K, D), and which they are."""
-        size = self.config.num_frames_kept if what == "frames" else self.config.num_objects_kept
+        self,
+        what: Literal["frames", "objects"],
+        stack: TransformerStack,
+        items: Items,
+        question: Tensor,
+        question_mask: Tensor,
+        whole_map: bool,
+    ) -> tuple[Tensor, Selection]:
+        """Let items meet the question (B, L, D), rank them, keep K: the kept (R, K, D), and which they are.
+
+        Args:
+            what: which of the two selections.
+            stack: its decoder.
+            items: R rows of frames or objects, R a multiple of B.
+            question, question_mask: (B, L, D) and (B, L).
+            whole_map: compute the layer for all items, so that the map of all can be captured.
+        """
+        config = self.config
+        keep = config.num_frames_kept if what == "frames" else config.num_objects_kept
+        noise = self.random_inputs.frame_noise if what == "frames" else self.random_inputs.object_noise
         scorer = getattr(self, "frame_scorer" if what == "frames" else "object_scorer", None)
-        soft = self.training or self.config.topk_eval == "perturbed"
+        soft = self.training or config.topk_eval == "perturbed"
+        x = items.x
         tokens = question_mask.repeat_interleave(len(x) // len(question), 0)  # (R, L)
 
         def choose(attention: Tensor | None, x: Tensor) -> Selection:
-            scores = rank(self.config, x, attention, mask, tokens, scorer, measured)
-            # Clips differ in length, and each needs K frames; a frame with few objects leaves slots empty instead.
-            known = what == "frames" and not torch.compiler.is_compiling()
-            available = int((scores != -torch.inf).flatten(1).sum(1).min()) if known else scores[0].numel()
-            return select(self.config, scores, size, available, soft, self.topk_sigma, noise, what)
+            scores = rank(config, x, attention, items.mask, tokens, scorer, items.measured)  # (R, items, units)
+            return select(config, scores, keep, soft, self.topk_sigma, noise, what)
 
-        chosen: list[Selection] = []
+        early: list[Selection] = []
 
-        def keep(attention: Tensor) -> Tensor:
-            chosen.append(choose(attention, x))
-            return chosen[0].indices
+        def keep_early(attention: Tensor) -> Tensor:
+            early.append(choose(attention, x))
+            return early[0].indices
 
         # Attention alone ranks, and the choice is hard: only what is kept needs the rest of the layer.
-        early = keep if scorer is None and not soft else None
+        only_kept = keep_early if scorer is None and not soft and not whole_map else None
         y, attention = stack(
-            x, pos, mask, question, question_mask, self._weights, self_attended=True, keep=early, query=query
+            x,
+            items.pos,
+            items.mask,
+            question,
+            question_mask,
+            self._weights,
+            self_attended=True,
+            keep=only_kept,
+            query=items.query,
         )
-        if chosen:
-            return y, chosen[0]
+        if early:
+            return y, early[0]
         selection = choose(attention, y)
         return selection.take(y), selection
 
@@ -249,14 +302,11 @@ class TranSTRForVideoQuestionAnswering(CausalVideoPreTrainedModel):
     def _objects_of_kept(self, video: EncodedVideo, rows: Tensor, frames: Selection) -> tuple[Tensor, Tensor]:
         """Objects of the kept frames after self-attention (B*K, N, D), and which of them exist (B*K, N)."""
         assert video.features is not None and video.object_mask is not None
-        features, boxes, mask, pick = (
-            video.features,
-            video.boxes,
-            video.object_mask,
-            (rows.unsqueeze(1), frames.indices),
-        )
+        features, boxes, mask = video.features, video.boxes, video.object_mask
+        pick = (rows.unsqueeze(1), frames.indices)  # of (V, T, ...) to (B, K, ...)
         if frames.selector is not None:  # a soft mixture of frames
-            selector, features = frames.selector, join_boxes(self.config, features, boxes).to(self.dtype)
+            selector = frames.selector
+            features = join_boxes(self.config, features, boxes).to(self.dtype)
             features = torch.einsum("btk,btno->bkno", selector.to(features.dtype), features[rows])
             mask = torch.einsum("btk,btn->bkn", selector, mask[rows].to(selector.dtype)) > 0.5
             return self._attend_objects(features.flatten(0, 1), mask.flatten(0, 1)), mask.flatten(0, 1)

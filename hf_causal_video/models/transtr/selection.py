@@ -11,7 +11,26 @@ from torch import Tensor, nn
 
 from hf_causal_video.causal.topk import perturbed_topk, topk_indices
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
+
+
+@dataclass
+class Items:
+    """R rows of frames or objects that a selection chooses from.
+
+    Args:
+        x: (R, items, D) items after self-attention.
+        mask: (R, items) bool, True where real.
+        pos: (R, items, D) their positions; None for objects.
+        query: (R or 1, items, D) their queries to the question, where computed before.
+        measured: (R, items) similarities added to the scores.
+    """
+
+    x: Tensor
+    mask: Tensor
+    pos: Tensor | None = None
+    query: Tensor | None = None
+    measured: Tensor | None = None
 
 
 @dataclass
@@ -22,11 +41,13 @@ class Selection:
         indices: (R, K) the kept items; for a soft selection the likeliest item of each slot.
         scores: (R, items) one score an item, -inf at padding.
         selector: (R, items, K) soft selection, or None where it is hard.
+        filled: (R, K) False at the slots of a hard selection for which a short clip has no frame; None for none.
     """
 
     indices: Tensor
     scores: Tensor
     selector: Tensor | None
+    filled: Tensor | None = None
 
     def take(self, x: Tensor) -> Tensor:
         """Kept rows of x (R, items, D): a mixture where the selection is soft, a gather where it is hard."""
@@ -42,7 +63,8 @@ class Selection:
 
     def take_mask(self, mask: Tensor) -> Tensor:
         """Whether each slot (R, K) holds a real item of mask (R, items)."""
-        return self.take(mask.unsqueeze(-1).float()).squeeze(-1) > 0.5
+        held = self.take(mask.unsqueeze(-1).float()).squeeze(-1) > 0.5
+        return held if self.filled is None else held & self.filled
 
 
 def rank(
@@ -81,7 +103,6 @@ def select(
     config: TranSTRConfig,
     scores: Tensor,
     keep: int,
-    available: int,
     soft: bool,
     sigma: float,
     noise: Tensor | None,
@@ -89,32 +110,41 @@ def select(
 ) -> Selection:
     """Keep K of the ranked interactions or items.
 
+    A clip with fewer frames keeps all of them; the slots that are left repeat its best frame and are masked.
+
     Args:
         config: order, samples and gradient of the top-K.
         scores: (R, items, units) from `rank`.
         keep: K.
-        available: interactions or items that a selection may count on in every row.
         soft: perturbed selection with a gradient; hard otherwise.
         sigma: noise of the soft selection.
         noise: stored draws for it, (R, samples, items * units).
-        what: "frames" or "objects", for the error.
+        what: "frames" or "objects".
 
     Raises:
-        CausalVideoError: fewer than K to choose from.
+        CausalVideoError: fewer than K objects to choose from.
     """
     units = scores.shape[-1]
-    if available < keep:
-        raise CausalVideoError(
-            f"selection of {what}",
-            found=f"{available} to choose from",
-            expected=f"at least {keep}",
-            fix=f"give more {what}, or lower num_{what}_kept",
-        )
     flat = scores.flatten(1)  # (R, items * units)
+    if what == "frames":
+        flat = torch.nn.functional.pad(flat, (0, max(keep - flat.shape[1], 0)), value=-torch.inf)
+    require(
+        flat.shape[1] >= keep,
+        f"selection of {what}",
+        found=f"{flat.shape[1]} to choose from",
+        expected=f"at least {keep}",
+        fix=f"give more {what}, or lower num_{what}_kept",
+    )
+    if not soft and what == "frames":
+        places = topk_indices(flat, keep, config.topk_order)
+        filled = flat.gather(1, places) > -torch.inf  # (R, K)
+        best = scores.amax(-1).argmax(1, keepdim=True)  # (R, 1)
+        return Selection(torch.where(filled, places // units, best), scores.amax(-1), None, filled)
     if not soft:
         return Selection(topk_indices(flat, keep, config.topk_order) // units, scores.amax(-1), None)
     selector = perturbed_topk(
         flat, keep, config.topk_samples, sigma, noise, config.topk_gradient, baseline=config.topk_baseline
     )
-    selector = selector.unflatten(1, (-1, units)).sum(2)  # (R, items, K)
-    return Selection(selector.argmax(1), scores.amax(-1), selector)
+    selector = selector[:, : scores[0].numel()].unflatten(1, (-1, units)).sum(2)  # (R, items, K)
+    likeliest = selector.masked_fill(scores.amax(-1, keepdim=True) == -torch.inf, -1.0).argmax(1)
+    return Selection(likeliest, scores.amax(-1), selector)

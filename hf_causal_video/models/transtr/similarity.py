@@ -10,9 +10,8 @@ Not part of the published TranSTR; off unless `num_similarities` is set.
 import torch
 from torch import Tensor, nn
 
-from hf_causal_video.models.base import check_width
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require, require_values
 
 
 class SimilarityHead(nn.Module):
@@ -78,12 +77,19 @@ def check_similarities(config: TranSTRConfig, similarities: Tensor | None, choic
     """The similarities (B, A, T, S) for A choices and the frames of mask (B, T); an error where they do not fit."""
     shape = (len(mask), choices, mask.shape[1], config.num_similarities)
     fix = "measure each choice against each frame, or train with num_similarities=0"
-    if similarities is None or similarities.shape != shape:
-        raise CausalVideoError(
-            "similarities",
-            found="none" if similarities is None else tuple(similarities.shape),
-            expected=f"{shape}: questions, choices, frames, num_similarities",
-            fix=fix,
-        )
-    check_width("similarities", similarities, 4, shape[-1], fix)
+    require(
+        similarities is not None and similarities.shape == shape,
+        "similarities",
+        found=lambda: "none" if similarities is None else tuple(similarities.shape),
+        expected=f"{shape}: questions, choices, frames, num_similarities",
+        fix=fix,
+    )
+    assert similarities is not None
+    require_values(
+        similarities.isfinite().all(),
+        "similarities",
+        found=lambda: "NaN or infinity",
+        expected="finite numbers",
+        fix=fix,
+    )
     return similarities

@@ -8,12 +8,12 @@ from typing import cast
 from torch import Tensor, nn
 
 from hf_causal_video.backbones.text import FirstTokens
-from hf_causal_video.models.base import CausalVideoPreTrainedModel
+from hf_causal_video.models.base import VideoQAPreTrainedModel
 from hf_causal_video.models.inputs import given_text, read_choices, read_question
 
 
 def encode_question(
-    model: CausalVideoPreTrainedModel,
+    model: VideoQAPreTrainedModel,
     ids: Tensor | None,
     mask: Tensor | None,
     choice_ids: Tensor | None,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from hf_causal_video.models.base import check_mask, check_width
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 
 @dataclass
@@ -45,11 +45,9 @@ class FeatureResizer(nn.Module):
 
     def __init__(self, width: int, dim: int, dropout: float):
         super().__init__()
-        self.fc, self.layer_norm, self.dropout = (
-            nn.Linear(width, dim),
-            nn.LayerNorm(dim, eps=1e-12),
-            nn.Dropout(dropout),
-        )
+        self.fc = nn.Linear(width, dim)
+        self.layer_norm = nn.LayerNorm(dim, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) to (..., dim)."""
@@ -66,38 +64,36 @@ def check_objects(
         features: (V, T, N, C), with boxes appended where `boxes` is None.
         boxes: (V, T, N, 4) xyxy.
         mask: (V, T, N), True where an object exists; all do where None.
-        frames: (V, T, ·) the frames they belong to.
+        frames: (V, T, D) the frames they belong to.
 
     Raises:
-        CausalVideoError: no objects, a wrong shape or width, NaN, other frames than those given.
+        CausalVideoError: no objects, a wrong shape or width, other frames than those given.
     """
-    if features is None:
-        raise CausalVideoError(
-            "object_features",
-            found="none",
-            expected=f"objects, num_objects_kept={config.num_objects_kept}",
-            fix="extract objects too, or train with num_objects_kept=0",
-        )
-    if boxes is not None:
-        if boxes.shape != (*features.shape[:-1], 4):
-            raise CausalVideoError(
-                "object_boxes",
-                found=tuple(boxes.shape),
-                expected=(*features.shape[:-1], 4),
-                fix="give one xyxy box for each object",
-            )
+    require(
+        features is not None,
+        "object_features",
+        found="none",
+        expected=f"objects, num_objects_kept={config.num_objects_kept}",
+        fix="extract objects too, or train with num_objects_kept=0",
+    )
+    assert features is not None
     width = config.object_input_dim if boxes is None else config.object_feature_dim
     fix = "give object_boxes, or append boxes of the config's bbox_mode to the features"
     check_width("object_features", features, 4, width, fix)
-    if boxes is not None:
-        check_width("object_boxes", boxes, 4, 4, fix)
-    if features.shape[:2] != frames.shape[:2]:
-        raise CausalVideoError(
-            "object_features",
-            found=f"{tuple(features.shape[:2])} clips and frames",
-            expected=f"{tuple(frames.shape[:2])}, as in frame_features",
-            fix="extract frames and objects from the same timestamps",
-        )
+    require(
+        boxes is None or boxes.shape == (*features.shape[:-1], 4),
+        "object_boxes",
+        found=lambda: tuple(boxes.shape),  # type: ignore[union-attr]
+        expected=(*features.shape[:-1], 4),
+        fix="give one xyxy box for each object",
+    )
+    require(
+        features.shape[:2] == frames.shape[:2],
+        "object_features",
+        found=lambda: f"{tuple(features.shape[:2])} clips and frames",
+        expected=f"{tuple(frames.shape[:2])}, as in frame_features",
+        fix="extract frames and objects from the same timestamps",
+    )
     return features, check_mask("object_mask", mask, features, 3)
 
 

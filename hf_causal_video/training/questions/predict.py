@@ -40,7 +40,7 @@ def predict(
         A dictionary a question, in the order of the dataset: `question_id`, `prediction` (index of the answer),
         `answer` (its words), `choices` and `scores` (words and probabilities; the five best of a vocabulary),
         `frame_scores` (one a frame), `kept_frames` (zero-based among the frames given, in time order), `spans`
-        ([start_s, end_s], best first).
+        ([start_s, end_s] in order of time) and `best_span`.
     """
     gather = _KeepItems(replace(collator, with_labels=False))
     loader: DataLoader = DataLoader(dataset, batch_size, collate_fn=gather)
@@ -87,6 +87,7 @@ def _records(
             "frame_scores": scores[: len(item["timestamps_s"])],
             "kept_frames": [frame.index for frame in found.frames],
             "spans": [list(span) for span in found.spans],
+            "best_span": None if found.best_span is None else list(found.best_span),
         }
         for item, found, scores in zip(items, evidence, output.frame_scores.float().tolist(), strict=True)
     ]

@@ -74,6 +74,7 @@ def load_splits(arguments: DataArguments, split_names: list[str]) -> dict[str, V
 def _world_split(arguments: DataArguments, split: str) -> VideoQADataset:
     options: dict[str, Any] = {**WORLD_DEFAULTS, **arguments.world_options}
     study, seed = options.pop("study"), options.pop("seed")
+    options.setdefault("world_seed", seed)  # another seed has other vectors, not only other clips
     clips = {"train": options.pop("train_clips")}.get(split, options.pop("eval_clips"))
     if study not in STUDIES or (unknown := sorted(set(options) - set(WorldConfig.__dataclass_fields__))):
         raise CausalVideoError(

@@ -20,7 +20,7 @@ from hf_causal_video.models.ivrd.outputs import judge_segments
 from hf_causal_video.worlds.relation_pairs import RelationPairs
 
 ALONE = (0, 1)
-INPUTS = ("track_boxes", "track_mask", "track_start", "track_features", "pair_index", "pair_video")
+INPUTS = ("track_boxes", "track_mask", "track_start", "track_features", "pair_index", "track_classes")
 DECIMALS = 2  # of a pixel
 
 
@@ -81,7 +81,8 @@ def predict_pairs(
     batches = DataLoader(Subset(data, mine), batch_size, collate_fn=collator)
     scores: list[list[float]] = []
     for batch in tqdm(batches, desc="judging", unit="batch", disable=not progress):
-        logits = model(**{k: batch[k].to(model.device) for k in INPUTS if k in batch}).predicate_logits.float()
+        output = model(**{k: batch[k].to(model.device) for k in INPUTS if k in batch})
+        logits = output.predicate_logits[output.pair_mask].float()
         scores += (logits if data.multi_label else logits.log_softmax(-1)).cpu().tolist()
     return [
         {"id": data.ids[place], "prediction": data.predicates[int(np.argmax(row))], "scores": row}

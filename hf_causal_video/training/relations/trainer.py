@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader, Subset
 from transformers import EvalPrediction, TrainerCallback
 
 from hf_causal_video.evaluation.relations.pairs import pair_metrics
+from hf_causal_video.models.base import IGNORED_LABEL
 from hf_causal_video.training.callbacks import bare_model
+from hf_causal_video.training.relations.predict import INPUTS
 from hf_causal_video.training.trainer import CausalVideoTrainer, NamedBatches, check_metric, named
 from hf_causal_video.utils.errors import CausalVideoError
-
-PADDING = -100
 
 
 class RelationTrainer(CausalVideoTrainer):
@@ -54,27 +54,20 @@ class RelationTrainer(CausalVideoTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, Tensor | None, Tensor | None]:
-        """Judge a batch: logits (B, R, P) and labels (B, R) or (B, R, P), the pairs of each segment in its row."""
+        """Judge a batch: logits (B, R, P) and labels (B, R) or (B, R, P)."""
         inputs = self._prepare_inputs(inputs)
         labels, _, _ = (inputs.pop(name, None) for name in ("predicate_labels", "track_labels", "question_ids"))
         with torch.no_grad(), self.compute_loss_context_manager():
             logits = model(**inputs).predicate_logits.detach()
-        video, rows = inputs["pair_video"], len(inputs["track_boxes"])
-        count = torch.bincount(video, minlength=rows)
-        place = torch.arange(len(video), device=video.device) - (count.cumsum(0) - count)[video]  # pairs come by row
-        shape = (rows, int(count.max()) if rows else 0)
-        both = [value.new_full((*shape, *value.shape[1:]), PADDING) for value in (logits.float(), labels)]
-        for padded, value in zip(both, (logits.float(), labels), strict=True):
-            padded[video, place] = value
-        return None, both[0], both[1]
+        return None, logits.float(), labels
 
 
 def validation_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """`pair_metrics` of all pairs of a split; padding is left out."""
+    """`pair_metrics` of all pairs of a split; padding and pairs with an unknown predicate are left out."""
     scores, labels = torch.as_tensor(prediction.predictions), torch.as_tensor(prediction.label_ids)
-    real = labels != PADDING if labels.dim() == 2 else labels[..., 0] != PADDING
+    known = labels != IGNORED_LABEL if labels.dim() == 2 else (labels != IGNORED_LABEL).all(-1)
     scores = scores.log_softmax(-1) if labels.dim() == 2 else scores
-    return {k: v for k, v in pair_metrics(scores[real].numpy(), labels[real].numpy()).items() if v is not None}
+    return {k: v for k, v in pair_metrics(scores[known].numpy(), labels[known].numpy()).items() if v is not None}
 
 
 class OtherPairs(TrainerCallback):
@@ -115,20 +108,24 @@ def start_prototypes(model: Any, batches: DataLoader) -> None:
     Raises:
         CausalVideoError: what the model refuses, with the questions of the batch.
     """
-    was_training, wanted = model.training, ("track_boxes", "track_mask", "track_start", "track_features", "pair_index",
-                                            "pair_video")  # fmt: skip
-    size = (model.config.num_predicates, model.config.hidden_size)
-    sums, counts = torch.zeros(size, device=model.device), torch.zeros(size[0], device=model.device)
+    was_training = model.training
+    config = model.config
+    sums = torch.zeros(config.num_predicates, config.hidden_size, device=model.device)
+    counts = torch.zeros(config.num_predicates, device=model.device)
     model.eval()
     for batch in batches:
-        inputs = {name: batch[name].to(model.device) for name in wanted if name in batch}
-        labels = batch["predicate_labels"].to(model.device)
-        hot = labels.float() if labels.dim() == 2 else nn.functional.one_hot(labels, size[0]).float()
+        inputs = {name: batch[name].to(model.device) for name in INPUTS if name in batch}
         try:
-            sums += hot.T @ model(**inputs).references.float()
+            output = model(**inputs)
         except CausalVideoError as error:
             raise named(error, batch["question_ids"]) from error
-        counts += hot.sum(0)
+        labels = batch["predicate_labels"].to(model.device)[output.pair_mask]  # (R, P) or (R,)
+        if labels.dim() == 1:
+            known = labels != IGNORED_LABEL
+            labels = nn.functional.one_hot(labels.clamp(min=0), config.num_predicates) * known.unsqueeze(1)
+        present = (labels == 1).float()
+        sums += present.T @ output.references[output.pair_mask].float()
+        counts += present.sum(0)
     if torch.distributed.is_initialized():
         torch.distributed.all_reduce(sums)
         torch.distributed.all_reduce(counts)

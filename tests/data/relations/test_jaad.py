@@ -99,7 +99,7 @@ def test_a_batch_is_a_pedestrian_before_a_car():
     batch = windows.batch(torch.tensor([2, 0]))
     assert torch.equal(batch["track_boxes"][:, 0], windows.boxes[[2, 0]])
     assert torch.equal(batch["track_features"][:, 1].argmax(-1), windows.car[[2, 0]])
-    assert not batch["track_features"][:, 0].any() and batch["pair_index"].tolist() == [[0, 1]] * 2
+    assert not batch["track_features"][:, 0].any() and batch["pair_index"].tolist() == [[[0, 1]]] * 2
 
 
 @pytest.mark.slow

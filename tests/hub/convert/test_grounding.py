@@ -1,6 +1,7 @@
 """Laws of the conversion of original IGV and EIGV checkpoints: exact or refused, in both layouts of IGV."""
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,16 @@ SMALL: dict[str, dict[str, Any]] = {
 def released(model: torch.nn.Module, method: str, top_level: bool = False) -> dict[str, Tensor]:
     """A state_dict under the names that the released code saves."""
     found: dict[str, Tensor] = {}
+    numbers: Counter[tuple] = Counter()  # chunks of a fusion so far
     for key, tensor in model.state_dict().items():
         key = key.removeprefix("backbone.")
-        key = key.replace("parametrizations.weight.original0", "weight_g")
-        key = key.replace("parametrizations.weight.original1", "weight_v")
+        key = re.sub(r"\.([gv])$", r".weight_\1", key)
         if method == "eigv" or top_level:
             key = key.removeprefix("indicator.")
-        if match := re.fullmatch(r"(.*fusion)\.merge([01])\.(weight|bias)", key):
-            for number, chunk in enumerate(tensor):
+        if match := re.fullmatch(r"(.*fusion)\.merge([01])(?:_rest)?\.(weight|bias)", key):
+            for chunk in tensor:
+                number = numbers[match.groups()]
+                numbers[match.groups()] += 1
                 found[f"{match[1]}.merge_linears{match[2]}.{number}.{match[3]}"] = chunk.clone()
         else:
             found[key] = tensor.clone()
@@ -118,6 +121,22 @@ def test_the_cell_and_every_width_are_read_off_the_tensors() -> None:
     model = convert_official_checkpoint(released(source, "eigv"), "eigv", "msvd-hga")
     assert model.config.backbone_config["cell"] == "gru" and model.config.backbone_config["gcn_layers"] == 3
     assert (model.config.num_answers, model.config.projection_dim) == (13, 5)
+
+
+@pytest.mark.parametrize(("width", "chunks", "empty"), [(11, 4, 0), (10, 8, 0), (6, 4, 1), (7, 1, 0)])
+def test_chunks_that_do_not_divide_a_width(width: int, chunks: int, empty: int) -> None:
+    sizes = SMALL["hga"] | {"bilinear_dim": width, "bilinear_chunks": chunks}
+    source = small("eigv", "msvd-hga", backbone_config=sizes)
+    state = released(source, "eigv")
+    for fusion in ("global_fusion", "fusion"):
+        for side in (0, 1):
+            for number in range(chunks - empty, chunks):  # published as layers of nothing
+                state[f"{fusion}.merge_linears{side}.{number}.weight"] = torch.zeros(0, 0)
+                state[f"{fusion}.merge_linears{side}.{number}.bias"] = torch.zeros(0)
+    model = convert_official_checkpoint(state, "eigv", "msvd-hga")
+    assert model.config.backbone_config | sizes == model.config.backbone_config
+    for name, tensor in source.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
 
 
 @pytest.mark.parametrize(

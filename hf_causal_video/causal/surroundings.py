@@ -1,0 +1,96 @@
+"""Surroundings: give a clip the environment of one other clip, also where it shows through the causal frames.
+
+Why: swapping environment frames for frames of many videos leaves two gaps. A clip has one environment, so a mixture
+of many is no clip that exists; and an environment that is also visible behind the actors stays there, where no mask of
+frames can remove it. So the environment frames come from one other clip, and the causal frames are moved by the
+difference of the two environments, scaled by how much of an environment is visible in causal frames at all:
+
+    causal frame  <-  frame + s * (mean environment of the other clip - mean environment of the own clip)
+
+The answer of the clip must hold in its new surroundings, so the result can be trained on its label. Limits: the move
+is linear, in the space of embedded frames; occlusion and light are not sums.
+
+Source: ours. IGV (arXiv 2206.02349, section 3.3) swaps frames only.
+"""
+
+import torch
+from torch import Tensor
+
+
+def draw_donors(own: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw for each row, uniformly, another row that is of another video.
+
+    Args:
+        own: (R,) int, the video of each row.
+
+    Returns:
+        (R,) int, and (R,) bool, which rows had one to draw; the others get any row.
+
+    Example:
+        >>> draw_donors(torch.tensor([7, 8, 7]))[0][0]
+        tensor(1)
+    """
+    foreign = own.unsqueeze(0) != own.unsqueeze(1)  # (R, R)
+    possible = foreign.any(1)
+    chances = (foreign | ~possible.unsqueeze(1)).float()
+    return torch.multinomial(chances, 1).squeeze(1), possible
+
+
+def exchange_surroundings(frames: Tensor, causal: Tensor, environment: Tensor, donors: Tensor) -> Tensor:
+    """Put every clip into the environment of its donor.
+
+    Args:
+        frames: (R, T, E) embedded frames.
+        causal: (R, T) bool, frames that stay in place.
+        environment: (R, T) bool, frames of the environment, at least one per row that is a donor. A clip that is
+            causal throughout has none of its own; its frames are not moved.
+        donors: (R,) row of each clip's donor.
+
+    Returns:
+        (R, T, E): moved causal frames, and frames of the donor's environment everywhere else, drawn with replacement.
+
+    Example:
+        >>> frames = torch.tensor([[[5.0], [1.0], [1.0]], [[7.0], [2.0], [2.0]]])  # both show it in causal frames too
+        >>> causal = torch.tensor([[True, False, False]] * 2)
+        >>> exchange_surroundings(frames, causal, ~causal, torch.tensor([1, 0])).flatten()
+        tensor([6., 2., 2., 6., 1., 1.])
+    """
+    drawn = torch.multinomial(environment[donors].float(), frames.shape[1], replacement=True)  # (R, T)
+    foreign = frames[donors].gather(1, drawn.unsqueeze(-1).expand_as(frames))
+    own = environment & ~causal
+    mean = _mean(frames, own)  # (R, E)
+    donated = _mean(frames, environment)[donors]
+    move = visible_share(frames, causal, own) * (donated - mean) * own.any(1, keepdim=True)
+    return torch.where(causal.unsqueeze(-1), frames + move.unsqueeze(1), foreign)
+
+
+@torch.no_grad()
+def visible_share(frames: Tensor, causal: Tensor, environment: Tensor) -> Tensor:
+    """Estimate how much of a clip's environment is also visible in its causal frames, over the clips of a batch.
+
+    It is the slope of mean causal frames against mean environment frames, both relative to the batch. Noise in a
+    regressor flattens a slope, so environments are measured twice, on every other frame, and the covariance of the two
+    halves stands in for the variance (instrumental variables).
+
+    Args:
+        frames: (R, T, E).
+        causal, environment: (R, T) bool.
+
+    Returns:
+        () in [0, 1]: 0 where causal frames do not depend on the environment, or where there are too few clips to say.
+    """
+    second = environment & (environment.cumsum(1) % 2 == 0)
+    first = environment & ~second
+    known = (second.any(1) & causal.any(1)).unsqueeze(1)  # (R, 1); the first half is never smaller
+    parts = [_mean(frames.float(), part) for part in (causal, first, second)]
+    count = known.sum().clamp(min=1)
+    scene, one, two = ((part - (part * known).sum(0) / count) * known for part in parts)
+    variance = (one * two).sum()
+    slope = (scene * (one + two)).sum() / (2 * variance.clamp(min=torch.finfo(variance.dtype).tiny))
+    return torch.where(variance > 0, slope.clamp(0, 1), 0.0).to(frames.dtype)
+
+
+def _mean(frames: Tensor, chosen: Tensor) -> Tensor:
+    """Mean over chosen frames, (R, T, E) and (R, T) to (R, E); 0 where none is chosen."""
+    weight = chosen.unsqueeze(-1).to(frames.dtype)
+    return (frames * weight).sum(1) / weight.sum(1).clamp(min=1)

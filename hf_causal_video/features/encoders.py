@@ -1,0 +1,376 @@
+"""Frame and object encoders: one vector per frame, and the best N regions of a frame, from networks of transformers.
+
+A frame vector is a stated output of a vision backbone (SigLIP, DINOv2, ViT, ResNet, ...), named in the provenance:
+
+    pooled     the backbone's own pooled output (`pooler_output`)
+    cls        the first token of the last layer
+    mean       the mean over all tokens, or places, of the last layer
+    projected  the joint image-text space of a dual encoder (`get_image_features`)
+
+A transformer detector (DETR, RT-DETR, YOLOS, D-FINE, ...) decodes one hidden state for each box it proposes. That
+state is the region feature: it holds what the network knows of the thing in the box, and needs no region pooling.
+
+Each encoder works in two steps: `prepare` needs no network, so it can run in another thread, and `encode`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from hf_causal_video.features.store.provenance import CONTENT_HASH
+from hf_causal_video.utils.errors import CausalVideoError, require
+
+LAYERS = ("pooled", "cls", "mean", "projected")
+OBJECT_LAYER = "decoder last hidden state"
+ARITHMETIC = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+FAULTS = (OSError, ValueError, LookupError, TypeError, RuntimeError, UnpicklingError, SafetensorError)
+LEVELS_UP = 3  # folders above a checkpoint in which its networks are looked for
+WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
+
+
+class FrameEncoder:
+    """Turn frames into feature vectors.
+
+    Args:
+        model: Hub id or local folder of a vision backbone or dual encoder.
+        layer: "pooled", "cls", "mean" or "projected".
+        revision: branch, tag or commit on the Hub.
+        device: where to compute.
+        dtype: "float32" or "bfloat16".
+        batch_size: frames a forward pass.
+
+    Raises:
+        CausalVideoError: the network is not there, is incomplete, or does not have this layer.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        layer: str = "pooled",
+        revision: str | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        batch_size: int = 32,
+    ):
+        from transformers import AutoModel
+
+        require(layer in LAYERS, "unknown layer", found=layer, expected=" or ".join(LAYERS), fix="use one of them")
+        require(batch_size > 0, "batch size", found=batch_size, expected="1 or more", fix="raise --batch-size")
+        self.model_name, self.layer, self.device, self.dtype, self.batch_size = model, layer, device, dtype, batch_size
+        self.model, self.revision = load_network(AutoModel, model, revision, device, dtype, self._is_unused)
+        self.processor = load_image_processor(model, self.revision)
+        try:
+            self.dim = self([np.zeros((32, 32, 3), np.uint8)]).shape[1]
+        except RuntimeError as error:
+            raise CausalVideoError(
+                f"frame model {model}",
+                found=f"no feature of a picture: {str(error).splitlines()[0]}",
+                expected="a vision backbone",
+                fix="name one; a detector goes to --object-model",
+            ) from error
+
+    def __call__(self, frames: Sequence[np.ndarray]) -> Tensor:
+        """Encode frames, a batch at a time.
+
+        Args:
+            frames: T arrays (height, width, 3), RGB uint8.
+
+        Returns:
+            (T, C) float32 on the CPU.
+        """
+        batches = [frames[i : i + self.batch_size] for i in range(0, len(frames), self.batch_size)]
+        return torch.cat([self.encode(self.prepare(batch)) for batch in batches])
+
+    def prepare(self, frames: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        """Turn frames into inputs of the network, each (T, ...)."""
+        return dict(self.processor(images=list(frames), return_tensors="pt", input_data_format="channels_last"))
+
+    @torch.inference_mode()
+    def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Encode prepared frames, a batch at a time; gives (T, C) float32 on the CPU."""
+        batches = _batches(inputs, self.batch_size, self.device, self.model.dtype)
+        return torch.cat([self._encode(batch).float().cpu() for batch in batches])
+
+    def _encode(self, inputs: dict[str, Tensor]) -> Tensor:
+        if self.layer == "projected":
+            if not hasattr(self.model, "get_image_features"):
+                raise self._no_layer("no get_image_features")
+            output = self.model.get_image_features(**inputs)  # a tensor before transformers 5
+            return output if isinstance(output, Tensor) else output.pooler_output
+        output = getattr(self.model, "vision_model", self.model)(**inputs)
+        if self.layer == "pooled":
+            if getattr(output, "pooler_output", None) is None:
+                raise self._no_layer("no pooled output")
+            return output.pooler_output.flatten(1)
+        last = output.last_hidden_state  # (T, tokens, C) or (T, C, height, width)
+        if last.ndim == 4:
+            last = last.flatten(2).transpose(1, 2)
+            if self.layer == "cls":
+                raise self._no_layer("a map of places without a first token")
+        return last[:, 0] if self.layer == "cls" else last.mean(1)
+
+    def _is_unused(self, weight: str) -> bool:
+        return self.layer in ("cls", "mean") and ("pooler" in weight or ".head." in weight)
+
+    def _no_layer(self, found: str) -> CausalVideoError:
+        return CausalVideoError(
+            f"{self.model_name} has no layer {self.layer!r}",
+            found=found,
+            expected=f"an output for {self.layer!r}",
+            fix="choose another of " + ", ".join(LAYERS),
+        )
+
+
+class ObjectEncoder:
+    """Turn frames into object regions.
+
+    Args:
+        model: Hub id or local folder of a detector that `AutoModelForObjectDetection` loads.
+        num_objects: regions N a frame, best score first.
+        threshold: regions that score less are left out; the rest of the N rows is zero.
+        revision: branch, tag or commit on the Hub.
+        device: where to compute.
+        dtype: "float32" or "bfloat16".
+        batch_size: frames a forward pass.
+
+    Raises:
+        CausalVideoError: the detector is not there, is incomplete, or proposes fewer than N boxes a frame.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        num_objects: int = 20,
+        threshold: float = 0.0,
+        revision: str | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        batch_size: int = 8,
+    ):
+        from transformers import AutoModelForObjectDetection
+
+        self.model_name, self.layer, self.device, self.dtype = model, OBJECT_LAYER, device, dtype
+        self.num_objects, self.threshold, self.batch_size = num_objects, threshold, batch_size
+        self.model, self.revision = load_network(
+            AutoModelForObjectDetection, model, revision, device, dtype, lambda weight: False
+        )
+        self.processor = load_image_processor(model, self.revision)
+        self.dim = self([np.zeros((64, 64, 3), np.uint8)])["object_features"].shape[2]
+
+    def __call__(self, frames: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        """Detect objects, a batch of frames at a time.
+
+        Args:
+            frames: T arrays (height, width, 3), RGB uint8, all of one size.
+
+        Returns:
+            `object_features` (T, N, C), `object_boxes` (T, N, 4) xyxy in [0, 1], `object_scores` (T, N),
+            `object_labels` (T, N), on the CPU; rows without an object are 0, their label -1.
+        """
+        batches = [frames[i : i + self.batch_size] for i in range(0, len(frames), self.batch_size)]
+        parts = [self.encode(self.prepare(batch)) for batch in batches]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def prepare(self, frames: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        """Turn frames into inputs of the network, each (T, ...)."""
+        return dict(self.processor(images=list(frames), return_tensors="pt", input_data_format="channels_last"))
+
+    @torch.inference_mode()
+    def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Detect objects in prepared frames, a batch at a time; gives what the call gives."""
+        parts = [self._detect(batch) for batch in _batches(inputs, self.batch_size, self.device, self.model.dtype)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _detect(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        output = self.model(**inputs)
+        logits = output.logits.float().cpu()  # (T, proposals, classes)
+        require(
+            logits.shape[1] >= self.num_objects,
+            f"{self.model_name} proposes too few boxes",
+            found=f"{logits.shape[1]} per frame",
+            expected=f"at least num_objects = {self.num_objects}",
+            fix="lower num_objects (--num-objects)",
+        )
+        # with one class more than labels the last is "no object" (DETR, YOLOS); else each class stands alone
+        has_void = logits.shape[2] == self.model.config.num_labels + 1
+        scores, labels = (logits.softmax(-1)[..., :-1] if has_void else logits.sigmoid()).max(-1)
+        scores, best = scores.topk(self.num_objects, dim=1)  # (T, N)
+        states = output.last_hidden_state.float().cpu()[:, -logits.shape[1] :]  # YOLOS: its queries come last
+        row = torch.arange(len(best))[:, None]
+        is_object = (scores >= self.threshold) & (scores > 0)
+        return {
+            "object_features": states[row, best] * is_object[..., None],
+            "object_boxes": _corners(output.pred_boxes.float().cpu()[row, best]) * is_object[..., None],
+            "object_scores": scores * is_object,
+            "object_labels": torch.where(is_object, labels.gather(1, best), -1).int(),
+        }
+
+
+def _batches(inputs: Mapping[str, Tensor], size: int, device: str, dtype: torch.dtype) -> Iterator[dict[str, Tensor]]:
+    """Give the inputs of a network batch by batch, on its device and in its arithmetic."""
+    count = len(next(iter(inputs.values())))
+    for start in range(0, count, size):
+        parts = {name: values[start : start + size] for name, values in inputs.items()}
+        yield {n: part.to(device, dtype if part.is_floating_point() else None) for n, part in parts.items()}
+
+
+def _corners(boxes: Tensor) -> Tensor:
+    """Centre and size to xyxy, cut at the edge of the picture."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat([centre - half, centre + half], -1).clamp(0, 1)
+
+
+def load_network(
+    auto_class: Any, name: str, revision: str | None, device: str, dtype: str, is_unused: Callable[[str], bool]
+) -> tuple[Any, str]:
+    """Load a pretrained network in evaluation mode, and its revision.
+
+    Args:
+        auto_class: `AutoModel` or `AutoModelForObjectDetection`.
+        name: local folder or Hub id.
+        revision: branch, tag or commit on the Hub; the `sha256-...` of an earlier load for a local folder.
+        device: "cpu", "cuda", ...
+        dtype: "float32" or "bfloat16".
+        is_unused: tells weights that may be missing from the checkpoint, because their output is not read.
+
+    Raises:
+        CausalVideoError: no such network, an unknown arithmetic, a folder whose content changed, or weights that the
+            checkpoint does not hold (they would be random numbers).
+    """
+    if dtype not in ARITHMETIC:
+        raise CausalVideoError(
+            "unknown arithmetic", found=dtype, expected=" or ".join(ARITHMETIC), fix="use one of them"
+        )
+    is_local = Path(name).is_dir()
+    fingerprint = fingerprint_folder(name) if is_local else None
+    if is_local and revision not in (None, fingerprint):
+        raise CausalVideoError(
+            f"the network in {name} is not the one asked for",
+            found=fingerprint,
+            expected=revision,
+            fix="use the folder that the features were made with",
+        )
+    try:
+        with _unreported():
+            model, info = auto_class.from_pretrained(
+                name, revision=None if is_local else revision, dtype=ARITHMETIC[dtype], output_loading_info=True,
+                trust_remote_code=False,
+            )  # fmt: skip
+    except FAULTS as error:
+        told = "pickled weights that hold more than tensors" if isinstance(error, UnpicklingError) else str(error)
+        raise CausalVideoError(
+            f"cannot load the network {name!r}",
+            found=told.splitlines()[0] if told else type(error).__name__,
+            expected="a folder or Hub id with config.json and weights, tensors and nothing else",
+            fix="check the name; save local networks with save_pretrained",
+        ) from error
+    missing = sorted(key for key in info["missing_keys"] if not is_unused(key))
+    if missing:
+        raise CausalVideoError(
+            f"the checkpoint {name!r} lacks weights that the features would come from",
+            found=f"no {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}",
+            expected="every weight",
+            fix="choose another checkpoint or another layer",
+        )
+    return model.to(device).eval(), fingerprint or getattr(model.config, "_commit_hash", None) or revision or "main"
+
+
+def load_image_processor(name: str, revision: str | None):
+    """Load the image processor in its PIL form, so that features do not depend on whether torchvision is there."""
+    from transformers import AutoImageProcessor
+
+    try:
+        return AutoImageProcessor.from_pretrained(
+            name, revision=None if Path(name).is_dir() else revision, backend="pil", trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise CausalVideoError(
+            f"cannot load the image processor of {name!r}",
+            found=str(error).splitlines()[0],
+            expected="preprocessor_config.json beside the weights",
+            fix="save the image processor into the same folder",
+        ) from error
+
+
+@contextmanager
+def _unreported() -> Iterator[None]:
+    """Without transformers' report of weights: those left over are no news, and those missing are refused by us."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def find_network(name: str, revision: str | None, checkpoint: str | Path | None, flag: str) -> str:
+    """Find where the network of a checkpoint lies now.
+
+    Why: a checkpoint names the folder of a local network as it was called in training. When it is moved with the
+    checkpoint, or copied into it, the name leads nowhere; the fingerprint of its files tells it from any other.
+
+    Args:
+        name: folder or Hub id of the network in training.
+        revision: `sha256-...` for a local folder, see `fingerprint_folder`; anything else is left to the Hub.
+        checkpoint: folder of the checkpoint; the network is looked for in it, next to it and further up, by the last
+            parts of its name and in folders called "networks".
+        flag: how a user can name the network, for the error.
+
+    Returns:
+        A folder with this fingerprint, or the name if it needs no search.
+
+    Raises:
+        CausalVideoError: a local network that is in none of these places, or only others of its name.
+    """
+    if not str(revision).startswith(CONTENT_HASH):
+        return name
+    candidates = [Path(name)]
+    if checkpoint is not None and Path(checkpoint).is_dir():
+        parts = Path(name).parts
+        tails = [Path(*parts[start:]) for start in range(len(parts)) if parts[start] not in ("..", "/")]
+        folders = {folder: None for place in (Path(os.path.abspath(checkpoint)), Path(checkpoint).resolve())
+                   for folder in (place, *place.parents[:LEVELS_UP])}  # fmt: skip
+        candidates += [folder / middle / tail for folder in folders for middle in ("", "networks") for tail in tails]
+    others = []
+    for folder in dict.fromkeys(candidates):
+        if not folder.is_dir():
+            continue
+        if fingerprint_folder(folder) == revision:
+            return str(folder)
+        others.append(str(folder))
+    raise CausalVideoError(
+        f"the network {name!r} of this checkpoint is missing",
+        found=f"other networks in {', '.join(others)}" if others else f"no such folder here or next to {checkpoint}",
+        expected=f"the folder with the fingerprint {revision}",
+        fix=f"copy it next to the checkpoint, or name its folder with {flag}",
+    )
+
+
+def fingerprint_folder(folder: str | Path) -> str:
+    """Give a name to the content of a local model folder: weights, configuration and vocabulary.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "config.json").write_text("{}")
+        ...     fingerprint_folder(folder).partition("-")[0]
+        'sha256'
+    """
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in WEIGHTS for file in Path(folder).glob(pattern)}):
+        with open(file, "rb") as content:
+            digest.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    return f"sha256-{digest.hexdigest()[:16]}"

@@ -1,0 +1,117 @@
+"""Times, scores and verdicts in words: the same in shell, picture, page and app."""
+
+from collections.abc import Sequence
+
+from hf_causal_video.stress.ablation import Verdict
+
+CLOCK_FROM_S = 120.0  # longer times are written as minutes and seconds
+SPARSE_S = 10.0  # a clip that is looked at less often than this says so
+
+
+def clock(time_s: float) -> str:
+    """A time in words: seconds with one decimal, minutes and seconds from two minutes on.
+
+    Example:
+        >>> clock(7.25), clock(125.4), clock(3725)
+        ('7.2 s', '2:05', '1:02:05')
+    """
+    if time_s < CLOCK_FROM_S:
+        return f"{time_s:.1f} s"
+    minutes, seconds = divmod(round(time_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def spans_in_words(spans: Sequence[Sequence[float]]) -> str:
+    """Spans in order of time.
+
+    Example:
+        >>> spans_in_words([(8, 10), (2, 6.5)])
+        '2.0 to 6.5 s, 8.0 to 10.0 s'
+    """
+    parts = []
+    for start, end in sorted((float(span[0]), float(span[1])) for span in spans):
+        first = f"{start:.1f}" if end < CLOCK_FROM_S else clock(start)
+        parts.append(f"{first} to {clock(end)}")
+    return ", ".join(parts)
+
+
+def tick_in_words(time_s: float, step_s: float, last: bool) -> str:
+    """Label of a tick on an axis of time; the last one carries the unit.
+
+    Example:
+        >>> tick_in_words(2.5, 0.5, False), tick_in_words(8, 2, True), tick_in_words(90, 30, False)
+        ('2.5', '8 s', '1:30')
+    """
+    if step_s >= 15:
+        return f"{int(time_s) // 60}:{int(time_s) % 60:02d}"
+    return f"{time_s:g}" + (" s" if last else "")
+
+
+def percent(share: float) -> str:
+    """A probability as percent with three digits at most: what is not certain is not called 100 %.
+
+    Example:
+        >>> percent(0.6), percent(0.0712), percent(0.9996), percent(1.0), percent(0.0004)
+        ('60.0 %', '7.1 %', '99.9 %', '100 %', '0.04 %')
+    """
+    value = 100 * min(max(share, 0.0), 1.0)
+    if value == 0 or value == 100:
+        return f"{value:.0f} %"
+    if value < 0.1:
+        return f"{value:.2f} %" if value >= 0.005 else "< 0.01 %"
+    return f"{min(value, 99.9):.1f} %"
+
+
+def pace_in_words(times_s: Sequence[float]) -> str:
+    """How often a long clip was looked at; nothing for a clip that is looked at often.
+
+    Example:
+        >>> pace_in_words([37.5, 112.5, 187.5]), pace_in_words([0.5, 1.5])
+        ('looked once every 75 s', '')
+    """
+    if len(times_s) < 2:
+        return ""
+    pace = (float(times_s[-1]) - float(times_s[0])) / (len(times_s) - 1)
+    return f"looked once every {pace:.0f} s" if pace >= SPARSE_S else ""
+
+
+def reason_in_words(verdict: Verdict | None, spans: Sequence[Sequence[float]]) -> str:
+    """The line under an answer; "because of" only where the answer falls without its evidence.
+
+    Example:
+        >>> reason_in_words(Verdict(necessary=True), [(2, 6)]), reason_in_words(Verdict(necessary=False), [(2, 6)])
+        ('because of 2.0 to 6.0 s', 'looked at 2.0 to 6.0 s, also answered without these frames')
+    """
+    seconds = spans_in_words(spans) or "frames of unknown time"
+    if verdict is not None and verdict.necessary:
+        return f"because of {seconds}"
+    without = verdict is not None and verdict.necessary is False
+    return f"looked at {seconds}" + (", also answered without these frames" if without else "")
+
+
+def verdict_in_words(verdict: Verdict, row: int, score: float) -> list[str]:
+    """What asking again has shown, one sentence each for the evidence alone and for the clip without it.
+
+    Args:
+        verdict: of the answer.
+        row: place of the answer among the scores.
+        score: its probability from the whole clip.
+
+    Example:
+        >>> verdict_in_words(Verdict(True, None, {"run": 0.8, "sit": 0.2}, answer_only="run"), 0, 0.9)[0]
+        'From the evidence alone: 90.0 % to 80.0 %, the answer stays.'
+    """
+    lines = []
+    for name, words in (("only", "From the evidence alone"), ("without", "With the evidence removed")):
+        scores, best = getattr(verdict, f"scores_{name}"), getattr(verdict, f"answer_{name}")
+        holds = verdict.sufficient if name == "only" else None if verdict.necessary is None else not verdict.necessary
+        if scores is None or best is None:
+            lines.append(f"{words}: not asked, too few frames are left.")
+            continue
+        removed = f" ({spans_in_words(verdict.removed_s)})" if name == "without" and verdict.removed_s else ""
+        values = list(scores.values())
+        turn = "the answer stays" if holds else f"the answer becomes “{best}” ({percent(max(values))})"
+        change = f"{percent(score)} to {percent(values[row])}"
+        lines.append(f"{words}{removed}: {change}, {turn}.")
+    return lines
