@@ -23,6 +23,7 @@ class VideoQACollator:
         with_labels: hand the answers over as labels; an unknown answer (-1) becomes -100, which the loss
             leaves out. Turn it off for questions whose answers nobody knows.
         with_video_ids: also hand over `video_ids` (B,), for models that swap frames between videos.
+        share_videos: hand each video over once, with `video_index` (B,) for the row of each question's video.
 
     Raises:
         CausalVideoError: no items, an item without a key that is needed or whose answer is none of its choices, or a
@@ -38,6 +39,7 @@ class VideoQACollator:
     processor: Callable[..., Any]
     with_labels: bool = True
     with_video_ids: bool = False
+    share_videos: bool = False
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> Any:
         if not is_list(items) or not items:
@@ -46,15 +48,19 @@ class VideoQACollator:
             )
         for item in items:
             self._check(item)
-        inputs: dict[str, Any] = {
-            "question": [item["question"] for item in items],
-            "frame_features": [item["frame_features"] for item in items],
-        }
+        videos = list(items)
+        inputs: dict[str, Any] = {"question": [item["question"] for item in items]}
+        if self.share_videos:
+            rows = {name: row for row, name in enumerate(dict.fromkeys(item["video_id"] for item in items))}
+            inputs["video_index"] = [rows[item["video_id"]] for item in items]
+            first = {item["video_id"]: item for item in reversed(items)}
+            videos = [first[name] for name in rows]
+        inputs["frame_features"] = [item["frame_features"] for item in videos]
         if _all_or_none([bool(item["choices"]) for item in items], "multiple-choice"):
             inputs["choices"] = [list(item["choices"]) for item in items]
         if _all_or_none(["object_features" in item for item in items], "with object features"):
             for name in ("object_features", "object_boxes", "object_mask"):
-                inputs[name] = [item[name] for item in items]
+                inputs[name] = [item[name] for item in videos]
         if self.with_labels:
             inputs["labels"] = torch.tensor([a if (a := item["answer"]) >= 0 else IGNORED_LABEL for item in items])
         batch = self.processor(**inputs, return_tensors="pt")
@@ -65,7 +71,7 @@ class VideoQACollator:
     def _check(self, item: Any) -> None:
         needed = {"question", "frame_features", "choices"}
         needed |= {"answer"} if self.with_labels else set()
-        needed |= {"video_id"} if self.with_video_ids else set()
+        needed |= {"video_id"} if self.with_video_ids or self.share_videos else set()
         if isinstance(item, Mapping) and "object_features" in item:
             needed |= {"object_boxes", "object_mask"}
         if not isinstance(item, Mapping) or needed - set(item) or not is_list(item["choices"]):

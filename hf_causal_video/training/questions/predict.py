@@ -1,64 +1,103 @@
 """Answers of a model over a dataset, one plain record a question: what the evaluation and the command line read."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from hf_causal_video.data import VideoQACollator
+from hf_causal_video.data import VideoQACollator, VideoQADataset
 from hf_causal_video.models import VideoQAOutput
 from hf_causal_video.models.outputs import asking_for_evidence
 from hf_causal_video.training.callbacks import bare_model
 
+Share = tuple[int, int]  # rank of this process, number of processes
+ALONE: Share = (0, 1)
+
 
 def predict(
     model: PreTrainedModel,
-    dataset: Dataset,
+    dataset: VideoQADataset,
     collator: VideoQACollator,
     batch_size: int = 32,
     progress: bool = True,
     span_rule: str = "kept",
+    share: Share = ALONE,
 ) -> list[dict[str, Any]]:
     """Answer every question of a dataset, and say what the model looked at.
 
-    A model that says so only when asked, as EIGV, is asked. The model runs in evaluation mode on the device where it
-    is, and comes back in the mode it was in.
+    The questions of one video are answered together, so that each video is read and encoded once. A model that
+    returns its evidence only on request, as EIGV, is asked for it. The model runs in evaluation mode on its device,
+    and returns to the mode it was in.
 
     Args:
         model: a model that returns `VideoQAOutput`.
-        dataset: items as of `VideoQADataset`; their answers are not read.
-        collator: carries the model's processor.
-        batch_size: questions a batch.
+        dataset: the questions; their answers are not read, only copied.
+        collator: holds the model's processor.
+        batch_size: questions per batch, at most.
         progress: show a bar.
         span_rule: how frames become spans, see `VideoQAProcessor.post_process_evidence`.
+        share: of several processes, each answers the questions about its share of the videos.
 
     Returns:
-        A dictionary a question, in the order of the dataset: `question_id`, `prediction` (index of the answer),
-        `answer` (its words), `choices` and `scores` (words and probabilities; the five best of a vocabulary),
-        `frame_scores` (one a frame), `kept_frames` (zero-based among the frames given, in time order), `spans`
-        ([start_s, end_s] in order of time) and `best_span`.
+        One dictionary per question, in the order of the dataset: `question_id`, `video_id`, `label` (index of the true
+        answer, -1 if unknown) and `label_text`, `prediction` (index of the answer), `answer` (its words), `choices`
+        and `scores` (words and probabilities; the five best of a vocabulary), `frame_scores` (one per frame),
+        `kept_frames` (zero-based among the frames of the item, in time order), `spans` ([start_s, end_s] in order of
+        time) and `best_span`.
     """
-    gather = _KeepItems(replace(collator, with_labels=False))
-    loader: DataLoader = DataLoader(dataset, batch_size, collate_fn=gather)
-    asked = asking_for_evidence(bare_model(model))
-    was_training, records = model.training, []
+    parameters = inspect.signature(bare_model(model).forward).parameters.values()
+    shares = any(one.name == "video_index" or one.kind is one.VAR_KEYWORD for one in parameters)
+    gather = _KeepItems(replace(collator, with_labels=False, share_videos=shares))
+    batches = batches_by_video(dataset.questions["video_id"], batch_size, share)
+    loader: DataLoader = DataLoader(dataset, batch_sampler=batches, collate_fn=gather)
+    options = asking_for_evidence(bare_model(model))
+    was_training = model.training
+    records: dict[int, dict[str, Any]] = {}
     model.eval()
     try:
-        for items, inputs in tqdm(loader, desc="answering", unit="batch", disable=not progress):
+        bar = tqdm(loader, desc="answering", unit="batch", disable=not progress)
+        for rows, (items, inputs) in zip(batches, bar, strict=True):
             with torch.inference_mode():
-                output = model(**{name: value.to(model.device) for name, value in inputs.items()}, **asked)
-            records += _records(items, output, collator.processor, span_rule)
+                output = model(**{name: value.to(model.device) for name, value in inputs.items()}, **options)
+            records.update(zip(rows, _records(items, output, collator.processor, span_rule), strict=True))
     finally:
         model.train(was_training)
-    return records
+    return [records[row] for row in sorted(records)]
+
+
+def batches_by_video(video_ids: Sequence[str], batch_size: int, share: Share = ALONE) -> list[list[int]]:
+    """Group the rows of a table into batches that hold all questions of a video, as far as they fit.
+
+    Args:
+        video_ids: of each row.
+        batch_size: rows per batch, at most; a video with more questions is split.
+        share: (rank, processes); each process gets every so many-th video.
+
+    Example:
+        >>> batches_by_video(["a", "b", "a", "c", "b"], 3)
+        [[0, 2], [1, 4, 3]]
+    """
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(video_ids):
+        rows.setdefault(name, []).append(row)
+    batches: list[list[int]] = []
+    for own in list(rows.values())[share[0] :: share[1]]:
+        if not batches or len(batches[-1]) + len(own) > batch_size:
+            batches.append([])
+        for row in own:
+            if len(batches[-1]) == batch_size:
+                batches.append([])
+            batches[-1].append(row)
+    return [batch for batch in batches if batch]
 
 
 class _KeepItems:
-    """A collator that hands its items on beside the batch."""
+    """Collator that returns its items next to the batch."""
 
     def __init__(self, collator: VideoQACollator):
         self.collator = collator

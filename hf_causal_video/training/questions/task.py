@@ -6,7 +6,6 @@ A run is the same for every task (`run.py`); `relation_task.py` has the same nam
 from typing import Any
 
 from accelerate.utils import gather_object
-from torch.utils.data import Subset
 from transformers import PreTrainedModel
 
 from hf_causal_video.data import VideoQACollator, VideoQADataset
@@ -15,10 +14,16 @@ from hf_causal_video.training.questions.measure import measure as score
 from hf_causal_video.training.questions.model import build_model
 from hf_causal_video.training.questions.predict import predict
 from hf_causal_video.training.questions.splits import load_splits
-from hf_causal_video.training.text_features import QuestionCollator as collator
+from hf_causal_video.training.text_features import QuestionCollator
+from hf_causal_video.training.token_cache import with_token_cache
 from hf_causal_video.training.trainer import CausalVideoTrainer as Trainer
 
 __all__ = ["Trainer", "answer", "build_model", "collator", "headline", "load_splits", "measure"]
+
+
+def collator(processor: Any) -> QuestionCollator:
+    """Make batches of the questions, each string tokenized once."""
+    return QuestionCollator(with_token_cache(processor))
 
 
 def answer(
@@ -28,9 +33,10 @@ def answer(
     arguments: CausalVideoTrainingArguments,
 ) -> list[dict[str, Any]]:
     """Answer a split, each process its share, and bring the records back into the order of the questions."""
-    share = Subset(dataset, range(arguments.process_index, len(dataset), arguments.world_size))
     show = arguments.process_index == 0 and not arguments.disable_tqdm
-    records = gather_object(predict(model, share, collator, arguments.per_device_eval_batch_size, show))
+    share = (arguments.process_index, arguments.world_size)
+    size = arguments.per_device_eval_batch_size
+    records = gather_object(predict(model, dataset, collator, size, progress=show, share=share))
     by_id = {record["question_id"]: record for record in records}
     return [by_id[question_id] for question_id in dataset.questions["question_id"]]
 
