@@ -19,9 +19,8 @@ from hf_causal_video.features.store.reader import FeatureStore
 from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.models.weights import weights_digest
 from hf_causal_video.training.arguments import DataArguments
-from hf_causal_video.training.questions.measure import measure
-from hf_causal_video.training.questions.predict import predict
 from hf_causal_video.training.questions.splits import load_split
+from hf_causal_video.training.questions.task import measure, predict
 from hf_causal_video.training.recipe import recipe_world
 from hf_causal_video.training.relations.evaluate import add_relation_arguments, is_relation_model, run_relations
 from hf_causal_video.utils.errors import require
