@@ -55,7 +55,8 @@ def with_poison(dataset: Any, index: int, name: str, value: float) -> tuple[Any,
 
     class Poisoned(clean):  # type: ignore[valid-type, misc]
         def __getitem__(self, row: int) -> dict[str, Any]:
-            item = dict(clean.__getitem__(self, row))
+            many = getattr(clean, "__getitems__", None)
+            item = dict(clean.__getitem__(self, row) if many is None else many(self, [row])[0])
             if row == index:
                 features = item["tracks"][0] if "tracks" in item else item
                 numbers = torch.as_tensor(features[name]).clone()
