@@ -272,13 +272,13 @@ def _json_rows(path: Path, text: str) -> Iterable[tuple[int, Mapping[str, Any]]]
             fix="correct the file",
         ) from error
     for number, row in rows:
-        if not isinstance(row, dict):
-            raise CausalVideoError(
-                f"line {number} of {path}",
-                found=repr(row)[:80],
-                expected='{"video": ..., "question": ...}',
-                fix="write one object per line",
-            )
+        require(
+            isinstance(row, dict),
+            f"line {number} of {path}",
+            found=type(row).__name__,
+            expected='{"video": ..., "question": ...}',
+            fix="write one object per line",
+        )
     return rows
 
 

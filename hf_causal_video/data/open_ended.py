@@ -89,9 +89,14 @@ def read_answers(path: str | Path, source: str) -> list[str]:
 
 
 def _read(
-    path: str | Path, vocabulary: Sequence[str], split: str | None, outside_is_a_class: bool | None,
-    counts: Mapping[str, tuple[int, int]], layout: str, source: str,
-) -> Dataset:  # fmt: skip
+    path: str | Path,
+    vocabulary: Sequence[str],
+    split: str | None,
+    outside_is_a_class: bool | None,
+    counts: Mapping[str, tuple[int, int]],
+    layout: str,
+    source: str,
+) -> Dataset:
     lines = read_lines(path, source, ("qid", "video_id", "question", "answer"), layout)
     outside = split == "train" if outside_is_a_class is None else outside_is_a_class
     indices = index_answers([line["answer"] for _, line in lines], vocabulary, outside)

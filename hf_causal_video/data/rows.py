@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 QUESTION_FEATURES = Features(
     {
@@ -78,22 +78,24 @@ def questions_dataset(rows: Iterable[Mapping[str, Any]], extra: Features | None 
     for number, row in enumerate(rows):
         checked = _checked_row(row, number, set(extra or {}))
         first = seen.setdefault(checked["question_id"], number)
-        if first != number:
-            raise CausalVideoError(
-                "a question_id is there twice",
-                found=f"{checked['question_id']!r} in rows {first} and {number}",
-                expected="one row per question_id",
-                fix="name questions '<video_id>_<number of the question>' and drop repeated rows",
-            )
+        require(
+            first == number,
+            "a question_id is there twice",
+            found=f"{checked['question_id']!r} in rows {first} and {number}",
+            expected="one row per question_id",
+            fix="name questions '<video_id>_<number of the question>' and drop repeated rows",
+        )
         for name, column in columns.items():
             column.append(checked[name])
     try:
         return Dataset.from_dict(columns, features=features)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:  # of the columns in `extra`
         raise CausalVideoError(
-            "question rows cannot be put in a table", found=str(error).splitlines()[0],
-            expected=f"values of {features}", fix="mend the column",
-        ) from error  # fmt: skip
+            "question rows cannot be put in a table",
+            found=str(error).splitlines()[0],
+            expected=f"values of {features}",
+            fix="mend the column",
+        ) from error
 
 
 def _checked_row(row: Mapping[str, Any], number: int, extra: set[str]) -> dict[str, Any]:

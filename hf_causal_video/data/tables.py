@@ -39,13 +39,13 @@ def read_text(path: str | Path, source: str) -> str:
         CausalVideoError: no such file, a gzip file that is cut off or none, or another encoding.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CausalVideoError(
-            "an annotation file is not there",
-            found=f"no file {path}",
-            expected="the official annotation",
-            fix=f"download it from {source}; nothing is downloaded for you",
-        )
+    require(
+        path.is_file(),
+        "an annotation file is not there",
+        found=f"no file {path}",
+        expected="the official annotation",
+        fix=f"download it from {source}; nothing is downloaded for you",
+    )
     data = path.read_bytes()
     try:
         data = gzip.decompress(data) if path.suffix == ".gz" else data
@@ -180,9 +180,13 @@ def make_table(
 
 
 def check_counts(
-    path: str | Path, split: str | None, found: tuple[int, int], table: Mapping[str, tuple[int, int]], what: str,
+    path: str | Path,
+    split: str | None,
+    found: tuple[int, int],
+    table: Mapping[str, tuple[int, int]],
+    what: str,
     source: str,
-) -> None:  # fmt: skip
+) -> None:
     """Compare the size of a file with the published size of a split; nothing is compared where `split` is None.
 
     Raises:
@@ -190,38 +194,40 @@ def check_counts(
     """
     if split is None:
         return
-    if split not in table:
-        raise CausalVideoError(
-            "no published counts", found=f"split {split!r}", expected=sorted(table), fix="name one of them"
-        )
-    if found != table[split]:
-        raise CausalVideoError(
-            f"{path} is not the full {split} file",
-            found=f"{found} ({what})",
-            expected=f"{table[split]} as published",
-            fix=f"get the full file from {source}, or leave `split` out to read a part",
-        )
+    require(
+        split in table, "no published counts", found=f"split {split!r}", expected=sorted(table), fix="name one of them"
+    )
+    require(
+        found == table[split],
+        f"{path} is not the full {split} file",
+        found=f"{found} ({what})",
+        expected=f"{table[split]} as published",
+        fix=f"get the full file from {source}, or leave `split` out to read a part",
+    )
 
 
 def choice_index(path: str | Path, number: int, line: Mapping[str, str], hint: str) -> int:
     """Read an answer that is stated as the index of a choice, zero-based."""
-    if line["answer"] not in tuple("01234"):
-        raise CausalVideoError(
-            f"line {number} of {path} has no answer index", found=repr(line["answer"]), expected="0 to 4", fix=hint
-        )
+    require(
+        line["answer"] in tuple("01234"),
+        f"line {number} of {path} has no answer index",
+        found=lambda: repr(line["answer"]),
+        expected="0 to 4",
+        fix=hint,
+    )
     return int(line["answer"])
 
 
 def choice_of_text(path: str | Path, number: int, line: Mapping[str, str], hint: str) -> int:
     """Read an answer that is stated as the text of a choice; of two choices that read alike, the first is taken."""
     choices = [line[column] for column in CHOICE_COLUMNS]
-    if line["answer"] not in choices:
-        raise CausalVideoError(
-            f"the answer in line {number} of {path} is none of its choices",
-            found=repr(line["answer"]),
-            expected=f"one of {choices}",
-            fix=hint,
-        )
+    require(
+        line["answer"] in choices,
+        f"the answer in line {number} of {path} is none of its choices",
+        found=lambda: repr(line["answer"]),
+        expected=f"one of {choices}",
+        fix=hint,
+    )
     return choices.index(line["answer"])
 
 

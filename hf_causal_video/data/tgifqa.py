@@ -10,7 +10,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from hf_causal_video.data.tables import CHOICE_COLUMNS, check_counts, choice_index, make_table, read_lines
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 TGIFQA_SOURCE = "https://github.com/doc-doc/HQGA (folder dataset/tgifqa)"
 # questions and videos of the full files; the size of the train file of transition in this layout is not known to us
@@ -38,10 +38,13 @@ def read_tgifqa(path: str | Path, task: str, split: str | None = None) -> Datase
         Traceback (most recent call last):
         hf_causal_video.utils.errors.CausalVideoError: ...
     """
-    if task not in TGIFQA_COUNTS:
-        raise CausalVideoError(
-            "no such task of TGIF-QA", found=task, expected=" or ".join(TGIFQA_COUNTS), fix="FrameQA: read_frameqa"
-        )
+    require(
+        task in TGIFQA_COUNTS,
+        "no such task of TGIF-QA",
+        found=task,
+        expected=" or ".join(TGIFQA_COUNTS),
+        fix="FrameQA: read_frameqa",
+    )
     columns = ("qid", "video_id", "question", "answer", *CHOICE_COLUMNS)
     lines = read_lines(path, TGIFQA_SOURCE, columns, f"TGIF-QA {task}")
     hint = f"use the csv of {TGIFQA_SOURCE}"

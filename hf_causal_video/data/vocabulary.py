@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hf_causal_video.data.rows import is_text
 from hf_causal_video.data.tables import read_json
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 
 def build_answer_vocabulary(answers: Iterable[str], size: int | None = None) -> list[str]:
@@ -33,13 +33,20 @@ def build_answer_vocabulary(answers: Iterable[str], size: int | None = None) -> 
     """
     answers = list(answers)
     counted = Counter(answer for answer in answers if is_text(answer) and answer.strip())
-    if not counted or counted.total() < len(answers):
-        raise CausalVideoError(
-            "no vocabulary of answers", found="no answers" if not counted else "an answer without text",
-            expected="texts", fix="build it from the answers of the training split",
-        )  # fmt: skip
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-        raise CausalVideoError("no vocabulary of answers", found=f"size {size}", expected="1 or more", fix="raise it")
+    require(
+        counted and counted.total() >= len(answers),
+        "no vocabulary of answers",
+        found="no answers" if not counted else "an answer without text",
+        expected="texts",
+        fix="build it from the answers of the training split",
+    )
+    require(
+        size is None or (isinstance(size, int) and not isinstance(size, bool) and size >= 1),
+        "no vocabulary of answers",
+        found=f"size {size}",
+        expected="1 or more",
+        fix="raise it",
+    )
     return [answer for answer, _ in counted.most_common(size)]
 
 
@@ -55,13 +62,13 @@ def read_answer_vocabulary(path: str | Path, source: str) -> list[str]:
     """
     words = read_json(path, source)
     good = isinstance(words, list) and all(isinstance(word, str) and word.strip() for word in words)
-    if not good or not words or len(set(words)) != len(words):
-        raise CausalVideoError(
-            f"{path} is no list of answers",
-            found=f"{len(words) - len(set(words))} texts twice" if good and words else "no list of texts",
-            expected="a JSON list of different texts",
-            fix=f"use ans_word.json of {source}",
-        )
+    require(
+        good and words and len(set(words)) == len(words),
+        f"{path} is no list of answers",
+        found=f"{len(words) - len(set(words))} texts twice" if good and words else "no list of texts",
+        expected="a JSON list of different texts",
+        fix=f"use ans_word.json of {source}",
+    )
     return words
 
 

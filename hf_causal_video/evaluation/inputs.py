@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 VIDEO_NAMES = ("video_id", "video")
 TYPE_NAMES = ("question_type", "type")
@@ -86,13 +86,13 @@ def by_key(
         >>> by_key([{"question_id": "v_1", "prediction": 3}], "prediction")
         {'v_1': {'question_id': 'v_1', 'prediction': 3}}
     """
-    if not isinstance(rows, Iterable):
-        raise CausalVideoError(
-            f"no rows with the {value_name}",
-            found=type(rows).__name__,
-            expected="a list of dicts, or one dict by question key",
-            fix="pass a table's to_dict('records')",
-        )
+    require(
+        isinstance(rows, Iterable),
+        f"no rows with the {value_name}",
+        found=type(rows).__name__,
+        expected="a list of dicts, or one dict by question key",
+        fix="pass a table's to_dict('records')",
+    )
     keyed: dict[str, Mapping[str, Any]] = {}
     mapped = isinstance(rows, Mapping)
     for item in rows.items() if isinstance(rows, Mapping) else rows:
@@ -108,13 +108,13 @@ def by_key(
                 expected="a dict for each question, in a list or under its question key",
                 fix="pass a list of dicts (a table's to_dict('records')) or one dict by question key",
             )
-        if name in keyed:
-            raise CausalVideoError(
-                f"two rows with the {value_name} of one question",
-                found=f"{name} twice",
-                expected="each question once",
-                fix="drop the duplicate row",
-            )
+        require(
+            name not in keyed,
+            f"two rows with the {value_name} of one question",
+            found=f"{name} twice",
+            expected="each question once",
+            fix="drop the duplicate row",
+        )
         keyed[name] = row
     return keyed
 
@@ -124,33 +124,35 @@ def check_keys(found: Iterable[str], expected: Iterable[str], what: str, allow_m
     found, expected = list(found), list(expected)
     known = set(expected)
     unknown = [key for key in found if key not in known]
-    if unknown:
-        raise CausalVideoError(
-            f"{what} for questions that are not annotated",
-            found=f"{len(unknown)} unknown keys, first {unknown[:3]}",
-            expected=f"keys like {expected[:2]}",
-            fix="use the annotations of the same split, and keys of the form <video>_<qid>",
-        )
+    require(
+        not unknown,
+        f"{what} for questions that are not annotated",
+        found=lambda: f"{len(unknown)} unknown keys, first {unknown[:3]}",
+        expected=f"keys like {expected[:2]}",
+        fix="use the annotations of the same split, and keys of the form <video>_<qid>",
+    )
     present = set(found)
     missing = [key for key in expected if key not in present]
-    if missing and (not allow_missing or not present):
-        raise CausalVideoError(
-            f"{what} are missing",
-            found=f"{len(missing)} of {len(expected)} questions without one, first {missing[:3]}",
-            expected="one for every annotated question",
-            fix="predict the missing questions, or pass only the annotations that you mean to score",
-        )
+    require(
+        not missing or (allow_missing and present),
+        f"{what} are missing",
+        found=lambda: f"{len(missing)} of {len(expected)} questions without one, first {missing[:3]}",
+        expected="one for every annotated question",
+        fix="predict the missing questions, or pass only the annotations that you mean to score",
+    )
 
 
 def number_of_choices(row: Mapping[str, Any], default: int, key: str) -> int:
     """How many choices a row has: its `choices`, its columns a0, a1, ..., or else the default of the benchmark."""
     choices = row.get("choices")
     if choices is not None:
-        if isinstance(choices, str) or not hasattr(choices, "__len__"):
-            raise CausalVideoError(
-                f"the choices of question {key} are no list", found=repr(choices), expected="a list of texts",
-                fix="give the choices as a list, or leave the column out",
-            )  # fmt: skip
+        require(
+            not isinstance(choices, str) and hasattr(choices, "__len__"),
+            f"the choices of question {key} are no list",
+            found=repr(choices),
+            expected="a list of texts",
+            fix="give the choices as a list, or leave the column out",
+        )
         if len(choices):
             return len(choices)
     return sum(f"a{index}" in row for index in range(len(row))) or default
@@ -178,8 +180,7 @@ def pair_answers(
     """
     annotated = by_key(annotations, "answer", lambda row: question_key(row, suffix))
     predicted = by_key(predictions, "prediction", lambda row: question_key(row, suffix))
-    if not annotated:
-        raise CausalVideoError("no questions", found="0 annotations", expected="at least 1", fix="check the split")
+    require(annotated, "no questions", found="0 annotations", expected="at least 1", fix="check the split")
     check_keys(predicted, annotated, "predictions")
     pairs = []
     for key, row in annotated.items():
@@ -188,20 +189,20 @@ def pair_answers(
         answer = whole_number(row.get("answer"), key, "answer")
         prediction = whole_number(given.get("prediction"), key, "prediction")
         for what, value in (("answer", answer), ("prediction", prediction)):
-            if not 0 <= value < limit:
-                raise CausalVideoError(
-                    f"the {what} of question {key} is no choice",
-                    found=value,
-                    expected=f"0 to {limit - 1}",
-                    fix="count choices from zero; a question without a known answer cannot be scored",
-                )
-        if given.get("answer") is not None and whole_number(given["answer"], key, "answer") != answer:
-            raise CausalVideoError(
-                f"the answer stored with the prediction of {key} is not the annotated one",
-                found=given["answer"],
-                expected=answer,
-                fix="the predictions belong to another split or version of the annotations",
+            require(
+                0 <= value < limit,
+                f"the {what} of question {key} is no choice",
+                found=value,
+                expected=f"0 to {limit - 1}",
+                fix="count choices from zero; a question without a known answer cannot be scored",
             )
+        require(
+            given.get("answer") is None or whole_number(given["answer"], key, "answer") == answer,
+            f"the answer stored with the prediction of {key} is not the annotated one",
+            found=given.get("answer"),
+            expected=answer,
+            fix="the predictions belong to another split or version of the annotations",
+        )
         question_type = str(first_of(row, TYPE_NAMES, "question type"))
         pairs.append(Answered(key, question_type, answer, prediction, row))
     return pairs

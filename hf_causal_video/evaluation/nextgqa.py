@@ -15,7 +15,7 @@ import numpy as np
 
 from hf_causal_video.evaluation.inputs import by_key, check_keys, whole_number
 from hf_causal_video.evaluation.spans import Annotated, read_grounding, read_span, span_overlap
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 THRESHOLDS = (0.3, 0.5)
 
@@ -64,25 +64,25 @@ def nextgqa_metrics(
         >>> result["Acc@GQA"], result["mIoP"], result["IoU@0.5"], result["Acc@QA"]
         (50.0, 62.5, 50.0, 100.0)
     """
-    if unit not in ("seconds", "fraction") or missing not in ("skip", "error"):
-        raise CausalVideoError(
-            "unknown option",
-            found=f"unit={unit!r}, missing={missing!r}",
-            expected="unit 'seconds' or 'fraction', missing 'skip' or 'error'",
-            fix="use one of these words",
-        )
+    require(
+        unit in ("seconds", "fraction") and missing in ("skip", "error"),
+        "unknown option",
+        found=f"unit={unit!r}, missing={missing!r}",
+        expected="unit 'seconds' or 'fraction', missing 'skip' or 'error'",
+        fix="use one of these words",
+    )
     gold = read_grounding(annotations)
     predicted = by_key(predictions, "span")
     check_keys(predicted, gold, "predicted spans", allow_missing=missing == "skip")
     chosen = _chosen(gold, subset)
     scored = [key for key in gold if key in predicted and key in chosen]
-    if not scored:
-        raise CausalVideoError(
-            "no question to score",
-            found=f"{len(predicted)} spans, {len(chosen)} keys in the subset",
-            expected="at least one key in both",
-            fix="pass the subset of the same split",
-        )
+    require(
+        scored,
+        "no question to score",
+        found=f"{len(predicted)} spans, {len(chosen)} keys in the subset",
+        expected="at least one key in both",
+        fix="pass the subset of the same split",
+    )
 
     spans = np.array([read_span(key, predicted[key]) for key in scored], dtype=np.float64)  # (questions, 2)
     if unit == "fraction":
@@ -135,8 +135,13 @@ def intersect_predictions(
 def _chosen(gold: Mapping[str, Annotated], subset: Iterable[str] | None) -> set[str]:
     if subset is None:
         return set(gold)
-    if isinstance(subset, str) or not isinstance(subset, Iterable):
-        raise CausalVideoError("subset", found=repr(subset)[:80], expected="a list of keys", fix="pass <video>_<qid>")
+    require(
+        not isinstance(subset, str) and isinstance(subset, Iterable),
+        "subset",
+        found=lambda: repr(subset)[:80],
+        expected="a list of keys",
+        fix="pass <video>_<qid>",
+    )
     chosen = {str(key) for key in subset}
     check_keys(sorted(chosen), gold, "keys of the subset", allow_missing=True)
     return chosen
@@ -154,13 +159,13 @@ def _seconds(fractions: np.ndarray, keys: list[str], gold: Mapping[str, Annotate
         )
     durations = np.array([gold[key].duration_s for key in keys], dtype=np.float64)
     unknown = [key for key, duration in zip(keys, durations, strict=True) if not duration > 0]
-    if unknown:
-        raise CausalVideoError(
-            "fractions of a video of unknown length",
-            found=f"no duration for {unknown[0]}",
-            expected="a duration in seconds for each video",
-            fix="give duration_s in the annotations, or spans in seconds",
-        )
+    require(
+        not unknown,
+        "fractions of a video of unknown length",
+        found=lambda: f"no duration for {unknown[0]}",
+        expected="a duration in seconds for each video",
+        fix="give duration_s in the annotations, or spans in seconds",
+    )
     return np.round(fractions * durations[:, None], 1)
 
 
@@ -182,23 +187,23 @@ def _right(
     if not required and not any(rows[key].get("prediction") is not None for key in keys):
         return None
     lacking = [key for key in keys if rows.get(key, {}).get("prediction") is None]
-    if lacking:
-        raise CausalVideoError(
-            "some grounded questions have no predicted answer",
-            found=f"{len(lacking)} without, first {lacking[:3]}",
-            expected=f"an answer for each of {len(keys)}",
-            fix="predict them, or pass no answers at all",
-        )
+    require(
+        not lacking,
+        "some grounded questions have no predicted answer",
+        found=lambda: f"{len(lacking)} without, first {lacking[:3]}",
+        expected=f"an answer for each of {len(keys)}",
+        fix="predict them, or pass no answers at all",
+    )
     right = np.zeros(len(keys), dtype=bool)
     for position, key in enumerate(keys):
         stored, annotated = rows[key].get("answer"), gold[key].answer
         truth = annotated if stored is None else whole_number(stored, key, "answer")
-        if truth is None or (annotated is not None and truth != annotated):
-            raise CausalVideoError(
-                f"the true answer of {key} is unknown or contradicted",
-                found=f"{stored} beside the prediction, {annotated} in the annotations",
-                expected="one true answer",
-                fix="give `answer` in the annotations or beside each prediction",
-            )
+        require(
+            truth is not None and (annotated is None or truth == annotated),
+            f"the true answer of {key} is unknown or contradicted",
+            found=f"{stored} beside the prediction, {annotated} in the annotations",
+            expected="one true answer",
+            fix="give `answer` in the annotations or beside each prediction",
+        )
         right[position] = whole_number(rows[key]["prediction"], key, "prediction") == truth
     return right

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 from hf_causal_video.utils.version import __version__
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -60,11 +60,13 @@ def bundle(config: type, model: type, processor: type, parts: Iterable[type] = (
         while waiting:
             module = waiting.pop()
             name = flat_name(module)
-            if origin.setdefault(name, module) != module:
-                raise CausalVideoError(
-                    "two modules of one flat name", found=f"{origin[name]} and {module}, both {name}.py",
-                    expected="names that differ", fix="rename one of the files",
-                )  # fmt: skip
+            require(
+                origin.setdefault(name, module) == module,
+                "two modules of one flat name",
+                found=f"{origin[name]} and {module}, both {name}.py",
+                expected="names that differ",
+                fix="rename one of the files",
+            )
             if f"{name}.py" not in files:
                 files[f"{name}.py"], needed = _flatten(module)
                 waiting += needed
@@ -168,6 +170,8 @@ def _defined(text: str) -> set[str]:
 
 def _refused(where: str, found: str, expected: str) -> CausalVideoError:
     return CausalVideoError(
-        f"{where} cannot travel as remote code", found=found, expected=expected,
+        f"{where} cannot travel as remote code",
+        found=found,
+        expected=expected,
         fix="move what is needed into causal/, backbones/ or models/, imported by the name of its module",
-    )  # fmt: skip
+    )

@@ -17,15 +17,31 @@ from hf_causal_video.hub.card import is_hub_id, repository_card
 from hf_causal_video.hub.checks import Checkpoint, read_json
 from hf_causal_video.hub.results import RECIPE_FILE, is_path, read_recipe
 from hf_causal_video.models import METHODS, RELATION_METHODS
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 LICENSES = {  # as the Hub names them
-    "apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc0-1.0",
-}  # fmt: skip
+    "apache-2.0",
+    "mit",
+    "bsd-3-clause",
+    "cc-by-4.0",
+    "cc-by-sa-4.0",
+    "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0",
+    "cc0-1.0",
+}
 TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "vocab.txt", "merges.txt", "spm.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spm.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "chat_template.jinja",
+)
 VOCABULARIES = {"tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"}
 SOURCES = {  # fields that name a folder or a Hub id, by the file that holds them
     RECIPE_FILE: ("dataset", "annotations", "features", "text_model", "model_name_or_path"),
@@ -53,11 +69,13 @@ def repository_files(checkpoint: Checkpoint, repo_id: str, license_id: str) -> F
     Raises:
         CausalVideoError: an unknown licence, code that cannot travel, results of other weights.
     """
-    if license_id not in LICENSES:
-        raise CausalVideoError(
-            "licence of the weights", found=repr(license_id), expected=", ".join(sorted(LICENSES)),
-            fix="name one by --license",
-        )  # fmt: skip
+    require(
+        license_id in LICENSES,
+        "licence of the weights",
+        found=repr(license_id),
+        expected=", ".join(sorted(LICENSES)),
+        fix="name one by --license",
+    )
     config_class, model_class, processor_class = (METHODS | RELATION_METHODS)[checkpoint.method]
     places = auto_map(config_class, model_class, processor_class, _tasks(checkpoint))
     files: Files = {path.name: path for path in checkpoint.weights}
@@ -106,22 +124,25 @@ def check_private(files: Files, secrets: tuple[str | None, ...] = ()) -> None:
         else:
             raw = content.read_bytes() if isinstance(content, Path) else content
             text = raw.decode("utf-8", errors="replace")
-        if any(secret in text for secret in known) or (name not in VOCABULARIES and SECRETS.search(text)):
-            raise CausalVideoError(
-                f"{name} is not fit to be uploaded", found="a token in it", expected="nothing secret",
-                fix="remove it, and revoke the token if it was ever public",
-            )  # fmt: skip
+        require(
+            not any(secret in text for secret in known) and (name in VOCABULARIES or not SECRETS.search(text)),
+            f"{name} is not fit to be uploaded",
+            found="a token in it",
+            expected="nothing secret",
+            fix="remove it, and revoke the token if it was ever public",
+        )
         if name in VOCABULARIES or name.endswith(".py"):
             place = home if len(home) > 5 and home in text else None
         else:
             found = PLACES.search(text) or (re.search(re.escape(home) + r"\b", text) if len(home) > 5 else None)
             place = found[0] if found else None
-        if place:
-            raise CausalVideoError(
-                f"{name} is not fit to be uploaded", found=f"{place}, a path of this machine",
-                expected="names that mean something elsewhere",
-                fix="use Hub ids and file names in the recipe, the config and the features' provenance",
-            )  # fmt: skip
+        require(
+            not place,
+            f"{name} is not fit to be uploaded",
+            found=f"{place}, a path of this machine",
+            expected="names that mean something elsewhere",
+            fix="use Hub ids and file names in the recipe, the config and the features' provenance",
+        )
 
 
 def local_names(checkpoint: Checkpoint) -> dict[str, str]:
@@ -138,10 +159,12 @@ def local_names(checkpoint: Checkpoint) -> dict[str, str]:
     held = {RECIPE_FILE: read_recipe(checkpoint.run) or {}, "config.json": made}
     named = {f"{field} in {file}": held[file].get(field) for file, fields in SOURCES.items() for field in fields}
     return {
-        field: name for field, name in named.items()
-        if isinstance(name, str) and not is_hub_id(name)
+        field: name
+        for field, name in named.items()
+        if isinstance(name, str)
+        and not is_hub_id(name)
         and ("/" in name or Path(name).exists() or field.startswith(("features", "annotations")))
-    }  # fmt: skip
+    }
 
 
 def _tasks(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from hf_causal_video.hub.bundle import flat_name
 from hf_causal_video.hub.checks import Checkpoint, open_checkpoint
 from hf_causal_video.hub.contents import Files, check_private, local_names, repository_files
 from hf_causal_video.models import METHODS, RELATION_METHODS
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 EXAMPLES = """examples:
   hf-causal-video push outputs/transtr org/transtr-nextqa --dry-run      # checks everything, uploads nothing
@@ -94,11 +94,13 @@ def push_checkpoint(
         validate_repo_id(repo_id)
         if repo_id.count("/") != 1:
             raise HFValidationError(f"{repo_id!r} names no owner")
-    if token is None and not dry_run:
-        raise CausalVideoError(
-            f"pushing {'a private repository ' if private else ''}to {repo_id}", found="no token",
-            expected="a token that may write", fix="log in with `hf auth login`, or set HF_TOKEN",
-        )  # fmt: skip
+    require(
+        token is not None or dry_run,
+        f"pushing {'a private repository ' if private else ''}to {repo_id}",
+        found="no token",
+        expected="a token that may write",
+        fix="log in with `hf auth login`, or set HF_TOKEN",
+    )
     checkpoint = open_checkpoint(folder, base, token)
     files = repository_files(checkpoint, repo_id, license_id)
     check_private(files, (token,))
@@ -142,11 +144,13 @@ def _check_owner(api: HfApi, repo_id: str) -> None:
     """Refuse another's namespace before anything is made."""
     me, (owner, name) = api.whoami(), repo_id.split("/")
     mine = [me["name"], *(org["name"] for org in me.get("orgs", []) if org.get("roleInOrg") != "read")]
-    if owner not in mine:
-        raise CausalVideoError(
-            f"{owner}/ is not yours", found=f"you may write to {', '.join(mine)}", expected=owner,
-            fix=f"push to {mine[0]}/{name}, or with the token of a member of {owner} who may write",
-        )  # fmt: skip
+    require(
+        owner in mine,
+        f"{owner}/ is not yours",
+        found=lambda: f"you may write to {', '.join(mine)}",
+        expected=owner,
+        fix=f"push to {mine[0]}/{name}, or with the token of a member of {owner} who may write",
+    )
 
 
 def _write(api: HfApi, repo_id: str, files: Files, checkpoint: Checkpoint, private: bool, revision: str | None) -> str:
@@ -159,9 +163,11 @@ def _write(api: HfApi, repo_id: str, files: Files, checkpoint: Checkpoint, priva
             if error.response.status_code != 409:
                 raise
             raise CausalVideoError(
-                f"the name {repo_id} is taken", found="a repository that you may not see", expected="a free name",
+                f"the name {repo_id} is taken",
+                found="a repository that you may not see",
+                expected="a free name",
                 fix="push under another name",
-            ) from None  # fmt: skip
+            ) from None
     try:
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
@@ -184,20 +190,23 @@ def _look(api: HfApi, repo_id: str, method: str, private: bool) -> ModelInfo | N
         there = api.model_info(repo_id)
     except RepositoryNotFoundError:
         return None
-    if private and there.private is False:
-        raise CausalVideoError(
-            f"{repo_id} is there already", found="public", expected="private",
-            fix="change it in the repository's settings, or push under another name",
-        )  # fmt: skip
+    require(
+        not private or there.private is not False,
+        f"{repo_id} is there already",
+        found="public",
+        expected="private",
+        fix="change it in the repository's settings, or push under another name",
+    )
     names = {sibling.rfilename for sibling in there.siblings or []} - {".gitattributes", "README.md", "LICENSE"}
     held = (there.config or {}).get("model_type")
     same = held == method if held else f"{flat_name((METHODS | RELATION_METHODS)[method][1].__module__)}.py" in names
-    if names and not same:
-        raise CausalVideoError(
-            f"the name {repo_id} is taken", found=f"a model of type {held}" if held else ", ".join(sorted(names)[:4]),
-            expected=f"a free name, or a repository of {method}",
-            fix="push under another name, or delete that one first",
-        )  # fmt: skip
+    require(
+        not names or same,
+        f"the name {repo_id} is taken",
+        found=lambda: f"a model of type {held}" if held else ", ".join(sorted(names)[:4]),
+        expected=f"a free name, or a repository of {method}",
+        fix="push under another name, or delete that one first",
+    )
     return there
 
 
@@ -209,9 +218,10 @@ def _take_back(api: HfApi, repo_id: str) -> None:
     except (HTTPError, OSError) as error:
         raise CausalVideoError(
             f"the push to {repo_id} broke off, and the empty repository may still be there",
-            found=f"{type(error).__name__} when it was to be deleted", expected="an answer of the Hub",
+            found=f"{type(error).__name__} when it was to be deleted",
+            expected="an answer of the Hub",
             fix="push again, which fills it, or delete it on the Hub",
-        ) from None  # fmt: skip
+        ) from None
 
 
 @contextmanager

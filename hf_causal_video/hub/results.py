@@ -15,7 +15,7 @@ import yaml
 
 from hf_causal_video.hub.checks import read_json
 from hf_causal_video.models.weights import weights_digest
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 RUN_FILE, RECIPE_FILE = "card_data.json", "recipe.yaml"
 
@@ -62,16 +62,20 @@ def read_results(run: str | Path) -> list[Result]:
             found = [Result(*line, bound) for line in _lines(file, report)]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CausalVideoError(
-                f"{file} is no report of a run", found=f"{type(error).__name__}: {error}",
-                expected="what training or hf-causal-video evaluate wrote", fix="evaluate again, or remove the file",
-            ) from error  # fmt: skip
+                f"{file} is no report of a run",
+                found=f"{type(error).__name__}: {error}",
+                expected="what training or hf-causal-video evaluate wrote",
+                fix="evaluate again, or remove the file",
+            ) from error
         results += [one for one in found if (one.dataset, one.split, one.metric) not in known]
-    if bad := [one for one in results if not math.isfinite(one.value)]:
-        raise CausalVideoError(
-            f"results of {run}", found=f"{bad[0].metric} = {bad[0].value} on {bad[0].split}",
-            expected="finite numbers",
-            fix="evaluate again",
-        )  # fmt: skip
+    bad = [one for one in results if not math.isfinite(one.value)]
+    require(
+        not bad,
+        f"results of {run}",
+        found=lambda: f"{bad[0].metric} = {bad[0].value} on {bad[0].split}",
+        expected="finite numbers",
+        fix="evaluate again",
+    )
     return sorted(results, key=lambda one: one.chosen)
 
 
@@ -106,10 +110,13 @@ def read_recipe(run: str | Path) -> dict[str, Any] | None:
         raise CausalVideoError(
             f"{path} cannot be read", found=str(error), expected="YAML", fix="restore it"
         ) from error
-    if not isinstance(recipe, dict):
-        raise CausalVideoError(
-            f"{path} cannot be read", found=type(recipe).__name__, expected="keys", fix="restore it"
-        )
+    require(
+        isinstance(recipe, dict),
+        f"{path} cannot be read",
+        found=type(recipe).__name__,
+        expected="keys",
+        fix="restore it",
+    )
     return without_paths(recipe)
 
 
@@ -144,22 +151,25 @@ def _check_weights(path: Path, report: dict[str, Any], run: Path) -> bool:
     """Refuse a report of other weights; say whether it is bound to them by their hashes."""
     here, told = weights_digest(run), report.get("weights")
     if told:
-        if told != here:
-            raise CausalVideoError(
-                f"{path} was measured on other weights", found=_short(told), expected=_short(here),
-                fix="evaluate this checkpoint again, or remove the file",
-            )  # fmt: skip
+        require(
+            told == here,
+            f"{path} was measured on other weights",
+            found=_short(told),
+            expected=_short(here),
+            fix="evaluate this checkpoint again, or remove the file",
+        )
         return True
     place = report.get("checkpoint")
     here_by_name = not place or run.resolve().parts[-len(Path(place).parts) :] == Path(place).parts  # a relative path
     elsewhere = not here_by_name and Path(str(place)).resolve() != run.resolve()
     written = max(((run / name).stat().st_mtime for name in here), default=0.0)
-    if elsewhere or path.stat().st_mtime < written:
-        raise CausalVideoError(
-            f"{path} does not say which weights it was measured on",
-            found=f"a report of {place}" if elsewhere else "a report older than the weights",
-            expected="a report of this checkpoint", fix="evaluate it again: hf-causal-video evaluate",
-        )  # fmt: skip
+    require(
+        not elsewhere and not path.stat().st_mtime < written,
+        f"{path} does not say which weights it was measured on",
+        found=f"a report of {place}" if elsewhere else "a report older than the weights",
+        expected="a report of this checkpoint",
+        fix="evaluate it again: hf-causal-video evaluate",
+    )
     return False
 
 

@@ -78,36 +78,44 @@ class ModelArguments:
 
     def __post_init__(self):
         self.config_overrides = _mapping("config_overrides", self.config_overrides)
-        if self.method not in KNOWN_METHODS:
-            raise CausalVideoError(
-                "unknown method", found=self.method, expected=", ".join(KNOWN_METHODS), fix="choose one of them"
-            )
+        require(
+            self.method in KNOWN_METHODS,
+            "unknown method",
+            found=self.method,
+            expected=", ".join(KNOWN_METHODS),
+            fix="choose one of them",
+        )
         presets = KNOWN_METHODS[self.method][0].presets()
-        if self.preset not in presets and self.model_name_or_path is None:
-            raise CausalVideoError(
-                f"unknown preset of {self.method}", found=self.preset, expected=", ".join(presets),
-                fix="choose one of them",
-            )  # fmt: skip
+        require(
+            self.preset in presets or self.model_name_or_path is not None,
+            f"unknown preset of {self.method}",
+            found=self.preset,
+            expected=", ".join(presets),
+            fix="choose one of them",
+        )
         preset = self.preset if self.model_name_or_path is None else None
         check_overrides(KNOWN_METHODS[self.method][0], preset, self.overrides, self.text_model)
-        if self.lora_rank < 0:
-            raise CausalVideoError(
-                "lora_rank is negative", found=self.lora_rank, expected="0 or more", fix="use 0 to turn LoRA off"
-            )
-        if self.lora_rank and self.freeze_text_encoder:
-            raise CausalVideoError(
-                "the text encoder cannot be both frozen and adapted",
-                found=f"freeze_text_encoder=True and lora_rank={self.lora_rank}",
-                expected="one of them",
-                fix="drop freeze_text_encoder: LoRA already freezes the encoder's own weights",
-            )
-        if self.model_name_or_path and self.text_model:
-            raise CausalVideoError(
-                "two places to start from",
-                found=f"model_name_or_path={self.model_name_or_path!r} and text_model={self.text_model!r}",
-                expected="one of them",
-                fix="a checkpoint brings its own text encoder: drop text_model",
-            )
+        require(
+            self.lora_rank >= 0,
+            "lora_rank is negative",
+            found=self.lora_rank,
+            expected="0 or more",
+            fix="use 0 to turn LoRA off",
+        )
+        require(
+            not self.lora_rank or not self.freeze_text_encoder,
+            "the text encoder cannot be both frozen and adapted",
+            found=f"freeze_text_encoder=True and lora_rank={self.lora_rank}",
+            expected="one of them",
+            fix="drop freeze_text_encoder: LoRA already freezes the encoder's own weights",
+        )
+        require(
+            not self.model_name_or_path or not self.text_model,
+            "two places to start from",
+            found=f"model_name_or_path={self.model_name_or_path!r} and text_model={self.text_model!r}",
+            expected="one of them",
+            fix="a checkpoint brings its own text encoder: drop text_model",
+        )
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -175,32 +183,35 @@ class DataArguments:
             if str(getattr(self, name)).startswith("{"):
                 setattr(self, name, _mapping(name, getattr(self, name)))
         self.world, self.relations = _mapping("world", self.world), _mapping("relations", self.relations)
-        if not self.dataset:
-            raise CausalVideoError(
-                "no dataset",
-                found=self.dataset,
-                expected="'world', a folder, a Hub id, or csv files by split",
-                fix="add --dataset NAME",
-            )
-        if self.dataset != "world" and not self.features and not self.relations:
-            raise CausalVideoError(
-                "no features", found=self.features, expected="a feature set", fix="add --features FOLDER_OR_HUB_ID"
-            )
-        if self.features and self.dataset == "world" or self.world and self.dataset != "world":
-            raise CausalVideoError(
-                "options that contradict each other",
-                found=f"dataset={self.dataset!r}, features={self.features!r}, world={self.world!r}",
-                expected="features with a dataset of videos, world with dataset 'world'",
-                fix="remove the one that does not belong",
-            )
+        require(
+            self.dataset,
+            "no dataset",
+            found=self.dataset,
+            expected="'world', a folder, a Hub id, or csv files by split",
+            fix="add --dataset NAME",
+        )
+        require(
+            self.dataset == "world" or self.features or self.relations,
+            "no features",
+            found=self.features,
+            expected="a feature set",
+            fix="add --features FOLDER_OR_HUB_ID",
+        )
+        require(
+            (not self.features or self.dataset != "world") and (not self.world or self.dataset == "world"),
+            "options that contradict each other",
+            found=f"dataset={self.dataset!r}, features={self.features!r}, world={self.world!r}",
+            expected="features with a dataset of videos, world with dataset 'world'",
+            fix="remove the one that does not belong",
+        )
         splits = [self.train_split, self.validation_split, *self.test_splits]
-        if len(set(splits)) < len(splits):
-            raise CausalVideoError(
-                "a split has two roles",
-                found=f"train {splits[0]!r}, validation {splits[1]!r}, test {splits[2:]}",
-                expected="different splits: what chooses a checkpoint is never reported as its test",
-                fix="name every split once",
-            )
+        require(
+            len(set(splits)) >= len(splits),
+            "a split has two roles",
+            found=lambda: f"train {splits[0]!r}, validation {splits[1]!r}, test {splits[2:]}",
+            expected="different splits: what chooses a checkpoint is never reported as its test",
+            fix="name every split once",
+        )
 
     @property
     def world_options(self) -> dict[str, Any]:
@@ -257,23 +268,35 @@ class CausalVideoTrainingArguments(TrainingArguments):
                 )
         for name in ("learning_rate", "text_encoder_learning_rate", "weight_decay", "num_train_epochs"):
             value = getattr(self, name)
-            if value is not None and not 0 <= float(value) < math.inf:
-                raise CausalVideoError(name, found=value, expected="a number, 0 or more", fix=f"mend --{name}")
-        if self.max_steps == 0 or self.per_device_train_batch_size < 1:
-            raise CausalVideoError(
-                "nothing to train",
-                found=f"max_steps={self.max_steps}, per_device_train_batch_size={self.per_device_train_batch_size}",
-                expected="max_steps of -1 (all epochs) or 1 and more, batches of 1 and more", fix="change them",
-            )  # fmt: skip
-        if self.output_dir is None:
-            raise CausalVideoError(
-                "no output_dir", found=None, expected="a folder", fix="add --output_dir outputs/NAME"
+            require(
+                value is None or 0 <= float(value) < math.inf,
+                name,
+                found=value,
+                expected="a number, 0 or more",
+                fix=f"mend --{name}",
             )
+        require(
+            self.max_steps != 0 and self.per_device_train_batch_size >= 1,
+            "nothing to train",
+            found=f"max_steps={self.max_steps}, per_device_train_batch_size={self.per_device_train_batch_size}",
+            expected="max_steps of -1 (all epochs) or 1 and more, batches of 1 and more",
+            fix="change them",
+        )
+        require(
+            self.output_dir is not None,
+            "no output_dir",
+            found=None,
+            expected="a folder",
+            fix="add --output_dir outputs/NAME",
+        )
         schedule = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
-        if schedule not in SCHEDULES:
-            raise CausalVideoError(
-                "unknown schedule", found=schedule, expected=" | ".join(SCHEDULES), fix="choose one of them"
-            )
+        require(
+            schedule in SCHEDULES,
+            "unknown schedule",
+            found=schedule,
+            expected=" | ".join(SCHEDULES),
+            fix="choose one of them",
+        )
         self.lr_scheduler_type = "constant" if schedule in OWN_SCHEDULES else schedule
         if self.bf16 and not torch.accelerator.is_available():
             self.use_cpu = True  # the parent refuses bf16 on a CPU that was not asked for by name

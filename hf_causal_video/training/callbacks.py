@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 
 def bare_model(model: Any) -> PreTrainedModel:
@@ -56,9 +56,11 @@ class BestCheckpoint(TrainerCallback):
         """Point the state to the folder of the best step."""
         if state.best_global_step and state.global_step:
             path = os.path.join(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}")
-            if not os.path.isdir(path):
-                raise CausalVideoError(
-                    "the best checkpoint of the run is gone", found=f"no folder {path}",
-                    expected="every checkpoint that the run kept", fix="restore it, or start again in an empty folder",
-                )  # fmt: skip
+            require(
+                os.path.isdir(path),
+                "the best checkpoint of the run is gone",
+                found=f"no folder {path}",
+                expected="every checkpoint that the run kept",
+                fix="restore it, or start again in an empty folder",
+            )
             state.best_model_checkpoint = path

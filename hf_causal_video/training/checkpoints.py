@@ -240,9 +240,10 @@ def is_complete(checkpoint: Path, num_processes: int) -> bool:
         before = 1 if "rng_state.pth" in random else len(random)
         raise CausalVideoError(
             f"{checkpoint} is of another number of processes",
-            found=f"{num_processes} now", expected=f"{before} as before",
+            found=f"{num_processes} now",
+            expected=f"{before} as before",
             fix="launch as many processes as the run was started with: their number changes the batches",
-        )  # fmt: skip
+        )
     try:
         json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -25,7 +25,7 @@ from hf_causal_video.data.dataset import uniform_frames
 from hf_causal_video.models.igv.bank import FrameBank
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
 from hf_causal_video.training.callbacks import bare_model
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.errors import require
 
 
 def with_video_ids(collator: Callable[..., Any], model: Any) -> Callable[..., Any]:
@@ -108,11 +108,13 @@ def read_bank(dataset: VideoQADataset) -> FrameBank:
     Raises:
         CausalVideoError: something else than a `VideoQADataset`.
     """
-    if not isinstance(dataset, VideoQADataset):
-        raise CausalVideoError(
-            "no videos to fill the frame bank with", found=type(dataset).__name__, expected="a VideoQADataset",
-            fix="set model.bank yourself, or swap inside the batch with bank='batch'",
-        )  # fmt: skip
+    require(
+        isinstance(dataset, VideoQADataset),
+        "no videos to fill the frame bank with",
+        found=type(dataset).__name__,
+        expected="a VideoQADataset",
+        fix="set model.bank yourself, or swap inside the batch with bank='batch'",
+    )
     names, clips = list(dict.fromkeys(dataset.questions["video_id"])), []
     for name in names:
         frames = dataset.store[name].frame_features  # (T, C)

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 # The query and value projections; encoders that fuse them with the key are adapted as a whole.
 TARGETS = {
@@ -42,9 +42,11 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: float) -> Any:
         wrapped = get_peft_model(model, config)
     except ValueError as error:
         raise CausalVideoError(
-            "no projection to adapt", found=f"text encoder {model.config.text_config.model_type!r} ({error})",
-            expected=f"modules named {targets}", fix="train without LoRA (lora_rank 0), or with another text encoder",
-        ) from error  # fmt: skip
+            "no projection to adapt",
+            found=f"text encoder {model.config.text_config.model_type!r} ({error})",
+            expected=f"modules named {targets}",
+            fix="train without LoRA (lora_rank 0), or with another text encoder",
+        ) from error
     _check_trained(wrapped)
     return wrapped
 
@@ -57,9 +59,10 @@ def _check_trained(wrapped: Any) -> None:
         should = "lora_" in name if in_text else not is_copy
         if parameter.requires_grad != should:
             wrong.append(name)
-    if wrong:
-        raise CausalVideoError(
-            "LoRA would train the wrong weights", found=wrong[:5],
-            expected="adapters in the text encoder, and all of the method's own modules",
-            fix="report this model and encoder",
-        )  # fmt: skip
+    require(
+        not wrong,
+        "LoRA would train the wrong weights",
+        found=lambda: wrong[:5],
+        expected="adapters in the text encoder, and all of the method's own modules",
+        fix="report this model and encoder",
+    )

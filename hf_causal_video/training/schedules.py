@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 from transformers import get_scheduler
 
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 
 def build_schedule(
@@ -44,11 +44,13 @@ def build_schedule(
     assert isinstance(given, dict)  # the parent class read it, if it was text
     options: dict[str, Any] = dict(given)
     warmup = arguments.get_warmup_steps(num_steps)
-    if name in ("multistep", "one_cycle", "reduce_lr_on_plateau", "constant") and warmup:
-        raise CausalVideoError(
-            f"schedule {name} has no warm-up", found=f"{warmup} steps", expected="warmup_steps 0",
-            fix="set warmup_steps to 0, or take another schedule (constant_with_warmup, linear, cosine)",
-        )  # fmt: skip
+    require(
+        name not in ("multistep", "one_cycle", "reduce_lr_on_plateau", "constant") or not warmup,
+        f"schedule {name} has no warm-up",
+        found=f"{warmup} steps",
+        expected="warmup_steps 0",
+        fix="set warmup_steps to 0, or take another schedule (constant_with_warmup, linear, cosine)",
+    )
     try:
         if name == "multistep":
             return _multistep(optimizer, steps_per_epoch, **options)
@@ -64,9 +66,11 @@ def build_schedule(
         return get_scheduler(name, optimizer, warmup, num_steps, options)
     except TypeError as error:
         raise CausalVideoError(
-            f"options that the schedule {name} does not have", found=f"{options} ({error})",
-            expected="its lr_scheduler_kwargs", fix="see --help, or the documentation of torch's schedulers",
-        ) from error  # fmt: skip
+            f"options that the schedule {name} does not have",
+            found=f"{options} ({error})",
+            expected="its lr_scheduler_kwargs",
+            fix="see --help, or the documentation of torch's schedulers",
+        ) from error
 
 
 class _OneCycle(OneCycleLR):
