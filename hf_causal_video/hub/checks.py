@@ -97,7 +97,7 @@ def open_checkpoint(folder: str | Path, base: str | None = None, token: str | No
     _check_weight_files(folder, WEIGHTS)
     config = _loaded(folder, "config.json", lambda: config_class.from_pretrained(folder))
     require(
-        model_class.__name__ in config.architectures or [],
+        model_class.__name__ in (config.architectures or []),
         f"config.json of {folder}",
         found=f"architectures {config.architectures}",
         expected=model_class.__name__,

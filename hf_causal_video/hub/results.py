@@ -164,7 +164,7 @@ def _check_weights(path: Path, report: dict[str, Any], run: Path) -> bool:
     elsewhere = not here_by_name and Path(str(place)).resolve() != run.resolve()
     written = max(((run / name).stat().st_mtime for name in here), default=0.0)
     require(
-        not elsewhere and not path.stat().st_mtime < written,
+        not elsewhere and path.stat().st_mtime >= written,
         f"{path} does not say which weights it was measured on",
         found=f"a report of {place}" if elsewhere else "a report older than the weights",
         expected="a report of this checkpoint",

@@ -43,7 +43,7 @@ def grounding_model(
     fields: dict[str, Any] = SIZES[backbone](_Shapes(state_dict, f"{method} checkpoint"))
     released = config_class.preset(preset)
     require(
-        fields["num_answers"] == 1 == released.num_answers is None,
+        (fields["num_answers"] == 1) == (released.num_answers is None),
         f"{method} checkpoint",
         found=lambda: f"{fields['num_answers']} answers",
         expected=f"{released.num_answers or 1} in {preset}",

@@ -47,7 +47,7 @@ def _transtr_sizes(tensors: Mapping[str, Tensor], preset: str) -> dict[str, Any]
     (answers, dim), objects = shape("classifier.weight"), shape("obj_resize.fc.weight")[1]
     other = {config.object_feature_dim + width for width in BOX_WIDTH.values()} - {config.object_input_dim}
     require(
-        answers == 1 == config.num_answers is None and objects not in other,
+        (answers == 1) == (config.num_answers is None) and objects not in other,
         "transtr checkpoint",
         found=f"{answers} answers and objects of width {objects}",
         expected=f"{config.num_answers or 1} answers and objects of width {config.object_input_dim} in {preset}",

@@ -30,7 +30,7 @@ def build_model(
     if arguments.model_name_or_path:
         model, processor = _from_checkpoint(arguments, train)
         require(
-            model.config.text_config is None == text is not None,
+            (model.config.text_config is None) == (text is not None),
             f"the text of {arguments.model_name_or_path}",
             found=f"text_features={data.text_features!r}",
             fix="add or remove text_features",
@@ -186,7 +186,7 @@ def _check_answers(config: Any, train: VideoQADataset) -> None:
     limit = config.num_answers
     unknown = sum(answer < 0 for answer in answers)
     require(
-        not unknown and (limit is None or not max(answers) >= limit),
+        not unknown and (limit is None or max(answers) < limit),
         "answers that cannot be learned",
         found=lambda: f"{unknown} questions without a known answer, largest index {max(answers)}",
         expected=f"an index for every training question{'' if limit is None else f', below num_answers={limit}'}",
@@ -194,7 +194,7 @@ def _check_answers(config: Any, train: VideoQADataset) -> None:
         + ("" if limit is None else ", or raise config_overrides.num_answers"),
     )
     require(
-        limit is None == bool(train.questions[0]["choices"]),
+        (limit is None) == bool(train.questions[0]["choices"]),
         "a head of the wrong kind",
         found=f"num_answers={limit}, {'no ' if limit is None else ''}choices in the questions",
         expected="num_answers with open-ended questions, choices without",
