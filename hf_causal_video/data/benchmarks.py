@@ -12,8 +12,13 @@ from datasets import Dataset
 
 from hf_causal_video.data import nextqa, open_ended
 from hf_causal_video.data.causalvidqa import CAUSALVIDQA_COUNTS, CAUSALVIDQA_SOURCE, read_causalvidqa
-from hf_causal_video.data.tgifqa import TGIFQA_COUNTS, TGIFQA_SOURCE, read_tgifqa
-from hf_causal_video.data.vocabulary import build_answer_vocabulary, read_answer_vocabulary
+from hf_causal_video.data.open_ended import (
+    TGIFQA_COUNTS,
+    TGIFQA_SOURCE,
+    build_answer_vocabulary,
+    read_answer_vocabulary,
+    read_tgifqa,
+)
 from hf_causal_video.utils.errors import require
 
 SPLIT_NAMES = {"validation": "val", "valid": "val", "dev": "val"}

@@ -50,8 +50,8 @@ def read_causalvidqa(path: str | Path, split: str | None = None, videos_path: st
             this package does not open; write their ids to such a file.
 
     Raises:
-        CausalVideoError: no such file or folder, a clip without all six questions, an answer that is no choice, an id
-            that is there twice, or other counts.
+        CausalVideoError: a missing file or folder, a clip without all six questions, an answer that is not a
+            choice, an id that stands twice, or other counts.
 
     Source: Li et al., Causal-VidQA, CVPR 2022.
 

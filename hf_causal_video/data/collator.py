@@ -26,7 +26,7 @@ class VideoQACollator:
         share_videos: hand each video over once, with `video_index` (B,) for the row of each question's video.
 
     Raises:
-        CausalVideoError: no items, an item without a key that is needed or whose answer is none of its choices, or a
+        CausalVideoError: no items, an item without a key that is needed or whose answer is not among its choices, or a
             batch that mixes open-ended with multiple-choice questions, or videos with and without objects.
 
     Example:

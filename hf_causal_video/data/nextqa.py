@@ -11,6 +11,7 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
+from hf_causal_video.data.open_ended import index_answers
 from hf_causal_video.data.rows import is_text
 from hf_causal_video.data.tables import (
     CHOICE_COLUMNS,
@@ -21,7 +22,6 @@ from hf_causal_video.data.tables import (
     read_json,
     read_lines,
 )
-from hf_causal_video.data.vocabulary import index_answers
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 NEXTQA_SOURCE = "https://github.com/doc-doc/NExT-QA (folder dataset/nextqa)"
@@ -128,7 +128,7 @@ def read_nextgqa(path: str | Path, spans_path: str | Path, split: str | None = N
         split: where given, the counts of questions and spans must be the published ones of this split.
 
     Raises:
-        CausalVideoError: no such file, a question without spans, an answer that is none of the choices, other
+        CausalVideoError: a missing file, a question without spans, an answer that is not among the choices, other
             counts than the published ones.
 
     Source: Xiao et al., NExT-GQA, CVPR 2024.
@@ -178,7 +178,7 @@ def video_folds(video_ids: Iterable[str], k: int = 5) -> list[int]:
         k: how many folds.
 
     Raises:
-        CausalVideoError: fewer than 2 folds, or an id that is no text.
+        CausalVideoError: fewer than 2 folds, or an id that is not text.
 
     Example:
         >>> video_folds(["4010069381", "4882821564", "4010069381"])

@@ -61,8 +61,8 @@ def questions_dataset(rows: Iterable[Mapping[str, Any]], extra: Features | None 
         extra: typed columns beyond the layout, such as the truth columns of the confounded world.
 
     Raises:
-        CausalVideoError: a row that is no mapping, a missing or unknown column, a question_id twice, an empty
-            question, an answer outside the choices or at odds with answer_text, a span that is no pair of finite
+        CausalVideoError: a row that is not a mapping, a missing or unknown column, a question_id twice, an empty
+            question, an answer outside the choices or at odds with answer_text, a span that is not a pair of finite
             seconds in order, a negative duration, or a value of another kind than its column.
 
     Example:
@@ -80,7 +80,7 @@ def questions_dataset(rows: Iterable[Mapping[str, Any]], extra: Features | None 
         first = seen.setdefault(checked["question_id"], number)
         require(
             first == number,
-            "a question_id is there twice",
+            "a question_id stands twice",
             found=f"{checked['question_id']!r} in rows {first} and {number}",
             expected="one row per question_id",
             fix="name questions '<video_id>_<number of the question>' and drop repeated rows",
@@ -94,7 +94,7 @@ def questions_dataset(rows: Iterable[Mapping[str, Any]], extra: Features | None 
             "question rows cannot be put in a table",
             found=str(error).splitlines()[0],
             expected=f"values of {features}",
-            fix="mend the column",
+            fix="correct the column",
         ) from error
 
 
@@ -121,22 +121,22 @@ def _checked_row(row: Mapping[str, Any], number: int, extra: set[str]) -> dict[s
     for column in REQUIRED:
         if not is_text(checked[column]) or not checked[column].strip():
             _fail(
-                f"{name}: {column} is empty or no text",
+                f"{name}: {column} is empty or not text",
                 repr(checked[column]),
                 "text",
                 f"write the {column} as a string",
             )
     for column in ("choices", "spans"):
         if not is_list(checked[column]):
-            _fail(f"{name}: {column} is no list", repr(checked[column]), "a list", f"write {column} as a list")
+            _fail(f"{name}: {column} is not a list", repr(checked[column]), "a list", f"write {column} as a list")
     if checked["question_type"] is not None and not is_text(checked["question_type"]):
-        _fail(f"{name}: question_type is no text", repr(checked["question_type"]), "text", "write it as a string")
+        _fail(f"{name}: question_type is not text", repr(checked["question_type"]), "text", "write it as a string")
     checked["choices"] = list(checked["choices"])
     _check_answer(checked, name)
     checked["spans"] = [_checked_span(span, name) for span in checked["spans"]]
     if not is_number(checked["duration_s"]) or checked["duration_s"] < 0:
         _fail(
-            f"{name}: duration_s is no length",
+            f"{name}: invalid duration_s",
             checked["duration_s"],
             "seconds, 0.0 if unknown",
             "give it in seconds",
@@ -147,10 +147,10 @@ def _checked_row(row: Mapping[str, Any], number: int, extra: set[str]) -> dict[s
 def _check_answer(row: dict[str, Any], name: str) -> None:
     answer, choices = row["answer"], row["choices"]
     if any(not is_text(choice) for choice in choices):
-        _fail(f"{name}: a choice is no text", choices, "a list of strings", "write every choice as a string")
+        _fail(f"{name}: a choice is not text", choices, "a list of strings", "write every choice as a string")
     if not isinstance(answer, Integral) or isinstance(answer, bool) or not -1 <= answer < 2**31:  # type: ignore[operator]
         _fail(
-            f"{name}: the answer is no index",
+            f"{name}: the answer is not an index",
             repr(answer),
             "a whole number, -1 if unknown",
             "give the index, zero-based",
@@ -164,12 +164,12 @@ def _check_answer(row: dict[str, Any], name: str) -> None:
         )
     stated = row["answer_text"]
     if stated is not None and not is_text(stated):
-        _fail(f"{name}: answer_text is no text", repr(stated), "text", "leave it out, or write it as a string")
+        _fail(f"{name}: answer_text is not text", repr(stated), "text", "leave it out, or write it as a string")
     text = choices[answer] if choices and answer >= 0 else ""
     if stated and text and stated != text:
         _fail(
             f"{name}: answer and answer_text disagree",
-            f"{stated!r} beside choice {answer} = {text!r}",
+            f"{stated!r} and choice {answer} = {text!r}",
             "the same text",
             "give only the answer index, the text follows from it",
         )
@@ -180,26 +180,26 @@ def _checked_span(span: Any, name: str) -> list[float]:
     pair = list(span) if is_list(span) else []
     if len(pair) != 2 or not all(map(is_number, pair)) or pair[0] > pair[1]:
         _fail(
-            f"{name}: a span is no stretch of time",
+            f"{name}: invalid span",
             span,
             "[start_s, end_s], finite, start first",
-            "mend the annotation",
+            "correct the annotation",
         )
     return [float(pair[0]), float(pair[1])]
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is a string that can be stored (a lone surrogate cannot)."""
+    """Tell whether a value is a string that can be stored (a lone surrogate cannot)."""
     return isinstance(value, str) and value.isascii() or isinstance(value, str) and _encodes(value)
 
 
 def is_list(value: Any) -> bool:
-    """Whether a value is a sequence of values, and no text."""
+    """Tell whether a value is a sequence other than text."""
     return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes)
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number that a float holds."""
+    """Tell whether a value is a finite number that a float holds."""
     return isinstance(value, Real) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST  # type: ignore[operator]
 
 

@@ -1,4 +1,4 @@
-"""Annotation files as they are handed around: plain or gzipped, comma or tab, columns of several names.
+"""Read annotation files in all their copies: plain or gzipped, comma or tab, columns of several names.
 
 Why: the same questions circulate in half a dozen exports whose columns are called differently, and a file that is read
 wrongly still trains. Whatever is ambiguous here, or is not what it says it is, is an error that names file and line.
@@ -41,7 +41,7 @@ def read_text(path: str | Path, source: str) -> str:
     path = Path(path)
     require(
         path.is_file(),
-        "an annotation file is not there",
+        "missing annotation file",
         found=f"no file {path}",
         expected="the official annotation",
         fix=f"download it from {source}; nothing is downloaded for you",
@@ -64,7 +64,7 @@ def read_text(path: str | Path, source: str) -> str:
 
 
 def read_json(path: str | Path, source: str) -> Any:
-    """Read a JSON file, plain or gzipped; arguments and errors as `read_text`, and an error for what is no JSON."""
+    """Read a JSON file, plain or gzipped; arguments and errors as `read_text`, and an error for other content."""
     try:
         return json.loads(read_text(path, source))
     except (json.JSONDecodeError, RecursionError) as error:
@@ -223,7 +223,7 @@ def choice_of_text(path: str | Path, number: int, line: Mapping[str, str], hint:
     choices = [line[column] for column in CHOICE_COLUMNS]
     require(
         line["answer"] in choices,
-        f"the answer in line {number} of {path} is none of its choices",
+        f"the answer in line {number} of {path} is not among its choices",
         found=lambda: repr(line["answer"]),
         expected=f"one of {choices}",
         fix=hint,

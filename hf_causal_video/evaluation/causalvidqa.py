@@ -1,6 +1,6 @@
 """Causal-VidQA: accuracy of six questions a video, where a prediction counts only together with its reason.
 
-Why: a right guess about the future or a counterfactual with a wrong reason is no understanding, so the
+Why: a right guess about the future or a counterfactual with a wrong reason does not show understanding, so the
 headline number takes prediction (p, pr) and counterfactual (c, cr) as pairs.
 
 Source: Li et al. 2022 (arXiv 2205.14895); `All` is the mean of d, e and the two pair accuracies over the
@@ -36,7 +36,7 @@ def causalvidqa_accuracy(
         `counts`: `{name: {"correct", "total"}}` for each of them.
 
     Raises:
-        CausalVideoError: a key unknown, missing or repeated, an answer that is no choice, or a video without
+        CausalVideoError: a key unknown, missing or repeated, an answer that is not a choice, or a video without
             all six types.
 
     Source: Li et al. 2022, Causal-VidQA.

@@ -33,13 +33,13 @@ def nextgqa_metrics(
 
     Args:
         predictions: one span a question: `{key: [start, end]}`, `{key: {"span": [start, end]}}`, or rows with
-            `question_id` and `span` (or `start_s` and `end_s`); the predicted answer may stand beside it as
+            `question_id` and `span` (or `start_s` and `end_s`); the predicted answer may be in the same row as
             `prediction`, the true one as `answer`. A key is `<video>_<qid>`.
         annotations: the published file, `{video: {"duration", "location": {qid: [[start_s, end_s], ...]}}}`,
             or question rows (`question_id`, `spans`, `duration_s`, `answer`); rows without spans are not
             scored.
         answers: `{key: {"prediction": int, "answer": int}}`, `{key: int}` or rows, where the predicted
-            answers are not beside the spans. Questions that are not scored may be in it.
+            answers are not in the rows of the spans. Questions that are not scored may be in it.
         unit: "seconds", or "fraction" of the video's duration, which is rounded to 0.1 s before scoring, as
             published.
         subset: keys to score; all by default.
@@ -51,7 +51,7 @@ def nextgqa_metrics(
         (only with answers), and `counts`: questions `scored`, and `missing` a predicted span.
 
     Raises:
-        CausalVideoError: unknown or repeated keys, spans that are no interval, fractions outside [0, 1], an
+        CausalVideoError: unknown or repeated keys, spans that are not intervals, fractions outside [0, 1], an
             answer that is missing or disagrees with the annotation, or nothing to score.
 
     Source: Xiao et al. 2024, NExT-GQA.
@@ -152,7 +152,7 @@ def _seconds(fractions: np.ndarray, keys: list[str], gold: Mapping[str, Annotate
     if outside.any():
         worst = int(np.flatnonzero(outside)[0])
         raise CausalVideoError(
-            "a span is no fraction of its video",
+            "a span is not a fraction of its video",
             found=f"{fractions[worst].tolist()} for {keys[worst]}",
             expected="numbers in [0, 1]",
             fix="pass unit='seconds', or divide by the duration and clip",
@@ -183,7 +183,7 @@ def _best_overlap(spans: np.ndarray, annotated: list[np.ndarray]) -> tuple[np.nd
 def _right(
     keys: list[str], rows: Mapping[str, Mapping[str, Any]], gold: Mapping[str, Annotated], required: bool
 ) -> np.ndarray | None:
-    """Whether each question is answered rightly, (questions,); None where no answers were predicted at all."""
+    """Tell whether each question is answered rightly, (questions,); None where no answers were predicted at all."""
     if not required and not any(rows[key].get("prediction") is not None for key in keys):
         return None
     lacking = [key for key in keys if rows.get(key, {}).get("prediction") is None]
@@ -201,9 +201,9 @@ def _right(
         require(
             truth is not None and (annotated is None or truth == annotated),
             f"the true answer of {key} is unknown or contradicted",
-            found=f"{stored} beside the prediction, {annotated} in the annotations",
+            found=f"{stored} with the prediction, {annotated} in the annotations",
             expected="one true answer",
-            fix="give `answer` in the annotations or beside each prediction",
+            fix="give `answer` in the annotations or with each prediction",
         )
         right[position] = whole_number(rows[key]["prediction"], key, "prediction") == truth
     return right

@@ -46,7 +46,7 @@ def nextqa_accuracy(
         all.
 
     Raises:
-        CausalVideoError: a key unknown, missing or repeated, an answer that is no choice, or a type NExT-QA
+        CausalVideoError: a key unknown, missing or repeated, an answer that is not a choice, or a type NExT-QA
             does not have.
 
     Source: Xiao et al. 2021, NExT-QA.

@@ -99,10 +99,10 @@ def _annotated(key: str, spans: Any, duration: Any, answer: int | None) -> Annot
     length = 0.0 if duration is None else _number(duration)
     require(
         0 <= length < np.inf,
-        f"the duration of the video of {key} is no length",
+        f"invalid duration of the video of {key}",
         found=repr(duration),
         expected="seconds, 0 if unknown",
-        fix="mend the annotation",
+        fix="correct the annotation",
     )
     return Annotated(np.array(pairs).reshape(-1, 2), length, answer)
 
@@ -113,7 +113,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _number(value: Any) -> float:
-    """`value` as a float; NaN for what is none."""
+    """Return `value` as a float; NaN if it is not a number."""
     try:
         return np.nan if isinstance(value, bool | np.bool_) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -133,7 +133,7 @@ def _interval(key: str, value: Any, what: str) -> list[float]:
     start, end = map(_number, value) if _is_list(value) and len(value) == 2 else (np.nan, np.nan)
     require(
         np.isfinite(start) and np.isfinite(end) and start <= end,
-        f"the {what} span of {key} is no interval",
+        f"the {what} span of {key} is not an interval",
         found=lambda: str(value)[:80],
         expected="[start, end], two finite numbers, start <= end",
         fix="pass one span a question (best_span of hf_causal_video.models.spans picks it)",

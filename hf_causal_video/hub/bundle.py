@@ -84,14 +84,14 @@ def bundle(config: type, model: type, processor: type, parts: Iterable[type] = (
 
 
 def auto_map(config: type, model: type, processor: type, tasks: tuple[str, ...] = ()) -> dict[str, str]:
-    """Which flat file holds the class that each Auto class asks for.
+    """Return the flat file that holds the class of each Auto class.
 
     Args:
         config, model, processor: the classes of one method.
         tasks: further Auto classes that give the model, such as "AutoModelForMultipleChoice".
     """
-    asked = {"AutoConfig": config, "AutoModel": model, **dict.fromkeys(tasks, model), "AutoProcessor": processor}
-    return {auto: f"{flat_name(cls.__module__)}.{cls.__name__}" for auto, cls in asked.items()}
+    classes = {"AutoConfig": config, "AutoModel": model, **dict.fromkeys(tasks, model), "AutoProcessor": processor}
+    return {auto: f"{flat_name(cls.__module__)}.{cls.__name__}" for auto, cls in classes.items()}
 
 
 def _source(module: str) -> Path | None:
@@ -108,7 +108,7 @@ def _flatten(module: str) -> tuple[str, list[str]]:
         parent = ".".join(parts[:depth])
         if parent != ROOT and not _only_names(_source(parent)):
             raise _refused(
-                module, f"{parent}/__init__.py does more than import names", "registration beside the class"
+                module, f"{parent}/__init__.py does more than import names", "registration in the module of the class"
             )
     text, needed = path.read_text(encoding="utf-8"), []
     lines = text.splitlines(keepends=True)
@@ -123,7 +123,7 @@ def _flatten(module: str) -> tuple[str, list[str]]:
 
 
 def _only_names(path: Path | None) -> bool:
-    """Whether a module holds nothing but a docstring, imports and `__all__`, lazy names included."""
+    """Tell whether a module holds nothing but a docstring, imports and `__all__`, lazy names included."""
     body = [] if path is None else ast.parse(path.read_text(encoding="utf-8")).body
     return all(
         isinstance(node, ast.Import | ast.ImportFrom)

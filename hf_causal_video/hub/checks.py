@@ -1,4 +1,4 @@
-"""What must hold before a checkpoint leaves this machine: it loads whole, its parts belong together, it is finite.
+"""Check a checkpoint before it is uploaded: it loads whole, its parts belong together, its weights are finite.
 
 Why: a repository is read by strangers who cannot ask. A missing key, a NaN, or a processor of another vocabulary gives
 them wrong numbers and no error.
@@ -25,7 +25,7 @@ class Checkpoint:
     """A checked checkpoint.
 
     Args:
-        folder: where it lies.
+        folder: of the checkpoint.
         method: its name in the tables of methods.
         model, processor: as loaded.
         run: folder of the training run, whose recipe and results belong to it; the folder itself, or for adapters the
@@ -42,22 +42,22 @@ class Checkpoint:
 
     @property
     def is_relation(self) -> bool:
-        """Whether it detects relations rather than answering questions."""
+        """True for a model that detects relations, False for one that answers questions."""
         return self.method in RELATION_METHODS
 
     @property
     def weights(self) -> list[Path]:
-        """The weights that travel."""
+        """Files of the weights that are uploaded."""
         return sorted(self.folder.glob(ADAPTER if self.base else WEIGHTS))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The fields of a JSON file; what is none is refused by its name."""
+    """Read the fields of a JSON file."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise CausalVideoError(
-            f"{path} cannot be read", found=str(error), expected="JSON", fix="let whatever wrote it write it again"
+            f"{path} cannot be read", found=str(error), expected="JSON", fix="write the file again"
         ) from error
     require(
         isinstance(read, dict),
@@ -127,7 +127,7 @@ def open_checkpoint(folder: str | Path, base: str | None = None, token: str | No
 
 
 def _open_adapter(folder: Path, base: str | None, token: str | None) -> Checkpoint:
-    """Adapters: they must name a base on the Hub, fit onto it, and have their processor beside or above them."""
+    """Load adapters: they name a base on the Hub, fit it, and have their processor with them or one folder up."""
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors.torch import load_file
     from transformers import AutoModel
@@ -181,7 +181,7 @@ def _method(folder: Path) -> str:
     method = read_json(folder / "config.json").get("model_type")
     require(
         method in METHODS | RELATION_METHODS,
-        f"{folder} is no model of this package",
+        f"{folder} is not a model of this package",
         found=f"model_type {method!r}",
         expected=", ".join(METHODS | RELATION_METHODS),
         fix="push it with its own library",
@@ -215,7 +215,7 @@ def _processor(folder: Path, processor_class: Any) -> Any:
         f"no processor in {folder}",
         found="no processor_config.json",
         expected="the processor of this model",
-        fix="save it beside the model: processor.save_pretrained",
+        fix="save it with the model: processor.save_pretrained",
     )
     return _loaded(folder, "the processor", lambda: processor_class.from_pretrained(folder, local_files_only=True))
 
@@ -227,12 +227,12 @@ def _check_finite(folder: Path, state: dict[str, Any]) -> None:
         f"the weights of {folder}",
         found=lambda: f"NaN or infinity in {', '.join(bad[:5])}",
         expected="finite weights",
-        fix="train again; a run that diverged is no model",
+        fix="train again; this run diverged",
     )
 
 
 def _check_match(checkpoint: Checkpoint) -> None:
-    """The processor speaks the model's vocabulary, and knows its answers or its classes."""
+    """Refuse a processor whose tokens, answers or classes are not those of the model."""
     config, processor = checkpoint.model.config, checkpoint.processor
     pairs: list[tuple[str, int | None, list[Any]]] = []
     if checkpoint.is_relation:
@@ -245,11 +245,11 @@ def _check_match(checkpoint: Checkpoint) -> None:
         text = getattr(config, "text_config", None)
         if text is not None and len(processor.tokenizer) > text.vocab_size:
             pairs += [("tokens", len(processor.tokenizer), [f"at most {text.vocab_size}"])]
-    for what, found, expected in pairs:
+    for what, count, expected in pairs:
         require(
-            found in expected,
+            count in expected,
             f"config and processor of {checkpoint.run} are of two models",
-            found=f"{found} {what} in the processor",
+            found=f"{count} {what} in the processor",
             expected=" or ".join(map(str, expected)),
             fix="save the processor that the model was trained with",
         )

@@ -1,4 +1,4 @@
-"""What of a checkpoint is uploaded, file by file, and the last look over it for what must stay here.
+"""List the files that a push uploads, and scan them for tokens and paths of this machine.
 
 Why: a folder of a run holds optimizer states, logs and paths; a repository needs nine files and the code to read them.
 A token or a home directory in a config is read by everyone, and stays in the history for good.
@@ -59,7 +59,7 @@ Files = dict[str, bytes | Path]
 
 
 def repository_files(checkpoint: Checkpoint, repo_id: str, license_id: str) -> Files:
-    """Everything that a push of this checkpoint uploads: content, or the file that holds it, by its name there.
+    """List what a push of this checkpoint uploads: content, or the file that holds it, by its name in the repository.
 
     Args:
         checkpoint: from `open_checkpoint`.
@@ -77,18 +77,18 @@ def repository_files(checkpoint: Checkpoint, repo_id: str, license_id: str) -> F
         fix="name one by --license",
     )
     config_class, model_class, processor_class = (METHODS | RELATION_METHODS)[checkpoint.method]
-    places = auto_map(config_class, model_class, processor_class, _tasks(checkpoint))
+    classes = auto_map(config_class, model_class, processor_class, _tasks(checkpoint))
     files: Files = {path.name: path for path in checkpoint.weights}
     config, processor = checkpoint.folder, checkpoint.run
     if checkpoint.base:
         adapter = _json(config / "adapter_config.json") | {"base_model_name_or_path": checkpoint.base}
         files["adapter_config.json"] = _dump(adapter)
     else:
-        files["config.json"] = _dump(_json(config / "config.json") | {"auto_map": places})
+        files["config.json"] = _dump(_json(config / "config.json") | {"auto_map": classes})
         for index in config.glob("model*.safetensors.index.json"):
             files[index.name] = index
     files["processor_config.json"] = _dump(
-        _json(processor / "processor_config.json") | {"auto_map": {"AutoProcessor": places["AutoProcessor"]}}
+        _json(processor / "processor_config.json") | {"auto_map": {"AutoProcessor": classes["AutoProcessor"]}}
     )
     for name in TOKENIZER_FILES:
         if (processor / name).is_file():
@@ -110,7 +110,7 @@ def check_private(files: Files, secrets: tuple[str | None, ...] = ()) -> None:
 
     Args:
         files: from `repository_files`.
-        secrets: strings that must be nowhere, such as the token in use; one of a few letters is no secret.
+        secrets: strings that must not be uploaded, such as the token in use; shorter ones than 8 letters are ignored.
 
     Raises:
         CausalVideoError: the file that holds one, and for a path, which; a token is never repeated.
@@ -126,7 +126,7 @@ def check_private(files: Files, secrets: tuple[str | None, ...] = ()) -> None:
             text = raw.decode("utf-8", errors="replace")
         require(
             not any(secret in text for secret in known) and (name in VOCABULARIES or not SECRETS.search(text)),
-            f"{name} is not fit to be uploaded",
+            f"{name} cannot be uploaded",
             found="a token in it",
             expected="nothing secret",
             fix="remove it, and revoke the token if it was ever public",
@@ -138,7 +138,7 @@ def check_private(files: Files, secrets: tuple[str | None, ...] = ()) -> None:
             place = found[0] if found else None
         require(
             not place,
-            f"{name} is not fit to be uploaded",
+            f"{name} cannot be uploaded",
             found=f"{place}, a path of this machine",
             expected="names that mean something elsewhere",
             fix="use Hub ids and file names in the recipe, the config and the features' provenance",
@@ -146,7 +146,7 @@ def check_private(files: Files, secrets: tuple[str | None, ...] = ()) -> None:
 
 
 def local_names(checkpoint: Checkpoint) -> dict[str, str]:
-    """What is uploaded and names a folder of this machine: nobody else can extract features or train again by it.
+    """List uploaded fields that name a folder of this machine: nobody else can extract features or train by them.
 
     Args:
         checkpoint: from `open_checkpoint`.

@@ -1,4 +1,4 @@
-"""What was measured on a checkpoint, read from its folder, and only where these very weights gave the numbers.
+"""Read the numbers measured on a checkpoint from its folder, and refuse those of other weights.
 
 Why: a folder lives on. Someone trains again, or copies results from another run, and the card would state numbers of a
 model that is gone. Evaluation writes the hashes of the weights; where a report has none, it must at least be younger
@@ -59,15 +59,15 @@ def read_results(run: str | Path) -> list[Result]:
         report = read_json(file)
         bound, known = _check_weights(file, report, run), {(one.dataset, one.split, one.metric) for one in results}
         try:
-            found = [Result(*line, bound) for line in _lines(file, report)]
+            read = [Result(*line, bound) for line in _lines(file, report)]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CausalVideoError(
-                f"{file} is no report of a run",
+                f"{file} is not a report of a run",
                 found=f"{type(error).__name__}: {error}",
                 expected="what training or hf-causal-video evaluate wrote",
                 fix="evaluate again, or remove the file",
             ) from error
-        results += [one for one in found if (one.dataset, one.split, one.metric) not in known]
+        results += [one for one in read if (one.dataset, one.split, one.metric) not in known]
     bad = [one for one in results if not math.isfinite(one.value)]
     require(
         not bad,
@@ -92,12 +92,12 @@ def _lines(file: Path, report: dict[str, Any]) -> list[tuple[str, str, str, floa
 
 
 def read_run(run: str | Path) -> dict[str, Any]:
-    """What a training run says about itself; {} where there is no run."""
+    """Read `card_data.json` of a training run; {} if the folder has none."""
     return read_json(Path(run) / RUN_FILE) if (Path(run) / RUN_FILE).is_file() else {}
 
 
 def read_recipe(run: str | Path) -> dict[str, Any] | None:
-    """The recipe that repeats a run, without the paths of this machine; None where there is none.
+    """Read the recipe of a run without the paths of this machine; None if the folder has none.
 
     A file or folder that was given by its path keeps its last name alone: where it lies is the reader's to say.
     """
@@ -135,12 +135,12 @@ def without_paths(value: Any) -> Any:
 
 
 def is_path(text: str) -> bool:
-    """Whether a string is a place on one machine."""
+    """Tell whether a string is a path on one machine."""
     return Path(text).is_absolute() or text.startswith("~") or text[1:3] in (":\\", ":/")
 
 
 def dataset_name(card: dict[str, Any]) -> str:
-    """What a run was trained on, in one word or a Hub id."""
+    """Name what a run was trained on, in one word or by its Hub id."""
     dataset, preset = card.get("dataset"), str(card.get("preset", ""))
     if isinstance(dataset, str):
         return without_paths(dataset)
@@ -149,12 +149,13 @@ def dataset_name(card: dict[str, Any]) -> str:
 
 def _check_weights(path: Path, report: dict[str, Any], run: Path) -> bool:
     """Refuse a report of other weights; say whether it is bound to them by their hashes."""
-    here, told = weights_digest(run), report.get("weights")
-    if told:
+    here = weights_digest(run)
+    stated = report.get("weights")
+    if stated:
         require(
-            told == here,
+            stated == here,
             f"{path} was measured on other weights",
-            found=_short(told),
+            found=_short(stated),
             expected=_short(here),
             fix="evaluate this checkpoint again, or remove the file",
         )

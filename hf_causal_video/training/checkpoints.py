@@ -1,4 +1,4 @@
-"""Where a run stands on disk: a fresh folder, a run to resume, or one that is finished.
+"""Output folder of a run: claimed by one run, fresh, to be resumed, or finished.
 
 Why: a kill may fall into the writing of a checkpoint, and the Trainer would resume from the half-written folder; here
 only a complete one counts. A run never resumes under another recipe than it began with, except for a later end, and
@@ -132,7 +132,7 @@ def _lock_text(path: Path) -> str:
 
 
 def _may_run(owner: dict[str, Any]) -> bool:
-    """Whether the process that a lock file names may still run; on another host nobody can tell."""
+    """Tell whether the process that a lock file names may still run; on another host it may."""
     if owner["host"] != socket.gethostname():
         return True
     try:
@@ -145,7 +145,7 @@ def _may_run(owner: dict[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins.
+    """State of an output folder when a run begins.
 
     Args:
         checkpoint: newest complete checkpoint; None for the beginning.
@@ -221,7 +221,7 @@ def checkpoints(folder: str | Path) -> list[Path]:
 
 
 def is_complete(checkpoint: Path, num_processes: int) -> bool:
-    """Tell whether a checkpoint is there as it was written: nothing that a run goes on from is missing or cut short.
+    """Tell whether a checkpoint is complete: no file that a run resumes from is missing or cut short.
 
     The Trainer writes its state last. But every process writes its own random state, at its own pace, and a machine
     that loses power may have kept the last file and lost the end of another; so each file is looked at.
@@ -254,7 +254,7 @@ def is_complete(checkpoint: Path, num_processes: int) -> bool:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a file has its end: that of a zip archive as torch writes it, or as many bytes as its header says."""
+    """Tell whether a file is complete: a zip archive as torch writes it, or as many bytes as its header says."""
     if path.suffix == ".json":  # of weights in several files
         index = json.loads(path.read_text(encoding="utf-8"))
         return all(_is_whole(path.with_name(name)) for name in set(index["weight_map"].values()))

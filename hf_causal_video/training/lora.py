@@ -35,8 +35,8 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: float) -> Any:
     from peft import LoraConfig, get_peft_model
 
     targets = TARGETS.get(model.config.text_config.model_type, USUAL_TARGETS)
-    own = [name for name, module in model.named_children() if name != "text_encoder" and list(module.parameters())]
-    config = LoraConfig(r=rank, target_modules=rf"text_encoder\..*\.({targets})", modules_to_save=own)
+    trained = [name for name, module in model.named_children() if name != "text_encoder" and list(module.parameters())]
+    config = LoraConfig(r=rank, target_modules=rf"text_encoder\..*\.({targets})", modules_to_save=trained)
     config.lora_alpha = alpha  # type: ignore[assignment]  # peft annotates a whole number and divides by the rank
     try:
         wrapped = get_peft_model(model, config)
@@ -52,7 +52,7 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: float) -> Any:
 
 
 def _check_trained(wrapped: Any) -> None:
-    """peft matches modules by the ends of their names; make sure that it met exactly the ones that were meant."""
+    """Check which weights are trained: peft matches modules by the ends of their names, and may match others."""
     wrong = []
     for name, parameter in wrapped.named_parameters():
         in_text, is_copy = ".text_encoder." in name, ".original_module." in name

@@ -1,4 +1,4 @@
-"""`config_overrides`, looked at before anything is made or read: a typo there must not cost the time of a data set."""
+"""Check `config_overrides` before any data are read: a typo must not cost the time to load a dataset."""
 
 from difflib import get_close_matches
 from typing import Any
@@ -10,7 +10,7 @@ from hf_causal_video.utils.errors import CausalVideoError, require
 
 
 def check_overrides(config_class: Any, preset: str | None, overrides: dict[str, Any], text_model: str | None) -> None:
-    """Refuse overrides that the config of a method has not, or cannot have.
+    """Refuse overrides that the config of a method does not have or allow.
 
     Args:
         config_class: config of the method.
@@ -41,33 +41,33 @@ def check_overrides(config_class: Any, preset: str | None, overrides: dict[str, 
             ) from error
 
 
-def _check_text_config(given: Any, text_model: str | None) -> None:
-    if given is None:
+def _check_text_config(value: Any, text_model: str | None) -> None:
+    if value is None:
         return
     require(
         text_model is None,
         "config_overrides.text_config would not be read",
-        found=f"text_model={text_model!r} beside it",
+        found=f"text_model={text_model!r} as well",
         expected="one of them",
         fix="drop text_config: the encoder's own config comes with it",
     )
     require(
-        isinstance(given, dict),
+        isinstance(value, dict),
         "config_overrides.text_config",
-        found=repr(given),
+        found=repr(value),
         expected="key: value pairs",
         fix="write a mapping",
     )
     try:
-        known: Any = AutoConfig.for_model(given.get("model_type", "bert"))
+        known: Any = AutoConfig.for_model(value.get("model_type", "bert"))
     except ValueError as error:
         raise CausalVideoError(
             "config_overrides.text_config",
-            found=f"model_type {given['model_type']!r}",
+            found=f"model_type {value['model_type']!r}",
             expected="a model_type of transformers",
             fix="take bert, roberta, deberta-v2, ...",
         ) from error
-    unknown = {name for name in given if not hasattr(known, name)}
+    unknown = {name for name in value if not hasattr(known, name)}
     names = [*known.to_dict(), *known.attribute_map]
     _refuse_unknown("config_overrides.text_config", unknown, type(known).__name__, names)
 

@@ -158,7 +158,7 @@ class ConfigParser(HfArgumentParser):
                 "arguments of the run",
                 found=" ".join(str(error).split())[:300],
                 expected="arguments of --help",
-                fix="mend the flag or the key that it speaks of",
+                fix="correct the flag or key that it names",
             ) from error
         *arguments, _, unknown = parsed
         if unknown:
@@ -217,7 +217,7 @@ def read_recipe(name: str) -> dict[str, Any]:
         name: path of a YAML file, or a packaged recipe without its ending.
 
     Raises:
-        CausalVideoError: there is no such recipe, or it is not a YAML mapping.
+        CausalVideoError: an unknown recipe, or one that is not a YAML mapping.
 
     Example:
         >>> read_recipe("transtr_world")["dataset"]
@@ -228,13 +228,13 @@ def read_recipe(name: str) -> dict[str, Any]:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in packaged.glob("*.yaml")))
         raise CausalVideoError(
-            "no such recipe", found=name, expected=f"a YAML file, or one of {known}", fix="check the path"
+            "unknown recipe", found=name, expected=f"a YAML file, or one of {known}", fix="check the path"
         )
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CausalVideoError(
-            f"recipe {path} cannot be read", found=str(error), expected="YAML", fix="mend the line it names"
+            f"recipe {path} cannot be read", found=str(error), expected="YAML", fix="correct the line that it names"
         ) from error
     require(
         isinstance(values, dict),
@@ -256,9 +256,9 @@ def resolved_recipe(
         >>> resolved_recipe(model, data, training)["learning_rate"]
         0.002
     """
-    mine = training.to_dict()
+    chosen = training.to_dict()
     usual = CausalVideoTrainingArguments(output_dir=training.output_dir, use_cpu=training.use_cpu).to_dict()
-    kept = {key: value for key, value in mine.items() if key in ALWAYS_WRITTEN or value != usual[key]}
+    kept = {key: value for key, value in chosen.items() if key in ALWAYS_WRITTEN or value != usual[key]}
     return {**asdict(model), **asdict(data), **{k: v for k, v in kept.items() if k not in NEVER_WRITTEN}}
 
 

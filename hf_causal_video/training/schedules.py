@@ -1,4 +1,4 @@
-"""Learning rates over a run: the schedules of the published recipes beside those of transformers.
+"""Learning rates over a run: the schedules of the published recipes, next to those of transformers.
 
 Why: two of the four TranSTR recipes lower the rate on a validation plateau or at a milestone in epochs, and our own
 world recipe climbs and falls once (one-cycle). Every schedule scales all parameter groups alike.
@@ -40,9 +40,9 @@ def build_schedule(
         >>> build_schedule(arguments, optimizer, num_steps=4, steps_per_epoch=2).lr_lambdas[0](2)
         0.1
     """
-    name, given = arguments.lr_scheduler_type, arguments.lr_scheduler_kwargs or {}
-    assert isinstance(given, dict)  # the parent class read it, if it was text
-    options: dict[str, Any] = dict(given)
+    name = arguments.lr_scheduler_type
+    assert not isinstance(arguments.lr_scheduler_kwargs, str)  # the parent class has parsed it
+    options: dict[str, Any] = dict(arguments.lr_scheduler_kwargs or {})
     warmup = arguments.get_warmup_steps(num_steps)
     require(
         name not in ("multistep", "one_cycle", "reduce_lr_on_plateau", "constant") or not warmup,

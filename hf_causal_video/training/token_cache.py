@@ -75,9 +75,9 @@ class CachingTokenizer:
         ids = torch.full((len(keys), longest), tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
         for row, key in enumerate(keys):
-            own = torch.from_numpy(tokens[key].ids)
-            ids[row, : len(own)] = own
-            mask[row, : len(own)] = 1
+            string = torch.from_numpy(tokens[key].ids)
+            ids[row, : len(string)] = string
+            mask[row, : len(string)] = 1
         return PaddedTokens(ids, mask, [tokens[key].encoding for key in keys])
 
     def _tokenized(self, keys: Sequence[tuple[str, str | None]]) -> dict[tuple[str, str | None], Tokens]:

@@ -13,8 +13,16 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback
 
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
-from hf_causal_video.training.callbacks import BestCheckpoint, IndependentNoise, SigmaAnnealing, bare_model
-from hf_causal_video.training.grounding import FillBank, TrainingProgress, drop_lone_sample, with_video_ids
+from hf_causal_video.training.callbacks import (
+    BestCheckpoint,
+    FillBank,
+    IndependentNoise,
+    SigmaAnnealing,
+    TrainingProgress,
+    bare_model,
+    drop_lone_sample,
+    with_video_ids,
+)
 from hf_causal_video.training.schedules import build_schedule
 from hf_causal_video.training.step_log import StepLog
 from hf_causal_video.utils.errors import CausalVideoError, require
@@ -62,7 +70,7 @@ def answer_metrics(prediction: EvalPrediction) -> dict[str, float]:
 
 
 def check_metric(name: str | None, known: Sequence[str]) -> None:
-    """Refuse a metric that no validation gives, before the first epoch and not after it."""
+    """Refuse a metric that validation does not compute, before the first epoch."""
     require(
         str(name).removeprefix("eval_") in known,
         "metric_for_best_model",
@@ -120,8 +128,8 @@ class CausalVideoTrainer(Trainer):
             data_collator = with_video_ids(data_collator, model)
             if dataset is not None:
                 drop_lone_sample(model, args, len(dataset))
-        own = (SigmaAnnealing(), TrainingProgress(), FillBank(dataset), IndependentNoise(), BestCheckpoint())
-        callbacks = [*kwargs.pop("callbacks", ()), *own]
+        always = (SigmaAnnealing(), TrainingProgress(), FillBank(dataset), IndependentNoise(), BestCheckpoint())
+        callbacks = [*kwargs.pop("callbacks", ()), *always]
         if args.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
         kwargs = {"compute_metrics": answer_metrics, "callbacks": callbacks, **kwargs}

@@ -37,10 +37,10 @@ def test_the_text_of_the_answer_follows_from_the_choices():
     ("change", "named"),
     [
         ({"answer": 2}, "outside the choices"),
-        ({"answer": -2}, "no index"),
-        ({"answer": 1.0}, "no index"),
+        ({"answer": -2}, "not an index"),
+        ({"answer": 1.0}, "not an index"),
         ({"answer_text": "a cat"}, "disagree"),
-        ({"choices": ["a boy", None]}, "choice is no text"),
+        ({"choices": ["a boy", None]}, "choice is not text"),
         ({"question": "  "}, "question is empty"),
         ({"video_id": 4010069381}, "video_id"),
         ({"spans": [[2.0, 1.0]]}, "span"),

@@ -21,7 +21,7 @@ from hf_causal_video.hub.convert.conversion import VARIANTS, convert_official_ch
 from hf_causal_video.models import METHODS
 from hf_causal_video.utils.errors import CausalVideoError, parse_arguments, require, run_command
 
-# what torch's reader of tensors says of a file that is none of its own, or is cut off
+# errors of torch's reader for a file of another kind, or one that is cut off
 DAMAGE = (
     RuntimeError,
     EOFError,
@@ -64,7 +64,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CausalVideoError(
-            f"{path} holds more than tensors, or is none of torch's files",
+            f"{path} holds more than tensors, or was not written by torch",
             found=str(error).splitlines()[0],
             expected="a dictionary of tensors, as torch.save(model.state_dict(), path) writes it",
             fix="do not open it in another way unless you trust its source: a pickle can run code",
@@ -79,7 +79,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not state:
         raise _not_tensors(path, f"{type(state).__name__} of length {len(state) if hasattr(state, '__len__') else 1}")
     if wrong := [key for key, value in state.items() if not isinstance(key, str) or not isinstance(value, Tensor)]:
-        raise _not_tensors(path, f"{len(wrong)} entries that are none: {wrong[:5]}")
+        raise _not_tensors(path, f"{len(wrong)} other entries: {wrong[:5]}")
     for key, tensor in state.items():
         if tensor.layout != torch.strided or tensor.is_quantized:
             raise _not_tensors(path, f"{key} is sparse or quantized")
@@ -112,7 +112,7 @@ def convert_file(
         answers: JSON list of the answers of an open-ended model, in the order of their indices.
 
     Raises:
-        CausalVideoError: a file that is no such checkpoint, an output that is there, or answers without a tokenizer,
+        CausalVideoError: a file that is not such a checkpoint, an output that exists, or answers without a tokenizer,
             or more answers than the model has.
     """
     output = Path(output)
@@ -206,7 +206,7 @@ def command(argv: Sequence[str] | None = None) -> int:
 
 def _not_tensors(path: Path, found: str) -> CausalVideoError:
     return CausalVideoError(
-        f"{path} is no flat dictionary of tensors",
+        f"{path} is not a flat dictionary of tensors",
         found=found,
         expected="name to tensor, as torch.save(model.state_dict(), path) writes it",
         fix="save the model's state_dict alone",

@@ -1,4 +1,4 @@
-"""What the tensors of a released IGV or EIGV checkpoint tell about its config, and their names here.
+"""Config that the tensors of a released IGV or EIGV checkpoint imply, and their names here.
 
 A released model is one flat network; here the backbone is a part of it. The many small layers of a Block fusion stand
 in one tensor, and the two halves of a normalised weight are called g and v.

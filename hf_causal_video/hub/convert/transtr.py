@@ -1,4 +1,4 @@
-"""What the tensors of a released TranSTR checkpoint tell about its config."""
+"""Config that the tensors of a released TranSTR checkpoint imply."""
 
 import re
 from collections.abc import Mapping

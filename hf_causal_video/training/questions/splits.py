@@ -30,11 +30,11 @@ def load_split(arguments: DataArguments, split: str) -> VideoQADataset:
         >>> len(load_split(arguments, "iid"))
         10
     """
-    found = _split(arguments, split)
+    dataset = _split(arguments, split)
     if (files := arguments.text_features) is None:
-        return found
+        return dataset
     text = TextFeatures(_of_split(files, split, "text_features") if isinstance(files, dict) else files)
-    return QuestionsWithTextFeatures(found.questions, found.store, found.num_frames, text)
+    return QuestionsWithTextFeatures(dataset.questions, dataset.store, dataset.num_frames, text)
 
 
 def _split(arguments: DataArguments, split: str) -> VideoQADataset:

@@ -164,10 +164,10 @@ def batches_by_video(video_ids: Sequence[str], batch_size: int, share: Share = A
     for row, name in enumerate(video_ids):
         rows.setdefault(name, []).append(row)
     batches: list[list[int]] = []
-    for own in list(rows.values())[share[0] :: share[1]]:
-        if not batches or len(batches[-1]) + len(own) > batch_size:
+    for of_video in list(rows.values())[share[0] :: share[1]]:
+        if not batches or len(batches[-1]) + len(of_video) > batch_size:
             batches.append([])
-        for row in own:
+        for row in of_video:
             if len(batches[-1]) == batch_size:
                 batches.append([])
             batches[-1].append(row)
@@ -197,16 +197,16 @@ def _records(
             "video_id": item["video_id"],
             "label": int(item.get("answer", -1)),
             "label_text": item.get("answer_text", ""),
-            "prediction": found.answer_index,
-            "answer": found.answer,
-            "choices": found.choices,
-            "scores": found.scores,
+            "prediction": one.answer_index,
+            "answer": one.answer,
+            "choices": one.choices,
+            "scores": one.scores,
             "frame_scores": scores[: len(item["timestamps_s"])],
-            "kept_frames": [frame.index for frame in found.frames],
-            "spans": [list(span) for span in found.spans],
-            "best_span": None if found.best_span is None else list(found.best_span),
+            "kept_frames": [frame.index for frame in one.frames],
+            "spans": [list(span) for span in one.spans],
+            "best_span": None if one.best_span is None else list(one.best_span),
         }
-        for item, found, scores in zip(items, evidence, output.frame_scores.float().tolist(), strict=True)
+        for item, one, scores in zip(items, evidence, output.frame_scores.float().tolist(), strict=True)
     ]
 
 
