@@ -11,12 +11,11 @@ from hf_causal_video.data.relations.collator import RelationCollator
 from hf_causal_video.data.relations.rows import training_counts
 from hf_causal_video.models import RELATION_METHODS
 from hf_causal_video.models.loading import open_pretrained
-from hf_causal_video.models.weights import weights_digest
 from hf_causal_video.training.arguments import DataArguments
-from hf_causal_video.training.checkpoints import write_atomically
 from hf_causal_video.training.recipe import recipe_world
 from hf_causal_video.training.relations.predict import measure_pairs, measure_videos, predict_pairs, predict_videos
 from hf_causal_video.training.relations.splits import load_pairs, read_rows, segments_of
+from hf_causal_video.training.report import make_report, print_report
 from hf_causal_video.utils.errors import CausalVideoError
 
 DATASETS = ("world", "jaad", "vidvrd", "vidor")
@@ -107,18 +106,9 @@ def evaluate_relations(
         records = predict_videos(model, processor, videos, progress)
         seen = (None, None) if training_annotations is None else training_counts(read_rows(str(training_annotations)))
         metrics = measure_videos(records, rows, *seen)
-    report = {
-        "checkpoint": str(checkpoint), "weights": weights_digest(checkpoint), "dataset": dataset, "split": split,
-        "records": len(records),
-        "tracks": "annotated" if tracks is None and dataset not in ("world", "jaad") else tracks and str(tracks),
-        "prior": model.config.prior_eval, "mark": "measured here", "metrics": metrics,
-    }  # fmt: skip
-    if output is not None:
-        folder = Path(output)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "predictions.jsonl", "".join(json.dumps(record) + "\n" for record in records))
-        write_atomically(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
-    return report
+    tracked = "annotated" if tracks is None and dataset not in ("world", "jaad") else tracks and str(tracks)
+    details = {"records": len(records), "tracks": tracked, "prior": model.config.prior_eval}
+    return make_report(checkpoint, dataset, split, records, metrics, output, **details)
 
 
 def add_relation_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,11 +138,8 @@ def run_relations(args: argparse.Namespace, output: Path) -> None:
         world, args.prior, device=args.device,
     )  # fmt: skip
     tracks = f", tracks: {report['tracks']}" if report["tracks"] else ""
-    print(f"{args.checkpoint} on {args.dataset}, {args.split}{tracks}: {report['records']} records, measured here")
-    for name, value in report["metrics"].items():
-        if isinstance(value, float):
-            print(f"  {name:<28} {value:8.2f}")
-    print(f"written: {output / 'metrics.json'}, {output / 'predictions.jsonl'}")
+    title = f"{args.checkpoint} on {args.dataset}, {args.split}{tracks}: {report['records']} records"
+    print_report(title, report["metrics"], output)
 
 
 def _check_fit(model: Any, processor: Any, predicates: list[str], feature_dim: int) -> None:
