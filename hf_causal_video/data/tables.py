@@ -159,20 +159,8 @@ def make_table(
         extra: see `questions_dataset`.
         names: line numbers of the rows, for the error about an id that is there twice.
     """
-    rows = list(rows)
-    seen: dict[str, int] = {}
-    for place, row in enumerate(rows):
-        first = seen.setdefault(row["question_id"], place)
-        if first != place:
-            lines = [names[first], names[place]] if names else [first, place]
-            raise CausalVideoError(
-                f"a question is twice in {path}",
-                found=f"{row['question_id']} in {'lines' if names else 'rows'} {lines[0]} and {lines[1]}",
-                expected="each question once",
-                fix="drop the repeated line, or give it a number of its own",
-            )
     try:
-        return questions_dataset(rows, extra)
+        return questions_dataset(rows, extra, names)
     except CausalVideoError as error:
         raise CausalVideoError(
             f"{path}: {error.what}", found=error.found, expected=error.expected, fix=error.fix
