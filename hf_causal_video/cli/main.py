@@ -35,6 +35,7 @@ VERBS = {  # verb: summary, module, function that adds its arguments, function t
     "questions": ("Check a file of your own questions.", "cli.questions", "add_arguments", "run"),
     "track": ("Turn a folder of videos into a track set, for relations.", "tracks.track_set", "add_arguments", "run"),
     "evaluate": ("Measure a checkpoint on a benchmark.", "training.evaluate", "add_arguments", "run"),
+    "compare": ("Compare runs on the same questions, with intervals.", "cli.compare", "add_arguments", "run"),
     "answer": ("Ask a checkpoint about one clip.", "cli.main", "_add_answer", "_answer"),
     "relations": (
         "Detect the relations between the objects of a clip.",

@@ -13,13 +13,13 @@ from hf_causal_video.training.recipe import recipe_world
 from hf_causal_video.utils.errors import CausalVideoError
 
 EXAMPLES = """examples:
-  hf-causal-video stress outputs/transtr --dataset nextqa --questions test.csv --features features/
-  hf-causal-video stress outputs/igv --dataset nextgqa --questions test.csv --spans gsub_test.json --features features/
+  hf-causal-video stress outputs/transtr --dataset questions.csv --features features/     # your own questions
+  hf-causal-video stress outputs/igv --dataset nextgqa --annotations nextgqa/ --features features/
   hf-causal-video stress outputs/eigv --dataset world --split ood                  # the world it was trained in
   hf-causal-video stress outputs/backbone --dataset world --evidence truth         # a model without evidence
 
 The run is resumable: started again, it goes on from questions.jsonl in its folder. From Python, any callable
-(frames or features, question, choices) -> scores: hf_causal_video.viewer.stress_test.
+(frames or features, question, choices) -> scores: hf_causal_video.stress.stress_test.
 """
 
 
@@ -28,10 +28,9 @@ def add_stress_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("checkpoint", help="folder or Hub id of a trained model")
-    add("--dataset", required=True, help="world, a folder or Hub id of question rows, or a benchmark as of `evaluate`")
+    add("--dataset", required=True, help="world, your own questions, or a benchmark, as in `evaluate`")
     add("--split", default=None, help="split of the dataset (default: test; iid for the world)")
-    add("--questions", help="csv or csv.gz of nextqa and nextgqa")
-    add("--spans", help="gsub json of nextgqa")
+    add("--spans", help="gsub json of NExT-GQA, where --dataset is a csv of NExT-QA")
     add("--annotations", help="folder of the official files of a benchmark")
     add("--features", help="feature set, folder or Hub id")
     add("--num-frames", type=int, help="frames of each clip to take, evenly spaced (default: all)")
@@ -61,7 +60,6 @@ def run_stress(args: argparse.Namespace) -> None:
         args.checkpoint,
         args.dataset,
         split,
-        questions=args.questions,
         spans=args.spans,
         annotations=args.annotations,
         features=args.features,
@@ -93,7 +91,6 @@ def stress_checkpoint(
     limit: int | None = None,
     device: str = "cpu",
     world: dict[str, Any] | None = None,
-    questions: str | Path | None = None,
     spans: str | Path | None = None,
     annotations: str | Path | None = None,
     features: str | Path | None = None,
@@ -103,7 +100,7 @@ def stress_checkpoint(
     """Stress-test a checkpoint on a benchmark.
 
     Args:
-        checkpoint, dataset, split, questions, spans, annotations, features, num_frames, world: as of
+        checkpoint, dataset, split, spans, annotations, features, num_frames, world: as of
             `evaluate_checkpoint`.
         output: folder for `questions.jsonl` (a run that was cut off goes on from it), `stress.json` and
             `model_index.json` (entries of a model card's model-index); nothing is written without it.
@@ -119,7 +116,7 @@ def stress_checkpoint(
     from hf_causal_video.models import RELATION_METHODS
     from hf_causal_video.models.loading import open_pretrained
     from hf_causal_video.stress.model import VideoQAAnswerer
-    from hf_causal_video.training.evaluate import load_questions
+    from hf_causal_video.training.evaluate import load_data
 
     if open_pretrained(AutoConfig.from_pretrained, checkpoint).model_type in RELATION_METHODS:
         raise CausalVideoError(
@@ -129,7 +126,7 @@ def stress_checkpoint(
     model = open_pretrained(AutoModel.from_pretrained, checkpoint).to(device)
     processor = open_pretrained(AutoProcessor.from_pretrained, checkpoint)
     words = getattr(processor, "answer_vocabulary", None)
-    data = load_questions(dataset, split, questions, spans, features, num_frames, world, annotations, words)
+    data = load_data(dataset, split, features, num_frames, world, annotations, words, spans)
     data.store.check(model.config.feature_provenance)
     if limit is not None:
         if limit < 1:

@@ -7,10 +7,16 @@ from hf_causal_video.data.custom import QuestionFile, read_questions
 from hf_causal_video.data.dataset import VideoQADataset
 from hf_causal_video.data.load import load_questions
 from hf_causal_video.data.nextqa import read_nextgqa, read_nextqa, read_nextqa_open, video_folds
-from hf_causal_video.data.open_ended import read_frameqa, read_msrvttqa, read_msvdqa
+from hf_causal_video.data.open_ended import (
+    build_answer_vocabulary,
+    index_answers,
+    read_answer_vocabulary,
+    read_frameqa,
+    read_msrvttqa,
+    read_msvdqa,
+    read_tgifqa,
+)
 from hf_causal_video.data.rows import QUESTION_FEATURES, questions_dataset
-from hf_causal_video.data.tgifqa import read_tgifqa
-from hf_causal_video.data.vocabulary import build_answer_vocabulary, index_answers, read_answer_vocabulary
 
 __all__ = [
     "BENCHMARKS",

@@ -12,9 +12,14 @@ from datasets import Dataset
 
 from hf_causal_video.data import nextqa, open_ended
 from hf_causal_video.data.causalvidqa import CAUSALVIDQA_COUNTS, CAUSALVIDQA_SOURCE, read_causalvidqa
-from hf_causal_video.data.tgifqa import TGIFQA_COUNTS, TGIFQA_SOURCE, read_tgifqa
-from hf_causal_video.data.vocabulary import build_answer_vocabulary, read_answer_vocabulary
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.data.open_ended import (
+    TGIFQA_COUNTS,
+    TGIFQA_SOURCE,
+    build_answer_vocabulary,
+    read_answer_vocabulary,
+    read_tgifqa,
+)
+from hf_causal_video.utils.errors import require
 
 SPLIT_NAMES = {"validation": "val", "valid": "val", "dev": "val"}
 VOCABULARY_FILE = "ans_word.json"
@@ -150,15 +155,21 @@ def load_benchmark(
         Traceback (most recent call last):
         hf_causal_video.utils.errors.CausalVideoError: an annotation file is not there: ...
     """
-    if name not in BENCHMARKS:
-        raise CausalVideoError(
-            "no such benchmark", found=name, expected=", ".join(BENCHMARKS), fix="name one, or read your own rows"
-        )
+    require(
+        name in BENCHMARKS,
+        "no such benchmark",
+        found=name,
+        expected=", ".join(BENCHMARKS),
+        fix="name one, or read your own rows",
+    )
     benchmark, split = BENCHMARKS[name], SPLIT_NAMES.get(split, split)
-    if split not in benchmark.splits:
-        raise CausalVideoError(
-            f"no such split of {name}", found=split, expected=", ".join(benchmark.splits), fix="name one of them"
-        )
+    require(
+        split in benchmark.splits,
+        f"no such split of {name}",
+        found=split,
+        expected=", ".join(benchmark.splits),
+        fix="name one of them",
+    )
     files = _find_files(benchmark, split, Path(folder))
     options = {}
     if vocabulary is not None or benchmark.vocabulary_size:
@@ -186,10 +197,13 @@ def benchmark_vocabulary(
         CausalVideoError: the benchmark is multiple choice, or a file is not there.
     """
     benchmark, folder = BENCHMARKS[name], Path(folder)
-    if not benchmark.open_ended:
-        raise CausalVideoError(
-            f"{name} is multiple choice", found="a vocabulary", expected="none", fix="leave vocabulary out"
-        )
+    require(
+        benchmark.open_ended,
+        f"{name} is multiple choice",
+        found="a vocabulary",
+        expected="none",
+        fix="leave vocabulary out",
+    )
     if isinstance(given, str | Path):
         return read_answer_vocabulary(given, benchmark.source)
     if given is not None and not isinstance(given, int):

@@ -20,7 +20,7 @@ from hf_causal_video.data.tables import (
     read_lines,
     read_text,
 )
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 CAUSALVIDQA_SOURCE = "https://github.com/bcmi/Causal-VidQA (text annotation QA.tar, and dataset split)"
 # questions and videos, six questions a video
@@ -50,8 +50,8 @@ def read_causalvidqa(path: str | Path, split: str | None = None, videos_path: st
             this package does not open; write their ids to such a file.
 
     Raises:
-        CausalVideoError: no such file or folder, a clip without all six questions, an answer that is no choice, an id
-            that is there twice, or other counts.
+        CausalVideoError: a missing file or folder, a clip without all six questions, an answer that is not a
+            choice, an id that stands twice, or other counts.
 
     Source: Li et al., Causal-VidQA, CVPR 2022.
 
@@ -65,13 +65,14 @@ def read_causalvidqa(path: str | Path, split: str | None = None, videos_path: st
     for row in rows:
         types.setdefault(row["video_id"], set()).add(row["question_type"])
     lacking = {video: sorted(set(KEYS) - kinds) for video, kinds in types.items() if len(kinds) < len(KEYS)}
-    if short := [f"{video} ({', '.join(kinds)})" for video, kinds in lacking.items()]:
-        raise CausalVideoError(
-            f"{path} lacks questions, so that answers cannot be paired with their reasons",
-            found=f"{len(short)} of {len(types)} videos without all types: {', '.join(short[:4])}",
-            expected=f"{', '.join(KEYS)} of every video",
-            fix="keep all six questions of a video, or leave the video out",
-        )
+    short = [f"{video} ({', '.join(kinds)})" for video, kinds in lacking.items()]
+    require(
+        not short,
+        f"{path} lacks questions, so that answers cannot be paired with their reasons",
+        found=lambda: f"{len(short)} of {len(types)} videos without all types: {', '.join(short[:4])}",
+        expected=f"{', '.join(KEYS)} of every video",
+        fix="keep all six questions of a video, or leave the video out",
+    )
     check_counts(path, split, (len(rows), len(types)), CAUSALVIDQA_COUNTS, "questions, videos", CAUSALVIDQA_SOURCE)
     return make_table(path, rows, names=names)
 
@@ -82,11 +83,13 @@ def _from_csv(path: str | Path) -> tuple[list[dict[str, Any]], list[int]]:
     by_index = all(line["answer"] in (*ANSWERS, "-1") for _, line in lines)
     rows = []
     for number, line in lines:
-        if line["type"] not in KEYS:
-            raise CausalVideoError(
-                f"line {number} of {path} has no type of Causal-VidQA", found=repr(line["type"]),
-                expected=", ".join(KEYS), fix="check the column type",
-            )  # fmt: skip
+        require(
+            line["type"] in KEYS,
+            f"line {number} of {path} has no type of Causal-VidQA",
+            found=repr(line["type"]),
+            expected=", ".join(KEYS),
+            fix="check the column type",
+        )
         hint = f"use the annotation of {CAUSALVIDQA_SOURCE}"
         answer = int(line["answer"]) if by_index else choice_of_text(path, number, line, hint)
         choices = [line[column] for column in CHOICE_COLUMNS]
@@ -106,11 +109,13 @@ def _from_folder(folder: Path, videos_path: str | Path | None) -> tuple[list[dic
         for kind, (key, part) in KEYS.items():
             asked, question = _look(text, files[0], key, part, list), _look(text, files[0], key, "question", str)
             rows.append(_row(video, kind, question, asked, _look(answers, files[1], key, part, int)))
-    if not rows:
-        raise CausalVideoError(
-            f"{folder} has no clips", found="no folders", expected="<video>/text.json and <video>/answer.json",
-            fix=f"unpack QA.tar of {CAUSALVIDQA_SOURCE}",
-        )  # fmt: skip
+    require(
+        rows,
+        f"{folder} has no clips",
+        found="no folders",
+        expected="<video>/text.json and <video>/answer.json",
+        fix=f"unpack QA.tar of {CAUSALVIDQA_SOURCE}",
+    )
     return rows, []
 
 
@@ -120,13 +125,13 @@ def _look(data: Any, file: Path, key: str, part: str, kind: type) -> Any:
     good = isinstance(value, kind) and not isinstance(value, bool)
     if isinstance(value, list):
         good = good and len(value) == 5 and all(isinstance(choice, str) and choice.strip() for choice in value)
-    if not good:
-        raise CausalVideoError(
-            f"{file} is not in the layout of Causal-VidQA",
-            found=f"{key}.{part} is {value!r}",
-            expected="five texts" if kind is list else "a text" if kind is str else "a whole number",
-            fix=f"unpack QA.tar of {CAUSALVIDQA_SOURCE} again",
-        )
+    require(
+        good,
+        f"{file} is not in the layout of Causal-VidQA",
+        found=f"{key}.{part} is {value!r}",
+        expected="five texts" if kind is list else "a text" if kind is str else "a whole number",
+        fix=f"unpack QA.tar of {CAUSALVIDQA_SOURCE} again",
+    )
     return value
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hf_causal_video.data.rows import is_list, is_number, is_text
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 IGNORED_LABEL = -100  # what torch's cross entropy leaves out
 
@@ -23,9 +23,10 @@ class VideoQACollator:
         with_labels: hand the answers over as labels; an unknown answer (-1) becomes -100, which the loss
             leaves out. Turn it off for questions whose answers nobody knows.
         with_video_ids: also hand over `video_ids` (B,), for models that swap frames between videos.
+        share_videos: hand each video over once, with `video_index` (B,) for the row of each question's video.
 
     Raises:
-        CausalVideoError: no items, an item without a key that is needed or whose answer is none of its choices, or a
+        CausalVideoError: no items, an item without a key that is needed or whose answer is not among its choices, or a
             batch that mixes open-ended with multiple-choice questions, or videos with and without objects.
 
     Example:
@@ -38,23 +39,31 @@ class VideoQACollator:
     processor: Callable[..., Any]
     with_labels: bool = True
     with_video_ids: bool = False
+    share_videos: bool = False
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> Any:
-        if not is_list(items) or not items:
-            raise CausalVideoError(
-                "an empty batch", found=repr(items)[:80], expected="1 item or more", fix="check the batch sampler"
-            )
+        require(
+            is_list(items) and items,
+            "an empty batch",
+            found=lambda: repr(items)[:80],
+            expected="1 item or more",
+            fix="check the batch sampler",
+        )
         for item in items:
             self._check(item)
-        inputs: dict[str, Any] = {
-            "question": [item["question"] for item in items],
-            "frame_features": [item["frame_features"] for item in items],
-        }
+        videos = list(items)
+        inputs: dict[str, Any] = {"question": [item["question"] for item in items]}
+        if self.share_videos:
+            rows = {name: row for row, name in enumerate(dict.fromkeys(item["video_id"] for item in items))}
+            inputs["video_index"] = [rows[item["video_id"]] for item in items]
+            first = {item["video_id"]: item for item in reversed(items)}
+            videos = [first[name] for name in rows]
+        inputs["frame_features"] = [item["frame_features"] for item in videos]
         if _all_or_none([bool(item["choices"]) for item in items], "multiple-choice"):
             inputs["choices"] = [list(item["choices"]) for item in items]
         if _all_or_none(["object_features" in item for item in items], "with object features"):
             for name in ("object_features", "object_boxes", "object_mask"):
-                inputs[name] = [item[name] for item in items]
+                inputs[name] = [item[name] for item in videos]
         if self.with_labels:
             inputs["labels"] = torch.tensor([a if (a := item["answer"]) >= 0 else IGNORED_LABEL for item in items])
         batch = self.processor(**inputs, return_tensors="pt")
@@ -65,21 +74,25 @@ class VideoQACollator:
     def _check(self, item: Any) -> None:
         needed = {"question", "frame_features", "choices"}
         needed |= {"answer"} if self.with_labels else set()
-        needed |= {"video_id"} if self.with_video_ids else set()
+        needed |= {"video_id"} if self.with_video_ids or self.share_videos else set()
         if isinstance(item, Mapping) and "object_features" in item:
             needed |= {"object_boxes", "object_mask"}
-        if not isinstance(item, Mapping) or needed - set(item) or not is_list(item["choices"]):
-            raise CausalVideoError(
-                "an item of a batch", found=sorted(map(str, item)) if isinstance(item, Mapping) else repr(item)[:80],
-                expected=f"{', '.join(sorted(needed))}; choices a list", fix="take the items of VideoQADataset",
-            )  # fmt: skip
+        require(
+            isinstance(item, Mapping) and not needed - set(item) and is_list(item["choices"]),
+            "an item of a batch",
+            found=lambda: sorted(map(str, item)) if isinstance(item, Mapping) else repr(item)[:80],
+            expected=f"{', '.join(sorted(needed))}; choices a list",
+            fix="take the items of VideoQADataset",
+        )
         answer, choices = item.get("answer"), item["choices"]
         most = len(choices) if len(choices) else 2**31
-        if self.with_labels and not (is_number(answer) and isinstance(answer, Integral) and -1 <= answer < most):  # type: ignore[operator]
-            raise CausalVideoError(
-                f"the answer of question {item.get('question_id')!r}", found=repr(answer),
-                expected=f"-1 to {most - 1}", fix="check the rows with questions_dataset",
-            )  # fmt: skip
+        require(
+            not self.with_labels or (is_number(answer) and isinstance(answer, Integral) and -1 <= answer < most),
+            f"the answer of question {item.get('question_id')!r}",
+            found=repr(answer),
+            expected=f"-1 to {most - 1}",
+            fix="check the rows with questions_dataset",
+        )
 
 
 def video_number(video_id: str) -> int:
@@ -89,17 +102,16 @@ def video_number(video_id: str) -> int:
         >>> video_number("4010069381") == video_number("4010069381") != video_number("4010069382")
         True
     """
-    if not is_text(video_id):
-        raise CausalVideoError("a video id", found=repr(video_id), expected="text", fix="use str(id)")
+    require(is_text(video_id), "a video id", found=repr(video_id), expected="text", fix="use str(id)")
     return int.from_bytes(hashlib.blake2b(video_id.encode(), digest_size=8).digest()) >> 1  # fits int64
 
 
 def _all_or_none(flags: list[bool], what: str) -> bool:
-    if any(flags) and not all(flags):
-        raise CausalVideoError(
-            "a batch of two kinds of items",
-            found=f"{sum(flags)} of {len(flags)} are {what}",
-            expected="all or none of them",
-            fix="split the questions into two datasets",
-        )
+    require(
+        not any(flags) or all(flags),
+        "a batch of two kinds of items",
+        found=f"{sum(flags)} of {len(flags)} are {what}",
+        expected="all or none of them",
+        fix="split the questions into two datasets",
+    )
     return all(flags)

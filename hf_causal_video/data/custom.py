@@ -1,8 +1,8 @@
 """Questions of your own: a csv, tab-separated, JSON Lines or Parquet file with `video, question, answer`.
 
 Why: a researcher has a folder of clips and a spreadsheet. Everything but the three columns is optional, answers may be
-indices or texts, and whatever would change a number in silence (an answer that is none of the choices, a text that is
-also an index) is an error that names the line.
+indices or texts, and whatever would change a number in silence (an answer that is not among the choices, a text that
+is also an index) is an error that names the line.
 """
 
 import json
@@ -69,7 +69,7 @@ class QuestionFile:
 
 
 def is_question_file(path: str | Path) -> bool:
-    """Whether a path is an existing file in a format that `read_questions` reads.
+    """Tell whether a path is an existing file in a format that `read_questions` reads.
 
     Example:
         >>> is_question_file("no/such/questions.csv")
@@ -90,8 +90,8 @@ def read_questions(path: str | Path, videos: Container[str] | None = None) -> Qu
         videos: ids that are known, such as a feature set. A video is found under its name with or without suffix.
 
     Raises:
-        CausalVideoError: a missing file or column, a line that is cut off, an answer that is none of the choices or is
-            ambiguous, or a video that is not among `videos`.
+        CausalVideoError: a missing file or column, a line that is cut off, an answer that is not among the choices
+            or is ambiguous, or a video that is not among `videos`.
 
     Example:
         >>> path = Path("/tmp/questions-example.csv")
@@ -213,7 +213,7 @@ def _answer(line: _Line, choices: list[str]) -> tuple[int, str]:
     index = by_text if by_index is None else by_index
     if index is None:
         raise line.fail(
-            "the answer is none of the choices",
+            "the answer is not among the choices",
             repr(text),
             f"0 to {len(choices) - 1}, or one of {choices}",
             "correct the answer or the choices",
@@ -272,13 +272,13 @@ def _json_rows(path: Path, text: str) -> Iterable[tuple[int, Mapping[str, Any]]]
             fix="correct the file",
         ) from error
     for number, row in rows:
-        if not isinstance(row, dict):
-            raise CausalVideoError(
-                f"line {number} of {path}",
-                found=repr(row)[:80],
-                expected='{"video": ..., "question": ...}',
-                fix="write one object per line",
-            )
+        require(
+            isinstance(row, dict),
+            f"line {number} of {path}",
+            found=type(row).__name__,
+            expected='{"video": ..., "question": ...}',
+            fix="write one object per line",
+        )
     return rows
 
 

@@ -11,9 +11,9 @@ from datasets import Dataset, load_dataset
 from hf_causal_video.data.benchmarks import BENCHMARKS, load_benchmark
 from hf_causal_video.data.custom import SUFFIXES, is_question_file, read_questions
 from hf_causal_video.data.nextqa import read_nextgqa, read_nextqa
+from hf_causal_video.data.open_ended import build_answer_vocabulary, index_answers, read_answer_vocabulary
 from hf_causal_video.data.rows import QUESTION_FEATURES, questions_dataset
 from hf_causal_video.data.tables import read_cells
-from hf_causal_video.data.vocabulary import build_answer_vocabulary, index_answers, read_answer_vocabulary
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 Vocabulary = Sequence[str] | str | Path | int | None

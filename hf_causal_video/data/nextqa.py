@@ -11,6 +11,7 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
+from hf_causal_video.data.open_ended import index_answers
 from hf_causal_video.data.rows import is_text
 from hf_causal_video.data.tables import (
     CHOICE_COLUMNS,
@@ -21,8 +22,7 @@ from hf_causal_video.data.tables import (
     read_json,
     read_lines,
 )
-from hf_causal_video.data.vocabulary import index_answers
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 NEXTQA_SOURCE = "https://github.com/doc-doc/NExT-QA (folder dataset/nextqa)"
 NEXTQA_OE_SOURCE = "https://github.com/doc-doc/NExT-OE (folder dataset/nextqa)"
@@ -128,7 +128,7 @@ def read_nextgqa(path: str | Path, spans_path: str | Path, split: str | None = N
         split: where given, the counts of questions and spans must be the published ones of this split.
 
     Raises:
-        CausalVideoError: no such file, a question without spans, an answer that is none of the choices, other
+        CausalVideoError: a missing file, a question without spans, an answer that is not among the choices, other
             counts than the published ones.
 
     Source: Xiao et al., NExT-GQA, CVPR 2024.
@@ -158,13 +158,13 @@ def read_nextgqa(path: str | Path, spans_path: str | Path, split: str | None = N
         if not more:
             without.append(f"{line['video_id']}_{line['qid']}")
         rows.append(_question_row(line, answer, **more))
-    if without:
-        raise CausalVideoError(
-            f"questions of {path} without spans",
-            found=f"{len(without)} of {len(lines)} without, in {spans_path}: {without[:5]} ...",
-            expected="a list of [start_s, end_s] for every question",
-            fix=f"give the gsub_*.json of the same split; both files come from {NEXTGQA_SOURCE}",
-        )
+    require(
+        not without,
+        f"questions of {path} without spans",
+        found=lambda: f"{len(without)} of {len(lines)} without, in {spans_path}: {without[:5]} ...",
+        expected="a list of [start_s, end_s] for every question",
+        fix=f"give the gsub_*.json of the same split; both files come from {NEXTGQA_SOURCE}",
+    )
     found = (len(rows), sum(len(row["spans"]) for row in rows))
     check_counts(path, split, found, NEXTGQA_COUNTS, "questions, spans", NEXTGQA_SOURCE)
     return make_table(path, rows, names=[number for number, _ in lines])
@@ -178,17 +178,23 @@ def video_folds(video_ids: Iterable[str], k: int = 5) -> list[int]:
         k: how many folds.
 
     Raises:
-        CausalVideoError: fewer than 2 folds, or an id that is no text.
+        CausalVideoError: fewer than 2 folds, or an id that is not text.
 
     Example:
         >>> video_folds(["4010069381", "4882821564", "4010069381"])
         [2, 4, 2]
     """
-    if not isinstance(k, int) or k < 2:
-        raise CausalVideoError("too few folds", found=k, expected="2 or more", fix="leave k at its default 5")
+    require(
+        isinstance(k, int) and k >= 2, "too few folds", found=k, expected="2 or more", fix="leave k at its default 5"
+    )
     video_ids = list(video_ids)
-    if not all(map(is_text, video_ids)):
-        raise CausalVideoError("video ids", found=repr(video_ids)[:80], expected="texts", fix="use str(id)")
+    require(
+        all(map(is_text, video_ids)),
+        "video ids",
+        found=lambda: repr(video_ids)[:80],
+        expected="texts",
+        fix="use str(id)",
+    )
     return [int(hashlib.sha256(video_id.encode("utf-8")).hexdigest(), 16) % k for video_id in video_ids]
 
 
@@ -210,22 +216,22 @@ def _videos(rows: list[dict[str, Any]]) -> int:
 
 def _add_references(rows: dict[str, dict[str, Any]], references_path: str | Path, path: str | Path) -> None:
     answers = read_json(references_path, NEXTQA_OE_SOURCE)
-    if not isinstance(answers, dict) or not all(isinstance(given, dict) for given in answers.values()):
-        raise CausalVideoError(
-            f"{references_path} holds no reference answers",
-            found=type(answers).__name__,
-            expected="{video: {qid: answer}}",
-            fix=f"use add_reference_answer_test.json of {NEXTQA_OE_SOURCE}",
-        )
+    require(
+        isinstance(answers, dict) and all(isinstance(given, dict) for given in answers.values()),
+        f"{references_path} holds no reference answers",
+        found=type(answers).__name__,
+        expected="{video: {qid: answer}}",
+        fix=f"use add_reference_answer_test.json of {NEXTQA_OE_SOURCE}",
+    )
     for video_id, given in answers.items():
         for qid, answer in given.items():
             row = rows.get(f"{video_id}_{qid}")
-            if row is None or not isinstance(answer, str) or not answer.strip():
-                raise CausalVideoError(
-                    f"a reference answer in {references_path} cannot be used",
-                    found=f"{answer!r} to question {video_id}_{qid}",
-                    expected=f"a text, to a question of {path}",
-                    fix="give both files of the same split",
-                )
+            require(
+                row is not None and isinstance(answer, str) and answer.strip(),
+                f"a reference answer in {references_path} cannot be used",
+                found=f"{answer!r} to question {video_id}_{qid}",
+                expected=f"a text, to a question of {path}",
+                fix="give both files of the same split",
+            )
             if answer not in row["reference_answers"]:
                 row["reference_answers"].append(answer)

@@ -1,16 +1,22 @@
-"""Readers of open-ended questions whose answers are words of a vocabulary: MSVD-QA, MSRVTT-QA, TGIF-QA FrameQA.
+"""Readers of MSVD-QA, MSRVTT-QA and TGIF-QA, and the vocabularies of open-ended answers.
 
-Why one reader: the three differ in their columns and sizes alone. Papers: Xu et al., ACM MM 2017 (MSVD-QA, MSRVTT-QA);
-Jang et al., CVPR 2017 (TGIF-QA, arXiv 1704.04497).
+Why one reader: the open-ended files differ only in their columns and sizes. Why a vocabulary: open-ended VideoQA is
+classification over the frequent training answers. The choice of words, their order, and the treatment of the rest
+decide the number; the published models keep the rest as one more class in training, and count it as wrong in
+evaluation.
+
+Papers: Xu et al., ACM MM 2017 (MSVD-QA, MSRVTT-QA); Jang et al., CVPR 2017 (TGIF-QA, arXiv 1704.04497).
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from datasets import Dataset
 
-from hf_causal_video.data.tables import check_counts, make_table, read_lines
-from hf_causal_video.data.vocabulary import index_answers
+from hf_causal_video.data.rows import is_text
+from hf_causal_video.data.tables import CHOICE_COLUMNS, check_counts, choice_index, make_table, read_json, read_lines
+from hf_causal_video.utils.errors import require
 
 HQGA = "https://github.com/doc-doc/HQGA (folder dataset/{})"
 MSVDQA_SOURCE, MSRVTTQA_SOURCE, FRAMEQA_SOURCE = map(HQGA.format, ("msvd", "msrvtt", "tgifqa/frameqa"))
@@ -32,12 +38,12 @@ def read_msvdqa(
     Args:
         path: train, val or test csv, plain or gzipped.
         vocabulary: the published 1,852 answers (`ans_word.json`), or the list that a model was trained with.
-        split: where given, the counts of questions and videos must be the published ones.
-        outside_is_a_class: whether an answer outside the vocabulary gets the class `len(vocabulary)`, as in training,
-            or -1, which is scored as wrong. None: whether the split is "train".
+        split: if not None, the counts of questions and videos must be the published ones.
+        outside_is_a_class: True gives an answer outside the vocabulary the class `len(vocabulary)`, as in training;
+            False gives it -1, which is scored as wrong. None: True for the split "train".
 
     Raises:
-        CausalVideoError: no such file, a missing column, a malformed line, an id twice, or other counts.
+        CausalVideoError: a missing file or column, a malformed line, an id twice, or other counts.
 
     Example:
         >>> read_msvdqa("no/such/val.csv", ["dog"])  # doctest: +ELLIPSIS
@@ -89,9 +95,14 @@ def read_answers(path: str | Path, source: str) -> list[str]:
 
 
 def _read(
-    path: str | Path, vocabulary: Sequence[str], split: str | None, outside_is_a_class: bool | None,
-    counts: Mapping[str, tuple[int, int]], layout: str, source: str,
-) -> Dataset:  # fmt: skip
+    path: str | Path,
+    vocabulary: Sequence[str],
+    split: str | None,
+    outside_is_a_class: bool | None,
+    counts: Mapping[str, tuple[int, int]],
+    layout: str,
+    source: str,
+) -> Dataset:
     lines = read_lines(path, source, ("qid", "video_id", "question", "answer"), layout)
     outside = split == "train" if outside_is_a_class is None else outside_is_a_class
     indices = index_answers([line["answer"] for _, line in lines], vocabulary, outside)
@@ -113,3 +124,133 @@ def _read(
 def _first_word(question: str) -> str:
     word = question.split()[0].lower()
     return word if word in FIRST_WORDS else "other"
+
+
+TGIFQA_SOURCE = "https://github.com/doc-doc/HQGA (folder dataset/tgifqa)"
+# questions and videos of the full files; the size of the train file of transition in this layout is not known to us
+TGIFQA_COUNTS = {
+    "action": {"train": (20473, 20473), "test": (2274, 2274)},
+    "transition": {"test": (6232, 3116)},
+}
+
+
+def read_tgifqa(path: str | Path, task: str, split: str | None = None) -> Dataset:
+    """Read the action or the transition part of TGIF-QA; the task becomes the question type.
+
+    Args:
+        path: train or test csv (`video, question, a0..a4, answer, qid`), plain or gzipped; the answer is an index.
+        task: "action" or "transition".
+        split: if not None, the counts of questions and videos must be the published ones.
+
+    Raises:
+        CausalVideoError: an unknown task, a missing file or column, a malformed line, an id twice, or other counts.
+
+    Source: Jang et al., TGIF-QA, CVPR 2017.
+
+    Example:
+        >>> read_tgifqa("no/such/test.csv", "action")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        hf_causal_video.utils.errors.CausalVideoError: ...
+    """
+    require(
+        task in TGIFQA_COUNTS,
+        "unknown task of TGIF-QA",
+        found=task,
+        expected=" or ".join(TGIFQA_COUNTS),
+        fix="FrameQA: read_frameqa",
+    )
+    columns = ("qid", "video_id", "question", "answer", *CHOICE_COLUMNS)
+    lines = read_lines(path, TGIFQA_SOURCE, columns, f"TGIF-QA {task}")
+    hint = f"use the csv of {TGIFQA_SOURCE}"
+    rows = [
+        {
+            "question_id": line["qid"],
+            "video_id": line["video_id"],
+            "question": line["question"],
+            "choices": [line[column] for column in CHOICE_COLUMNS],
+            "answer": choice_index(path, number, line, hint),
+            "question_type": task,
+        }
+        for number, line in lines
+    ]
+    found = (len(rows), len({row["video_id"] for row in rows}))
+    check_counts(path, split, found, TGIFQA_COUNTS[task], "questions, videos", TGIFQA_SOURCE)
+    return make_table(path, rows, names=[number for number, _ in lines])
+
+
+def build_answer_vocabulary(answers: Iterable[str], size: int | None = None) -> list[str]:
+    """List the answers of a training split, the most frequent first.
+
+    Of equally frequent answers the one that occurs first in the file comes first, which gives the published lists of
+    MSVD-QA and of the FrameQA part of TGIF-QA, in their order.
+
+    Args:
+        answers: texts of the training answers, in the order of the file.
+        size: at most this many; all if None. The index `size` is the class of every other answer.
+
+    Raises:
+        CausalVideoError: no answers, an empty one, or a size below 1.
+
+    Example:
+        >>> build_answer_vocabulary(["dog", "cat", "dog", "cow"], size=2)
+        ['dog', 'cat']
+    """
+    answers = list(answers)
+    counted = Counter(answer for answer in answers if is_text(answer) and answer.strip())
+    require(
+        counted and counted.total() >= len(answers),
+        "no vocabulary of answers",
+        found="no answers" if not counted else "an answer without text",
+        expected="texts",
+        fix="build it from the answers of the training split",
+    )
+    require(
+        size is None or (isinstance(size, int) and not isinstance(size, bool) and size >= 1),
+        "no vocabulary of answers",
+        found=f"size {size}",
+        expected="1 or more",
+        fix="raise it",
+    )
+    return [answer for answer, _ in counted.most_common(size)]
+
+
+def read_answer_vocabulary(path: str | Path, source: str) -> list[str]:
+    """Read a published list of answers, such as `ans_word.json`.
+
+    Args:
+        path: a JSON list of texts, plain or gzipped.
+        source: where the official file comes from.
+
+    Raises:
+        CausalVideoError: a missing file, other values than texts, or a text twice.
+    """
+    words = read_json(path, source)
+    good = isinstance(words, list) and all(isinstance(word, str) and word.strip() for word in words)
+    require(
+        good and words and len(set(words)) == len(words),
+        f"{path} is not a list of answers",
+        found=f"{len(words) - len(set(words))} texts twice" if good and words else "other values",
+        expected="a JSON list of different texts",
+        fix=f"use ans_word.json of {source}",
+    )
+    return words
+
+
+def index_answers(answers: Iterable[str], vocabulary: Sequence[str], outside_is_a_class: bool) -> list[int]:
+    """Give each answer its index in the vocabulary.
+
+    Args:
+        answers: texts.
+        vocabulary: in the order of the indices.
+        outside_is_a_class: True gives an answer outside the vocabulary the class `len(vocabulary)`, to learn from;
+            False gives it -1, which no prediction equals and which is scored as wrong.
+
+    Example:
+        >>> index_answers(["cat", "aardvark"], ["dog", "cat"], outside_is_a_class=True)
+        [1, 2]
+        >>> index_answers(["cat", "aardvark"], ["dog", "cat"], outside_is_a_class=False)
+        [1, -1]
+    """
+    index = {word: position for position, word in enumerate(vocabulary)}
+    outside = len(vocabulary) if outside_is_a_class else -1
+    return [index.get(answer, outside) for answer in answers]

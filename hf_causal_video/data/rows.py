@@ -16,7 +16,7 @@ have them checked.
 """
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 QUESTION_FEATURES = Features(
     {
@@ -40,7 +40,6 @@ QUESTION_FEATURES = Features(
     }
 )
 LARGEST = sys.float_info.max
-REQUIRED = ("question_id", "video_id", "question")
 DEFAULTS: dict[str, Any] = {
     "choices": [],
     "answer": -1,
@@ -51,7 +50,9 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def questions_dataset(rows: Iterable[Mapping[str, Any]], extra: Features | None = None) -> Dataset:
+def questions_dataset(
+    rows: Iterable[Mapping[str, Any]], extra: Features | None = None, names: Sequence[int] = ()
+) -> Dataset:
     """Check question rows and put them in one typed table.
 
     Args:
@@ -59,10 +60,11 @@ def questions_dataset(rows: Iterable[Mapping[str, Any]], extra: Features | None 
             be there; choices default to none (an open-ended question), answer to -1 (unknown), spans (in
             seconds) to none, duration_s to 0.0 (unknown), and answer_text to the text of the right choice.
         extra: typed columns beyond the layout, such as the truth columns of the confounded world.
+        names: numbers of the rows' lines in their file, for the error about an id that stands twice.
 
     Raises:
-        CausalVideoError: a row that is no mapping, a missing or unknown column, a question_id twice, an empty
-            question, an answer outside the choices or at odds with answer_text, a span that is no pair of finite
+        CausalVideoError: a row that is not a mapping, a missing or unknown column, a question_id twice, an empty
+            question, an answer outside the choices or at odds with answer_text, a span that is not a pair of finite
             seconds in order, a negative duration, or a value of another kind than its column.
 
     Example:
@@ -70,134 +72,86 @@ def questions_dataset(rows: Iterable[Mapping[str, Any]], extra: Features | None 
         >>> questions_dataset([row | {"choices": ["a boy", "a dog"], "answer": 1}])[0]["answer_text"]
         'a dog'
     """
-    if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
-        _fail("question rows", type(rows).__name__, "a list of mappings, or a Dataset", "pass a list of rows")
+    whole = isinstance(rows, Iterable) and not isinstance(rows, str | Mapping)
+    require(whole, "question rows", found=type(rows).__name__, expected="a list of mappings, or a Dataset")
     features = Features({**QUESTION_FEATURES, **(extra or {})})
     columns: dict[str, list[Any]] = {name: [] for name in features}
     seen: dict[str, int] = {}
     for number, row in enumerate(rows):
         checked = _checked_row(row, number, set(extra or {}))
-        first = seen.setdefault(checked["question_id"], number)
+        question_id = checked["question_id"]
+        first = seen.setdefault(question_id, number)
         if first != number:
+            place, other = (names[first], names[number]) if names else (first, number)
             raise CausalVideoError(
-                "a question_id is there twice",
-                found=f"{checked['question_id']!r} in rows {first} and {number}",
+                "a question_id stands twice",
+                found=f"{question_id!r} in {'lines' if names else 'rows'} {place} and {other}",
                 expected="one row per question_id",
-                fix="name questions '<video_id>_<number of the question>' and drop repeated rows",
+                fix="drop the repeated row, or give it an id of its own",
             )
         for name, column in columns.items():
             column.append(checked[name])
     try:
         return Dataset.from_dict(columns, features=features)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:  # of the columns in `extra`
+        found = str(error).splitlines()[0]
+        what = "question rows cannot be put in a table"
         raise CausalVideoError(
-            "question rows cannot be put in a table", found=str(error).splitlines()[0],
-            expected=f"values of {features}", fix="mend the column",
-        ) from error  # fmt: skip
+            what, found=found, expected=f"values of {features}", fix="correct the column"
+        ) from error
 
 
 def _checked_row(row: Mapping[str, Any], number: int, extra: set[str]) -> dict[str, Any]:
-    if not isinstance(row, Mapping) or not all(isinstance(column, str) for column in row):
-        _fail(f"question row {number}", repr(row)[:80], "a mapping by column", "pass rows as mappings")
+    mapped = isinstance(row, Mapping) and all(isinstance(column, str) for column in row)
+    require(mapped, f"question row {number}", found=lambda: repr(row)[:80], expected="a mapping by column")
     name = f"question row {number} ({row.get('question_id', 'without question_id')!r})"
-    needed = {*REQUIRED, *extra}
-    if missing := sorted(needed - set(row)):
-        _fail(
-            f"{name} lacks columns",
-            list(row),
-            f"also {missing}",
-            "fill these columns; the others have defaults",
-        )
-    if unknown := sorted(set(row) - set(QUESTION_FEATURES) - extra):
-        _fail(
-            f"{name} has unknown columns",
-            unknown,
-            f"columns among {list(QUESTION_FEATURES)}",
-            "rename them, drop them, or declare them with questions_dataset(rows, extra=Features(...))",
-        )
+    missing = sorted({"question_id", "video_id", "question", *extra} - set(row))
+    require(
+        not missing, f"{name} lacks columns", found=list(row), expected=f"also {missing}", fix="fill these columns"
+    )
+    unknown = sorted(set(row) - set(QUESTION_FEATURES) - extra)
+    fix = "rename them, drop them, or declare them with questions_dataset(rows, extra=Features(...))"
+    require(not unknown, f"{name} has unknown columns", found=unknown, expected=list(QUESTION_FEATURES), fix=fix)
     checked = {**DEFAULTS, **row}
-    for column in REQUIRED:
-        if not is_text(checked[column]) or not checked[column].strip():
-            _fail(
-                f"{name}: {column} is empty or no text",
-                repr(checked[column]),
-                "text",
-                f"write the {column} as a string",
-            )
-    for column in ("choices", "spans"):
-        if not is_list(checked[column]):
-            _fail(f"{name}: {column} is no list", repr(checked[column]), "a list", f"write {column} as a list")
-    if checked["question_type"] is not None and not is_text(checked["question_type"]):
-        _fail(f"{name}: question_type is no text", repr(checked["question_type"]), "text", "write it as a string")
-    checked["choices"] = list(checked["choices"])
-    _check_answer(checked, name)
-    checked["spans"] = [_checked_span(span, name) for span in checked["spans"]]
-    if not is_number(checked["duration_s"]) or checked["duration_s"] < 0:
-        _fail(
-            f"{name}: duration_s is no length",
-            checked["duration_s"],
-            "seconds, 0.0 if unknown",
-            "give it in seconds",
-        )
-    return checked
-
-
-def _check_answer(row: dict[str, Any], name: str) -> None:
-    answer, choices = row["answer"], row["choices"]
-    if any(not is_text(choice) for choice in choices):
-        _fail(f"{name}: a choice is no text", choices, "a list of strings", "write every choice as a string")
-    if not isinstance(answer, Integral) or isinstance(answer, bool) or not -1 <= answer < 2**31:  # type: ignore[operator]
-        _fail(
-            f"{name}: the answer is no index",
-            repr(answer),
-            "a whole number, -1 if unknown",
-            "give the index, zero-based",
-        )
+    for column, (is_valid, expected) in COLUMNS.items():
+        if not is_valid(checked[column]):
+            what = f"{name}: invalid {column}"
+            raise CausalVideoError(what, found=repr(checked[column])[:200], expected=expected, fix=f"correct {column}")
+    choices, answer, stated = list(checked["choices"]), checked["answer"], checked["answer_text"]
     if choices and answer >= len(choices):
-        _fail(
-            f"{name}: the answer is outside the choices",
-            answer,
-            f"-1 (unknown) or 0 to {len(choices) - 1}",
-            "answers are zero-based indices into choices",
-        )
-    stated = row["answer_text"]
-    if stated is not None and not is_text(stated):
-        _fail(f"{name}: answer_text is no text", repr(stated), "text", "leave it out, or write it as a string")
+        expected = f"-1 (unknown) or 0 to {len(choices) - 1}"
+        fix = "answers are zero-based indices into choices"
+        raise CausalVideoError(f"{name}: the answer is outside the choices", found=answer, expected=expected, fix=fix)
     text = choices[answer] if choices and answer >= 0 else ""
     if stated and text and stated != text:
-        _fail(
-            f"{name}: answer and answer_text disagree",
-            f"{stated!r} beside choice {answer} = {text!r}",
-            "the same text",
-            "give only the answer index, the text follows from it",
-        )
-    row["answer_text"] = stated or text
+        found = f"{stated!r}, and choice {answer} = {text!r}"
+        what, fix = f"{name}: answer and answer_text disagree", "give only the index, the text follows from it"
+        raise CausalVideoError(what, found=found, expected="the same text", fix=fix)
+    spans = [[float(start), float(end)] for start, end in checked["spans"]]
+    return {**checked, "choices": choices, "answer_text": stated or text, "spans": spans}
 
 
-def _checked_span(span: Any, name: str) -> list[float]:
-    pair = list(span) if is_list(span) else []
-    if len(pair) != 2 or not all(map(is_number, pair)) or pair[0] > pair[1]:
-        _fail(
-            f"{name}: a span is no stretch of time",
-            span,
-            "[start_s, end_s], finite, start first",
-            "mend the annotation",
-        )
-    return [float(pair[0]), float(pair[1])]
+def _is_index(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and -1 <= value < 2**31  # type: ignore[operator]
+
+
+def _is_span(value: Any) -> bool:
+    pair = list(value) if is_list(value) else []
+    return len(pair) == 2 and all(map(is_number, pair)) and pair[0] <= pair[1]
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is a string that can be stored (a lone surrogate cannot)."""
+    """Tell whether a value is a string that can be stored (a lone surrogate cannot)."""
     return isinstance(value, str) and value.isascii() or isinstance(value, str) and _encodes(value)
 
 
 def is_list(value: Any) -> bool:
-    """Whether a value is a sequence of values, and no text."""
+    """Tell whether a value is a sequence other than text."""
     return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes)
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number that a float holds."""
+    """Tell whether a value is a finite number that a float holds."""
     return isinstance(value, Real) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST  # type: ignore[operator]
 
 
@@ -208,5 +162,22 @@ def _encodes(text: str) -> bool:
         return False
 
 
-def _fail(what: str, found: object, expected: object, fix: str) -> None:
-    raise CausalVideoError(what, found=found, expected=expected, fix=fix)
+def _is_filled(value: Any) -> bool:
+    return is_text(value) and bool(value.strip())
+
+
+def _is_text_or_none(value: Any) -> bool:
+    return value is None or is_text(value)
+
+
+COLUMNS: dict[str, tuple[Callable[[Any], bool], str]] = {  # column: (is it valid, what it should be)
+    "question_id": (_is_filled, "text, not empty"),
+    "video_id": (_is_filled, "text, not empty"),
+    "question": (_is_filled, "text, not empty"),
+    "choices": (lambda value: is_list(value) and all(map(is_text, value)), "a list of texts"),
+    "answer": (_is_index, "the zero-based index of a choice, -1 if unknown"),
+    "answer_text": (_is_text_or_none, "text"),
+    "question_type": (_is_text_or_none, "text"),
+    "spans": (lambda value: is_list(value) and all(map(_is_span, value)), "[[start_s, end_s], ...], start first"),
+    "duration_s": (lambda value: is_number(value) and value >= 0, "seconds, 0.0 if unknown"),
+}

@@ -1,4 +1,4 @@
-"""Annotation files as they are handed around: plain or gzipped, comma or tab, columns of several names.
+"""Read annotation files in all their copies: plain or gzipped, comma or tab, columns of several names.
 
 Why: the same questions circulate in half a dozen exports whose columns are called differently, and a file that is read
 wrongly still trains. Whatever is ambiguous here, or is not what it says it is, is an error that names file and line.
@@ -39,13 +39,13 @@ def read_text(path: str | Path, source: str) -> str:
         CausalVideoError: no such file, a gzip file that is cut off or none, or another encoding.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CausalVideoError(
-            "an annotation file is not there",
-            found=f"no file {path}",
-            expected="the official annotation",
-            fix=f"download it from {source}; nothing is downloaded for you",
-        )
+    require(
+        path.is_file(),
+        "missing annotation file",
+        found=f"no file {path}",
+        expected="the official annotation",
+        fix=f"download it from {source}; nothing is downloaded for you",
+    )
     data = path.read_bytes()
     try:
         data = gzip.decompress(data) if path.suffix == ".gz" else data
@@ -64,7 +64,7 @@ def read_text(path: str | Path, source: str) -> str:
 
 
 def read_json(path: str | Path, source: str) -> Any:
-    """Read a JSON file, plain or gzipped; arguments and errors as `read_text`, and an error for what is no JSON."""
+    """Read a JSON file, plain or gzipped; arguments and errors as `read_text`, and an error for other content."""
     try:
         return json.loads(read_text(path, source))
     except (json.JSONDecodeError, RecursionError) as error:
@@ -159,20 +159,8 @@ def make_table(
         extra: see `questions_dataset`.
         names: line numbers of the rows, for the error about an id that is there twice.
     """
-    rows = list(rows)
-    seen: dict[str, int] = {}
-    for place, row in enumerate(rows):
-        first = seen.setdefault(row["question_id"], place)
-        if first != place:
-            lines = [names[first], names[place]] if names else [first, place]
-            raise CausalVideoError(
-                f"a question is twice in {path}",
-                found=f"{row['question_id']} in {'lines' if names else 'rows'} {lines[0]} and {lines[1]}",
-                expected="each question once",
-                fix="drop the repeated line, or give it a number of its own",
-            )
     try:
-        return questions_dataset(rows, extra)
+        return questions_dataset(rows, extra, names)
     except CausalVideoError as error:
         raise CausalVideoError(
             f"{path}: {error.what}", found=error.found, expected=error.expected, fix=error.fix
@@ -180,9 +168,13 @@ def make_table(
 
 
 def check_counts(
-    path: str | Path, split: str | None, found: tuple[int, int], table: Mapping[str, tuple[int, int]], what: str,
+    path: str | Path,
+    split: str | None,
+    found: tuple[int, int],
+    table: Mapping[str, tuple[int, int]],
+    what: str,
     source: str,
-) -> None:  # fmt: skip
+) -> None:
     """Compare the size of a file with the published size of a split; nothing is compared where `split` is None.
 
     Raises:
@@ -190,38 +182,40 @@ def check_counts(
     """
     if split is None:
         return
-    if split not in table:
-        raise CausalVideoError(
-            "no published counts", found=f"split {split!r}", expected=sorted(table), fix="name one of them"
-        )
-    if found != table[split]:
-        raise CausalVideoError(
-            f"{path} is not the full {split} file",
-            found=f"{found} ({what})",
-            expected=f"{table[split]} as published",
-            fix=f"get the full file from {source}, or leave `split` out to read a part",
-        )
+    require(
+        split in table, "no published counts", found=f"split {split!r}", expected=sorted(table), fix="name one of them"
+    )
+    require(
+        found == table[split],
+        f"{path} is not the full {split} file",
+        found=f"{found} ({what})",
+        expected=f"{table[split]} as published",
+        fix=f"get the full file from {source}, or leave `split` out to read a part",
+    )
 
 
 def choice_index(path: str | Path, number: int, line: Mapping[str, str], hint: str) -> int:
     """Read an answer that is stated as the index of a choice, zero-based."""
-    if line["answer"] not in tuple("01234"):
-        raise CausalVideoError(
-            f"line {number} of {path} has no answer index", found=repr(line["answer"]), expected="0 to 4", fix=hint
-        )
+    require(
+        line["answer"] in tuple("01234"),
+        f"line {number} of {path} has no answer index",
+        found=lambda: repr(line["answer"]),
+        expected="0 to 4",
+        fix=hint,
+    )
     return int(line["answer"])
 
 
 def choice_of_text(path: str | Path, number: int, line: Mapping[str, str], hint: str) -> int:
     """Read an answer that is stated as the text of a choice; of two choices that read alike, the first is taken."""
     choices = [line[column] for column in CHOICE_COLUMNS]
-    if line["answer"] not in choices:
-        raise CausalVideoError(
-            f"the answer in line {number} of {path} is none of its choices",
-            found=repr(line["answer"]),
-            expected=f"one of {choices}",
-            fix=hint,
-        )
+    require(
+        line["answer"] in choices,
+        f"the answer in line {number} of {path} is not among its choices",
+        found=lambda: repr(line["answer"]),
+        expected=f"one of {choices}",
+        fix=hint,
+    )
     return choices.index(line["answer"])
 
 

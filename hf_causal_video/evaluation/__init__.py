@@ -1,7 +1,7 @@
 """Metrics over plain lists and dicts, equal to the published evaluations; no model is imported here."""
 
 from hf_causal_video.evaluation.causalvidqa import causalvidqa_accuracy
-from hf_causal_video.evaluation.multiple_choice import multiple_choice_accuracy
+from hf_causal_video.evaluation.inputs import multiple_choice_accuracy
 from hf_causal_video.evaluation.nextgqa import intersect_predictions, nextgqa_metrics
 from hf_causal_video.evaluation.nextqa import nextqa_accuracy
 from hf_causal_video.evaluation.open_ended import open_ended_accuracy

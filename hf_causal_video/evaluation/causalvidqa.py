@@ -1,6 +1,6 @@
 """Causal-VidQA: accuracy of six questions a video, where a prediction counts only together with its reason.
 
-Why: a right guess about the future or a counterfactual with a wrong reason is no understanding, so the
+Why: a right guess about the future or a counterfactual with a wrong reason does not show understanding, so the
 headline number takes prediction (p, pr) and counterfactual (c, cr) as pairs.
 
 Source: Li et al. 2022 (arXiv 2205.14895); `All` is the mean of d, e and the two pair accuracies over the
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hf_causal_video.evaluation.inputs import VIDEO_NAMES, count_correct, first_of, pair_answers, percent
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 TYPES = ("d", "e", "p", "pr", "c", "cr")
 SCORED = ("d", "e", "par", "car")
@@ -36,7 +36,7 @@ def causalvidqa_accuracy(
         `counts`: `{name: {"correct", "total"}}` for each of them.
 
     Raises:
-        CausalVideoError: a key unknown, missing or repeated, an answer that is no choice, or a video without
+        CausalVideoError: a key unknown, missing or repeated, an answer that is not a choice, or a video without
             all six types.
 
     Source: Li et al. 2022, Causal-VidQA.
@@ -51,22 +51,22 @@ def causalvidqa_accuracy(
     videos: dict[str, dict[str, bool]] = {}
     for pair in pair_answers(predictions, annotations, num_choices=num_choices, suffix="type"):
         right = videos.setdefault(str(first_of(pair.row, VIDEO_NAMES, "video")), {})
-        if pair.question_type not in TYPES or pair.question_type in right:
-            raise CausalVideoError(
-                f"question {pair.key} does not fit the six types of a video",
-                found=f"type {pair.question_type!r}" + (" twice" if pair.question_type in right else ""),
-                expected=f"each of {list(TYPES)} once a video",
-                fix="check the column type, or drop the duplicate row",
-            )
+        require(
+            pair.question_type in TYPES and pair.question_type not in right,
+            f"question {pair.key} does not fit the six types of a video",
+            found=f"type {pair.question_type!r}" + (" twice" if pair.question_type in right else ""),
+            expected=f"each of {list(TYPES)} once a video",
+            fix="check the column type, or drop the duplicate row",
+        )
         right[pair.question_type] = pair.correct
     for video, right in videos.items():
-        if len(right) != len(TYPES):
-            raise CausalVideoError(
-                f"video {video} lacks questions, so its pairs cannot be scored",
-                found=f"types {sorted(right)}",
-                expected=f"all of {sorted(TYPES)}",
-                fix="pass all six questions of each video",
-            )
+        require(
+            len(right) == len(TYPES),
+            f"video {video} lacks questions, so its pairs cannot be scored",
+            found=f"types {sorted(right)}",
+            expected=f"all of {sorted(TYPES)}",
+            fix="pass all six questions of each video",
+        )
     counts = {kind: count_correct(right[kind] for right in videos.values()) for kind in TYPES}
     counts["par"] = count_correct(right["p"] and right["pr"] for right in videos.values())
     counts["car"] = count_correct(right["c"] and right["cr"] for right in videos.values())

@@ -1,8 +1,8 @@
-"""Pair predictions with annotations, in whatever plain layout, and refuse what would change a number.
+"""Pair predictions with annotations, in whatever plain layout, refuse what would change a number, and score the pairs.
 
 Why: an accuracy is only as good as the pairing behind it. A question that is silently dropped, answered
 twice, or keyed differently moves the table without a trace, so each of these is an error here, once, for
-every benchmark.
+every benchmark. `multiple_choice_accuracy` scores questions whose types no published table knows.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 VIDEO_NAMES = ("video_id", "video")
 TYPE_NAMES = ("question_type", "type")
@@ -35,7 +35,7 @@ class Answered:
 
 
 def first_of(row: Mapping[str, Any], names: tuple[str, ...], what: str) -> Any:
-    """The value under the first of several column names that a row has; an error names what was looked for."""
+    """Return the value of a row under the first of several column names that it has."""
     for name in names:
         if row.get(name) is not None:
             return row[name]
@@ -60,7 +60,7 @@ def question_key(row: Mapping[str, Any], suffix: str = "qid") -> str:
 
 
 def whole_number(value: Any, key: str, what: str) -> int:
-    """`value` as an int; a bool, a float, a list or a None is an error (a text of digits is fine in a csv answer)."""
+    """Return `value` as an int; refuse a bool, a float, a list or None (digits as text are fine in a csv answer)."""
     if isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_)):
         return int(value)
     if what == "answer" and isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value):
@@ -86,13 +86,13 @@ def by_key(
         >>> by_key([{"question_id": "v_1", "prediction": 3}], "prediction")
         {'v_1': {'question_id': 'v_1', 'prediction': 3}}
     """
-    if not isinstance(rows, Iterable):
-        raise CausalVideoError(
-            f"no rows with the {value_name}",
-            found=type(rows).__name__,
-            expected="a list of dicts, or one dict by question key",
-            fix="pass a table's to_dict('records')",
-        )
+    require(
+        isinstance(rows, Iterable),
+        f"no rows with the {value_name}",
+        found=type(rows).__name__,
+        expected="a list of dicts, or one dict by question key",
+        fix="pass a table's to_dict('records')",
+    )
     keyed: dict[str, Mapping[str, Any]] = {}
     mapped = isinstance(rows, Mapping)
     for item in rows.items() if isinstance(rows, Mapping) else rows:
@@ -108,13 +108,13 @@ def by_key(
                 expected="a dict for each question, in a list or under its question key",
                 fix="pass a list of dicts (a table's to_dict('records')) or one dict by question key",
             )
-        if name in keyed:
-            raise CausalVideoError(
-                f"two rows with the {value_name} of one question",
-                found=f"{name} twice",
-                expected="each question once",
-                fix="drop the duplicate row",
-            )
+        require(
+            name not in keyed,
+            f"two rows with the {value_name} of one question",
+            found=f"{name} twice",
+            expected="each question once",
+            fix="drop the duplicate row",
+        )
         keyed[name] = row
     return keyed
 
@@ -124,33 +124,35 @@ def check_keys(found: Iterable[str], expected: Iterable[str], what: str, allow_m
     found, expected = list(found), list(expected)
     known = set(expected)
     unknown = [key for key in found if key not in known]
-    if unknown:
-        raise CausalVideoError(
-            f"{what} for questions that are not annotated",
-            found=f"{len(unknown)} unknown keys, first {unknown[:3]}",
-            expected=f"keys like {expected[:2]}",
-            fix="use the annotations of the same split, and keys of the form <video>_<qid>",
-        )
+    require(
+        not unknown,
+        f"{what} for questions that are not annotated",
+        found=lambda: f"{len(unknown)} unknown keys, first {unknown[:3]}",
+        expected=f"keys like {expected[:2]}",
+        fix="use the annotations of the same split, and keys of the form <video>_<qid>",
+    )
     present = set(found)
     missing = [key for key in expected if key not in present]
-    if missing and (not allow_missing or not present):
-        raise CausalVideoError(
-            f"{what} are missing",
-            found=f"{len(missing)} of {len(expected)} questions without one, first {missing[:3]}",
-            expected="one for every annotated question",
-            fix="predict the missing questions, or pass only the annotations that you mean to score",
-        )
+    require(
+        not missing or (allow_missing and present),
+        f"{what} are missing",
+        found=lambda: f"{len(missing)} of {len(expected)} questions without one, first {missing[:3]}",
+        expected="one for every annotated question",
+        fix="predict the missing questions, or pass only the annotations that you mean to score",
+    )
 
 
 def number_of_choices(row: Mapping[str, Any], default: int, key: str) -> int:
-    """How many choices a row has: its `choices`, its columns a0, a1, ..., or else the default of the benchmark."""
+    """Count the choices of a row: its `choices`, its columns a0, a1, ..., or else the default of the benchmark."""
     choices = row.get("choices")
     if choices is not None:
-        if isinstance(choices, str) or not hasattr(choices, "__len__"):
-            raise CausalVideoError(
-                f"the choices of question {key} are no list", found=repr(choices), expected="a list of texts",
-                fix="give the choices as a list, or leave the column out",
-            )  # fmt: skip
+        require(
+            not isinstance(choices, str) and hasattr(choices, "__len__"),
+            f"the choices of question {key} are not a list",
+            found=repr(choices),
+            expected="a list of texts",
+            fix="give the choices as a list, or leave the column out",
+        )
         if len(choices):
             return len(choices)
     return sum(f"a{index}" in row for index in range(len(row))) or default
@@ -167,19 +169,18 @@ def pair_answers(
 
     Args:
         predictions: `{key: int}`, `{key: {"prediction": int}}` or rows with `question_id` and `prediction`.
-            An `answer` beside a prediction must agree with the annotation.
+            An `answer` stored with a prediction must agree with the annotation.
         annotations: rows with a key (`question_id`, or `video` and `qid`), a type and an answer.
         num_choices: choices of a question whose row does not list them.
         suffix: the column that completes the key of a row without `question_id`.
 
     Raises:
-        CausalVideoError: unknown, missing or repeated keys, and answers or predictions that are no index of a
+        CausalVideoError: unknown, missing or repeated keys, and answers or predictions that are not an index of a
             choice.
     """
     annotated = by_key(annotations, "answer", lambda row: question_key(row, suffix))
     predicted = by_key(predictions, "prediction", lambda row: question_key(row, suffix))
-    if not annotated:
-        raise CausalVideoError("no questions", found="0 annotations", expected="at least 1", fix="check the split")
+    require(annotated, "no questions", found="0 annotations", expected="at least 1", fix="check the split")
     check_keys(predicted, annotated, "predictions")
     pairs = []
     for key, row in annotated.items():
@@ -188,20 +189,20 @@ def pair_answers(
         answer = whole_number(row.get("answer"), key, "answer")
         prediction = whole_number(given.get("prediction"), key, "prediction")
         for what, value in (("answer", answer), ("prediction", prediction)):
-            if not 0 <= value < limit:
-                raise CausalVideoError(
-                    f"the {what} of question {key} is no choice",
-                    found=value,
-                    expected=f"0 to {limit - 1}",
-                    fix="count choices from zero; a question without a known answer cannot be scored",
-                )
-        if given.get("answer") is not None and whole_number(given["answer"], key, "answer") != answer:
-            raise CausalVideoError(
-                f"the answer stored with the prediction of {key} is not the annotated one",
-                found=given["answer"],
-                expected=answer,
-                fix="the predictions belong to another split or version of the annotations",
+            require(
+                0 <= value < limit,
+                f"the {what} of question {key} is not a choice",
+                found=value,
+                expected=f"0 to {limit - 1}",
+                fix="count choices from zero; a question without a known answer cannot be scored",
             )
+        require(
+            given.get("answer") is None or whole_number(given["answer"], key, "answer") == answer,
+            f"the answer stored with the prediction of {key} is not the annotated one",
+            found=given.get("answer"),
+            expected=answer,
+            fix="the predictions belong to another split or version of the annotations",
+        )
         question_type = str(first_of(row, TYPE_NAMES, "question type"))
         pairs.append(Answered(key, question_type, answer, prediction, row))
     return pairs
@@ -221,3 +222,35 @@ def percent(count: Mapping[str, int]) -> float | None:
         12.5
     """
     return count["correct"] * 100.0 / count["total"] if count["total"] else None
+
+
+def multiple_choice_accuracy(
+    predictions: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
+    annotations: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
+    *,
+    num_choices: int = 5,
+) -> dict[str, Any]:
+    """Accuracy in percent, overall (`Acc`) and by question type (`Acc_<type>`, sorted).
+
+    Args:
+        predictions: as in `nextqa_accuracy`.
+        annotations: question rows (`question_id`, `question_type`, `answer`, `choices`).
+        num_choices: choices of a question whose row does not list them.
+
+    Returns:
+        `Acc`, one `Acc_<type>` for each type, and `counts`: `{type: {"correct", "total"}}` with "all".
+
+    Raises:
+        CausalVideoError: a key unknown, missing or repeated, or an answer that is not a choice.
+
+    Example:
+        >>> rows = [{"question_id": "a_0", "question_type": "why", "answer": 1, "choices": ["x", "y"]}]
+        >>> multiple_choice_accuracy([{"question_id": "a_0", "prediction": 1}], rows)["Acc_why"]
+        100.0
+    """
+    pairs = pair_answers(predictions, annotations, num_choices=num_choices)
+    types = sorted({pair.question_type for pair in pairs})
+    counts = {kind: count_correct(pair.correct for pair in pairs if pair.question_type == kind) for kind in types}
+    result: dict[str, Any] = {f"Acc_{kind}": percent(count) for kind, count in counts.items()}
+    counts["all"] = count_correct(pair.correct for pair in pairs)
+    return {"Acc": percent(counts["all"]), **result, "counts": counts}

@@ -15,7 +15,7 @@ import numpy as np
 
 from hf_causal_video.evaluation.inputs import by_key, check_keys, whole_number
 from hf_causal_video.evaluation.spans import Annotated, read_grounding, read_span, span_overlap
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 THRESHOLDS = (0.3, 0.5)
 
@@ -33,13 +33,13 @@ def nextgqa_metrics(
 
     Args:
         predictions: one span a question: `{key: [start, end]}`, `{key: {"span": [start, end]}}`, or rows with
-            `question_id` and `span` (or `start_s` and `end_s`); the predicted answer may stand beside it as
+            `question_id` and `span` (or `start_s` and `end_s`); the predicted answer may be in the same row as
             `prediction`, the true one as `answer`. A key is `<video>_<qid>`.
         annotations: the published file, `{video: {"duration", "location": {qid: [[start_s, end_s], ...]}}}`,
             or question rows (`question_id`, `spans`, `duration_s`, `answer`); rows without spans are not
             scored.
         answers: `{key: {"prediction": int, "answer": int}}`, `{key: int}` or rows, where the predicted
-            answers are not beside the spans. Questions that are not scored may be in it.
+            answers are not in the rows of the spans. Questions that are not scored may be in it.
         unit: "seconds", or "fraction" of the video's duration, which is rounded to 0.1 s before scoring, as
             published.
         subset: keys to score; all by default.
@@ -51,7 +51,7 @@ def nextgqa_metrics(
         (only with answers), and `counts`: questions `scored`, and `missing` a predicted span.
 
     Raises:
-        CausalVideoError: unknown or repeated keys, spans that are no interval, fractions outside [0, 1], an
+        CausalVideoError: unknown or repeated keys, spans that are not intervals, fractions outside [0, 1], an
             answer that is missing or disagrees with the annotation, or nothing to score.
 
     Source: Xiao et al. 2024, NExT-GQA.
@@ -64,25 +64,25 @@ def nextgqa_metrics(
         >>> result["Acc@GQA"], result["mIoP"], result["IoU@0.5"], result["Acc@QA"]
         (50.0, 62.5, 50.0, 100.0)
     """
-    if unit not in ("seconds", "fraction") or missing not in ("skip", "error"):
-        raise CausalVideoError(
-            "unknown option",
-            found=f"unit={unit!r}, missing={missing!r}",
-            expected="unit 'seconds' or 'fraction', missing 'skip' or 'error'",
-            fix="use one of these words",
-        )
+    require(
+        unit in ("seconds", "fraction") and missing in ("skip", "error"),
+        "unknown option",
+        found=f"unit={unit!r}, missing={missing!r}",
+        expected="unit 'seconds' or 'fraction', missing 'skip' or 'error'",
+        fix="use one of these words",
+    )
     gold = read_grounding(annotations)
     predicted = by_key(predictions, "span")
     check_keys(predicted, gold, "predicted spans", allow_missing=missing == "skip")
     chosen = _chosen(gold, subset)
     scored = [key for key in gold if key in predicted and key in chosen]
-    if not scored:
-        raise CausalVideoError(
-            "no question to score",
-            found=f"{len(predicted)} spans, {len(chosen)} keys in the subset",
-            expected="at least one key in both",
-            fix="pass the subset of the same split",
-        )
+    require(
+        scored,
+        "no question to score",
+        found=f"{len(predicted)} spans, {len(chosen)} keys in the subset",
+        expected="at least one key in both",
+        fix="pass the subset of the same split",
+    )
 
     spans = np.array([read_span(key, predicted[key]) for key in scored], dtype=np.float64)  # (questions, 2)
     if unit == "fraction":
@@ -135,8 +135,13 @@ def intersect_predictions(
 def _chosen(gold: Mapping[str, Annotated], subset: Iterable[str] | None) -> set[str]:
     if subset is None:
         return set(gold)
-    if isinstance(subset, str) or not isinstance(subset, Iterable):
-        raise CausalVideoError("subset", found=repr(subset)[:80], expected="a list of keys", fix="pass <video>_<qid>")
+    require(
+        not isinstance(subset, str) and isinstance(subset, Iterable),
+        "subset",
+        found=lambda: repr(subset)[:80],
+        expected="a list of keys",
+        fix="pass <video>_<qid>",
+    )
     chosen = {str(key) for key in subset}
     check_keys(sorted(chosen), gold, "keys of the subset", allow_missing=True)
     return chosen
@@ -147,20 +152,20 @@ def _seconds(fractions: np.ndarray, keys: list[str], gold: Mapping[str, Annotate
     if outside.any():
         worst = int(np.flatnonzero(outside)[0])
         raise CausalVideoError(
-            "a span is no fraction of its video",
+            "a span is not a fraction of its video",
             found=f"{fractions[worst].tolist()} for {keys[worst]}",
             expected="numbers in [0, 1]",
             fix="pass unit='seconds', or divide by the duration and clip",
         )
     durations = np.array([gold[key].duration_s for key in keys], dtype=np.float64)
     unknown = [key for key, duration in zip(keys, durations, strict=True) if not duration > 0]
-    if unknown:
-        raise CausalVideoError(
-            "fractions of a video of unknown length",
-            found=f"no duration for {unknown[0]}",
-            expected="a duration in seconds for each video",
-            fix="give duration_s in the annotations, or spans in seconds",
-        )
+    require(
+        not unknown,
+        "fractions of a video of unknown length",
+        found=lambda: f"no duration for {unknown[0]}",
+        expected="a duration in seconds for each video",
+        fix="give duration_s in the annotations, or spans in seconds",
+    )
     return np.round(fractions * durations[:, None], 1)
 
 
@@ -178,27 +183,27 @@ def _best_overlap(spans: np.ndarray, annotated: list[np.ndarray]) -> tuple[np.nd
 def _right(
     keys: list[str], rows: Mapping[str, Mapping[str, Any]], gold: Mapping[str, Annotated], required: bool
 ) -> np.ndarray | None:
-    """Whether each question is answered rightly, (questions,); None where no answers were predicted at all."""
+    """Tell whether each question is answered rightly, (questions,); None where no answers were predicted at all."""
     if not required and not any(rows[key].get("prediction") is not None for key in keys):
         return None
     lacking = [key for key in keys if rows.get(key, {}).get("prediction") is None]
-    if lacking:
-        raise CausalVideoError(
-            "some grounded questions have no predicted answer",
-            found=f"{len(lacking)} without, first {lacking[:3]}",
-            expected=f"an answer for each of {len(keys)}",
-            fix="predict them, or pass no answers at all",
-        )
+    require(
+        not lacking,
+        "some grounded questions have no predicted answer",
+        found=lambda: f"{len(lacking)} without, first {lacking[:3]}",
+        expected=f"an answer for each of {len(keys)}",
+        fix="predict them, or pass no answers at all",
+    )
     right = np.zeros(len(keys), dtype=bool)
     for position, key in enumerate(keys):
         stored, annotated = rows[key].get("answer"), gold[key].answer
         truth = annotated if stored is None else whole_number(stored, key, "answer")
-        if truth is None or (annotated is not None and truth != annotated):
-            raise CausalVideoError(
-                f"the true answer of {key} is unknown or contradicted",
-                found=f"{stored} beside the prediction, {annotated} in the annotations",
-                expected="one true answer",
-                fix="give `answer` in the annotations or beside each prediction",
-            )
+        require(
+            truth is not None and (annotated is None or truth == annotated),
+            f"the true answer of {key} is unknown or contradicted",
+            found=f"{stored} with the prediction, {annotated} in the annotations",
+            expected="one true answer",
+            fix="give `answer` in the annotations or with each prediction",
+        )
         right[position] = whole_number(rows[key]["prediction"], key, "prediction") == truth
     return right

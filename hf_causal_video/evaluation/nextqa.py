@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hf_causal_video.evaluation.inputs import count_correct, pair_answers, percent
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 FINE_TYPES = {
     "CW": "Why",
@@ -46,7 +46,7 @@ def nextqa_accuracy(
         all.
 
     Raises:
-        CausalVideoError: a key unknown, missing or repeated, an answer that is no choice, or a type NExT-QA
+        CausalVideoError: a key unknown, missing or repeated, an answer that is not a choice, or a type NExT-QA
             does not have.
 
     Source: Xiao et al. 2021, NExT-QA.
@@ -61,13 +61,13 @@ def nextqa_accuracy(
     outcomes: dict[str, list[bool]] = {kind: [] for kind in FINE_TYPES}
     for pair in pair_answers(predictions, annotations, num_choices=num_choices):
         kind = "TN" if pair.question_type == "TP" else pair.question_type
-        if kind not in outcomes:
-            raise CausalVideoError(
-                f"question {pair.key} has a type that NExT-QA does not have",
-                found=repr(pair.question_type),
-                expected=f"one of {[*FINE_TYPES, 'TP']}",
-                fix="score other benchmarks with hf_causal_video.evaluation.multiple_choice_accuracy",
-            )
+        require(
+            kind in outcomes,
+            f"question {pair.key} has a type that NExT-QA does not have",
+            found=repr(pair.question_type),
+            expected=f"one of {[*FINE_TYPES, 'TP']}",
+            fix="score other benchmarks with hf_causal_video.evaluation.multiple_choice_accuracy",
+        )
         outcomes[kind].append(pair.correct)
     counts = {kind: count_correct(answers) for kind, answers in outcomes.items()}
     for group in GROUPS:

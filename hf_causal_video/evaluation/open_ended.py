@@ -19,7 +19,7 @@ from hf_causal_video.evaluation.inputs import (
     percent,
     whole_number,
 )
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 FIRST_WORDS = ("what", "who", "how", "when", "where")
 
@@ -56,8 +56,7 @@ def open_ended_accuracy(
         (50.0, 50.0, None, 1)
     """
     annotated, predicted = by_key(annotations, "answer"), by_key(predictions, "prediction")
-    if not annotated:
-        raise CausalVideoError("no questions", found="0 annotations", expected="at least 1", fix="check the split")
+    require(annotated, "no questions", found="0 annotations", expected="at least 1", fix="check the split")
     check_keys(predicted, annotated, "predictions")
     index = None if vocabulary is None else _positions(vocabulary)
     outcomes: dict[str, list[bool]] = {word: [] for word in (*FIRST_WORDS, "other")}
@@ -80,34 +79,34 @@ def open_ended_accuracy(
 def _positions(vocabulary: Sequence[str]) -> dict[str, int]:
     words = [] if isinstance(vocabulary, str) or not isinstance(vocabulary, Iterable) else list(vocabulary)
     index = {word: position for position, word in enumerate(words) if isinstance(word, str)}
-    if not words or len(index) != len(words):
-        raise CausalVideoError(
-            "no vocabulary of answers",
-            found=f"{len(words)} entries, {len(index)} different texts",
-            expected="a list of different texts",
-            fix="pass the vocabulary that the model was trained with",
-        )
+    require(
+        words and len(index) == len(words),
+        "no vocabulary of answers",
+        found=f"{len(words)} entries, {len(index)} different texts",
+        expected="a list of different texts",
+        fix="pass the vocabulary that the model was trained with",
+    )
     return index
 
 
 def _answer_index(key: str, answer: Any, index: Mapping[str, int] | None) -> int:
     if not isinstance(answer, str):
         return whole_number(answer, key, "answer")
-    if index is None:
-        raise CausalVideoError(
-            f"the answer of question {key} is a text",
-            found=repr(answer),
-            expected="an index, or the vocabulary that the predictions index",
-            fix="pass vocabulary=[...] in the order of the answer head",
-        )
+    require(
+        index is not None,
+        f"the answer of question {key} is a text",
+        found=repr(answer),
+        expected="an index, or the vocabulary that the predictions index",
+        fix="pass vocabulary=[...] in the order of the answer head",
+    )
     return index.get(answer, -1)
 
 
 def _check_range(key: str, what: str, value: int, low: int, high: int | None) -> None:
-    if value < low or (high is not None and value > high):
-        raise CausalVideoError(
-            f"the {what} of question {key} is outside the vocabulary",
-            found=value,
-            expected=f"{low} to {'the size of the vocabulary' if high is None else high}",
-            fix="pass the vocabulary that the model was trained with",
-        )
+    require(
+        not value < low and (high is None or not value > high),
+        f"the {what} of question {key} is outside the vocabulary",
+        found=value,
+        expected=f"{low} to {'the size of the vocabulary' if high is None else high}",
+        fix="pass the vocabulary that the model was trained with",
+    )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hf_causal_video.evaluation.inputs import by_key, whole_number
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,13 @@ def read_grounding(annotations: Mapping[str, Any] | Iterable[Mapping[str, Any]])
                 answer = None if row.get("answer") is None else whole_number(row["answer"], key, "answer")
                 duration = row.get("duration_s") if row.get("duration_s") is not None else row.get("duration")
                 gold[key] = _annotated(key, spans, duration, None if answer == -1 else answer)
-    if not gold:
-        raise CausalVideoError(
-            "no annotated spans",
-            found="0 questions with spans",
-            expected="at least 1",
-            fix="pass the content of gsub_<split>.json, or question rows with spans",
-        )
+    require(
+        gold,
+        "no annotated spans",
+        found="0 questions with spans",
+        expected="at least 1",
+        fix="pass the content of gsub_<split>.json, or question rows with spans",
+    )
     return gold
 
 
@@ -97,11 +97,13 @@ def _annotated(key: str, spans: Any, duration: Any, answer: int | None) -> Annot
         _no_spans(f"question {key}", spans, "[[start_s, end_s], ...]")
     pairs = [_interval(key, span, "annotated") for span in spans]
     length = 0.0 if duration is None else _number(duration)
-    if not 0 <= length < np.inf:
-        raise CausalVideoError(
-            f"the duration of the video of {key} is no length", found=repr(duration), expected="seconds, 0 if unknown",
-            fix="mend the annotation",
-        )  # fmt: skip
+    require(
+        0 <= length < np.inf,
+        f"invalid duration of the video of {key}",
+        found=repr(duration),
+        expected="seconds, 0 if unknown",
+        fix="correct the annotation",
+    )
     return Annotated(np.array(pairs).reshape(-1, 2), length, answer)
 
 
@@ -111,7 +113,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _number(value: Any) -> float:
-    """`value` as a float; NaN for what is none."""
+    """Return `value` as a float; NaN if it is not a number."""
     try:
         return np.nan if isinstance(value, bool | np.bool_) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -120,18 +122,20 @@ def _number(value: Any) -> float:
 
 def _no_spans(what: str, found: Any, expected: str) -> None:
     raise CausalVideoError(
-        f"the annotated spans of {what} cannot be read", found=repr(found)[:80], expected=expected,
+        f"the annotated spans of {what} cannot be read",
+        found=repr(found)[:80],
+        expected=expected,
         fix="pass the content of gsub_<split>.json, or question rows with spans",
-    )  # fmt: skip
+    )
 
 
 def _interval(key: str, value: Any, what: str) -> list[float]:
     start, end = map(_number, value) if _is_list(value) and len(value) == 2 else (np.nan, np.nan)
-    if not (np.isfinite(start) and np.isfinite(end) and start <= end):
-        raise CausalVideoError(
-            f"the {what} span of {key} is no interval",
-            found=str(value)[:80],
-            expected="[start, end], two finite numbers, start <= end",
-            fix="pass one span a question (best_span of hf_causal_video.models.spans picks it)",
-        )
+    require(
+        np.isfinite(start) and np.isfinite(end) and start <= end,
+        f"the {what} span of {key} is not an interval",
+        found=lambda: str(value)[:80],
+        expected="[start, end], two finite numbers, start <= end",
+        fix="pass one span a question (best_span of hf_causal_video.models.spans picks it)",
+    )
     return [start, end]

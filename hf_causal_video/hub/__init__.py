@@ -1,4 +1,4 @@
-"""Everything between a model and the Hub."""
+"""Push models to the Hub, and convert the original checkpoints."""
 
 from hf_causal_video.utils.lazy import lazy_names
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 from hf_causal_video.utils.version import __version__
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -60,11 +60,13 @@ def bundle(config: type, model: type, processor: type, parts: Iterable[type] = (
         while waiting:
             module = waiting.pop()
             name = flat_name(module)
-            if origin.setdefault(name, module) != module:
-                raise CausalVideoError(
-                    "two modules of one flat name", found=f"{origin[name]} and {module}, both {name}.py",
-                    expected="names that differ", fix="rename one of the files",
-                )  # fmt: skip
+            require(
+                origin.setdefault(name, module) == module,
+                "two modules of one flat name",
+                found=f"{origin[name]} and {module}, both {name}.py",
+                expected="names that differ",
+                fix="rename one of the files",
+            )
             if f"{name}.py" not in files:
                 files[f"{name}.py"], needed = _flatten(module)
                 waiting += needed
@@ -82,14 +84,14 @@ def bundle(config: type, model: type, processor: type, parts: Iterable[type] = (
 
 
 def auto_map(config: type, model: type, processor: type, tasks: tuple[str, ...] = ()) -> dict[str, str]:
-    """Which flat file holds the class that each Auto class asks for.
+    """Return the flat file that holds the class of each Auto class.
 
     Args:
         config, model, processor: the classes of one method.
         tasks: further Auto classes that give the model, such as "AutoModelForMultipleChoice".
     """
-    asked = {"AutoConfig": config, "AutoModel": model, **dict.fromkeys(tasks, model), "AutoProcessor": processor}
-    return {auto: f"{flat_name(cls.__module__)}.{cls.__name__}" for auto, cls in asked.items()}
+    classes = {"AutoConfig": config, "AutoModel": model, **dict.fromkeys(tasks, model), "AutoProcessor": processor}
+    return {auto: f"{flat_name(cls.__module__)}.{cls.__name__}" for auto, cls in classes.items()}
 
 
 def _source(module: str) -> Path | None:
@@ -106,7 +108,7 @@ def _flatten(module: str) -> tuple[str, list[str]]:
         parent = ".".join(parts[:depth])
         if parent != ROOT and not _only_names(_source(parent)):
             raise _refused(
-                module, f"{parent}/__init__.py does more than import names", "registration beside the class"
+                module, f"{parent}/__init__.py does more than import names", "registration in the module of the class"
             )
     text, needed = path.read_text(encoding="utf-8"), []
     lines = text.splitlines(keepends=True)
@@ -121,7 +123,7 @@ def _flatten(module: str) -> tuple[str, list[str]]:
 
 
 def _only_names(path: Path | None) -> bool:
-    """Whether a module holds nothing but a docstring, imports and `__all__`, lazy names included."""
+    """Tell whether a module holds nothing but a docstring, imports and `__all__`, lazy names included."""
     body = [] if path is None else ast.parse(path.read_text(encoding="utf-8")).body
     return all(
         isinstance(node, ast.Import | ast.ImportFrom)
@@ -168,6 +170,8 @@ def _defined(text: str) -> set[str]:
 
 def _refused(where: str, found: str, expected: str) -> CausalVideoError:
     return CausalVideoError(
-        f"{where} cannot travel as remote code", found=found, expected=expected,
+        f"{where} cannot travel as remote code",
+        found=found,
+        expected=expected,
         fix="move what is needed into causal/, backbones/ or models/, imported by the name of its module",
-    )  # fmt: skip
+    )

@@ -20,7 +20,7 @@ from hf_causal_video.utils.version import __version__
 
 METHOD_FOLDERS = Path(__file__).resolve().parents[1] / "models"
 METRIC_TYPES = {"Acc": "accuracy", "accuracy": "accuracy"}  # how the Hub calls them
-HOUSEKEEPING = {"text_config", "feature_provenance", "trajectory_provenance"}  # told elsewhere in a card
+HOUSEKEEPING = {"text_config", "feature_provenance", "trajectory_provenance"}  # listed elsewhere in a card
 LIBRARY = "hf-causal-video"
 
 
@@ -52,7 +52,7 @@ def repository_card(checkpoint: Checkpoint, repo_id: str, license_id: str) -> st
 
 
 def introduction(method: str) -> str:
-    """What a method is: the paper and the first paragraph of its own README; "" where it has none yet.
+    """Introduce a method: the paper and the first paragraph of its own README; "" if it has none.
 
     A link to another file of the package leads nowhere from a card, and keeps its words alone.
     """
@@ -77,8 +77,8 @@ def architecture(config: PreTrainedConfig, parameters: int) -> str:
     if text is not None:
         layers = getattr(text, "num_hidden_layers", "?")
         rows.append(("text encoder", f"{text.model_type}, {layers} layers of width {text.hidden_size}"))
-    own = [name for name in type(config).__dataclass_fields__ if name not in PreTrainedConfig.__dataclass_fields__]
-    rows += [(f"`{name}`", f"`{getattr(config, name)}`") for name in own if name not in HOUSEKEEPING]
+    names = [name for name in type(config).__dataclass_fields__ if name not in PreTrainedConfig.__dataclass_fields__]
+    rows += [(f"`{name}`", f"`{getattr(config, name)}`") for name in names if name not in HOUSEKEEPING]
     return f"## Architecture\n\n{type(config).__name__}\n\n" + table(("field", "value"), rows)
 
 
@@ -98,7 +98,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name is one of a repository, and not a folder here."""
+    """Tell whether a name is that of a repository, and not of a local folder."""
     return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not Path(name).exists()
 
 
@@ -140,8 +140,8 @@ def _load(checkpoint: Checkpoint, repo_id: str) -> str:
         f'processor = AutoProcessor.from_pretrained("{repo_id}")',
     ]
     if not checkpoint.base:
-        asked = 'question="...", choices=["...", "..."]' if _has_choices(checkpoint) else 'question="..."'
-        clip = '"clip.mp4"' if checkpoint.is_relation else f'"clip.mp4", {asked}'
+        question = 'question="...", choices=["...", "..."]' if _has_choices(checkpoint) else 'question="..."'
+        clip = '"clip.mp4"' if checkpoint.is_relation else f'"clip.mp4", {question}'
         lines.append(f'pipeline("{_task(checkpoint)}", model="{repo_id}")({clip})')
     about = (
         "Adapters of the text encoder and all of the method's own weights; the line that loads the model follows "
@@ -167,10 +167,10 @@ def _measured(results: list[Result], run: dict[str, Any]) -> str:
         (one.dataset, one.split + (" (chosen by it)" if one.chosen else ""), one.metric, f"{one.value:.2f}")
         for one in results
     ]
-    told = f"Seed {run['seed']}; checkpoint chosen by {run['chosen_by']}. " if run else ""
+    seed = f"Seed {run['seed']}; checkpoint chosen by {run['chosen_by']}. " if run else ""
     sure = all(one.bound for one in results)
     bound = "" if sure else "The reports name the folder and are younger than the weights, but do not hold their hash."
-    note = (told + bound).strip()
+    note = (seed + bound).strip()
     return "## Measured here\n\n" + table(("dataset", "split", "metric", "%"), rows) + (f"\n\n{note}" if note else "")
 
 

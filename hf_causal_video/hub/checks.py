@@ -1,4 +1,4 @@
-"""What must hold before a checkpoint leaves this machine: it loads whole, its parts belong together, it is finite.
+"""Check a checkpoint before it is uploaded: it loads whole, its parts belong together, its weights are finite.
 
 Why: a repository is read by strangers who cannot ask. A missing key, a NaN, or a processor of another vocabulary gives
 them wrong numbers and no error.
@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from hf_causal_video.models import METHODS, RELATION_METHODS
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 WEIGHTS = "model*.safetensors"
 ADAPTER = "adapter_model.safetensors"
@@ -25,7 +25,7 @@ class Checkpoint:
     """A checked checkpoint.
 
     Args:
-        folder: where it lies.
+        folder: of the checkpoint.
         method: its name in the tables of methods.
         model, processor: as loaded.
         run: folder of the training run, whose recipe and results belong to it; the folder itself, or for adapters the
@@ -42,27 +42,30 @@ class Checkpoint:
 
     @property
     def is_relation(self) -> bool:
-        """Whether it detects relations rather than answering questions."""
+        """True for a model that detects relations, False for one that answers questions."""
         return self.method in RELATION_METHODS
 
     @property
     def weights(self) -> list[Path]:
-        """The weights that travel."""
+        """Files of the weights that are uploaded."""
         return sorted(self.folder.glob(ADAPTER if self.base else WEIGHTS))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The fields of a JSON file; what is none is refused by its name."""
+    """Read the fields of a JSON file."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise CausalVideoError(
-            f"{path} cannot be read", found=str(error), expected="JSON", fix="let whatever wrote it write it again"
+            f"{path} cannot be read", found=str(error), expected="JSON", fix="write the file again"
         ) from error
-    if not isinstance(read, dict):
-        raise CausalVideoError(
-            f"{path} cannot be read", found=type(read).__name__, expected="fields", fix="write it again"
-        )
+    require(
+        isinstance(read, dict),
+        f"{path} cannot be read",
+        found=type(read).__name__,
+        expected="fields",
+        fix="write it again",
+    )
     return read
 
 
@@ -81,22 +84,25 @@ def open_checkpoint(folder: str | Path, base: str | None = None, token: str | No
     folder = Path(folder)
     if (folder / "adapter_config.json").is_file():
         return _open_adapter(folder, base, token)
-    if base is not None:
-        raise CausalVideoError(
-            f"{folder} holds no adapters", found="--base with a whole model",
-            expected="a folder with adapter_config.json",
-            fix="leave --base out, or name the folder of the adapters",
-        )  # fmt: skip
+    require(
+        base is None,
+        f"{folder} holds no adapters",
+        found="--base with a whole model",
+        expected="a folder with adapter_config.json",
+        fix="leave --base out, or name the folder of the adapters",
+    )
     method = _method(folder)
     known: dict[str, Any] = METHODS | RELATION_METHODS
     config_class, model_class, processor_class = known[method]
     _check_weight_files(folder, WEIGHTS)
     config = _loaded(folder, "config.json", lambda: config_class.from_pretrained(folder))
-    if model_class.__name__ not in (config.architectures or []):
-        raise CausalVideoError(
-            f"config.json of {folder}", found=f"architectures {config.architectures}", expected=model_class.__name__,
-            fix="save the model with save_pretrained",
-        )  # fmt: skip
+    require(
+        model_class.__name__ in (config.architectures or []),
+        f"config.json of {folder}",
+        found=f"architectures {config.architectures}",
+        expected=model_class.__name__,
+        fix="save the model with save_pretrained",
+    )
     model, report = _loaded(
         folder,
         "the weights",
@@ -105,12 +111,14 @@ def open_checkpoint(folder: str | Path, base: str | None = None, token: str | No
         ),
     )
     mismatched = [key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]]
-    if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"], *mismatched}):
-        raise CausalVideoError(
-            f"the weights of {folder} do not fit its config",
-            found=f"missing, unknown or of another shape: {wrong[:8]}",
-            expected="exactly the weights of the config's network", fix="save model and config together",
-        )  # fmt: skip
+    wrong = sorted({*report["missing_keys"], *report["unexpected_keys"], *mismatched})
+    require(
+        not wrong,
+        f"the weights of {folder} do not fit its config",
+        found=lambda: f"missing, unknown or of another shape: {wrong[:8]}",
+        expected="exactly the weights of the config's network",
+        fix="save model and config together",
+    )
     _check_finite(folder, dict(model.state_dict()))
     processor = _processor(folder, processor_class)
     checkpoint = Checkpoint(folder, method, model.eval(), processor, folder)
@@ -119,33 +127,40 @@ def open_checkpoint(folder: str | Path, base: str | None = None, token: str | No
 
 
 def _open_adapter(folder: Path, base: str | None, token: str | None) -> Checkpoint:
-    """Adapters: they must name a base on the Hub, fit onto it, and have their processor beside or above them."""
+    """Load adapters: they name a base on the Hub, fit it, and have their processor with them or one folder up."""
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors.torch import load_file
     from transformers import AutoModel
 
     _check_weight_files(folder, ADAPTER)
     base = base or read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-    if not base or Path(base).exists() or base.count("/") != 1:
-        raise CausalVideoError(
-            f"the adapters in {folder}", found=f"base {base!r}", expected="the Hub id of the model they go onto",
-            fix="push the base, then name it: --base org/base; or push the run's own folder, where they are merged",
-        )  # fmt: skip
+    require(
+        base and not Path(base).exists() and base.count("/") == 1,
+        f"the adapters in {folder}",
+        found=f"base {base!r}",
+        expected="the Hub id of the model they go onto",
+        fix="push the base, then name it: --base org/base; or push the run's own folder, where they are merged",
+    )
     bare = _loaded(
         folder, f"the base {base}", lambda: AutoModel.from_pretrained(base, token=token, trust_remote_code=False)
     )
-    if bare.config.model_type not in METHODS | RELATION_METHODS:
-        raise CausalVideoError(
-            f"the base {base}", found=f"model_type {bare.config.model_type}", expected="a method of this package",
-            fix="name the base that the adapters were trained on",
-        )  # fmt: skip
+    require(
+        bare.config.model_type in METHODS | RELATION_METHODS,
+        f"the base {base}",
+        found=f"model_type {bare.config.model_type}",
+        expected="a method of this package",
+        fix="name the base that the adapters were trained on",
+    )
     wrapped = _loaded(folder, "the adapters", lambda: PeftModel.from_pretrained(bare, folder))
     stored, wanted = load_file(folder / ADAPTER), get_peft_model_state_dict(wrapped)
-    if wrong := sorted(set(stored) ^ set(wanted)):
-        raise CausalVideoError(
-            f"the adapters in {folder} do not fit {base}", found=f"missing or unknown: {wrong[:8]}",
-            expected="the adapters of that model", fix="name the base that they were trained on",
-        )  # fmt: skip
+    wrong = sorted(set(stored) ^ set(wanted))
+    require(
+        not wrong,
+        f"the adapters in {folder} do not fit {base}",
+        found=lambda: f"missing or unknown: {wrong[:8]}",
+        expected="the adapters of that model",
+        fix="name the base that they were trained on",
+    )
     _check_finite(folder, stored)
     run = folder if (folder / "processor_config.json").is_file() else folder.parent
     processor_class = (METHODS | RELATION_METHODS)[bare.config.model_type][2]
@@ -156,17 +171,21 @@ def _open_adapter(folder: Path, base: str | None, token: str | None) -> Checkpoi
 
 
 def _method(folder: Path) -> str:
-    if not (folder / "config.json").is_file():
-        raise CausalVideoError(
-            "no checkpoint to push", found=f"no config.json in {folder}", expected="a folder with model and processor",
-            fix="name the --output_dir of a training run, or save both with save_pretrained",
-        )  # fmt: skip
+    require(
+        (folder / "config.json").is_file(),
+        "no checkpoint to push",
+        found=f"no config.json in {folder}",
+        expected="a folder with model and processor",
+        fix="name the --output_dir of a training run, or save both with save_pretrained",
+    )
     method = read_json(folder / "config.json").get("model_type")
-    if method not in METHODS | RELATION_METHODS:
-        raise CausalVideoError(
-            f"{folder} is no model of this package", found=f"model_type {method!r}",
-            expected=", ".join(METHODS | RELATION_METHODS), fix="push it with its own library",
-        )  # fmt: skip
+    require(
+        method in METHODS | RELATION_METHODS,
+        f"{folder} is not a model of this package",
+        found=f"model_type {method!r}",
+        expected=", ".join(METHODS | RELATION_METHODS),
+        fix="push it with its own library",
+    )
     return method
 
 
@@ -175,9 +194,11 @@ def _check_weight_files(folder: Path, pattern: str) -> None:
     if not files:
         names = ", ".join(sorted(path.name for path in folder.iterdir()))
         raise CausalVideoError(
-            f"no weights in {folder}", found=names[:200], expected=pattern,
+            f"no weights in {folder}",
+            found=names[:200],
+            expected=pattern,
             fix="save with save_pretrained; pickled weights are not pushed",
-        )  # fmt: skip
+        )
     for file in files:
         try:
             with safe_open(file, "pt") as opened:
@@ -189,25 +210,29 @@ def _check_weight_files(folder: Path, pattern: str) -> None:
 
 
 def _processor(folder: Path, processor_class: Any) -> Any:
-    if not (folder / "processor_config.json").is_file():
-        raise CausalVideoError(
-            f"no processor in {folder}", found="no processor_config.json", expected="the processor of this model",
-            fix="save it beside the model: processor.save_pretrained",
-        )  # fmt: skip
+    require(
+        (folder / "processor_config.json").is_file(),
+        f"no processor in {folder}",
+        found="no processor_config.json",
+        expected="the processor of this model",
+        fix="save it with the model: processor.save_pretrained",
+    )
     return _loaded(folder, "the processor", lambda: processor_class.from_pretrained(folder, local_files_only=True))
 
 
 def _check_finite(folder: Path, state: dict[str, Any]) -> None:
     bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
-    if bad:
-        raise CausalVideoError(
-            f"the weights of {folder}", found=f"NaN or infinity in {', '.join(bad[:5])}", expected="finite weights",
-            fix="train again; a run that diverged is no model",
-        )  # fmt: skip
+    require(
+        not bad,
+        f"the weights of {folder}",
+        found=lambda: f"NaN or infinity in {', '.join(bad[:5])}",
+        expected="finite weights",
+        fix="train again; this run diverged",
+    )
 
 
 def _check_match(checkpoint: Checkpoint) -> None:
-    """The processor speaks the model's vocabulary, and knows its answers or its classes."""
+    """Refuse a processor whose tokens, answers or classes are not those of the model."""
     config, processor = checkpoint.model.config, checkpoint.processor
     pairs: list[tuple[str, int | None, list[Any]]] = []
     if checkpoint.is_relation:
@@ -220,13 +245,14 @@ def _check_match(checkpoint: Checkpoint) -> None:
         text = getattr(config, "text_config", None)
         if text is not None and len(processor.tokenizer) > text.vocab_size:
             pairs += [("tokens", len(processor.tokenizer), [f"at most {text.vocab_size}"])]
-    for what, found, expected in pairs:
-        if found not in expected:
-            raise CausalVideoError(
-                f"config and processor of {checkpoint.run} are of two models",
-                found=f"{found} {what} in the processor",
-                expected=" or ".join(map(str, expected)), fix="save the processor that the model was trained with",
-            )  # fmt: skip
+    for what, count, expected in pairs:
+        require(
+            count in expected,
+            f"config and processor of {checkpoint.run} are of two models",
+            found=f"{count} {what} in the processor",
+            expected=" or ".join(map(str, expected)),
+            fix="save the processor that the model was trained with",
+        )
 
 
 def _loaded(folder: Path, what: str, load: Callable[[], Any]) -> Any:
@@ -238,5 +264,6 @@ def _loaded(folder: Path, what: str, load: Callable[[], Any]) -> Any:
         raise CausalVideoError(
             f"{what} of {folder} cannot be loaded",
             found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
-            expected="what save_pretrained wrote", fix="save model and processor together into one folder",
-        ) from error  # fmt: skip
+            expected="what save_pretrained wrote",
+            fix="save model and processor together into one folder",
+        ) from error

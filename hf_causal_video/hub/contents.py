@@ -1,4 +1,4 @@
-"""What of a checkpoint is uploaded, file by file, and the last look over it for what must stay here.
+"""List the files that a push uploads, and scan them for tokens and paths of this machine.
 
 Why: a folder of a run holds optimizer states, logs and paths; a repository needs nine files and the code to read them.
 A token or a home directory in a config is read by everyone, and stays in the history for good.
@@ -17,15 +17,31 @@ from hf_causal_video.hub.card import is_hub_id, repository_card
 from hf_causal_video.hub.checks import Checkpoint, read_json
 from hf_causal_video.hub.results import RECIPE_FILE, is_path, read_recipe
 from hf_causal_video.models import METHODS, RELATION_METHODS
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 LICENSES = {  # as the Hub names them
-    "apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc0-1.0",
-}  # fmt: skip
+    "apache-2.0",
+    "mit",
+    "bsd-3-clause",
+    "cc-by-4.0",
+    "cc-by-sa-4.0",
+    "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0",
+    "cc0-1.0",
+}
 TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "vocab.txt", "merges.txt", "spm.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spm.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "chat_template.jinja",
+)
 VOCABULARIES = {"tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"}
 SOURCES = {  # fields that name a folder or a Hub id, by the file that holds them
     RECIPE_FILE: ("dataset", "annotations", "features", "text_model", "model_name_or_path"),
@@ -43,7 +59,7 @@ Files = dict[str, bytes | Path]
 
 
 def repository_files(checkpoint: Checkpoint, repo_id: str, license_id: str) -> Files:
-    """Everything that a push of this checkpoint uploads: content, or the file that holds it, by its name there.
+    """List what a push of this checkpoint uploads: content, or the file that holds it, by its name in the repository.
 
     Args:
         checkpoint: from `open_checkpoint`.
@@ -53,24 +69,26 @@ def repository_files(checkpoint: Checkpoint, repo_id: str, license_id: str) -> F
     Raises:
         CausalVideoError: an unknown licence, code that cannot travel, results of other weights.
     """
-    if license_id not in LICENSES:
-        raise CausalVideoError(
-            "licence of the weights", found=repr(license_id), expected=", ".join(sorted(LICENSES)),
-            fix="name one by --license",
-        )  # fmt: skip
+    require(
+        license_id in LICENSES,
+        "licence of the weights",
+        found=repr(license_id),
+        expected=", ".join(sorted(LICENSES)),
+        fix="name one by --license",
+    )
     config_class, model_class, processor_class = (METHODS | RELATION_METHODS)[checkpoint.method]
-    places = auto_map(config_class, model_class, processor_class, _tasks(checkpoint))
+    classes = auto_map(config_class, model_class, processor_class, _tasks(checkpoint))
     files: Files = {path.name: path for path in checkpoint.weights}
     config, processor = checkpoint.folder, checkpoint.run
     if checkpoint.base:
         adapter = _json(config / "adapter_config.json") | {"base_model_name_or_path": checkpoint.base}
         files["adapter_config.json"] = _dump(adapter)
     else:
-        files["config.json"] = _dump(_json(config / "config.json") | {"auto_map": places})
+        files["config.json"] = _dump(_json(config / "config.json") | {"auto_map": classes})
         for index in config.glob("model*.safetensors.index.json"):
             files[index.name] = index
     files["processor_config.json"] = _dump(
-        _json(processor / "processor_config.json") | {"auto_map": {"AutoProcessor": places["AutoProcessor"]}}
+        _json(processor / "processor_config.json") | {"auto_map": {"AutoProcessor": classes["AutoProcessor"]}}
     )
     for name in TOKENIZER_FILES:
         if (processor / name).is_file():
@@ -92,7 +110,7 @@ def check_private(files: Files, secrets: tuple[str | None, ...] = ()) -> None:
 
     Args:
         files: from `repository_files`.
-        secrets: strings that must be nowhere, such as the token in use; one of a few letters is no secret.
+        secrets: strings that must not be uploaded, such as the token in use; shorter ones than 8 letters are ignored.
 
     Raises:
         CausalVideoError: the file that holds one, and for a path, which; a token is never repeated.
@@ -106,26 +124,29 @@ def check_private(files: Files, secrets: tuple[str | None, ...] = ()) -> None:
         else:
             raw = content.read_bytes() if isinstance(content, Path) else content
             text = raw.decode("utf-8", errors="replace")
-        if any(secret in text for secret in known) or (name not in VOCABULARIES and SECRETS.search(text)):
-            raise CausalVideoError(
-                f"{name} is not fit to be uploaded", found="a token in it", expected="nothing secret",
-                fix="remove it, and revoke the token if it was ever public",
-            )  # fmt: skip
+        require(
+            not any(secret in text for secret in known) and (name in VOCABULARIES or not SECRETS.search(text)),
+            f"{name} cannot be uploaded",
+            found="a token in it",
+            expected="nothing secret",
+            fix="remove it, and revoke the token if it was ever public",
+        )
         if name in VOCABULARIES or name.endswith(".py"):
             place = home if len(home) > 5 and home in text else None
         else:
             found = PLACES.search(text) or (re.search(re.escape(home) + r"\b", text) if len(home) > 5 else None)
             place = found[0] if found else None
-        if place:
-            raise CausalVideoError(
-                f"{name} is not fit to be uploaded", found=f"{place}, a path of this machine",
-                expected="names that mean something elsewhere",
-                fix="use Hub ids and file names in the recipe, the config and the features' provenance",
-            )  # fmt: skip
+        require(
+            not place,
+            f"{name} cannot be uploaded",
+            found=f"{place}, a path of this machine",
+            expected="names that mean something elsewhere",
+            fix="use Hub ids and file names in the recipe, the config and the features' provenance",
+        )
 
 
 def local_names(checkpoint: Checkpoint) -> dict[str, str]:
-    """What is uploaded and names a folder of this machine: nobody else can extract features or train again by it.
+    """List uploaded fields that name a folder of this machine: nobody else can extract features or train by them.
 
     Args:
         checkpoint: from `open_checkpoint`.
@@ -138,10 +159,12 @@ def local_names(checkpoint: Checkpoint) -> dict[str, str]:
     held = {RECIPE_FILE: read_recipe(checkpoint.run) or {}, "config.json": made}
     named = {f"{field} in {file}": held[file].get(field) for file, fields in SOURCES.items() for field in fields}
     return {
-        field: name for field, name in named.items()
-        if isinstance(name, str) and not is_hub_id(name)
+        field: name
+        for field, name in named.items()
+        if isinstance(name, str)
+        and not is_hub_id(name)
         and ("/" in name or Path(name).exists() or field.startswith(("features", "annotations")))
-    }  # fmt: skip
+    }
 
 
 def _tasks(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
     hf-causal-video push outputs/transtr org/transtr-nextqa --dry-run
 
-Why one commit: whoever loads the repository meets the old state or the new one, never weights of one run beside the
-config of another.
+Why one commit: whoever loads the repository meets the old state or the new one, never weights of one run with
+the config of another.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from hf_causal_video.hub.bundle import flat_name
 from hf_causal_video.hub.checks import Checkpoint, open_checkpoint
 from hf_causal_video.hub.contents import Files, check_private, local_names, repository_files
 from hf_causal_video.models import METHODS, RELATION_METHODS
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 EXAMPLES = """examples:
   hf-causal-video push outputs/transtr org/transtr-nextqa --dry-run      # checks everything, uploads nothing
@@ -46,7 +46,7 @@ STALE = re.compile(r"[\w.-]+\.(?:py|safetensors|safetensors\.index\.json)|(?:ada
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did, or with `dry_run` would do.
+    """Result of a push; with `dry_run` what it would upload.
 
     Args:
         files: size in bytes of each file, by its name in the repository.
@@ -73,9 +73,9 @@ def push_checkpoint(
 
     Args:
         folder: what a training run wrote, or any folder with a model and its processor; or one with adapters.
-        repo_id: "org/name", made if absent.
+        repo_id: "org/name", created if absent.
         private: whether only you and yours see it, where it is made.
-        revision: branch, made if absent; None is the main one.
+        revision: branch, created if absent; None is the main one.
         license_id: licence of the weights, as the Hub names it.
         base: for adapters, the Hub id of the model they go onto; by default the one they name.
         token: of the Hub; the one you logged in with if None.
@@ -94,11 +94,13 @@ def push_checkpoint(
         validate_repo_id(repo_id)
         if repo_id.count("/") != 1:
             raise HFValidationError(f"{repo_id!r} names no owner")
-    if token is None and not dry_run:
-        raise CausalVideoError(
-            f"pushing {'a private repository ' if private else ''}to {repo_id}", found="no token",
-            expected="a token that may write", fix="log in with `hf auth login`, or set HF_TOKEN",
-        )  # fmt: skip
+    require(
+        token is not None or dry_run,
+        f"pushing {'a private repository ' if private else ''}to {repo_id}",
+        found="no token",
+        expected="a token that may write",
+        fix="log in with `hf auth login`, or set HF_TOKEN",
+    )
     checkpoint = open_checkpoint(folder, base, token)
     files = repository_files(checkpoint, repo_id, license_id)
     check_private(files, (token,))
@@ -116,9 +118,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `hf-causal-video push`."""
     parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
     parser.add_argument("folder", help="folder of a training run, of a saved model with its processor, or of adapters")
-    parser.add_argument("repository", help="org/name on the Hub, made if absent")
+    parser.add_argument("repository", help="org/name on the Hub, created if absent")
     parser.add_argument("--private", action="store_true", help="make it private")
-    parser.add_argument("--revision", help="branch to write to, made if absent (default: main)")
+    parser.add_argument("--revision", help="branch to write to, created if absent (default: main)")
     parser.add_argument("--license", default="apache-2.0", help="licence of the weights (default: apache-2.0)")
     parser.add_argument("--base", help="of adapters: Hub id of the model they go onto (default: the one they name)")
     parser.add_argument("--dry-run", action="store_true", help="check everything, list the files, upload nothing")
@@ -139,14 +141,17 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check_owner(api: HfApi, repo_id: str) -> None:
-    """Refuse another's namespace before anything is made."""
-    me, (owner, name) = api.whoami(), repo_id.split("/")
-    mine = [me["name"], *(org["name"] for org in me.get("orgs", []) if org.get("roleInOrg") != "read")]
-    if owner not in mine:
-        raise CausalVideoError(
-            f"{owner}/ is not yours", found=f"you may write to {', '.join(mine)}", expected=owner,
-            fix=f"push to {mine[0]}/{name}, or with the token of a member of {owner} who may write",
-        )  # fmt: skip
+    """Refuse a namespace that the token may not write to, before anything is created."""
+    me = api.whoami()
+    owner, name = repo_id.split("/")
+    writable = [me["name"], *(org["name"] for org in me.get("orgs", []) if org.get("roleInOrg") != "read")]
+    require(
+        owner in writable,
+        f"{owner}/ is not yours",
+        found=lambda: f"you may write to {', '.join(writable)}",
+        expected=owner,
+        fix=f"push to {writable[0]}/{name}, or with the token of a member of {owner} who may write",
+    )
 
 
 def _write(api: HfApi, repo_id: str, files: Files, checkpoint: Checkpoint, private: bool, revision: str | None) -> str:
@@ -159,9 +164,11 @@ def _write(api: HfApi, repo_id: str, files: Files, checkpoint: Checkpoint, priva
             if error.response.status_code != 409:
                 raise
             raise CausalVideoError(
-                f"the name {repo_id} is taken", found="a repository that you may not see", expected="a free name",
+                f"the name {repo_id} is taken",
+                found="a repository that you may not see",
+                expected="a free name",
                 fix="push under another name",
-            ) from None  # fmt: skip
+            ) from None
     try:
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
@@ -179,26 +186,29 @@ def _write(api: HfApi, repo_id: str, files: Files, checkpoint: Checkpoint, priva
 
 
 def _look(api: HfApi, repo_id: str, method: str, private: bool) -> ModelInfo | None:
-    """What is there under this name; None if nothing is. Refuse what a push must not overwrite."""
+    """Return the repository of this name, or None; refuse one that a push must not overwrite."""
     try:
-        there = api.model_info(repo_id)
+        repository = api.model_info(repo_id)
     except RepositoryNotFoundError:
         return None
-    if private and there.private is False:
-        raise CausalVideoError(
-            f"{repo_id} is there already", found="public", expected="private",
-            fix="change it in the repository's settings, or push under another name",
-        )  # fmt: skip
-    names = {sibling.rfilename for sibling in there.siblings or []} - {".gitattributes", "README.md", "LICENSE"}
-    held = (there.config or {}).get("model_type")
+    require(
+        not private or repository.private is not False,
+        f"{repo_id} exists already",
+        found="public",
+        expected="private",
+        fix="change it in the repository's settings, or push under another name",
+    )
+    names = {sibling.rfilename for sibling in repository.siblings or []} - {".gitattributes", "README.md", "LICENSE"}
+    held = (repository.config or {}).get("model_type")
     same = held == method if held else f"{flat_name((METHODS | RELATION_METHODS)[method][1].__module__)}.py" in names
-    if names and not same:
-        raise CausalVideoError(
-            f"the name {repo_id} is taken", found=f"a model of type {held}" if held else ", ".join(sorted(names)[:4]),
-            expected=f"a free name, or a repository of {method}",
-            fix="push under another name, or delete that one first",
-        )  # fmt: skip
-    return there
+    require(
+        not names or same,
+        f"the name {repo_id} is taken",
+        found=lambda: f"a model of type {held}" if held else ", ".join(sorted(names)[:4]),
+        expected=f"a free name, or a repository of {method}",
+        fix="push under another name, or delete that one first",
+    )
+    return repository
 
 
 def _take_back(api: HfApi, repo_id: str) -> None:
@@ -209,9 +219,10 @@ def _take_back(api: HfApi, repo_id: str) -> None:
     except (HTTPError, OSError) as error:
         raise CausalVideoError(
             f"the push to {repo_id} broke off, and the empty repository may still be there",
-            found=f"{type(error).__name__} when it was to be deleted", expected="an answer of the Hub",
+            found=f"{type(error).__name__} when it was to be deleted",
+            expected="an answer of the Hub",
             fix="push again, which fills it, or delete it on the Hub",
-        ) from None  # fmt: skip
+        ) from None
 
 
 @contextmanager
@@ -232,7 +243,7 @@ def _in_words(repo_id: str, token: str | None) -> Iterator[None]:
 def _explain(error: Exception) -> tuple[str, str, str]:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, HFValidationError):
-        return "no name of a repository", "owner/name", "choose a name of letters, digits, '-', '_' and '.'"
+        return "invalid name of a repository", "owner/name", "choose a name of letters, digits, '-', '_' and '.'"
     if isinstance(error, OfflineModeIsEnabled):
         return "the network is switched off", "HF_HUB_OFFLINE unset", "unset it and push again; nothing was written"
     if status == 401:
@@ -242,7 +253,7 @@ def _explain(error: Exception) -> tuple[str, str, str]:
     if status in (409, 412):
         return "somebody else wrote there meanwhile", "the state that was read", "push again"
     if isinstance(error, RevisionNotFoundError | EntryNotFoundError | RepositoryNotFoundError):
-        return "it is not there", "a repository and branch that you may read", "check name, branch and token"
+        return "it does not exist", "a repository and branch that you may read", "check name, branch and token"
     if status is not None:
         return f"the Hub answered {status}", "success", "try again later; nothing was written"
     return "the Hub cannot be reached", "a connection", "check the network and HF_ENDPOINT; nothing was written"

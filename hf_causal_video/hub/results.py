@@ -1,4 +1,4 @@
-"""What was measured on a checkpoint, read from its folder, and only where these very weights gave the numbers.
+"""Read the numbers measured on a checkpoint from its folder, and refuse those of other weights.
 
 Why: a folder lives on. Someone trains again, or copies results from another run, and the card would state numbers of a
 model that is gone. Evaluation writes the hashes of the weights; where a report has none, it must at least be younger
@@ -15,7 +15,7 @@ import yaml
 
 from hf_causal_video.hub.checks import read_json
 from hf_causal_video.models.weights import weights_digest
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 RUN_FILE, RECIPE_FILE = "card_data.json", "recipe.yaml"
 
@@ -59,19 +59,23 @@ def read_results(run: str | Path) -> list[Result]:
         report = read_json(file)
         bound, known = _check_weights(file, report, run), {(one.dataset, one.split, one.metric) for one in results}
         try:
-            found = [Result(*line, bound) for line in _lines(file, report)]
+            read = [Result(*line, bound) for line in _lines(file, report)]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CausalVideoError(
-                f"{file} is no report of a run", found=f"{type(error).__name__}: {error}",
-                expected="what training or hf-causal-video evaluate wrote", fix="evaluate again, or remove the file",
-            ) from error  # fmt: skip
-        results += [one for one in found if (one.dataset, one.split, one.metric) not in known]
-    if bad := [one for one in results if not math.isfinite(one.value)]:
-        raise CausalVideoError(
-            f"results of {run}", found=f"{bad[0].metric} = {bad[0].value} on {bad[0].split}",
-            expected="finite numbers",
-            fix="evaluate again",
-        )  # fmt: skip
+                f"{file} is not a report of a run",
+                found=f"{type(error).__name__}: {error}",
+                expected="what training or hf-causal-video evaluate wrote",
+                fix="evaluate again, or remove the file",
+            ) from error
+        results += [one for one in read if (one.dataset, one.split, one.metric) not in known]
+    bad = [one for one in results if not math.isfinite(one.value)]
+    require(
+        not bad,
+        f"results of {run}",
+        found=lambda: f"{bad[0].metric} = {bad[0].value} on {bad[0].split}",
+        expected="finite numbers",
+        fix="evaluate again",
+    )
     return sorted(results, key=lambda one: one.chosen)
 
 
@@ -88,12 +92,12 @@ def _lines(file: Path, report: dict[str, Any]) -> list[tuple[str, str, str, floa
 
 
 def read_run(run: str | Path) -> dict[str, Any]:
-    """What a training run says about itself; {} where there is no run."""
+    """Read `card_data.json` of a training run; {} if the folder has none."""
     return read_json(Path(run) / RUN_FILE) if (Path(run) / RUN_FILE).is_file() else {}
 
 
 def read_recipe(run: str | Path) -> dict[str, Any] | None:
-    """The recipe that repeats a run, without the paths of this machine; None where there is none.
+    """Read the recipe of a run without the paths of this machine; None if the folder has none.
 
     A file or folder that was given by its path keeps its last name alone: where it lies is the reader's to say.
     """
@@ -106,10 +110,13 @@ def read_recipe(run: str | Path) -> dict[str, Any] | None:
         raise CausalVideoError(
             f"{path} cannot be read", found=str(error), expected="YAML", fix="restore it"
         ) from error
-    if not isinstance(recipe, dict):
-        raise CausalVideoError(
-            f"{path} cannot be read", found=type(recipe).__name__, expected="keys", fix="restore it"
-        )
+    require(
+        isinstance(recipe, dict),
+        f"{path} cannot be read",
+        found=type(recipe).__name__,
+        expected="keys",
+        fix="restore it",
+    )
     return without_paths(recipe)
 
 
@@ -128,12 +135,12 @@ def without_paths(value: Any) -> Any:
 
 
 def is_path(text: str) -> bool:
-    """Whether a string is a place on one machine."""
+    """Tell whether a string is a path on one machine."""
     return Path(text).is_absolute() or text.startswith("~") or text[1:3] in (":\\", ":/")
 
 
 def dataset_name(card: dict[str, Any]) -> str:
-    """What a run was trained on, in one word or a Hub id."""
+    """Name what a run was trained on, in one word or by its Hub id."""
     dataset, preset = card.get("dataset"), str(card.get("preset", ""))
     if isinstance(dataset, str):
         return without_paths(dataset)
@@ -142,24 +149,28 @@ def dataset_name(card: dict[str, Any]) -> str:
 
 def _check_weights(path: Path, report: dict[str, Any], run: Path) -> bool:
     """Refuse a report of other weights; say whether it is bound to them by their hashes."""
-    here, told = weights_digest(run), report.get("weights")
-    if told:
-        if told != here:
-            raise CausalVideoError(
-                f"{path} was measured on other weights", found=_short(told), expected=_short(here),
-                fix="evaluate this checkpoint again, or remove the file",
-            )  # fmt: skip
+    here = weights_digest(run)
+    stated = report.get("weights")
+    if stated:
+        require(
+            stated == here,
+            f"{path} was measured on other weights",
+            found=_short(stated),
+            expected=_short(here),
+            fix="evaluate this checkpoint again, or remove the file",
+        )
         return True
     place = report.get("checkpoint")
     here_by_name = not place or run.resolve().parts[-len(Path(place).parts) :] == Path(place).parts  # a relative path
     elsewhere = not here_by_name and Path(str(place)).resolve() != run.resolve()
     written = max(((run / name).stat().st_mtime for name in here), default=0.0)
-    if elsewhere or path.stat().st_mtime < written:
-        raise CausalVideoError(
-            f"{path} does not say which weights it was measured on",
-            found=f"a report of {place}" if elsewhere else "a report older than the weights",
-            expected="a report of this checkpoint", fix="evaluate it again: hf-causal-video evaluate",
-        )  # fmt: skip
+    require(
+        not elsewhere and path.stat().st_mtime >= written,
+        f"{path} does not say which weights it was measured on",
+        found=f"a report of {place}" if elsewhere else "a report older than the weights",
+        expected="a report of this checkpoint",
+        fix="evaluate it again: hf-causal-video evaluate",
+    )
     return False
 
 

@@ -23,6 +23,7 @@ from hf_causal_video.models.user_inputs import (
     read_objects,
     read_texts,
     read_times,
+    read_video_index,
     seconds_of,
     stack,
 )
@@ -115,6 +116,7 @@ class VideoQAProcessor(ProcessorMixin):
         *,
         text: str | Sequence[str] | None = None,
         videos: Any = None,
+        video_index: Sequence[int] | Tensor | None = None,
         **kwargs: Unpack[VideoQAProcessorKwargs],
     ) -> VideoQAInputs:
         """Make one batch.
@@ -133,6 +135,8 @@ class VideoQAProcessor(ProcessorMixin):
             feature_extractor: what turns a clip into `(VideoFeatures, frames)`, e.g. `VideoFeatureExtractor`.
             return_tensors: "pt".
             text, videos: other names of `question` and `video`.
+            video_index: row of each question's video (B,), where several questions share one; features and
+                timestamps are then those of V <= B videos.
             kwargs: options of the tokenizer, flat or as `text_kwargs`: `padding="max_length"`, `truncation=True`,
                 `max_length` (for this call in place of the processor's), ...
 
@@ -162,7 +166,10 @@ class VideoQAProcessor(ProcessorMixin):
             expected="frame_features, or a video with a feature_extractor",
             fix="extract features first: hf-causal-video extract",
         )
-        data["frame_features"], data["frame_mask"] = stack("frame_features", frame_features, 2, count)
+        num_videos = count
+        if video_index is not None:
+            data["video_index"], num_videos = read_video_index(video_index, count)
+        data["frame_features"], data["frame_mask"] = stack("frame_features", frame_features, 2, num_videos)
         data |= read_objects(
             {"object_features": object_features, "object_boxes": object_boxes, "object_mask": object_mask},
             data["frame_mask"],

@@ -26,6 +26,7 @@ INPUT_NAMES = (
     "object_features",
     "object_boxes",
     "object_mask",
+    "video_index",
 )
 
 
@@ -99,6 +100,22 @@ def read_labels(value: Any, count: int) -> Tensor:
     return labels.long().reshape(-1)
 
 
+def read_video_index(value: Any, count: int) -> tuple[Tensor, int]:
+    """Return the row of each question's video (B,), and how many videos there are; each must be asked about."""
+    index = _tensor(value)
+    fits = index is not None and index.dim() == 1 and len(index) == count and _is_integer(index)
+    rows = sorted(set(index.tolist())) if index is not None and fits else []
+    require(
+        fits and rows == list(range(len(rows))),
+        "video_index",
+        found=repr(value)[:80],
+        expected=f"{count} rows of videos, none left out",
+        fix="pass for each question the row of its video, and only videos that are asked about",
+    )
+    assert index is not None
+    return index.long(), len(rows)
+
+
 def as_list(name: str, value: Any, dims: int, count: int) -> list[Tensor]:
     """Return one tensor of `dims` axes for each of `count` questions; a single one serves all of them.
 
@@ -131,13 +148,16 @@ def as_list(name: str, value: Any, dims: int, count: int) -> list[Tensor]:
 def stack(name: str, value: Any, dims: int, count: int) -> tuple[Tensor, Tensor]:
     """Pad the first axis to the longest: (B, T, ...) in float32, and the mask (B, T) of real entries."""
     items = [item.to(torch.float32) for item in as_list(name, value, dims, count)]
-    wrong = [row for row, item in enumerate(items) if not item.isfinite().all()]
+    padded = torch.nn.utils.rnn.pad_sequence(items, batch_first=True)  # (B, T, ...)
     require(
-        not wrong, name, found=f"NaN or infinity in rows {wrong}", expected="finite numbers", fix="extract them again"
+        padded.isfinite().all(),  # once per batch: a check per item costs more than the padding
+        name,
+        found=lambda: f"NaN or infinity in rows {[row for row, x in enumerate(items) if not x.isfinite().all()]}",
+        expected="finite numbers",
+        fix="extract them again",
     )
     lengths = torch.tensor([len(item) for item in items])
-    mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)  # (B, T)
-    return torch.nn.utils.rnn.pad_sequence(items, batch_first=True), mask
+    return padded, torch.arange(padded.shape[1]) < lengths.unsqueeze(1)  # (B, T)
 
 
 def read_objects(values: dict[str, Any], mask: Tensor) -> dict[str, Tensor]:

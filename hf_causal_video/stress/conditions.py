@@ -43,6 +43,7 @@ TESTS = {  # name: what is asked
     "question_replaced": "a question about another video",
 }
 OF_EVIDENCE = ("evidence_only", "evidence_removed", "window_only", "window_removed")
+OF_CLIP = ("blind", "first_frame")
 DONORS_TRIED = 50
 
 
@@ -98,8 +99,14 @@ class Interview:
 
     def ask(self, rows: list[int]) -> list[dict[str, Any]]:
         """One record a question: the prediction of every test, and the frames of the evidence."""
-        items = [self.items[row] for row in rows]
-        asked = [self._asked(item) for item in items]
+        many = getattr(self.items, "__getitems__", None)
+        items = [self.items[row] for row in rows] if many is None else many(rows)
+        clips: dict[tuple[int, ...], Clip] = {}  # questions about one video share its clip
+        asked = []
+        for item in items:
+            clip, question, choices = self._asked(item)
+            parts = tuple(map(id, clip.values())) if isinstance(clip, Mapping) else (id(clip),)
+            asked.append((clips.setdefault(parts, clip), question, choices))
         evidence = self._evidence(items, asked, self.evidence)
         events = [self._event(*one) for one in zip(items, asked, evidence, strict=True)]
         records: list[dict[str, Any]] = [
@@ -114,6 +121,7 @@ class Interview:
         around = self._around(items, asked, events)
         for test in self.tests:
             changed, orders = [], []
+            same: dict[int, Clip] = {}  # what a test shows of a clip, where it does not depend on the question
             for place, row in enumerate(rows):
                 draw = self._draw(row, test)
                 one, order = self._change(
@@ -126,6 +134,8 @@ class Interview:
                     draw,
                     records[place]["notes"],
                 )
+                if test in OF_CLIP:
+                    one = (same.setdefault(id(asked[place][0]), one[0]), one[1], one[2])
                 changed.append(one)
                 orders.append(order)
             for record, one, order, scores in zip(records, changed, orders, self._scores(changed), strict=True):

@@ -60,8 +60,17 @@ class VideoQAAnswerer:
                 "a checkpoint looks at features", found=type(clips[0]).__name__,
                 expected="items with frame_features by name", fix="extract them first: hf-causal-video extract",
             )  # fmt: skip
-        given = {name: [torch.as_tensor(clip[name]) for clip in clips] for name in clips[0]}
+        # questions that share a clip share its tensors: each is encoded once
+        keys = [tuple(map(id, clip.values())) for clip in clips]
+        distinct = dict(zip(keys, clips, strict=True))
+        rows = {key: row for row, key in enumerate(distinct)}
+        features: dict[str, Any] = {
+            name: [torch.as_tensor(clip[name]) for clip in distinct.values()] for name in clips[0]
+        }
+        if len(distinct) < len(clips):
+            features["video_index"] = [rows[key] for key in keys]
         choices = None if asked[0][2] is None else [list(one or ()) for _, _, one in asked]
-        inputs = self.processor([question for _, question, _ in asked], choices, **given)
+        inputs = self.processor([question for _, question, _ in asked], choices, **features)
         inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
-        return self.model(**inputs, **options), inputs["frame_mask"]
+        frame_mask = inputs["frame_mask"][torch.tensor([rows[key] for key in keys], device=self.model.device)]
+        return self.model(**inputs, **options), frame_mask

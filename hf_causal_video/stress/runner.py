@@ -113,7 +113,11 @@ def stress_test(
     }  # fmt: skip
     run = Interview(answer, items, table, made, around, wanted, least_frames, seed)
     with Records(path, settings) as records:
+        order: dict[str, int] = {}  # of the videos: their questions are asked together, and each is encoded once
+        for video in table.videos:
+            order.setdefault(str(video), len(order))
         todo = [index for index, key in enumerate(table.keys) if key not in records]
+        todo.sort(key=lambda index: order[str(table.videos[index])])
         bar = tqdm(total=len(table), initial=len(table) - len(todo), desc=name, unit="question", disable=not progress)
         with bar:
             for start in range(0, len(todo), batch_size):

@@ -1,7 +1,6 @@
-"""What a training run is told: three dataclasses whose fields are the flags and the keys of a recipe.
+"""Arguments of a training run: three dataclasses whose fields are the flags and the keys of a recipe.
 
-A published number is only as good as its recipe, so whatever can change a number stands here, once, with its
-meaning.
+Why: a published number is only as good as its recipe, so each setting that can change a number is here, once.
 """
 
 import json
@@ -11,11 +10,12 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import SchedulerType
 
 from hf_causal_video.models import METHODS, RELATION_METHODS
 from hf_causal_video.training.overrides import check_overrides
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 KNOWN_METHODS: dict[str, tuple[Any, Any, Any]] = METHODS | RELATION_METHODS
 
@@ -33,11 +33,11 @@ FIXED = {
     "prediction_loss_only": (False, "the checkpoint is chosen by its answers"),
     "load_best_model_at_end": (True, "what is saved is what validated best"),
     "push_to_hub": (False, "publish the finished run with `hf-causal-video push`"),
-    "hub_token": (None, "a run needs none, and would keep it beside its checkpoints; log in with `hf auth login`"),
+    "hub_token": (None, "a run needs none, and would store it with its checkpoints; log in with `hf auth login`"),
 }
 
 
-def _told(default: Any, help: str, **metadata: Any) -> Any:
+def _field(default: Any, help: str, **metadata: Any) -> Any:
     return field(default=default, metadata={"help": help, **metadata})
 
 
@@ -47,66 +47,74 @@ class ModelArguments:
 
     _argument_group_name = "model"
 
-    method: str = _told("transtr", f"Method to train: {', '.join(KNOWN_METHODS)}.")
-    preset: str = _told(
+    method: str = _field("transtr", f"Method to train: {', '.join(KNOWN_METHODS)}.")
+    preset: str = _field(
         "clean", "Named settings of the method: 'clean' (ours) or 'official-<dataset>' (as published)."
     )
-    model_name_or_path: str | None = _told(
+    model_name_or_path: str | None = _field(
         None, "Continue from this checkpoint (folder or Hub id); the preset and text_model are then not used."
     )
-    text_model: str | None = _told(
+    text_model: str | None = _field(
         None,
         "Text encoder to start from (folder or Hub id, such as microsoft/deberta-base). None: a new small one with a "
         "word vocabulary made of the training questions; its sizes go to config_overrides.text_config.",
     )
-    choice_template: str | None = _told(
+    choice_template: str | None = _field(
         None,
         "How question and choice become one text: 'pair', 'choice' or 'official' (see VideoQAProcessor). None: "
         "'official' in the official presets, else 'pair'.",
     )
-    config_overrides: dict[str, Any] | str | None = _told(
+    config_overrides: dict[str, Any] | str | None = _field(
         None,
         "Fields of the method's config that replace the preset's: a mapping in YAML, JSON text as a flag, which "
         "replaces the recipe's whole mapping.",
     )
-    freeze_text_encoder: bool = _told(False, "Do not train the text encoder.")
-    lora_rank: int = _told(
+    freeze_text_encoder: bool = _field(False, "Do not train the text encoder.")
+    lora_rank: int = _field(
         0, "Rank of LoRA adapters on the text encoder's query and value; 0 trains the encoder itself. Needs peft."
     )
-    lora_alpha: float = _told(16.0, "Scale of LoRA: the update is multiplied by lora_alpha / lora_rank.")
+    lora_alpha: float = _field(16.0, "Scale of LoRA: the update is multiplied by lora_alpha / lora_rank.")
 
     def __post_init__(self):
         self.config_overrides = _mapping("config_overrides", self.config_overrides)
-        if self.method not in KNOWN_METHODS:
-            raise CausalVideoError(
-                "unknown method", found=self.method, expected=", ".join(KNOWN_METHODS), fix="choose one of them"
-            )
+        require(
+            self.method in KNOWN_METHODS,
+            "unknown method",
+            found=self.method,
+            expected=", ".join(KNOWN_METHODS),
+            fix="choose one of them",
+        )
         presets = KNOWN_METHODS[self.method][0].presets()
-        if self.preset not in presets and self.model_name_or_path is None:
-            raise CausalVideoError(
-                f"unknown preset of {self.method}", found=self.preset, expected=", ".join(presets),
-                fix="choose one of them",
-            )  # fmt: skip
+        require(
+            self.preset in presets or self.model_name_or_path is not None,
+            f"unknown preset of {self.method}",
+            found=self.preset,
+            expected=", ".join(presets),
+            fix="choose one of them",
+        )
         preset = self.preset if self.model_name_or_path is None else None
         check_overrides(KNOWN_METHODS[self.method][0], preset, self.overrides, self.text_model)
-        if self.lora_rank < 0:
-            raise CausalVideoError(
-                "lora_rank is negative", found=self.lora_rank, expected="0 or more", fix="use 0 to turn LoRA off"
-            )
-        if self.lora_rank and self.freeze_text_encoder:
-            raise CausalVideoError(
-                "the text encoder cannot be both frozen and adapted",
-                found=f"freeze_text_encoder=True and lora_rank={self.lora_rank}",
-                expected="one of them",
-                fix="drop freeze_text_encoder: LoRA already freezes the encoder's own weights",
-            )
-        if self.model_name_or_path and self.text_model:
-            raise CausalVideoError(
-                "two places to start from",
-                found=f"model_name_or_path={self.model_name_or_path!r} and text_model={self.text_model!r}",
-                expected="one of them",
-                fix="a checkpoint brings its own text encoder: drop text_model",
-            )
+        require(
+            self.lora_rank >= 0,
+            "lora_rank is negative",
+            found=self.lora_rank,
+            expected="0 or more",
+            fix="use 0 to turn LoRA off",
+        )
+        require(
+            not self.lora_rank or not self.freeze_text_encoder,
+            "the text encoder cannot be both frozen and adapted",
+            found=f"freeze_text_encoder=True and lora_rank={self.lora_rank}",
+            expected="one of them",
+            fix="drop freeze_text_encoder: LoRA already freezes the encoder's own weights",
+        )
+        require(
+            not self.model_name_or_path or not self.text_model,
+            "two places to start from",
+            found=f"model_name_or_path={self.model_name_or_path!r} and text_model={self.text_model!r}",
+            expected="one of them",
+            fix="a checkpoint brings its own text encoder: drop text_model",
+        )
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -121,47 +129,47 @@ class DataArguments:
 
     _argument_group_name = "data"
 
-    dataset: dict[str, str] | str | None = _told(
+    dataset: dict[str, str] | str | None = _field(
         None,
         "'world' (the confounded world, made on the spot), a folder or Hub id with a 'questions' config, or a "
         'mapping from split to NExT-QA csv file: \'{"train": "train.csv", "validation": "val.csv"}\'.',
     )
-    annotations: str | None = _told(
+    annotations: str | None = _field(
         None,
         "Folder of the official files of the benchmark that dataset names: nextqa, nextqa-oe, nextgqa, msvdqa, "
         "msrvttqa, causalvidqa, tgifqa-frameqa, ... (data.BENCHMARKS).",
     )
-    answer_vocabulary: str | None = _told(
+    answer_vocabulary: str | None = _field(
         None,
         "Answers of an open-ended benchmark: a JSON list, or how many of the most frequent training answers. "
         "None: the published list in the folder of annotations.",
     )
-    features: dict[str, str] | str | None = _told(
+    features: dict[str, str] | str | None = _field(
         None, "Feature set (folder or Hub id) of all splits, or a mapping from split to feature set."
     )
-    text_features: dict[str, str] | str | None = _told(
+    text_features: dict[str, str] | str | None = _field(
         None,
         "Token features in place of a text encoder, for igv, eigv and video_qa_backbone: a safetensors file of all "
         "splits, or a mapping from split to file, with the tensors QUESTION_ID/question (L, D) and "
         "QUESTION_ID/choices/0, /1, ... (L, D).",
     )
-    train_split: str = _told("train", "Split to learn from.")
-    validation_split: str = _told("validation", "Split that chooses the checkpoint and stops early.")
+    train_split: str = _field("train", "Split to learn from.")
+    validation_split: str = _field("validation", "Split that chooses the checkpoint and stops early.")
     test_splits: list[str] = field(
         default_factory=list, metadata={"help": "Splits measured once, at the end, with the chosen checkpoint."}
     )
-    num_frames: int | None = _told(None, "Frames of each clip to take, evenly spaced. None: all stored frames.")
-    max_length: int | None = _told(
+    num_frames: int | None = _field(None, "Frames of each clip to take, evenly spaced. None: all stored frames.")
+    max_length: int | None = _field(
         None, "Longest text in tokens, question and choice together; a longer one is an error. None: the processor's."
     )
-    world: dict[str, Any] | str | None = _told(
+    world: dict[str, Any] | str | None = _field(
         None,
         "Options of the confounded world: study (selection, grounding or rendered), train_clips, eval_clips, seed "
         "(default: that of the run), and any field of data.WorldConfig. For a relation method: train_pairs, "
         "eval_pairs, seed, and any field of data.relation_world.RelationWorldConfig. A flag replaces the recipe's "
         "whole mapping.",
     )
-    relations: dict[str, Any] | str | None = _told(
+    relations: dict[str, Any] | str | None = _field(
         None,
         "Options of a relation method, whose `dataset` maps splits to annotations (a folder of VidVRD or VidOR json, "
         "PATH[10%%:] for a part of its videos) and whose `features` to tracks (none: the annotated tracks): reader "
@@ -174,32 +182,35 @@ class DataArguments:
             if str(getattr(self, name)).startswith("{"):
                 setattr(self, name, _mapping(name, getattr(self, name)))
         self.world, self.relations = _mapping("world", self.world), _mapping("relations", self.relations)
-        if not self.dataset:
-            raise CausalVideoError(
-                "no dataset",
-                found=self.dataset,
-                expected="'world', a folder, a Hub id, or csv files by split",
-                fix="add --dataset NAME",
-            )
-        if self.dataset != "world" and not self.features and not self.relations:
-            raise CausalVideoError(
-                "no features", found=self.features, expected="a feature set", fix="add --features FOLDER_OR_HUB_ID"
-            )
-        if self.features and self.dataset == "world" or self.world and self.dataset != "world":
-            raise CausalVideoError(
-                "options that contradict each other",
-                found=f"dataset={self.dataset!r}, features={self.features!r}, world={self.world!r}",
-                expected="features with a dataset of videos, world with dataset 'world'",
-                fix="remove the one that does not belong",
-            )
+        require(
+            self.dataset,
+            "no dataset",
+            found=self.dataset,
+            expected="'world', a folder, a Hub id, or csv files by split",
+            fix="add --dataset NAME",
+        )
+        require(
+            self.dataset == "world" or self.features or self.relations,
+            "no features",
+            found=self.features,
+            expected="a feature set",
+            fix="add --features FOLDER_OR_HUB_ID",
+        )
+        require(
+            (not self.features or self.dataset != "world") and (not self.world or self.dataset == "world"),
+            "options that contradict each other",
+            found=f"dataset={self.dataset!r}, features={self.features!r}, world={self.world!r}",
+            expected="features with a dataset of videos, world with dataset 'world'",
+            fix="remove the one that does not belong",
+        )
         splits = [self.train_split, self.validation_split, *self.test_splits]
-        if len(set(splits)) < len(splits):
-            raise CausalVideoError(
-                "a split has two roles",
-                found=f"train {splits[0]!r}, validation {splits[1]!r}, test {splits[2:]}",
-                expected="different splits: what chooses a checkpoint is never reported as its test",
-                fix="name every split once",
-            )
+        require(
+            len(set(splits)) == len(splits),
+            "a split has two roles",
+            found=lambda: f"train {splits[0]!r}, validation {splits[1]!r}, test {splits[2:]}",
+            expected="different splits: what chooses a checkpoint is never reported as its test",
+            fix="name every split once",
+        )
 
     @property
     def world_options(self) -> dict[str, Any]:
@@ -220,32 +231,32 @@ class CausalVideoTrainingArguments(TrainingArguments):
 
     _argument_group_name = "training"
 
-    eval_strategy: str = _told("epoch", "When to validate.", choices=["epoch", "steps"])
-    save_strategy: str = _told("epoch", "When to save a checkpoint.", choices=["epoch", "steps", "best"])
-    save_total_limit: int | None = _told(2, "Checkpoints to keep: the best and the newest.")
-    logging_steps: float = _told(50, "Log every so many steps (below 1: this share of all steps).")
-    load_best_model_at_end: bool = _told(True, f"Fixed: {FIXED['load_best_model_at_end'][1]}.")
-    metric_for_best_model: str | None = _told("accuracy", "Validation metric that chooses the checkpoint.")
-    remove_unused_columns: bool = _told(False, f"Fixed: {FIXED['remove_unused_columns'][1]}.")
-    logging_nan_inf_filter: bool = _told(False, f"Fixed: {FIXED['logging_nan_inf_filter'][1]}.")
-    restore_callback_states_from_checkpoint: bool = _told(
+    eval_strategy: str = _field("epoch", "When to validate.", choices=["epoch", "steps"])
+    save_strategy: str = _field("epoch", "When to save a checkpoint.", choices=["epoch", "steps", "best"])
+    save_total_limit: int | None = _field(2, "Checkpoints to keep: the best and the newest.")
+    logging_steps: float = _field(50, "Log every so many steps (below 1: this share of all steps).")
+    load_best_model_at_end: bool = _field(True, f"Fixed: {FIXED['load_best_model_at_end'][1]}.")
+    metric_for_best_model: str | None = _field("accuracy", "Validation metric that chooses the checkpoint.")
+    remove_unused_columns: bool = _field(False, f"Fixed: {FIXED['remove_unused_columns'][1]}.")
+    logging_nan_inf_filter: bool = _field(False, f"Fixed: {FIXED['logging_nan_inf_filter'][1]}.")
+    restore_callback_states_from_checkpoint: bool = _field(
         True, f"Fixed: {FIXED['restore_callback_states_from_checkpoint'][1]}."
     )
-    lr_scheduler_type: str = _told(
+    lr_scheduler_type: str = _field(
         "linear",
         "Schedule of all learning rates; options in lr_scheduler_kwargs: reduce_lr_on_plateau {factor, patience} of "
         "the validation metric, multistep {milestones in epochs, gamma}, one_cycle {pct_start, div_factor, ...}.",
         choices=list(SCHEDULES),
     )
-    text_encoder_learning_rate: float | None = _told(None, "Learning rate of the text encoder. None: learning_rate.")
-    decay_biases_and_norms: bool = _told(
+    text_encoder_learning_rate: float | None = _field(None, "Learning rate of the text encoder. None: learning_rate.")
+    decay_biases_and_norms: bool = _field(
         False, "Apply weight_decay to biases and normalisation too (as published), not to matrices only."
     )
-    early_stopping_patience: int | None = _told(
+    early_stopping_patience: int | None = _field(
         None, "Stop after this many validations without a better one. None: never."
     )
-    dataloader_pin_memory: bool = _told(torch.accelerator.is_available(), "Copy batches through pinned memory.")
-    resume: bool = _told(False, "Go on from the newest complete checkpoint in output_dir.")
+    dataloader_pin_memory: bool = _field(torch.accelerator.is_available(), "Copy batches through pinned memory.")
+    resume: bool = _field(False, "Go on from the newest complete checkpoint in output_dir.")
 
     def __post_init__(self):
         for name, (value, why) in FIXED.items():
@@ -256,28 +267,48 @@ class CausalVideoTrainingArguments(TrainingArguments):
                 )
         for name in ("learning_rate", "text_encoder_learning_rate", "weight_decay", "num_train_epochs"):
             value = getattr(self, name)
-            if value is not None and not 0 <= float(value) < math.inf:
-                raise CausalVideoError(name, found=value, expected="a number, 0 or more", fix=f"mend --{name}")
-        if self.max_steps == 0 or self.per_device_train_batch_size < 1:
-            raise CausalVideoError(
-                "nothing to train",
-                found=f"max_steps={self.max_steps}, per_device_train_batch_size={self.per_device_train_batch_size}",
-                expected="max_steps of -1 (all epochs) or 1 and more, batches of 1 and more", fix="change them",
-            )  # fmt: skip
-        if self.output_dir is None:
-            raise CausalVideoError(
-                "no output_dir", found=None, expected="a folder", fix="add --output_dir outputs/NAME"
+            require(
+                value is None or 0 <= float(value) < math.inf,
+                name,
+                found=value,
+                expected="a number, 0 or more",
+                fix=f"correct --{name}",
             )
+        require(
+            self.max_steps != 0 and self.per_device_train_batch_size >= 1,
+            "nothing to train",
+            found=f"max_steps={self.max_steps}, per_device_train_batch_size={self.per_device_train_batch_size}",
+            expected="max_steps of -1 (all epochs) or 1 and more, batches of 1 and more",
+            fix="change them",
+        )
+        require(
+            self.output_dir is not None,
+            "no output_dir",
+            found=None,
+            expected="a folder",
+            fix="add --output_dir outputs/NAME",
+        )
         schedule = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
-        if schedule not in SCHEDULES:
-            raise CausalVideoError(
-                "unknown schedule", found=schedule, expected=" | ".join(SCHEDULES), fix="choose one of them"
-            )
+        require(
+            schedule in SCHEDULES,
+            "unknown schedule",
+            found=schedule,
+            expected=" | ".join(SCHEDULES),
+            fix="choose one of them",
+        )
         self.lr_scheduler_type = "constant" if schedule in OWN_SCHEDULES else schedule
         if self.bf16 and not torch.accelerator.is_available():
             self.use_cpu = True  # the parent refuses bf16 on a CPU that was not asked for by name
         super().__post_init__()
         self.lr_scheduler_type = schedule
+        for name in self.report_to:
+            require(
+                name in get_available_reporting_integrations(),
+                f"--report_to {name}",
+                found=f"{name} is unknown or not installed",
+                expected="none, or a tracker that is installed",
+                fix="pip install 'hf-causal-video[tensorboard]'" if name == "tensorboard" else f"pip install {name}",
+            )
         self.label_names = ["labels"]
         if self.mixed_precision != (asked := "fp16" if self.fp16 else "bf16" if self.bf16 else "no"):
             raise CausalVideoError(

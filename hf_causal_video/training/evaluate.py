@@ -1,8 +1,6 @@
-"""Measure a checkpoint: a table for people, JSON for programs, one line a question for whoever wants to know why."""
+"""Measure a checkpoint: a table to read, JSON for programs, and one line per question to find out why."""
 
 import argparse
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,12 @@ from hf_causal_video.data import (
 from hf_causal_video.evaluation import nextgqa_metrics
 from hf_causal_video.features.store.reader import FeatureStore
 from hf_causal_video.models.loading import open_pretrained
-from hf_causal_video.models.weights import weights_digest
 from hf_causal_video.training.arguments import DataArguments
-from hf_causal_video.training.questions.measure import measure
-from hf_causal_video.training.questions.predict import predict
 from hf_causal_video.training.questions.splits import load_split
+from hf_causal_video.training.questions.task import measure, predict
 from hf_causal_video.training.recipe import recipe_world
 from hf_causal_video.training.relations.evaluate import add_relation_arguments, is_relation_model, run_relations
+from hf_causal_video.training.report import make_report, print_report
 from hf_causal_video.utils.errors import require
 
 EXAMPLES = """examples:
@@ -55,6 +52,7 @@ def evaluate_checkpoint(
     progress: bool = True,
     annotations: str | Path | None = None,
     spans: str | Path | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Answer every question of a split and score the answers, and the seconds they rest on where those are known.
 
@@ -74,6 +72,7 @@ def evaluate_checkpoint(
         annotations: folder of the official files of a benchmark of `data.BENCHMARKS`; answers of an open-ended one get
             their indices from the vocabulary of the checkpoint.
         spans: gsub json of NExT-GQA, where the dataset is a csv of NExT-QA.
+        device: where the model runs, such as "cuda:1".
 
     Returns:
         {"metrics": {...}, "questions": n, ...}, as written to `metrics.json`.
@@ -86,29 +85,15 @@ def evaluate_checkpoint(
     data = load_data(dataset, split, features, num_frames, world, annotations, words, spans)
     data.store.check(model.config.feature_provenance)
     rows = predict(
-        model.eval(),
+        model.eval().to(device),
         data,
         VideoQACollator(processor, with_labels=False),
         batch_size=batch_size,
         progress=progress,
         span_rule=span_rule,
     )
-    report = {
-        "checkpoint": str(checkpoint),
-        "weights": weights_digest(checkpoint),
-        "dataset": dataset,
-        "split": split,
-        "questions": len(rows),
-        "span_rule": span_rule,
-        "mark": "measured here",
-        "metrics": score(rows, data.questions, dataset),
-    }
-    if output is not None:
-        folder = Path(output)
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "predictions.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        _write(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
-    return report
+    metrics = score(rows, data.questions, dataset)
+    return make_report(checkpoint, dataset, split, rows, metrics, output, questions=len(rows), span_rule=span_rule)
 
 
 def score(rows: list[dict[str, Any]], questions: Any, dataset: str) -> dict[str, float]:
@@ -146,7 +131,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="kept",
         help="how kept frames become seconds (default: kept)",
     )
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=32, help="questions at once (default: 32)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
     add_relation_arguments(parser)
 
 
@@ -172,11 +158,10 @@ def run(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         annotations=args.annotations,
         spans=args.spans,
+        device=args.device,
     )
-    print(f"{args.checkpoint} on {args.dataset}, {args.split}: {report['questions']} questions, measured here")
-    for metric, value in report["metrics"].items():
-        print(f"  {metric:<12} {value:8.2f}")
-    print(f"written: {output / 'metrics.json'}, {output / 'predictions.jsonl'}")
+    title = f"{args.checkpoint} on {args.dataset}, {args.split}: {report['questions']} questions"
+    print_report(title, report["metrics"], output)
 
 
 def load_data(
@@ -207,9 +192,3 @@ def load_data(
         dataset, split, annotations=annotations, vocabulary=vocabulary, train_split="", videos=set(store.video_ids)
     )
     return VideoQADataset(rows, store, num_frames)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -34,8 +34,8 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: float) -> Any:
     from peft import LoraConfig, get_peft_model
 
     targets = TARGETS.get(model.config.text_config.model_type, USUAL_TARGETS)
-    own = [name for name, module in model.named_children() if name != "text_encoder" and list(module.parameters())]
-    config = LoraConfig(r=rank, target_modules=rf"text_encoder\..*\.({targets})", modules_to_save=own)
+    trained = [name for name, module in model.named_children() if name != "text_encoder" and list(module.parameters())]
+    config = LoraConfig(r=rank, target_modules=rf"text_encoder\..*\.({targets})", modules_to_save=trained)
     config.lora_alpha = alpha  # type: ignore[assignment]  # peft annotates a whole number and divides by the rank
     try:
         wrapped = get_peft_model(model, config)
@@ -51,7 +51,7 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: float) -> Any:
 
 
 def _check_trained(wrapped: Any) -> None:
-    """Check that exactly the adapters and the method's own modules are trained; peft matches by ends of names."""
+    """Check which weights are trained: peft matches modules by the ends of their names, and may match others."""
     wrong = []
     for name, parameter in wrapped.named_parameters():
         in_text = ".text_encoder." in name
@@ -61,7 +61,7 @@ def _check_trained(wrapped: Any) -> None:
     require(
         not wrong,
         "LoRA would train the wrong weights",
-        found=wrong[:5],
+        found=lambda: wrong[:5],
         expected="adapters in the text encoder, and all of the method's own modules",
         fix="report this model and encoder",
     )

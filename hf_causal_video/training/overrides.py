@@ -1,4 +1,4 @@
-"""`config_overrides`, looked at before anything is made or read: a typo there must not cost the time of a data set."""
+"""Check `config_overrides` before any data are read: a typo must not cost the time to load a dataset."""
 
 from difflib import get_close_matches
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 
 def check_overrides(config_class: Any, preset: str | None, overrides: dict[str, Any], text_model: str | None) -> None:
-    """Refuse overrides that the config of a method has not, or cannot have.
+    """Refuse overrides that the config of a method does not have or allow.
 
     Args:
         config_class: config of the method.
@@ -34,31 +34,40 @@ def check_overrides(config_class: Any, preset: str | None, overrides: dict[str, 
                 raise error.__cause__ from None
             name = config_class.__name__
             raise CausalVideoError(
-                "config_overrides", found=" ".join(str(error).split()), expected=f"values that {name} takes",
+                "config_overrides",
+                found=" ".join(str(error).split()),
+                expected=f"values that {name} takes",
                 fix=f"see help({name})",
-            ) from error  # fmt: skip
+            ) from error
 
 
-def _check_text_config(given: Any, text_model: str | None) -> None:
-    if given is None:
+def _check_text_config(value: Any, text_model: str | None) -> None:
+    if value is None:
         return
-    if text_model is not None:
-        raise CausalVideoError(
-            "config_overrides.text_config would not be read", found=f"text_model={text_model!r} beside it",
-            expected="one of them", fix="drop text_config: the encoder's own config comes with it",
-        )  # fmt: skip
-    if not isinstance(given, dict):
-        raise CausalVideoError(
-            "config_overrides.text_config", found=repr(given), expected="key: value pairs", fix="write a mapping"
-        )
+    require(
+        text_model is None,
+        "config_overrides.text_config would not be read",
+        found=f"text_model={text_model!r} as well",
+        expected="one of them",
+        fix="drop text_config: the encoder's own config comes with it",
+    )
+    require(
+        isinstance(value, dict),
+        "config_overrides.text_config",
+        found=repr(value),
+        expected="key: value pairs",
+        fix="write a mapping",
+    )
     try:
-        known: Any = AutoConfig.for_model(given.get("model_type", "bert"))
+        known: Any = AutoConfig.for_model(value.get("model_type", "bert"))
     except ValueError as error:
         raise CausalVideoError(
-            "config_overrides.text_config", found=f"model_type {given['model_type']!r}",
-            expected="a model_type of transformers", fix="take bert, roberta, deberta-v2, ...",
-        ) from error  # fmt: skip
-    unknown = {name for name in given if not hasattr(known, name)}
+            "config_overrides.text_config",
+            found=f"model_type {value['model_type']!r}",
+            expected="a model_type of transformers",
+            fix="take bert, roberta, deberta-v2, ...",
+        ) from error
+    unknown = {name for name in value if not hasattr(known, name)}
     names = [*known.to_dict(), *known.attribute_map]
     _refuse_unknown("config_overrides.text_config", unknown, type(known).__name__, names)
 
@@ -67,6 +76,8 @@ def _refuse_unknown(what: str, unknown: set[str], config: str, known: list[str])
     if unknown:
         near = sorted({match for name in unknown for match in get_close_matches(name, known, n=1)})
         raise CausalVideoError(
-            f"unknown {what}", found=", ".join(sorted(unknown)), expected=f"fields of {config}",
+            f"unknown {what}",
+            found=", ".join(sorted(unknown)),
+            expected=f"fields of {config}",
             fix=f"did you mean {', '.join(near)}?" if near else f"see help({config})",
-        )  # fmt: skip
+        )

@@ -18,26 +18,56 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments, DataArguments, ModelArguments
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 from hf_causal_video.utils.plugins import add_import_argument, import_modules
 
 Arguments = tuple[ModelArguments, DataArguments, CausalVideoTrainingArguments]
 MAPPINGS = {
-    "config_overrides", "dataset", "features", "text_features", "world", "relations",
+    "config_overrides",
+    "dataset",
+    "features",
+    "text_features",
+    "world",
+    "relations",
     *TrainingArguments._VALID_DICT_FIELDS,
-}  # fmt: skip
+}
 # Written even where they are the default, so that a later default cannot change a repeated run.
 ALWAYS_WRITTEN = (
-    "learning_rate", "text_encoder_learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "weight_decay", "decay_biases_and_norms",
-    "max_grad_norm", "seed", "metric_for_best_model",
-)  # fmt: skip
+    "learning_rate",
+    "text_encoder_learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "optim",
+    "weight_decay",
+    "decay_biases_and_norms",
+    "max_grad_norm",
+    "seed",
+    "metric_for_best_model",
+)
 # Of one machine or one sitting; none of them changes a number.
 NEVER_WRITTEN = {
-    "output_dir", "resume", "use_cpu", "local_rank", "disable_tqdm", "log_level", "log_level_replica", "report_to",
-    "run_name", "logging_steps", "logging_first_step", "logging_strategy", "save_total_limit", "hub_token",
-    "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "ddp_backend",
-}  # fmt: skip
+    "output_dir",
+    "resume",
+    "use_cpu",
+    "local_rank",
+    "disable_tqdm",
+    "log_level",
+    "log_level_replica",
+    "report_to",
+    "run_name",
+    "logging_steps",
+    "logging_first_step",
+    "logging_strategy",
+    "save_total_limit",
+    "hub_token",
+    "dataloader_num_workers",
+    "dataloader_pin_memory",
+    "dataloader_persistent_workers",
+    "ddp_backend",
+}
 EXAMPLES = """\
 examples:
   the confounded world, no downloads, minutes on a CPU:
@@ -61,10 +91,14 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if twice := sorted({str(key) for key in keys if keys.count(key) > 1}):
-            raise CausalVideoError(
-                "a key stands twice in a recipe", found=", ".join(twice), expected="each key once", fix="remove one"
-            )
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        require(
+            not twice,
+            "a key stands twice in a recipe",
+            found=lambda: ", ".join(twice),
+            expected="each key once",
+            fix="remove one",
+        )
         return super().construct_mapping(node, deep)
 
 
@@ -104,10 +138,13 @@ class ConfigParser(HfArgumentParser):
         first.add_argument("--config", action="append", default=[])
         add_import_argument(first)
         configs, flags = first.parse_known_args(sys.argv[1:] if argv is None else list(argv))
-        if len(configs.config) > 1:
-            raise CausalVideoError(
-                "two recipes", found=configs.config, expected="one --config", fix="merge them into one file"
-            )
+        require(
+            len(configs.config) <= 1,
+            "two recipes",
+            found=configs.config,
+            expected="one --config",
+            fix="merge them into one file",
+        )
         import_modules(configs.imports)
         for name in configs.config:
             self._set_defaults(name, read_recipe(name))
@@ -118,9 +155,11 @@ class ConfigParser(HfArgumentParser):
             if isinstance(error, CausalVideoError):
                 raise
             raise CausalVideoError(  # what transformers' own arguments refuse
-                "arguments of the run", found=" ".join(str(error).split())[:300], expected="arguments of --help",
-                fix="mend the flag or the key that it speaks of",
-            ) from error  # fmt: skip
+                "arguments of the run",
+                found=" ".join(str(error).split())[:300],
+                expected="arguments of --help",
+                fix="correct the flag or key that it names",
+            ) from error
         *arguments, _, unknown = parsed
         if unknown:
             raise self._unknown("unknown flags", [flag.removeprefix("--") for flag in unknown])
@@ -139,13 +178,13 @@ class ConfigParser(HfArgumentParser):
             raise self._unknown(f"unknown keys in recipe {name}", unknown)
         for key, value in values.items():
             action = known[key]
-            if not _fits(key, value, action):
-                raise CausalVideoError(
-                    f"a wrong kind of value for {key} in recipe {name}",
-                    found=repr(value),
-                    expected=f"what --{key} takes",
-                    fix="see --help",
-                )
+            require(
+                _fits(key, value, action),
+                f"a wrong kind of value for {key} in recipe {name}",
+                found=repr(value),
+                expected=f"what --{key} takes",
+                fix="see --help",
+            )
             # argparse converts a default only if it is text: so 1e-3, which is text in YAML, becomes a number too
             number = isinstance(value, int | float) and not isinstance(value, bool)
             action.default, action.required = (str(value) if number else value), False
@@ -178,7 +217,7 @@ def read_recipe(name: str) -> dict[str, Any]:
         name: path of a YAML file, or a packaged recipe without its ending.
 
     Raises:
-        CausalVideoError: there is no such recipe, or it is not a YAML mapping.
+        CausalVideoError: an unknown recipe, or one that is not a YAML mapping.
 
     Example:
         >>> read_recipe("transtr_world")["dataset"]
@@ -189,18 +228,21 @@ def read_recipe(name: str) -> dict[str, Any]:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in packaged.glob("*.yaml")))
         raise CausalVideoError(
-            "no such recipe", found=name, expected=f"a YAML file, or one of {known}", fix="check the path"
+            "unknown recipe", found=name, expected=f"a YAML file, or one of {known}", fix="check the path"
         )
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CausalVideoError(
-            f"recipe {path} cannot be read", found=str(error), expected="YAML", fix="mend the line it names"
+            f"recipe {path} cannot be read", found=str(error), expected="YAML", fix="correct the line that it names"
         ) from error
-    if not isinstance(values, dict):
-        raise CausalVideoError(
-            f"recipe {path} cannot be read", found=type(values).__name__, expected="key: value lines", fix="see --help"
-        )
+    require(
+        isinstance(values, dict),
+        f"recipe {path} cannot be read",
+        found=type(values).__name__,
+        expected="key: value lines",
+        fix="see --help",
+    )
     return values
 
 
@@ -214,9 +256,9 @@ def resolved_recipe(
         >>> resolved_recipe(model, data, training)["learning_rate"]
         0.002
     """
-    mine = training.to_dict()
+    chosen = training.to_dict()
     usual = CausalVideoTrainingArguments(output_dir=training.output_dir, use_cpu=training.use_cpu).to_dict()
-    kept = {key: value for key, value in mine.items() if key in ALWAYS_WRITTEN or value != usual[key]}
+    kept = {key: value for key, value in chosen.items() if key in ALWAYS_WRITTEN or value != usual[key]}
     return {**asdict(model), **asdict(data), **{k: v for k, v in kept.items() if k not in NEVER_WRITTEN}}
 
 

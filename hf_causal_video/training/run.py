@@ -2,8 +2,8 @@
 
     python -m hf_causal_video.training --config transtr_world --output_dir outputs/world
 
-What is measured is the model as it was saved: it is read back from `output_dir` before it answers. Of several
-processes each answers its share, and the first one writes.
+The saved model is what is measured: it is read back from `output_dir` before it answers. With several processes each
+one answers its share, and the first one writes.
 """
 
 import json
@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TypedDict
 
 import torch
 from accelerate import PartialState
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel, ProcessorMixin, set_seed
 from transformers.trainer_callback import TrainerState
 from transformers.utils.logging import disable_progress_bar
 
@@ -33,74 +33,110 @@ from hf_causal_video.training.checkpoints import (
     STATE_FILE,
     begin,
     claim_output_dir,
+    exclusive,
     stopped_early,
     write_atomically,
 )
 from hf_causal_video.training.lora import add_lora
-from hf_causal_video.training.questions import task as question_task
+from hf_causal_video.training.questions.task import QuestionTask
 from hf_causal_video.training.recipe import ConfigParser, resolved_recipe
-from hf_causal_video.training.relations import task as relation_task
+from hf_causal_video.training.relations.task import RelationTask
+from hf_causal_video.training.tasks import Numbers, Split, Task
 from hf_causal_video.training.trainer import CausalVideoTrainer
 from hf_causal_video.utils.errors import CausalVideoError, as_message
 from hf_causal_video.utils.version import __version__
 
+PACKAGES = ("torch", "transformers", "accelerate", "datasets", "peft", "numpy")
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+
+class RunMetrics(TypedDict, total=False):
+    """Content of `metrics.json`."""
+
+    validation: Numbers
+    test: dict[str, Numbers]  # by split
+    best: dict[str, object]  # step, metric and value of the checkpoint
+    training: dict[str, object]  # steps, epochs, processes, seconds
+
+
+def main(argv: Sequence[str] | None = None) -> RunMetrics:
     """Run a recipe.
 
     Args:
         argv: arguments without the program's name; None takes the command line. `--help` explains them.
 
     Returns:
-        What `metrics.json` holds: `validation`, `test` (by split), `best`, `training`.
+        Content of `metrics.json`.
 
     Raises:
         CausalVideoError: arguments, data or a folder that the run cannot work with.
     """
     model_arguments, data_arguments, arguments = ConfigParser().parse(argv)
+    with exclusive(str(arguments.output_dir)):
+        if model_arguments.method in RELATION_METHODS:
+            return _run(RelationTask(), model_arguments, data_arguments, arguments)
+        return _run(QuestionTask(), model_arguments, data_arguments, arguments)
+
+
+def command() -> None:
+    """Run the command line of `python -m hf_causal_video.training` and `scripts/train.py`; errors take one line."""
+    disable_progress_bar()  # of reading and writing weights; training and answering keep theirs
+    try:
+        main()
+    except (CausalVideoError, OSError) as error:
+        sys.exit(f"error: {as_message(error)}")
+    finally:
+        PartialState().destroy_process_group()
+
+
+def _run(
+    task: Task[Split],
+    model_arguments: ModelArguments,
+    data_arguments: DataArguments,
+    arguments: CausalVideoTrainingArguments,
+) -> RunMetrics:
     folder = Path(str(arguments.output_dir))
     recipe = resolved_recipe(model_arguments, data_arguments, arguments)
-    checkpoint = claim_output_dir(folder, recipe, arguments.resume)
-    if (folder / METRICS_FILE).is_file():
+    start = claim_output_dir(folder, recipe, arguments.resume)
+    if start.finished:
         print(f"the run in {folder} is finished; its numbers are in {folder / METRICS_FILE}")
         return json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+    if start.note and PartialState().is_main_process:
+        print(f"note: {start.note}")
 
     started = time.perf_counter()
     set_seed(arguments.seed)
-    chosen = [data_arguments.train_split, data_arguments.validation_split]
-    task: Any = relation_task if model_arguments.method in RELATION_METHODS else question_task
-    splits = task.load_splits(data_arguments, [*chosen, *data_arguments.test_splits])
-    model, processor = task.build_model(model_arguments, data_arguments, splits[chosen[0]])
+    train_split, validation_split = data_arguments.train_split, data_arguments.validation_split
+    splits = task.load_splits(data_arguments, [train_split, validation_split, *data_arguments.test_splits])
+    train = splits[train_split]
+    model, processor = task.build_model(model_arguments, data_arguments, train)
     if model_arguments.lora_rank:
         model = add_lora(model, model_arguments.lora_rank, model_arguments.lora_alpha)
     collator = task.collator(processor)
-    trainer = task.Trainer(
-        model=model, args=arguments, data_collator=collator,
-        train_dataset=splits[chosen[0]], eval_dataset=splits[chosen[1]],
-    )  # fmt: skip
+    trainer = task.trainer(model, arguments, collator, train, splits[validation_split])
     begin(folder, recipe)
+    checkpoint = start.checkpoint
     if checkpoint is not None and stopped_early(checkpoint):  # killed after training, before its numbers were written
         _take_best(trainer, checkpoint)
     else:
         _train(trainer, checkpoint)
 
     saved = _save(trainer, processor, folder)
-    metrics: dict[str, Any] = {"test": {}}
-    for name in splits:
-        if name == data_arguments.train_split:
-            continue
-        records = task.answer(saved, splits[name], collator, arguments)
+    numbers: dict[str, Numbers] = {}
+    for name in [validation_split, *data_arguments.test_splits]:
+        records = task.predict(saved, splits[name], collator, arguments)
         if trainer.is_world_process_zero():
             lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
             write_atomically(folder / "predictions" / f"{name}.jsonl", lines)
-            numbers = task.measure(records, splits[name], splits[chosen[0]])
-            if name == data_arguments.validation_split:
-                metrics["validation"] = numbers
-            else:
-                metrics["test"][name] = numbers
+            numbers[name] = task.measure(records, splits[name], train)
     state = trainer.state
-    metrics["best"] = {"step": state.best_global_step, "metric": arguments.metric_for_best_model}
-    metrics["best"]["value"] = state.best_metric
+    metrics: RunMetrics = {"test": {name: numbers[name] for name in data_arguments.test_splits if name in numbers}}
+    if validation_split in numbers:
+        metrics["validation"] = numbers[validation_split]
+    metrics["best"] = {
+        "step": state.best_global_step,
+        "metric": arguments.metric_for_best_model,
+        "value": state.best_metric,
+    }
     metrics["training"] = {
         "steps": state.global_step,
         "epochs": state.epoch,
@@ -111,33 +147,23 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if trainer.is_world_process_zero():
         card = _card_data(metrics, model_arguments, data_arguments, arguments, saved)
         write_atomically(folder / "card_data.json", json.dumps(card, indent=2, ensure_ascii=False) + "\n")
-        write_atomically(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")  # last: now all is there
-        _print_summary(metrics, data_arguments, folder, task.headline)
+        write_atomically(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")  # last: the run is finished
+        _print_summary(metrics, data_arguments, folder, task)
     PartialState().wait_for_everyone()
     return metrics
 
 
-def command() -> None:
-    """The entry point of `python -m hf_causal_video.training` and `scripts/train.py`: errors in one line."""
-    disable_progress_bar()  # of reading and writing weights; training and answering keep theirs
-    try:
-        main()
-    except (CausalVideoError, OSError) as error:
-        sys.exit(f"error: {as_message(error)}")
-    finally:
-        PartialState().destroy_process_group()
-
-
-def _train(trainer: Any, checkpoint: Path | None) -> None:
-    """Train, from a checkpoint on if there is one; torch reads its states without running what else stands in them."""
+def _train(trainer: CausalVideoTrainer, checkpoint: Path | None) -> None:
+    """Train, from a checkpoint if there is one; torch reads its states without running code in them."""
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except UnpicklingError as error:
         raise CausalVideoError(
-            f"checkpoint {checkpoint}", found="states that hold more than tensors; nothing of them was run",
+            f"checkpoint {checkpoint}",
+            found="states that hold more than tensors; nothing of them was run",
             expected="what the run itself wrote",
             fix="do not trust this folder; if the rest of it is yours, delete this checkpoint and resume again",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _take_best(trainer: CausalVideoTrainer, checkpoint: Path) -> None:
@@ -146,7 +172,7 @@ def _take_best(trainer: CausalVideoTrainer, checkpoint: Path) -> None:
     trainer._load_best_model()
 
 
-def _save(trainer: CausalVideoTrainer, processor: Any, folder: Path) -> PreTrainedModel:
+def _save(trainer: CausalVideoTrainer, processor: ProcessorMixin, folder: Path) -> PreTrainedModel:
     """Save the chosen model with its processor, adapters merged into it, and read it back as a user would."""
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
     wrapped = model is not bare_model(model)
@@ -164,17 +190,16 @@ def _save(trainer: CausalVideoTrainer, processor: Any, folder: Path) -> PreTrain
 
 
 def _card_data(
-    metrics: dict[str, Any],
+    metrics: RunMetrics,
     model_arguments: ModelArguments,
     data_arguments: DataArguments,
     arguments: CausalVideoTrainingArguments,
     model: PreTrainedModel,
-) -> dict[str, Any]:
-    """What a model card says about this run; every number carries its mark."""
+) -> dict[str, object]:
+    """Collect what a model card says about this run; every number carries its mark."""
     measured = [(data_arguments.validation_split, "validation", metrics["validation"])]
     measured += [(name, "test", numbers) for name, numbers in metrics["test"].items()]
     text = getattr(model.config, "text_config", None)
-    packages = ("torch", "transformers", "accelerate", "datasets", "peft", "numpy")
     return {
         "method": model_arguments.method,
         "preset": model_arguments.preset,
@@ -197,15 +222,15 @@ def _card_data(
         "versions": {
             "hf_causal_video": __version__,
             "python": platform.python_version(),
-            **{name: version(name) for name in packages},
+            **{name: version(name) for name in PACKAGES},
         },
         "recipe": RECIPE_FILE,
         "weights": weights_digest(str(arguments.output_dir)),
     }
 
 
-def _print_summary(metrics: dict[str, Any], data_arguments: DataArguments, folder: Path, headline: Any) -> None:
-    print(f"\nbest checkpoint: step {metrics['best']['step']}, chosen on {data_arguments.validation_split}")
-    for name, numbers in {data_arguments.validation_split: metrics["validation"], **metrics["test"]}.items():
-        print(f"  {name:<14} {headline(numbers)}   (measured here)")
+def _print_summary(metrics: RunMetrics, data: DataArguments, folder: Path, task: Task[Split]) -> None:
+    print(f"\nbest checkpoint: step {metrics['best']['step']}, chosen on {data.validation_split}")
+    for name, numbers in {data.validation_split: metrics["validation"], **metrics["test"]}.items():
+        print(f"  {name:<14} {task.headline(numbers)}   (measured here)")
     print(f"model, processor, predictions, {METRICS_FILE}, card_data.json and {RECIPE_FILE} are in {folder}")

@@ -1,4 +1,4 @@
-"""Learning rates over a run: the schedules of the published recipes beside those of transformers.
+"""Learning rates over a run: the schedules of the published recipes, next to those of transformers.
 
 Why: two of the four TranSTR recipes lower the rate on a validation plateau or at a milestone in epochs, and our own
 world recipe climbs and falls once (one-cycle). Every schedule scales all parameter groups alike.
@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 from transformers import get_scheduler
 
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 
 def build_schedule(
@@ -40,21 +40,23 @@ def build_schedule(
         >>> build_schedule(arguments, optimizer, num_steps=4, steps_per_epoch=2).lr_lambdas[0](2)
         0.1
     """
-    name, given = arguments.lr_scheduler_type, arguments.lr_scheduler_kwargs or {}
-    assert isinstance(given, dict)  # the parent class read it, if it was text
-    options: dict[str, Any] = dict(given)
+    name = arguments.lr_scheduler_type
+    assert not isinstance(arguments.lr_scheduler_kwargs, str)  # the parent class has parsed it
+    options: dict[str, Any] = dict(arguments.lr_scheduler_kwargs or {})
     warmup = arguments.get_warmup_steps(num_steps)
-    if name in ("multistep", "one_cycle", "reduce_lr_on_plateau", "constant") and warmup:
-        raise CausalVideoError(
-            f"schedule {name} has no warm-up", found=f"{warmup} steps", expected="warmup_steps 0",
-            fix="set warmup_steps to 0, or take another schedule (constant_with_warmup, linear, cosine)",
-        )  # fmt: skip
+    require(
+        name not in ("multistep", "one_cycle", "reduce_lr_on_plateau", "constant") or not warmup,
+        f"schedule {name} has no warm-up",
+        found=f"{warmup} steps",
+        expected="warmup_steps 0",
+        fix="set warmup_steps to 0, or take another schedule (constant_with_warmup, linear, cosine)",
+    )
     try:
         if name == "multistep":
             return _multistep(optimizer, steps_per_epoch, **options)
         if name == "one_cycle":
             peaks = [group["lr"] for group in optimizer.param_groups]
-            return OneCycleLR(optimizer, max_lr=peaks, total_steps=num_steps, **options)
+            return _OneCycle(optimizer, max_lr=peaks, total_steps=num_steps, **options)
         if name == "reduce_lr_on_plateau":
             # torch's default watches a metric that should fall: with accuracy it would punish every improvement
             mode = "max" if arguments.greater_is_better else "min"
@@ -64,9 +66,22 @@ def build_schedule(
         return get_scheduler(name, optimizer, warmup, num_steps, options)
     except TypeError as error:
         raise CausalVideoError(
-            f"options that the schedule {name} does not have", found=f"{options} ({error})",
-            expected="its lr_scheduler_kwargs", fix="see --help, or the documentation of torch's schedulers",
-        ) from error  # fmt: skip
+            f"options that the schedule {name} does not have",
+            found=f"{options} ({error})",
+            expected="its lr_scheduler_kwargs",
+            fix="see --help, or the documentation of torch's schedulers",
+        ) from error
+
+
+class _OneCycle(OneCycleLR):
+    """One-cycle whose length is that of the run: a resumed run that trains longer keeps its new end.
+
+    Why: torch stores the length with the state, and would raise behind the last step of the shorter run.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        length = {name: self.__dict__[name] for name in ("total_steps", "_schedule_phases")}
+        super().load_state_dict({**state_dict, **length})
 
 
 def _multistep(

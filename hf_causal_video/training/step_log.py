@@ -84,7 +84,7 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
         path: `training_log.jsonl`.
 
     Returns:
-        One dictionary per line, each with `step`; empty where there is no file.
+        One dictionary per line, each with `step`; [] if the file is missing.
     """
     path = Path(path)
     lines = []

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from hf_causal_video.data import VideoQACollator, VideoQADataset
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 FORMAT = "QUESTION_ID/question (L, D), and QUESTION_ID/choices/0, /1, ... (L, D) of question and choice together"
 
@@ -46,9 +46,11 @@ class TextFeatures:
             self.width = int(self._file.get_slice(min(self._names)).get_shape()[-1])
         except (OSError, SafetensorError, ValueError, IndexError) as error:
             raise CausalVideoError(
-                f"token features {path}", found=str(error), expected=f"a safetensors file with {FORMAT}",
+                f"token features {path}",
+                found=str(error),
+                expected=f"a safetensors file with {FORMAT}",
                 fix="check text_features",
-            ) from error  # fmt: skip
+            ) from error
 
     def names(self, question_id: str, choices: int) -> list[str]:
         """The tensors of a question: of itself, then of its choices."""
@@ -58,11 +60,13 @@ class TextFeatures:
         """Refuse question rows some of which have no token features, before any of them is read."""
         rows = zip(questions["question_id"], questions["choices"], strict=True)
         missing = [name for row, choices in rows for name in self.names(row, len(choices)) if name not in self._names]
-        if missing:
-            raise CausalVideoError(
-                f"token features {self.path}", found=f"{len(missing)} tensors missing, such as {missing[:3]}",
-                expected=FORMAT, fix="make them for every question of the split",
-            )  # fmt: skip
+        require(
+            not missing,
+            f"token features {self.path}",
+            found=lambda: f"{len(missing)} tensors missing, such as {missing[:3]}",
+            expected=FORMAT,
+            fix="make them for every question of the split",
+        )
 
     def read(self, question_id: str, choices: int) -> list[Tensor]:
         """The token features of a question, then of its choices, each (L, D).
@@ -72,11 +76,13 @@ class TextFeatures:
         """
         found = [self._file.get_tensor(name) for name in self.names(question_id, choices)]
         shapes = [tuple(tensor.shape) for tensor in found]
-        if any(len(shape) != 2 or not shape[0] or shape[1] != self.width for shape in shapes):
-            raise CausalVideoError(
-                f"token features of question {question_id}", found=shapes,
-                expected=f"(L, {self.width}) each, at least one token", fix="make them again",
-            )  # fmt: skip
+        require(
+            not any(len(shape) != 2 or not shape[0] or shape[1] != self.width for shape in shapes),
+            f"token features of question {question_id}",
+            found=shapes,
+            expected=f"(L, {self.width}) each, at least one token",
+            fix="make them again",
+        )
         return found
 
 

@@ -13,11 +13,19 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback
 
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
-from hf_causal_video.training.callbacks import BestCheckpoint, IndependentNoise, SigmaAnnealing, bare_model
-from hf_causal_video.training.grounding import FillBank, TrainingProgress, drop_lone_sample, with_video_ids
+from hf_causal_video.training.callbacks import (
+    BestCheckpoint,
+    FillBank,
+    IndependentNoise,
+    SigmaAnnealing,
+    TrainingProgress,
+    bare_model,
+    drop_lone_sample,
+    with_video_ids,
+)
 from hf_causal_video.training.schedules import build_schedule
 from hf_causal_video.training.step_log import StepLog
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 
 class NamedBatches:
@@ -62,12 +70,14 @@ def answer_metrics(prediction: EvalPrediction) -> dict[str, float]:
 
 
 def check_metric(name: str | None, known: Sequence[str]) -> None:
-    """Refuse a metric that no validation gives, before the first epoch and not after it."""
-    if str(name).removeprefix("eval_") not in known:
-        raise CausalVideoError(
-            "metric_for_best_model", found=name, expected=", ".join(known),
-            fix=f"add --metric_for_best_model {known[0]}",
-        )  # fmt: skip
+    """Refuse a metric that validation does not compute, before the first epoch."""
+    require(
+        str(name).removeprefix("eval_") in known,
+        "metric_for_best_model",
+        found=name,
+        expected=", ".join(known),
+        fix=f"add --metric_for_best_model {known[0]}",
+    )
 
 
 class KeepLog(TrainerCallback):
@@ -104,11 +114,13 @@ class CausalVideoTrainer(Trainer):
     args: CausalVideoTrainingArguments
 
     def __init__(self, *, args: CausalVideoTrainingArguments, data_collator: Callable[..., Any], **kwargs: Any):
-        if args.n_gpu > 1:
-            raise CausalVideoError(
-                "one process for several devices", found=f"{args.n_gpu} devices", expected="a process for each",
-                fix="start with `accelerate launch` (or hide devices): else the batch would grow by their number",
-            )  # fmt: skip
+        require(
+            args.n_gpu <= 1,
+            "one process for several devices",
+            found=f"{args.n_gpu} devices",
+            expected="a process for each",
+            fix="start with `accelerate launch` (or hide devices): else the batch would grow by their number",
+        )
         if "compute_metrics" not in kwargs:
             check_metric(args.metric_for_best_model, ("accuracy", "loss"))
         model, dataset = kwargs.get("model"), kwargs.get("train_dataset")
@@ -116,8 +128,8 @@ class CausalVideoTrainer(Trainer):
             data_collator = with_video_ids(data_collator, model)
             if dataset is not None:
                 drop_lone_sample(model, args, len(dataset))
-        own = (SigmaAnnealing(), TrainingProgress(), FillBank(dataset), IndependentNoise(), BestCheckpoint())
-        callbacks = [*kwargs.pop("callbacks", ()), *own]
+        always = (SigmaAnnealing(), TrainingProgress(), FillBank(dataset), IndependentNoise(), BestCheckpoint())
+        callbacks = [*kwargs.pop("callbacks", ()), *always]
         if args.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
         kwargs = {"compute_metrics": answer_metrics, "callbacks": callbacks, **kwargs}
@@ -229,10 +241,10 @@ class CausalVideoTrainer(Trainer):
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """A checkpoint that lacks weights, or has too many, is an error here and not a warning."""
         missing = set(load_result.missing_keys) - set(getattr(self.model, "all_tied_weights_keys", None) or ())
-        if missing or load_result.unexpected_keys:
-            raise CausalVideoError(
-                "the checkpoint does not fit the model",
-                found=f"missing {sorted(missing)}, unexpected {sorted(load_result.unexpected_keys)}",
-                expected="the same weights",
-                fix="resume with the recipe that the run was started with",
-            )
+        require(
+            not missing and not load_result.unexpected_keys,
+            "the checkpoint does not fit the model",
+            found=lambda: f"missing {sorted(missing)}, unexpected {sorted(load_result.unexpected_keys)}",
+            expected="the same weights",
+            fix="resume with the recipe that the run was started with",
+        )

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import AutoModel, AutoProcessor
 
 from hf_causal_video import (
@@ -23,7 +24,7 @@ from hf_causal_video.cli.main import main
 from hf_causal_video.cli.stress import stress_checkpoint
 from hf_causal_video.stress.model import VideoQAAnswerer
 from hf_causal_video.stress.runner import TESTS, stress_test
-from hf_causal_video.training.evaluate import load_questions
+from hf_causal_video.training.evaluate import load_data
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.worlds import tiny_text_config, world_tokenizer
 
@@ -103,14 +104,14 @@ def test_a_second_run_reads_what_the_first_wrote_and_other_weights_are_refused(c
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("name", ["transtr", "igv"])
 def test_models_of_any_precision_are_tested(checkpoint, name, dtype):
-    data = load_questions("world", "iid", world=WORLD | {"eval_clips": 6})
+    data = load_data("world", "iid", world=WORLD | {"eval_clips": 6})
     model = answerer(checkpoint, name, dtype)
     report = stress_test(model, data, least_frames=model.least_frames, progress=False, resamples=10)
     assert report["questions"] == 6 and len(report["effects"]) == 4
 
 
 def test_one_question_is_answered_as_in_a_batch(checkpoint):
-    model, data = answerer(checkpoint, "igv"), load_questions("world", "iid", world=WORLD)
+    model, data = answerer(checkpoint, "igv"), load_data("world", "iid", world=WORLD)
     items = [data[row] for row in range(3)]
     asked = [({"frame_features": x["frame_features"]}, x["question"], x["choices"]) for x in items]
     together = model.batch(asked)
@@ -135,10 +136,29 @@ def test_a_relation_model_is_not_asked_questions(tmp_path):
         (["--limit", "0"], "raise --limit"),
         (["--tests", "tomorrow"], "no such test"),
         (["--evidence", "none", "--tests", "evidence_only"], "no evidence"),
-        (["--dataset", "nextqa"], "--questions FILE"),
+        (["--dataset", "questions.csv"], "add --features"),
     ],
 )
 def test_what_cannot_be_meant_ends_with_a_message(checkpoint, tmp_path, arguments, message, capsys):
     given = ["stress", str(checkpoint("transtr")), "--dataset", "world", "--output", str(tmp_path), *arguments]
     assert main(given) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_clip_is_encoded_once_for_all_its_questions(checkpoint, monkeypatch):
+    """Two questions per video, in mixed order: conditions that do not depend on the question share one encoding."""
+    model, data = answerer(checkpoint, "transtr"), load_data("world", "iid", world=WORLD | {"eval_clips": 6})
+    rows = data.questions.to_list()
+    again = [row | {"question_id": row["question_id"] + "-again"} for row in rows[::-1]]
+    data.questions = Dataset.from_list(rows + again, features=data.questions.features)
+    options = {"tests": ["blind", "first_frame", "options_permuted"], "least_frames": model.least_frames}
+    options |= {"evidence": "none", "progress": False, "resamples": 10}
+    alone = stress_test(model, data, batch_size=1, **options)
+    encoded = []
+    encode = model.model.encode_video
+    monkeypatch.setattr(
+        model.model, "encode_video", lambda frames, *a, **k: encoded.append(len(frames)) or encode(frames, *a, **k)
+    )
+    together = stress_test(model, data, batch_size=4, **options)
+    assert together["rows"] == alone["rows"]
+    assert sum(encoded) == 4 * len(rows)  # whole, blind, first frame, permuted: once per video each

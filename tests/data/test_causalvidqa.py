@@ -82,7 +82,7 @@ def test_a_list_of_videos_picks_a_split_of_the_folder(tmp_path):
         (
             "reason 3 of predictive in abc_000010_000020,reason 0",
             "none of them,reason 0",
-            "line 5.*none of its choices",
+            "line 5.*not among its choices",
         ),
     ],
 )

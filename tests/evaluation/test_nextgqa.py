@@ -107,7 +107,7 @@ def test_a_span_that_is_no_interval_is_an_error(span) -> None:
     ("predictions", "options", "message"),
     [
         (SPANS | {"z_0": [0, 1]}, {}, "z_0"),
-        (SPANS, {"unit": "fraction"}, "no fraction"),
+        (SPANS, {"unit": "fraction"}, "not a fraction"),
         (SPANS, {"unit": "frames"}, "unknown option"),
         (SPANS, {"subset": ["z_0"]}, "z_0"),
         (SPANS, {"subset": []}, "no question to score|missing"),

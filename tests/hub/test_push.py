@@ -244,9 +244,9 @@ BAD = {
     "another vocabulary of answers": (rewrite("processor_config.json", answer_vocabulary=["red"]), "1 answers"),
     "a config that is no object": (lambda run: (run / "config.json").write_text("[]"), "found list"),
     "no settings of the processor": (lambda run: (run / "processor_config.json").unlink(), "no processor_config.json"),
-    "a report without a split": (rewrite("card_data.json", metrics=[{"name": "Acc"}]), "is no report of a run"),
+    "a report without a split": (rewrite("card_data.json", metrics=[{"name": "Acc"}]), "is not a report of a run"),
     "a report that is a list": (lambda run: (run / "card_data.json").write_text("[]"), "cannot be read: found list"),
-    "a result in words": (rewrite("evaluation/nextqa-test/metrics.json", metrics={"Acc": "good"}), "is no report"),
+    "a result in words": (rewrite("evaluation/nextqa-test/metrics.json", metrics={"Acc": "good"}), "is not a report"),
     "a recipe that is no YAML": (lambda run: (run / "recipe.yaml").write_text("a: [1"), "recipe.yaml cannot be read"),
     "a recipe of one word": (lambda run: (run / "recipe.yaml").write_text("transtr"), "recipe.yaml cannot be read"),
     "no processor": (lambda run: (run / "tokenizer.json").unlink(), "processor"),
@@ -300,8 +300,8 @@ WORDS = {  # arguments of the push, and what it says
     "public where private is asked": ({"private": True}, "found public; expected private"),
     "no network": ({}, "the Hub cannot be reached"),
     "offline": ({}, "the network is switched off"),
-    "no owner": ({"repo_id": "transtr"}, "no name of a repository"),
-    "no name": ({"repo_id": "org/../x"}, "no name of a repository"),
+    "no owner": ({"repo_id": "transtr"}, "invalid name of a repository"),
+    "no name": ({"repo_id": "org/../x"}, "invalid name of a repository"),
     "the Hub breaks down": ({}, "the Hub answered 500"),
 }
 

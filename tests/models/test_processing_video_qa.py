@@ -207,7 +207,7 @@ def test_options_reach_the_tokenizer(processor):
 def test_the_input_names_are_all_that_it_returns(processor):
     objects = {"object_features": torch.rand(3, 2, 5), "object_boxes": torch.rand(3, 2, 4)}
     inputs = processor(QUESTION, CHOICES, torch.ones(3, 4), **objects, object_mask=torch.ones(3, 2))
-    assert set(inputs) == set(processor.model_input_names)
+    assert {*inputs, "video_index"} == set(processor.model_input_names)
 
 
 def test_video_metadata_is_accepted_where_seconds_are(processor):
@@ -228,3 +228,24 @@ def test_unknown_words_are_named_once_and_listed_for_each_question(processor, mo
         inputs = processor(["who is yodelling?", "who"], [["star", "2 zithers 🙂"], CHOICES], torch.ones(3, 4))
         assert inputs.unknown_words == [["yodelling", "2", "zithers", "🙂"], []]
     assert len(told) == 1 and "yodelling" in told[0] and "zithers" in told[0]
+
+
+def test_questions_share_videos_by_their_row():
+    processor = VideoQAProcessor(world_tokenizer())
+    questions = ["who jumps", "who spins", "who jumps"]
+    frames = [torch.ones(2, 8), torch.zeros(4, 8)]
+    times = [torch.arange(2.0), torch.arange(4.0)]
+    inputs = processor(questions, frame_features=frames, timestamps=times, video_index=[1, 0, 1])
+    assert inputs["frame_features"].shape == (2, 4, 8) and inputs["frame_mask"].sum(1).tolist() == [2, 4]
+    assert inputs["video_index"].tolist() == [1, 0, 1] and [len(one) for one in inputs.timestamps_s] == [2, 4]
+    for wrong in ([0, 1], [0, 2, 1], [0, -1, 0], [0.0, 1.0, 0.0], "011"):
+        with pytest.raises(CausalVideoError, match="video_index|frame_features"):
+            processor(questions, frame_features=frames, video_index=wrong)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_one_check_still_names_the_row(value: float):
+    frames = [torch.ones(2, 8), torch.ones(3, 8)]
+    frames[1][2, 5] = value
+    with pytest.raises(CausalVideoError, match=r"NaN or infinity in rows \[1\]"):
+        VideoQAProcessor(world_tokenizer())(["who jumps", "who spins"], frame_features=frames)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from hf_causal_video.training.questions import task as question_task
+from hf_causal_video.training.questions.task import QuestionTask
 from hf_causal_video.training.recipe import ConfigParser
-from hf_causal_video.training.relations import task as relation_task
+from hf_causal_video.training.relations.task import RelationTask
 from hf_causal_video.utils.errors import CausalVideoError
 from tests.training.conftest import write_recipe
 from tests.training.relations.test_relations import write as relation_recipe
@@ -33,7 +33,7 @@ def setting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp(request.param)
     argv = ["--config", str(MAKE[request.param](folder)), "--output_dir", str(folder / "run")]
     model_arguments, data, arguments = ConfigParser().parse(argv)
-    task: Any = relation_task if request.param == "ivrd" else question_task
+    task: Any = RelationTask() if request.param == "ivrd" else QuestionTask()
     splits = task.load_splits(data, ["train", "validation"])
 
     def build() -> tuple[Any, Any]:
@@ -46,11 +46,7 @@ def setting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def train(setting: Setting, model: Any, collator: Any, dataset: Any) -> None:
     _, task, arguments, splits, _ = setting
-    trainer = task.Trainer(
-        model=model, args=copy.copy(arguments), data_collator=collator, train_dataset=dataset,
-        eval_dataset=splits["validation"],
-    )  # fmt: skip
-    trainer.train()
+    task.trainer(model, copy.copy(arguments), collator, dataset, splits["validation"]).train()
 
 
 def with_poison(dataset: Any, index: int, name: str, value: float) -> tuple[Any, str]:
@@ -58,14 +54,18 @@ def with_poison(dataset: Any, index: int, name: str, value: float) -> tuple[Any,
     clean = type(dataset)
 
     class Poisoned(clean):  # type: ignore[valid-type, misc]
-        def __getitem__(self, asked: int) -> dict[str, Any]:
-            item = dict(clean.__getitem__(self, asked))
-            if asked == index:
-                held = item["tracks"][0] if "tracks" in item else item
-                numbers = torch.as_tensor(held[name]).clone()
+        def __getitem__(self, row: int) -> dict[str, Any]:
+            many = getattr(clean, "__getitems__", None)
+            item = dict(clean.__getitem__(self, row) if many is None else many(self, [row])[0])
+            if row == index:
+                features = item["tracks"][0] if "tracks" in item else item
+                numbers = torch.as_tensor(features[name]).clone()
                 numbers.view(-1)[numbers.numel() // 2] = value
-                held[name] = numbers.numpy() if "tracks" in item else numbers
+                features[name] = numbers.numpy() if "tracks" in item else numbers
             return item
+
+        def __getitems__(self, rows: list[int]) -> list[dict[str, Any]]:
+            return [self[row] for row in rows]
 
     poisoned = copy.copy(dataset)
     poisoned.__class__ = Poisoned

@@ -10,7 +10,7 @@ from transformers import AutoModel
 
 from hf_causal_video.data import VideoQACollator, VideoQADataset, video_number
 from hf_causal_video.models import IGVConfig, IGVForVideoQuestionAnswering
-from hf_causal_video.training.grounding import TrainingProgress, read_bank
+from hf_causal_video.training.callbacks import TrainingProgress, read_bank
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.worlds import WorldConfig, generate_world
 from tests.training.conftest import TINY, write_recipe

@@ -13,9 +13,8 @@ from transformers import AutoModel, AutoProcessor, BertModel
 from hf_causal_video.data import VideoQACollator
 from hf_causal_video.features.store.reader import FeatureWriter, Provenance, VideoFeatures
 from hf_causal_video.models.weights import weights_digest
-from hf_causal_video.training import main
-from hf_causal_video.training.checkpoints import checkpoints
-from hf_causal_video.training.questions import predict
+from hf_causal_video.training import main, predict
+from hf_causal_video.training.checkpoints import checkpoints, exclusive
 from hf_causal_video.training.questions.splits import load_split
 from hf_causal_video.training.recipe import ConfigParser
 from hf_causal_video.utils.errors import CausalVideoError
@@ -132,6 +131,56 @@ def test_a_run_does_not_go_on_under_another_recipe(finished_run: Path, tiny_reci
     with pytest.raises(CausalVideoError, match=r"learning_rate 0\.1.*learning_rate 0\.005"):
         run(tiny_recipe, folder, "--resume", *EVERY_3, "--learning_rate", "0.1")
     assert len(checkpoints(folder)) == 2
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "linear"])
+def test_a_finished_run_trains_longer(tiny_recipe: Path, tmp_path: Path, capsys, schedule: str):
+    """Half of the run is not repeated, the numbers are those of the longer run, and its recipe repeats its length."""
+    folder = tmp_path / "run"
+    flags = ["--lr_scheduler_type", schedule]
+    run(tiny_recipe, folder, "--num_train_epochs", "1", *flags)
+    before = load_file(folder / "checkpoint-6" / "model.safetensors")
+    metrics = run(tiny_recipe, folder, "--num_train_epochs", "3", *flags, "--resume")
+    assert "training on to 3 epochs instead of 1 epochs" in capsys.readouterr().out
+    assert metrics["training"]["steps"] == 18 and metrics["training"]["resumed_from"] == "checkpoint-6"
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    assert yaml.safe_load((folder / "recipe.yaml").read_text())["num_train_epochs"] == 3
+    log = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log if "loss_answer" in line] == list(range(1, 19))
+    after = load_file(folder / "checkpoint-18" / "model.safetensors")
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    again = run(tiny_recipe, folder, "--num_train_epochs", "3", *flags, "--resume")
+    assert again == metrics
+    with pytest.raises(CausalVideoError, match="end earlier.*2 epochs.*3 epochs or more"):
+        run(tiny_recipe, folder, "--num_train_epochs", "2", *flags, "--resume")
+    assert run(tiny_recipe, folder, "--max_steps", "20", *flags, "--resume")["training"]["steps"] == 20
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tiny_recipe: Path, tmp_path: Path):
+    with exclusive(tmp_path / "run"), pytest.raises(CausalVideoError, match="another run writes into"):
+        run(tiny_recipe, tmp_path / "run")
+    run(tiny_recipe, tmp_path / "run", "--num_train_epochs", "1")
+    assert not (tmp_path / "run" / "run.lock").exists()
+
+
+def test_tensorboard_gets_every_loss_term(tiny_recipe: Path, tmp_path: Path):
+    pytest.importorskip("tensorboard", reason="needs the extra tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tiny_recipe, tmp_path / "run", "--num_train_epochs", "1", "--report_to", "tensorboard")
+    [folder] = (tmp_path / "run" / "runs").iterdir()
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    assert {"train/loss", "train/loss_answer", "eval/accuracy"} <= set(events.Tags()["scalars"])
+
+
+def test_a_tracker_that_is_not_installed_is_named_before_anything_runs(tiny_recipe: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("hf_causal_video.training.arguments.get_available_reporting_integrations", list)
+    with pytest.raises(
+        CausalVideoError, match=r"--report_to tensorboard.*pip install 'hf-causal-video\[tensorboard\]'"
+    ):
+        run(tiny_recipe, tmp_path / "run", "--report_to", "tensorboard")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_number_of_processes_stays(finished_run: Path, tiny_recipe: Path, tmp_path: Path):

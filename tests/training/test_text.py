@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoProcessor, BertModel, set_seed
 
-from hf_causal_video.training.questions import predict
-from hf_causal_video.training.questions import task as question_task
+from hf_causal_video.training import predict
+from hf_causal_video.training.questions.model import build_model
 from hf_causal_video.training.questions.splits import load_split
-from hf_causal_video.training.questions.task import collator
+from hf_causal_video.training.questions.task import QuestionTask
 from hf_causal_video.training.recipe import ConfigParser
+from hf_causal_video.training.text_features import QuestionCollator
 from hf_causal_video.utils.errors import CausalVideoError
 from tests.training.conftest import TINY, write_recipe
 from tests.training.test_grounding import FIELDS, POOLING
@@ -91,7 +92,9 @@ def reloads_with_the_same_answers(folder: Path, path: Path) -> None:
     """What was written down is what the checkpoint says when it is read again."""
     _, data, _ = ConfigParser().parse(["--config", str(path), "--output_dir", "x"])
     model, questions = AutoModel.from_pretrained(folder), load_split(data, "iid")
-    again = predict(model, questions, collator(AutoProcessor.from_pretrained(folder)), 6, progress=False)
+    again = predict(
+        model, questions, QuestionTask().collator(AutoProcessor.from_pretrained(folder)), 6, progress=False
+    )
     stored = [json.loads(line) for line in (folder / "predictions" / "iid.jsonl").read_text().splitlines()]
     assert len(again) == len(stored) == 6
     for mine, theirs in zip(again, stored, strict=True):
@@ -103,7 +106,7 @@ def all_else_moved(after: dict[str, torch.Tensor], path: Path) -> None:
     """Every weight beside the encoder's is another one than at the start of the run."""
     model_arguments, data, arguments = ConfigParser().parse(["--config", str(path), "--output_dir", "x"])
     set_seed(arguments.seed)
-    before = question_task.build_model(model_arguments, data, load_split(data, "train"))[0].state_dict()
+    before = build_model(model_arguments, data, load_split(data, "train"))[0].state_dict()
     own = [name for name in after if "text_encoder" not in name and name.endswith("weight")]
     assert own and not [name for name in own if torch.equal(after[name], before[name])]
 
@@ -134,7 +137,7 @@ def test_choices_of_different_number_are_padded_with_absent_ones():
         return {"question": "q", "choices": choices, "answer": 0, "frame_features": torch.zeros(2, 3),
                 "text_features": texts}  # fmt: skip
 
-    batch = collator(lambda **inputs: {"input_ids": 0, "attention_mask": 0, "choice_input_ids": 0,
+    batch = QuestionCollator(lambda **inputs: {"input_ids": 0, "attention_mask": 0, "choice_input_ids": 0,
                                        "choice_attention_mask": 0})([item(2, 4, 1, 3), item(5, 2)])  # fmt: skip
     assert batch["question_features"].shape == (2, 5, 3) and batch["attention_mask"].sum(1).tolist() == [2, 5]
     assert batch["choice_features"].shape == (2, 3, 4, 3) and "input_ids" not in batch

@@ -61,7 +61,7 @@ class Warm:
 def serve() -> None:
     """Read orders line by line, and answer each with the exit codes of its processes."""
     from hf_causal_video.training import main, run  # noqa: F401  all imports happen here, once
-    from hf_causal_video.training.relations import task as relation_task  # noqa: F401
+    from hf_causal_video.training.relations.task import RelationTask  # noqa: F401
 
     gc.collect()
     gc.freeze()  # what is imported is not looked at again in every run

@@ -19,13 +19,20 @@ from torch import Tensor
 
 from hf_causal_video.hub.convert.conversion import VARIANTS, convert_official_checkpoint
 from hf_causal_video.models import METHODS
-from hf_causal_video.utils.errors import CausalVideoError, parse_arguments, run_command
+from hf_causal_video.utils.errors import CausalVideoError, parse_arguments, require, run_command
 
-# what torch's reader of tensors says of a file that is none of its own, or is cut off
+# errors of torch's reader for a file of another kind, or one that is cut off
 DAMAGE = (
-    RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
     zipfile.BadZipFile,
-)  # fmt: skip
+)
 EXAMPLES = f"""examples:
   python scripts/convert_original_checkpoint.py transtr.pth --method transtr --variant next \\
       --tokenizer microsoft/deberta-base --output converted/transtr-nextqa
@@ -52,36 +59,37 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         hf_causal_video.utils.errors.CausalVideoError: ...
     """
     path = Path(path)
-    if not path.is_file():
-        raise CausalVideoError(
-            "checkpoint", found=f"no file {path}", expected="a torch.save file", fix="check the path"
-        )
+    require(path.is_file(), "checkpoint", found=f"no file {path}", expected="a torch.save file", fix="check the path")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CausalVideoError(
-            f"{path} holds more than tensors, or is none of torch's files",
+            f"{path} holds more than tensors, or was not written by torch",
             found=str(error).splitlines()[0],
             expected="a dictionary of tensors, as torch.save(model.state_dict(), path) writes it",
             fix="do not open it in another way unless you trust its source: a pickle can run code",
         ) from error
     except DAMAGE as error:
         raise CausalVideoError(
-            f"{path} cannot be read", found=str(error).splitlines()[0] if str(error) else type(error).__name__,
-            expected="a whole torch.save file", fix="get the file again",
-        ) from error  # fmt: skip
+            f"{path} cannot be read",
+            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            expected="a whole torch.save file",
+            fix="get the file again",
+        ) from error
     if not isinstance(state, Mapping) or not state:
         raise _not_tensors(path, f"{type(state).__name__} of length {len(state) if hasattr(state, '__len__') else 1}")
     if wrong := [key for key, value in state.items() if not isinstance(key, str) or not isinstance(value, Tensor)]:
-        raise _not_tensors(path, f"{len(wrong)} entries that are none: {wrong[:5]}")
+        raise _not_tensors(path, f"{len(wrong)} other entries: {wrong[:5]}")
     for key, tensor in state.items():
         if tensor.layout != torch.strided or tensor.is_quantized:
             raise _not_tensors(path, f"{key} is sparse or quantized")
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise CausalVideoError(
-                f"{key} in {path} is not finite", found="NaN or infinity", expected="finite weights",
-                fix="get another checkpoint of this run: this one answers nothing",
-            )  # fmt: skip
+        require(
+            not tensor.is_floating_point() or torch.isfinite(tensor).all(),
+            f"{key} in {path} is not finite",
+            found="NaN or infinity",
+            expected="finite weights",
+            fix="get another checkpoint of this run: this one answers nothing",
+        )
     return dict(state)
 
 
@@ -104,18 +112,24 @@ def convert_file(
         answers: JSON list of the answers of an open-ended model, in the order of their indices.
 
     Raises:
-        CausalVideoError: a file that is no such checkpoint, an output that is there, or answers without a tokenizer,
+        CausalVideoError: a file that is not such a checkpoint, an output that exists, or answers without a tokenizer,
             or more answers than the model has.
     """
     output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise CausalVideoError(
-            "the output is there already", found=output, expected="no folder, or an empty one", fix="name another"
-        )
-    if answers is not None and tokenizer is None:
-        raise CausalVideoError(
-            "answers belong to a processor", found="no tokenizer", expected="a tokenizer", fix="add --tokenizer"
-        )
+    require(
+        not output.exists() or (output.is_dir() and not any(output.iterdir())),
+        "the output is there already",
+        found=output,
+        expected="no folder, or an empty one",
+        fix="name another",
+    )
+    require(
+        answers is None or tokenizer is not None,
+        "answers belong to a processor",
+        found="no tokenizer",
+        expected="a tokenizer",
+        fix="add --tokenizer",
+    )
     model = convert_official_checkpoint(read_state_dict(path), method, variant, config_overrides)
     place = output.resolve()  # "." has no name
     partial = place.with_name(f".{place.name}.partial")
@@ -144,20 +158,22 @@ def _processor(method: str, num_answers: int | None, tokenizer: str, answers: st
                 f"{answers} cannot be read", found=error, expected="a JSON list of texts", fix="check the file"
             ) from error
         good = isinstance(words, list) and all(isinstance(word, str) for word in words)
-        if not good or num_answers is None or not 0 < len(words) <= num_answers:
-            raise CausalVideoError(
-                f"{answers} does not fit the model",
-                found=f"{len(words)} entries" if good else "no list of texts",
-                expected=f"at most {num_answers} texts" if num_answers else "no answers: the model is multiple choice",
-                fix="give the list of answers that the model was trained with",
-            )
+        require(
+            good and num_answers is not None and 0 < len(words) <= num_answers,
+            f"{answers} does not fit the model",
+            found=f"{len(words)} entries" if good else "no list of texts",
+            expected=f"at most {num_answers} texts" if num_answers else "no answers: the model is multiple choice",
+            fix="give the list of answers that the model was trained with",
+        )
     try:
         loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise CausalVideoError(
-            f"no tokenizer at {tokenizer}", found=str(error).splitlines()[0], expected="a Hub id or a folder",
+            f"no tokenizer at {tokenizer}",
+            found=str(error).splitlines()[0],
+            expected="a Hub id or a folder",
             fix="check the name, or the connection",
-        ) from error  # fmt: skip
+        ) from error
     return METHODS[method][2](loaded, answer_vocabulary=words, choice_template="official")
 
 
@@ -190,7 +206,7 @@ def command(argv: Sequence[str] | None = None) -> int:
 
 def _not_tensors(path: Path, found: str) -> CausalVideoError:
     return CausalVideoError(
-        f"{path} is no flat dictionary of tensors",
+        f"{path} is not a flat dictionary of tensors",
         found=found,
         expected="name to tensor, as torch.save(model.state_dict(), path) writes it",
         fix="save the model's state_dict alone",

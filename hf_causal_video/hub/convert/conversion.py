@@ -14,7 +14,7 @@ from hf_causal_video.hub.convert.grounding import PRESETS as GROUNDING_PRESETS
 from hf_causal_video.hub.convert.grounding import grounding_model
 from hf_causal_video.hub.convert.transtr import PRESETS as TRANSTR_PRESETS
 from hf_causal_video.hub.convert.transtr import transtr_model
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 VARIANTS: dict[str, dict[str, str]] = {"transtr": TRANSTR_PRESETS, **GROUNDING_PRESETS}
 
@@ -44,10 +44,14 @@ def convert_official_checkpoint(
         Traceback (most recent call last):
         hf_causal_video.utils.errors.CausalVideoError: transtr checkpoint: found no classifier.weight; expected ...
     """
-    if method not in VARIANTS:
-        raise CausalVideoError("method", found=method, expected=sorted(VARIANTS), fix="name a method that is built")
-    if variant not in VARIANTS[method]:
-        raise CausalVideoError("variant", found=variant, expected=sorted(VARIANTS[method]), fix="name one of these")
+    require(method in VARIANTS, "method", found=method, expected=sorted(VARIANTS), fix="name a method that is built")
+    require(
+        variant in VARIANTS[method],
+        "variant",
+        found=variant,
+        expected=sorted(VARIANTS[method]),
+        fix="name one of these",
+    )
     overrides = config_overrides or {}
     if method == "transtr":
         model, tensors = transtr_model(state_dict, variant, overrides)
@@ -67,11 +71,11 @@ def load_exactly(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
         for key in wanted
         if key in tensors and tensors[key].shape != wanted[key].shape
     ]
-    if problems:
-        raise CausalVideoError(
-            f"{model.config.model_type} checkpoint",
-            found="; ".join(problems),
-            expected=f"exactly the {len(wanted)} tensors of this variant",
-            fix="name the variant the file was trained with, or the fields that differ in config_overrides",
-        )
+    require(
+        not problems,
+        f"{model.config.model_type} checkpoint",
+        found=lambda: "; ".join(problems),
+        expected=f"exactly the {len(wanted)} tensors of this variant",
+        fix="name the variant the file was trained with, or the fields that differ in config_overrides",
+    )
     model.load_state_dict(tensors)

@@ -1,4 +1,4 @@
-"""What the tensors of a released IGV or EIGV checkpoint tell about its config, and their names here.
+"""Config that the tensors of a released IGV or EIGV checkpoint imply, and their names here.
 
 A released model is one flat network; here the backbone is a part of it. The many small layers of a Block fusion stand
 in one tensor, and the two halves of a normalised weight are called g and v.
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from hf_causal_video.models.eigv import EIGVConfig, EIGVForVideoQuestionAnswering
 from hf_causal_video.models.igv import IGVConfig, IGVForVideoQuestionAnswering
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.errors import require
 
 DATASETS = {"nextqa": "nextqa", "msvd": "msvdqa", "msrvtt": "msrvttqa"}
 PRESETS = {
@@ -42,13 +42,13 @@ def grounding_model(
     preset, backbone = PRESETS[method][variant], variant.split("-")[1]
     fields: dict[str, Any] = SIZES[backbone](_Shapes(state_dict, f"{method} checkpoint"))
     released = config_class.preset(preset)
-    if (fields["num_answers"] == 1) != (released.num_answers is None):
-        raise CausalVideoError(
-            f"{method} checkpoint",
-            found=f"{fields['num_answers']} answers",
-            expected=f"{released.num_answers or 1} in {preset}",
-            fix="name the variant the file was trained with",
-        )
+    require(
+        (fields["num_answers"] == 1) == (released.num_answers is None),
+        f"{method} checkpoint",
+        found=lambda: f"{fields['num_answers']} answers",
+        expected=f"{released.num_answers or 1} in {preset}",
+        fix="name the variant the file was trained with",
+    )
     if released.num_answers is None:
         fields["num_answers"] = None
     if method == "eigv":
@@ -99,13 +99,13 @@ class _Shapes:
         self.tensors, self.what = tensors, what
 
     def __getitem__(self, key: str) -> tuple[int, ...]:
-        if key not in self.tensors:
-            raise CausalVideoError(
-                self.what,
-                found=f"no {key}",
-                expected="a released state_dict of this variant",
-                fix="pass the dictionary of tensors that torch.save wrote, or name its variant",
-            )
+        require(
+            key in self.tensors,
+            self.what,
+            found=f"no {key}",
+            expected="a released state_dict of this variant",
+            fix="pass the dictionary of tensors that torch.save wrote, or name its variant",
+        )
         return tuple(self.tensors[key].shape)
 
     def count(self, pattern: str) -> int:

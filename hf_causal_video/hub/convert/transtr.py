@@ -1,4 +1,4 @@
-"""What the tensors of a released TranSTR checkpoint tell about its config."""
+"""Config that the tensors of a released TranSTR checkpoint imply."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from hf_causal_video.models.transtr import TranSTRConfig, TranSTRForVideoQuestionAnswering
 from hf_causal_video.models.transtr.configuration_transtr import BOX_WIDTH
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 # Buffers that older transformers versions saved and newer ones build: no weights, so dropping them loses nothing.
 STALE_BUFFERS = ("text_encoder.embeddings.position_ids",)
@@ -34,25 +34,25 @@ def _transtr_sizes(tensors: Mapping[str, Tensor], preset: str) -> dict[str, Any]
     """Config fields that the tensor shapes tell."""
 
     def shape(key: str) -> tuple[int, ...]:
-        if key not in tensors:
-            raise CausalVideoError(
-                "transtr checkpoint",
-                found=f"no {key}",
-                expected="a released TranSTR state_dict",
-                fix="pass the dictionary of tensors that torch.save wrote",
-            )
+        require(
+            key in tensors,
+            "transtr checkpoint",
+            found=f"no {key}",
+            expected="a released TranSTR state_dict",
+            fix="pass the dictionary of tensors that torch.save wrote",
+        )
         return tuple(tensors[key].shape)
 
     config = TranSTRConfig.preset(preset)
     (answers, dim), objects = shape("classifier.weight"), shape("obj_resize.fc.weight")[1]
     other = {config.object_feature_dim + width for width in BOX_WIDTH.values()} - {config.object_input_dim}
-    if (answers == 1) != (config.num_answers is None) or objects in other:
-        raise CausalVideoError(
-            "transtr checkpoint",
-            found=f"{answers} answers and objects of width {objects}",
-            expected=f"{config.num_answers or 1} answers and objects of width {config.object_input_dim} in {preset}",
-            fix="name the variant the file was trained with",
-        )
+    require(
+        (answers == 1) == (config.num_answers is None) and objects not in other,
+        "transtr checkpoint",
+        found=f"{answers} answers and objects of width {objects}",
+        expected=f"{config.num_answers or 1} answers and objects of width {config.object_input_dim} in {preset}",
+        fix="name the variant the file was trained with",
+    )
     return {
         "hidden_size": dim,
         "frame_feature_dim": dim,

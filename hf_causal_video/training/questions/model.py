@@ -11,7 +11,7 @@ from hf_causal_video.models.clip_statistics import ClipStatistics
 from hf_causal_video.training.arguments import DataArguments, ModelArguments
 from hf_causal_video.training.questions.splits import vocabulary_option
 from hf_causal_video.training.text_features import QuestionsWithTextFeatures, TextFeatures
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 from hf_causal_video.worlds import ANSWERS, tiny_text_config, world_tokenizer
 
 MOST_CLIPS = 2000  # training clips whose features are measured
@@ -34,12 +34,13 @@ def build_model(
     text = _text_features(arguments, train)
     if arguments.model_name_or_path:
         model, processor = _from_checkpoint(arguments, train)
-        if (model.config.text_config is None) != (text is not None):
-            raise CausalVideoError(
-                f"the text of {arguments.model_name_or_path}",
-                found=f"text_features={data.text_features!r}", fix="add or remove text_features",
-                expected="none: it has a text encoder" if text else "token features: it has no text encoder",
-            )  # fmt: skip
+        require(
+            (model.config.text_config is None) == (text is not None),
+            f"the text of {arguments.model_name_or_path}",
+            found=f"text_features={data.text_features!r}",
+            fix="add or remove text_features",
+            expected="none: it has a text encoder" if text else "token features: it has no text encoder",
+        )
     else:
         model, processor = _from_preset(arguments, data, train)
     if data.max_length is not None:
@@ -57,12 +58,14 @@ def _from_checkpoint(arguments: ModelArguments, train: VideoQADataset) -> tuple[
     loaded: Any = model_class.from_pretrained(name, **fields, output_loading_info=True, ignore_mismatched_sizes=True)
     model, report = loaded
     mismatched = [key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]]
-    if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"], *mismatched}):
-        raise CausalVideoError(
-            f"the checkpoint {name} does not fit the config",
-            found=f"weights missing, unknown or of another shape: {wrong[:8]}",
-            expected="the same network", fix="remove the config_overrides that change the network",
-        )  # fmt: skip
+    wrong = sorted({*report["missing_keys"], *report["unexpected_keys"], *mismatched})
+    require(
+        not wrong,
+        f"the checkpoint {name} does not fit the config",
+        found=lambda: f"weights missing, unknown or of another shape: {wrong[:8]}",
+        expected="the same network",
+        fix="remove the config_overrides that change the network",
+    )
     if model.config.feature_provenance is not None and hasattr(train.store, "check"):
         train.store.check(model.config.feature_provenance)
     processor: Any = processor_class.from_pretrained(name)
@@ -123,17 +126,21 @@ def _example_questions(train: VideoQADataset) -> list[dict[str, Any]]:
 def _text_features(arguments: ModelArguments, train: VideoQADataset) -> TextFeatures | None:
     """The token features that a run reads; None where a text encoder makes them."""
     text = train.text if isinstance(train, QuestionsWithTextFeatures) else None
-    encoder = {"text_model": arguments.text_model, "lora_rank": arguments.lora_rank or None,
-               "freeze_text_encoder": arguments.freeze_text_encoder or None,
-               "text_config": arguments.overrides.get("text_config")}  # fmt: skip
+    encoder = {
+        "text_model": arguments.text_model,
+        "lora_rank": arguments.lora_rank or None,
+        "freeze_text_encoder": arguments.freeze_text_encoder or None,
+        "text_config": arguments.overrides.get("text_config"),
+    }
     given = {name: value for name, value in encoder.items() if value is not None}
     takes = "text_feature_dim" in METHODS[arguments.method][0].__dataclass_fields__
-    if text is not None and (given or not takes):
-        raise CausalVideoError(
-            "text_features take the place of a text encoder", found=given or f"method {arguments.method}",
-            expected="no text encoder, and a method that needs none: igv, eigv, video_qa_backbone",
-            fix="remove text_features, or what belongs to the encoder",
-        )  # fmt: skip
+    require(
+        text is None or (not given and takes),
+        "text_features take the place of a text encoder",
+        found=given or f"method {arguments.method}",
+        expected="no text encoder, and a method that needs none: igv, eigv, video_qa_backbone",
+        fix="remove text_features, or what belongs to the encoder",
+    )
     return text
 
 
@@ -154,11 +161,13 @@ def answer_vocabulary(data: DataArguments, train: VideoQADataset) -> list[str] |
     """
     questions = train.questions
     open_ended = {not choices for choices in questions["choices"]}
-    if len(open_ended) != 1:
-        raise CausalVideoError(
-            "two kinds of questions in one split", found="questions with choices and questions without",
-            expected="one kind", fix="split the questions into two datasets",
-        )  # fmt: skip
+    require(
+        len(open_ended) == 1,
+        "two kinds of questions in one split",
+        found="questions with choices and questions without",
+        expected="one kind",
+        fix="split the questions into two datasets",
+    )
     if False in open_ended:
         return None
     if data.dataset == "world":
@@ -172,11 +181,13 @@ def answer_vocabulary(data: DataArguments, train: VideoQADataset) -> list[str] |
     if len(texts[last]) > 1:
         del texts[last]
     for index, words in texts.items():
-        if len(words) > 1 or "" in words:
-            raise CausalVideoError(
-                f"answer {index} of the open-ended questions", found=f"texts {sorted(words)[:4]}",
-                expected="one text for every index but the last", fix="fill answer_text, one text an answer index",
-            )  # fmt: skip
+        require(
+            len(words) <= 1 and "" not in words,
+            f"answer {index} of the open-ended questions",
+            found=f"texts {sorted(words)[:4]}",
+            expected="one text for every index but the last",
+            fix="fill answer_text, one text an answer index",
+        )
     return [texts.get(index, {f"<answer {index}>"}).copy().pop() for index in range(max(texts) + 1)]
 
 
@@ -197,18 +208,18 @@ def _check_answers(config: Any, train: VideoQADataset) -> None:
     answers = train.questions["answer"]
     limit = config.num_answers
     unknown = sum(answer < 0 for answer in answers)
-    if unknown or limit is not None and max(answers) >= limit:
-        raise CausalVideoError(
-            "answers that cannot be learned",
-            found=f"{unknown} questions without a known answer, largest index {max(answers)}",
-            expected=f"an index for every training question{'' if limit is None else f', below num_answers={limit}'}",
-            fix="drop questions without an answer from the training split"
-            + ("" if limit is None else ", or raise config_overrides.num_answers"),
-        )
-    if (limit is None) != bool(train.questions[0]["choices"]):
-        raise CausalVideoError(
-            "a head of the wrong kind",
-            found=f"num_answers={limit}, {'no ' if limit is None else ''}choices in the questions",
-            expected="num_answers with open-ended questions, choices without",
-            fix="choose a preset or checkpoint of the dataset's kind",
-        )
+    require(
+        not unknown and (limit is None or max(answers) < limit),
+        "answers that cannot be learned",
+        found=lambda: f"{unknown} questions without a known answer, largest index {max(answers)}",
+        expected=f"an index for every training question{'' if limit is None else f', below num_answers={limit}'}",
+        fix="drop questions without an answer from the training split"
+        + ("" if limit is None else ", or raise config_overrides.num_answers"),
+    )
+    require(
+        (limit is None) == bool(train.questions[0]["choices"]),
+        "a head of the wrong kind",
+        found=f"num_answers={limit}, {'no ' if limit is None else ''}choices in the questions",
+        expected="num_answers with open-ended questions, choices without",
+        fix="choose a preset or checkpoint of the dataset's kind",
+    )

@@ -4,17 +4,15 @@ Two sources: the confounded world (made on the spot, the truth is known), and ev
 reads.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 from hf_causal_video.data import VideoQADataset, load_questions
 from hf_causal_video.features.store.reader import FeatureStore
 from hf_causal_video.training.arguments import DataArguments
+from hf_causal_video.training.options import WorldOptions
 from hf_causal_video.training.text_features import QuestionsWithTextFeatures, TextFeatures
-from hf_causal_video.utils.errors import CausalVideoError, require
-from hf_causal_video.worlds import SPLITS, WorldConfig, generate_world
-
-WORLD_DEFAULTS = {"study": "selection", "train_clips": 4000, "eval_clips": 1000, "seed": 0}
-STUDIES = ("selection", "grounding", "rendered")
+from hf_causal_video.utils.errors import require
+from hf_causal_video.worlds import SPLITS, generate_world
 
 
 def load_split(arguments: DataArguments, split: str) -> VideoQADataset:
@@ -32,11 +30,11 @@ def load_split(arguments: DataArguments, split: str) -> VideoQADataset:
         >>> len(load_split(arguments, "iid"))
         10
     """
-    found = _split(arguments, split)
+    dataset = _split(arguments, split)
     if (files := arguments.text_features) is None:
-        return found
+        return dataset
     text = TextFeatures(_of_split(files, split, "text_features") if isinstance(files, dict) else files)
-    return QuestionsWithTextFeatures(found.questions, found.store, found.num_frames, text)
+    return QuestionsWithTextFeatures(dataset.questions, dataset.store, dataset.num_frames, text)
 
 
 def _split(arguments: DataArguments, split: str) -> VideoQADataset:
@@ -57,7 +55,7 @@ def _split(arguments: DataArguments, split: str) -> VideoQADataset:
     return VideoQADataset(questions, store, arguments.num_frames)
 
 
-def load_splits(arguments: DataArguments, split_names: list[str]) -> dict[str, VideoQADataset]:
+def load_splits(arguments: DataArguments, split_names: Sequence[str]) -> dict[str, VideoQADataset]:
     """Load several splits, which must have been made by the same backbones.
 
     Raises:
@@ -72,21 +70,11 @@ def load_splits(arguments: DataArguments, split_names: list[str]) -> dict[str, V
 
 
 def _world_split(arguments: DataArguments, split: str) -> VideoQADataset:
-    options: dict[str, Any] = {**WORLD_DEFAULTS, **arguments.world_options}
-    study, seed = options.pop("study"), options.pop("seed")
-    options.setdefault("world_seed", seed)  # another seed has other vectors, not only other clips
-    clips = {"train": options.pop("train_clips")}.get(split, options.pop("eval_clips"))
-    if study not in STUDIES or (unknown := sorted(set(options) - set(WorldConfig.__dataclass_fields__))):
-        raise CausalVideoError(
-            "no such world",
-            found=f"study {study!r}" if study not in STUDIES else f"unknown options {unknown}",
-            expected=f"study ({', '.join(STUDIES)}), train_clips, eval_clips, seed, or a field of WorldConfig: "
-            f"{', '.join(WorldConfig.__dataclass_fields__)}",
-            fix="mend the world options",
-        )
-    if split not in SPLITS:
-        raise CausalVideoError("no such split of the world", found=split, expected=", ".join(SPLITS), fix="name one")
-    world = generate_world(getattr(WorldConfig, study)(**options), split, clips, seed)
+    options = WorldOptions.read(arguments.world_options)
+    require(
+        split in SPLITS, "unknown split of the world", found=split, expected=", ".join(SPLITS), fix="name one of them"
+    )
+    world = generate_world(options.config(), split, options.clips(split), options.seed)
     return VideoQADataset(world.questions, world.features, arguments.num_frames)
 
 

@@ -11,12 +11,11 @@ from hf_causal_video.data.relations.collator import RelationCollator
 from hf_causal_video.data.relations.rows import training_counts
 from hf_causal_video.models import RELATION_METHODS
 from hf_causal_video.models.loading import open_pretrained
-from hf_causal_video.models.weights import weights_digest
 from hf_causal_video.training.arguments import DataArguments
-from hf_causal_video.training.checkpoints import write_atomically
 from hf_causal_video.training.recipe import recipe_world
 from hf_causal_video.training.relations.predict import measure_pairs, measure_videos, predict_pairs, predict_videos
 from hf_causal_video.training.relations.splits import load_pairs, read_rows, segments_of
+from hf_causal_video.training.report import make_report, print_report
 from hf_causal_video.utils.errors import require
 
 DATASETS = ("world", "jaad", "vidvrd", "vidor")
@@ -49,6 +48,7 @@ def evaluate_relations(
     prior: str | float | None = None,
     batch_size: int = 256,
     progress: bool = True,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Ask a relation checkpoint about a split, and score what it says.
 
@@ -65,6 +65,7 @@ def evaluate_relations(
             prior that is left, from 0 to 1.
         batch_size: pairs at once.
         progress: show a bar.
+        device: where the model runs, such as "cuda:1".
 
     Returns:
         {"metrics": {...} in percent, "records": n, ...}, as written to `metrics.json`.
@@ -80,7 +81,7 @@ def evaluate_relations(
         fix="add --annotations PATH",
     )
     strength = None if prior is None else _strength(prior)
-    model: Any = open_pretrained(AutoModel.from_pretrained, checkpoint).eval()
+    model: Any = open_pretrained(AutoModel.from_pretrained, checkpoint).eval().to(device)
     processor: Any = open_pretrained(AutoProcessor.from_pretrained, checkpoint)
     if strength is not None:
         model.config.prior_eval, model.config.prior_eval_strength = "uniform", strength
@@ -109,23 +110,9 @@ def evaluate_relations(
         records = predict_videos(model, processor, videos, progress)
         seen = (None, None) if training_annotations is None else training_counts(read_rows(str(training_annotations)))
         metrics = measure_videos(records, rows, *seen)
-    report = {
-        "checkpoint": str(checkpoint),
-        "weights": weights_digest(checkpoint),
-        "dataset": dataset,
-        "split": split,
-        "records": len(records),
-        "tracks": "annotated" if tracks is None and dataset not in ("world", "jaad") else tracks and str(tracks),
-        "prior_strength": model.config.inference_strength,
-        "mark": "measured here",
-        "metrics": metrics,
-    }
-    if output is not None:
-        folder = Path(output)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "predictions.jsonl", "".join(json.dumps(record) + "\n" for record in records))
-        write_atomically(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
-    return report
+    tracked = "annotated" if tracks is None and dataset not in ("world", "jaad") else tracks and str(tracks)
+    details = {"records": len(records), "tracks": tracked, "prior_strength": model.config.inference_strength}
+    return make_report(checkpoint, dataset, split, records, metrics, output, **details)
 
 
 def add_relation_arguments(parser: argparse.ArgumentParser) -> None:
@@ -162,13 +149,11 @@ def run_relations(args: argparse.Namespace, output: Path) -> None:
         output,
         world,
         args.prior,
+        device=args.device,
     )
     tracks = f", tracks: {report['tracks']}" if report["tracks"] else ""
-    print(f"{args.checkpoint} on {args.dataset}, {args.split}{tracks}: {report['records']} records, measured here")
-    for name, value in report["metrics"].items():
-        if isinstance(value, float):
-            print(f"  {name:<28} {value:8.2f}")
-    print(f"written: {output / 'metrics.json'}, {output / 'predictions.jsonl'}")
+    title = f"{args.checkpoint} on {args.dataset}, {args.split}{tracks}: {report['records']} records"
+    print_report(title, report["metrics"], output)
 
 
 def _strength(prior: str | float) -> float:

@@ -5,7 +5,6 @@ and the windows of JAAD.
 """
 
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,38 +14,18 @@ import torch
 from datasets import Dataset
 
 from hf_causal_video.data.relations.jaad import read_jaad
-from hf_causal_video.data.relations.labels import PairRule
 from hf_causal_video.data.relations.rows import relations_dataset
 from hf_causal_video.data.relations.segments import GivenTracks, RelationSegments, vocabularies
 from hf_causal_video.data.relations.vidvrd import read_relations, read_trajectories
 from hf_causal_video.models import VideoRelationProcessor
 from hf_causal_video.tracks.track_set import TrackSet
 from hf_causal_video.training.arguments import DataArguments
+from hf_causal_video.training.options import RelationOptions
 from hf_causal_video.utils.errors import CausalVideoError, require
 from hf_causal_video.worlds.relation_pairs import RelationPairs, relation_world_pairs
 
 Split = RelationSegments | RelationPairs
-READERS = ("annotations", "jaad")
-RULES = tuple(field.name for field in fields(PairRule))
-OPTIONS = {"reader": "annotations", "segment_frames": 30, "segment_stride": 15, "appearance": True}
 SLICED = re.compile(r"(?P<path>.+)\[(?P<first>\d+%)?:(?P<last>\d+%)?\]")
-
-
-def relation_options(arguments: DataArguments) -> dict[str, Any]:
-    """`relations` of the arguments over its defaults.
-
-    Raises:
-        CausalVideoError: an option that there is not.
-    """
-    given = {**OPTIONS, **arguments.relation_options}
-    if (unknown := sorted(set(given) - {*OPTIONS, *RULES})) or given["reader"] not in READERS:
-        raise CausalVideoError(
-            "options of relations",
-            found=unknown or f"reader {given['reader']!r}",
-            expected=f"{', '.join((*OPTIONS, *RULES))}; reader {' or '.join(READERS)}",
-            fix="mend `relations`",
-        )
-    return given
 
 
 def load_splits(arguments: DataArguments, names: list[str]) -> dict[str, Split]:
@@ -55,7 +34,7 @@ def load_splits(arguments: DataArguments, names: list[str]) -> dict[str, Split]:
     Raises:
         CausalVideoError: a split without data, or what readers and datasets refuse.
     """
-    if arguments.dataset == "world" or relation_options(arguments)["reader"] == "jaad":
+    if arguments.dataset == "world" or RelationOptions.read(arguments.relation_options).reader == "jaad":
         return {name: load_pairs(arguments, name) for name in names}
     rows = {name: read_rows(_of_split(arguments.dataset, name, "dataset")) for name in names}
     words = vocabularies(*(rows[name] for name in names[:2]))
@@ -79,8 +58,8 @@ def load_pairs(arguments: DataArguments, split: str) -> RelationPairs:
     if arguments.dataset == "world":
         return relation_world_pairs(split, arguments.world_options)
     name = {"validation": "val"}.get(split, split)
-    options = relation_options(arguments)
-    windows = read_jaad(_of_split(arguments.dataset, split, "dataset"), name, window=options["segment_frames"])
+    options = RelationOptions.read(arguments.relation_options)
+    windows = read_jaad(_of_split(arguments.dataset, split, "dataset"), name, window=options.segment_frames)
     return RelationPairs.of_jaad(windows)
 
 
@@ -88,26 +67,16 @@ def segments_of(
     arguments: DataArguments, split: str, rows: Dataset, object_classes: list[str], predicates: list[str]
 ) -> RelationSegments:
     """Annotated videos with their tracks as segments; the pairs without a relation are drawn from torch's seed."""
-    options = relation_options(arguments)
-    rule = PairRule(**{name: options[name] for name in RULES if name in options})
-    processor = VideoRelationProcessor(
-        object_classes, predicates, options["segment_frames"], options["segment_stride"]
-    )
+    options = RelationOptions.read(arguments.relation_options)
+    frames = options.segment_frames
+    processor = VideoRelationProcessor(object_classes, predicates, frames, options.segment_stride)
     tracks = None
     if arguments.features:
         given = arguments.features
         path = _of_split(given, split, "features") if isinstance(given, dict) else str(given)
-        tracks = read_tracks(path, rows, options["appearance"])
-    return RelationSegments(
-        rows,
-        object_classes,
-        predicates,
-        processor.segment_begins,
-        options["segment_frames"],
-        tracks,
-        rule,
-        torch.initial_seed(),
-    )
+        tracks = read_tracks(path, rows, options.appearance)
+    begins, seed = processor.segment_begins, torch.initial_seed()
+    return RelationSegments(rows, object_classes, predicates, begins, frames, tracks, options.rule, seed)
 
 
 def read_rows(name: str) -> Dataset:

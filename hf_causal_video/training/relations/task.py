@@ -1,7 +1,4 @@
-"""What a run does for relations: its splits, its model, its trainer, its answers and their score.
-
-The names are those of `question_task.py`; a run (`run.py`) is the same for both.
-"""
+"""Relations as a task: what a run needs around the splits, models and records of this folder."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,20 +7,65 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_causal_video.data.relations.collator import RelationCollator
 from hf_causal_video.data.relations.rows import training_counts
 from hf_causal_video.data.relations.segments import RelationSegments
 from hf_causal_video.models import RELATION_METHODS, VideoRelationProcessor
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments, DataArguments, ModelArguments
+from hf_causal_video.training.options import RelationOptions
 from hf_causal_video.training.relations.predict import measure_pairs, measure_videos, predict_pairs, predict_videos
-from hf_causal_video.training.relations.splits import Split, load_splits, relation_options
-from hf_causal_video.training.relations.trainer import RelationTrainer as Trainer
+from hf_causal_video.training.relations.splits import Split, load_splits
+from hf_causal_video.training.relations.trainer import RelationTrainer
+from hf_causal_video.training.tasks import Collator, Numbers, Record
 from hf_causal_video.utils.errors import require
 
-__all__ = ["Trainer", "answer", "build_model", "collator", "headline", "load_splits", "measure"]
-collator = RelationCollator
+
+class RelationTask:
+    """Relations between tracked objects, see `Task`."""
+
+    def load_splits(self, data: DataArguments, names: Sequence[str]) -> dict[str, Split]:
+        """Load annotated videos with their tracks, or pairs."""
+        return load_splits(data, list(names))
+
+    def build_model(
+        self, model: ModelArguments, data: DataArguments, train: Split
+    ) -> tuple[PreTrainedModel, ProcessorMixin]:
+        """Build a model with the vocabularies, appearance and predicate frequencies of the training split."""
+        return build_model(model, data, train)
+
+    def collator(self, processor: ProcessorMixin) -> RelationCollator:
+        """Make batches of segments or pairs."""
+        return RelationCollator(processor)
+
+    def trainer(
+        self,
+        model: PreTrainedModel,
+        arguments: CausalVideoTrainingArguments,
+        collator: Collator,
+        train: Split,
+        validation: Split,
+    ) -> RelationTrainer:
+        """Make the trainer of relations."""
+        return RelationTrainer(
+            model=model, args=arguments, data_collator=collator, train_dataset=train, eval_dataset=validation
+        )
+
+    def predict(
+        self, model: PreTrainedModel, split: Split, collator: Collator, arguments: CausalVideoTrainingArguments
+    ) -> list[Record]:
+        """Detect the relations of every video, or judge every pair; each process takes its share."""
+        assert isinstance(collator, RelationCollator)
+        return answer(model, split, collator, arguments)
+
+    def measure(self, records: Sequence[Record], split: Split, train: Split) -> Numbers:
+        """Score the records of a split, in percent."""
+        return measure(records, split, train)
+
+    def headline(self, numbers: Numbers) -> str:
+        """The main metrics of a split."""
+        return headline(numbers)
 
 
 def build_model(
@@ -47,10 +89,10 @@ def build_model(
         fix="remove them from the recipe",
     )
     config_class, model_class, processor_class = RELATION_METHODS[arguments.method]
-    options = relation_options(data)
+    options = RelationOptions.read(data.relation_options)
     single = not isinstance(train, RelationSegments)
-    frames = train.segment_frames if single else options["segment_frames"]
-    stride = frames if single else options["segment_stride"]
+    frames = train.segment_frames if single else options.segment_frames
+    stride = frames if single else options.segment_stride
     processor: Any
     if arguments.model_name_or_path:
         model: Any = model_class.from_pretrained(arguments.model_name_or_path, **arguments.overrides)
@@ -97,14 +139,14 @@ def answer(
     return [by_id[name] for name in names]
 
 
-def measure(records: list[dict[str, Any]], dataset: Split, train: Split) -> dict[str, Any]:
+def measure(records: Sequence[Record], dataset: Split, train: Split) -> dict[str, Any]:
     """Score the records of a split, in percent."""
     if isinstance(dataset, RelationSegments):
         return measure_videos(records, dataset.rows, *training_counts(train.rows))  # type: ignore[union-attr]
     return measure_pairs(records, dataset)
 
 
-def headline(numbers: dict[str, Any]) -> str:
+def headline(numbers: Numbers) -> str:
     """What the last lines of a run say about a split."""
     names = ("mAP", "R@50", "mR@50", "accuracy", "mean_recall", "mR@4")
     return ", ".join(f"{name} {numbers[name]:.2f} %" for name in names if numbers.get(name) is not None) or "unknown"

@@ -62,10 +62,10 @@ def test_a_payload_is_refused_and_never_runs(tmp_path, place):
 
 
 BAD = {
-    "a number beside": (lambda s: {**s, "epoch": 3}, r"no flat dictionary of tensors.*\['epoch'\]"),
-    "one level down": (lambda s: {"model": s}, r"no flat dictionary of tensors.*\['model'\]"),
+    "a number beside": (lambda s: {**s, "epoch": 3}, r"not a flat dictionary of tensors.*\['epoch'\]"),
+    "one level down": (lambda s: {"model": s}, r"not a flat dictionary of tensors.*\['model'\]"),
     "a list": (lambda s: list(s.values()), "found list of length"),
-    "nothing": (lambda s: {}, "no flat dictionary"),
+    "nothing": (lambda s: {}, "not a flat dictionary"),
     "one tensor": (lambda s: torch.ones(3), "found Tensor of length 3"),
     "a prefix": (lambda s: {f"module.{key}": value for key, value in s.items()}, "no classifier.weight"),
     "one key less": (lambda s: {k: v for k, v in s.items() if k != "fo_decoder.norm.bias"}, "missing fo_decoder.norm"),

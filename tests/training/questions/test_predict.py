@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from datasets import Dataset
 
 from hf_causal_video.data import VideoQACollator, VideoQADataset
 from hf_causal_video.models import TranSTRConfig, TranSTRForVideoQuestionAnswering, VideoQAProcessor
-from hf_causal_video.training.questions import measure, predict
+from hf_causal_video.training import measure, predict
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.worlds import WorldConfig, generate_world, world_tokenizer
 from tests.training.conftest import TINY
@@ -96,3 +97,52 @@ def test_causalvidqa_is_measured_in_pairs():
     found = measure(answers, rows)
     assert (found["p"], found["par"], found["All"]) == (100.0, 0.0, 75.0)
     assert found["Acc"] == pytest.approx(100 * 5 / 6)
+
+
+def test_questions_of_a_video_are_answered_together(setting, monkeypatch):
+    """Three questions per video, in mixed order: each video is read and encoded once, and the answers are the same."""
+    model, dataset, collator = setting
+    rows = dataset.questions.to_list()
+    copies = [row | {"question_id": f"{row['question_id']}-{n}", "question": rows[n]["question"]}
+              for n in range(3) for row in rows]  # fmt: skip
+    many = VideoQADataset(Dataset.from_list(copies, features=dataset.questions.features), dataset.store)
+    read, encoded = [], []
+    get_many = many.store.get_many
+    encode = model.encode_video
+
+    def spy_read(names):
+        read.extend(names := list(names))
+        return get_many(names)
+
+    def spy_encode(frames, *inputs, **options):
+        encoded.append(len(frames))
+        return encode(frames, *inputs, **options)
+
+    monkeypatch.setattr(many.store, "get_many", spy_read)
+    monkeypatch.setattr(model, "encode_video", spy_encode)
+    together = predict(model, many, collator, 7, progress=False)
+    assert sorted(read) == sorted(set(read)) and sum(encoded) == len(rows)
+    assert [row["question_id"] for row in together] == many.questions["question_id"]
+    alone = predict(model, many, collator, 1, progress=False)
+    for a, b in zip(together, alone, strict=True):
+        assert a["prediction"] == b["prediction"] and a["kept_frames"] == b["kept_frames"]
+        assert a["scores"] == pytest.approx(b["scores"], abs=1e-5)
+    shares = [predict(model, many, collator, 7, progress=False, share=(rank, 2)) for rank in range(2)]
+    videos = [{row["video_id"] for row in share} for share in shares]
+    assert not videos[0] & videos[1] and sum(map(len, shares)) == len(copies)
+
+
+def test_a_model_without_video_index_gets_a_video_per_question(setting, monkeypatch):
+    model, dataset, collator = setting
+    expected = predict(model, dataset, collator, 4, progress=False)
+    forward = type(model).forward
+
+    def plain(self, frame_features, input_ids, attention_mask, choice_input_ids=None, choice_attention_mask=None,
+              object_features=None, object_boxes=None, frame_mask=None, object_mask=None):  # fmt: skip
+        assert len(frame_features) == len(input_ids)
+        return forward(self, frame_features, input_ids, attention_mask, choice_input_ids, choice_attention_mask,
+                       object_features, object_boxes, frame_mask, object_mask)  # fmt: skip
+
+    monkeypatch.setattr(type(model), "forward", plain)
+    for a, b in zip(predict(model, dataset, collator, 4, progress=False), expected, strict=True):
+        assert a["prediction"] == b["prediction"]

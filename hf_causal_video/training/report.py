@@ -1,0 +1,58 @@
+"""Report of an evaluation: the same files and the same table for questions and relations."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_causal_video.models.weights import weights_digest
+from hf_causal_video.training.checkpoints import METRICS_FILE, write_atomically
+from hf_causal_video.training.tasks import Numbers, Record
+
+PREDICTIONS_FILE = "predictions.jsonl"
+Report = dict[str, Any]
+
+
+def make_report(
+    checkpoint: str | Path,
+    dataset: str,
+    split: str,
+    records: Sequence[Record],
+    metrics: Numbers,
+    output: str | Path | None,
+    **details: object,
+) -> Report:
+    """Put the numbers of a checkpoint into a report that names its weights, and write it.
+
+    Args:
+        checkpoint: folder or Hub id.
+        dataset, split: what was answered.
+        records: one per question, pair or video.
+        metrics: their score.
+        output: folder for `metrics.json` and `predictions.jsonl`; nothing is written if None.
+        details: further fields of the report.
+    """
+    report: Report = {
+        "checkpoint": str(checkpoint),
+        "weights": weights_digest(checkpoint),
+        "dataset": dataset,
+        "split": split,
+        **details,
+        "mark": "measured here",
+        "metrics": dict(metrics),
+    }
+    if output is not None:
+        folder = Path(output)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / PREDICTIONS_FILE, "".join(json.dumps(record) + "\n" for record in records))
+        write_atomically(folder / METRICS_FILE, json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def print_report(title: str, metrics: Numbers, output: Path) -> None:
+    """Print the numbers of a report as a table, and where its files are."""
+    print(f"{title}, measured here")
+    for name, value in metrics.items():
+        if isinstance(value, float):
+            print(f"  {name:<28} {value:8.2f}")
+    print(f"written: {output / METRICS_FILE}, {output / PREDICTIONS_FILE}")
