@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "features": set(),
     "models": {"causal", "backbones"},
     "tracks": {"features"},
-    "data": {"features.store"},
+    "data": {"features.store", "tracks"},
     "worlds": {"data", "features"},
     "viewer": {"models"},
     "stress": {"models", "viewer"},

@@ -14,7 +14,7 @@ import torch
 
 from hf_causal_video.models.frame_times import frame_slices
 from hf_causal_video.models.outputs import Evidence, EvidenceFrame, EvidenceObject
-from hf_causal_video.stress.ablation import Verdict, unique_labels
+from hf_causal_video.models.verdict import Verdict, unique_labels
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.viewer.words import pace_in_words, reason_in_words, verdict_in_words
 

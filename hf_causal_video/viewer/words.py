@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hf_causal_video.stress.ablation import Verdict
+from hf_causal_video.models.verdict import Verdict
 
 CLOCK_FROM_S = 120.0  # longer times are written as minutes and seconds
 SPARSE_S = 10.0  # a clip that is looked at less often than this says so
