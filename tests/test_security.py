@@ -301,7 +301,7 @@ def test_no_video_id_leads_a_feature_set_out_of_its_folder(tmp_path):
 def test_no_video_id_leads_a_track_set_out_of_its_folder(tmp_path, video_id):
     folder = write_track_set(tmp_path / "set")
     before = files_in(tmp_path)
-    with pytest.raises(CausalVideoError, match="is no name of a file"):
+    with pytest.raises(CausalVideoError, match="is not a file name"):
         write_tracks(folder, video_id, TrackedClip([], np.arange(3) / 8, (20, 10)))
     assert files_in(tmp_path) == before
     shutil.copy(folder / "tracks" / "a.safetensors", tmp_path / "x.safetensors")

@@ -221,7 +221,7 @@ class FlatDeberta(DebertaModel):
         self.z_steps = 0
         self.post_init()
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,

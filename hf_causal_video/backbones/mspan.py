@@ -114,7 +114,7 @@ class GAT(nn.Module):
         Args:
             question: (R, 1, H).
             meet: (N, M) bool, which nodes of the two scales meet.
-            mask: (R, M) bool, true at others that are no padding.
+            mask: (R, M) bool, true at others that are not padding.
         """
         scores = self.W3(nodes) @ self.fusion_1(others, question).transpose(1, 2)  # (R, N, M)
         mask = mask.unsqueeze(1)

@@ -19,7 +19,7 @@ from hf_causal_video.causal.intervention import (
 )
 from hf_causal_video.causal.matching import matching_loss
 from hf_causal_video.causal.mixing import draw_lambda, mix, mix_scenes, mixed_answer_loss, two_hot
-from hf_causal_video.causal.surroundings import draw_donors, exchange_surroundings, visible_share
+from hf_causal_video.causal.surroundings import draw_donors, exchange_surroundings, separation_loss, visible_share
 from hf_causal_video.causal.topk import hard_topk, perturbed_topk, topk_indices
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "mix_scenes",
     "mixed_answer_loss",
     "perturbed_topk",
+    "separation_loss",
     "soft_target_loss",
     "split_frames",
     "swap_frames",

@@ -56,7 +56,7 @@ def info_nce(
         negatives: (B, N, P).
         tau: temperature.
         cosine: compare directions; False compares raw dot products, as the released MSVD-QA code over HGA does.
-        rows: (B,) bool, anchors that count; the mean is over those, and 0 where there are none.
+        rows: (B,) bool, anchors that count; the mean is over those, and 0 without any.
 
     Example:
         >>> x = torch.eye(2)

@@ -126,7 +126,7 @@ def divergence(target: Tensor, logits: Tensor, rows: Tensor | None = None) -> Te
 
     Args:
         target, logits: (B, A).
-        rows: (B,) bool, rows that count; the mean is over those, and 0 where there are none.
+        rows: (B,) bool, rows that count; the mean is over those, and 0 without any.
 
     Example:
         >>> divergence(torch.tensor([[0.0, 1.0]]), torch.tensor([[2.0, 3.0]]))
@@ -142,7 +142,7 @@ def uniformity(logits: Tensor, present: Tensor | None = None, rows: Tensor | Non
     Args:
         logits: (B, A).
         present: (B, A) bool, answers that the uniform distribution covers; None: all.
-        rows: (B,) bool, rows that count; the mean is over those, and 0 where there are none.
+        rows: (B,) bool, rows that count; the mean is over those, and 0 without any.
 
     Example:
         >>> uniformity(torch.ones(2, 4)).abs() < 1e-6

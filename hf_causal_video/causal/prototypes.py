@@ -5,7 +5,7 @@ predicate and intervenes on subject and object: P(y | do(s, o)) = sum_z P(y | s,
 observed prior is added to the scores in training, so the head learns what is left to learn; at inference the
 intervention takes the prior out, all of it or a share.
 
-Source: IVRD (Li et al., ACM MM 2021); no code is public. *Confirmed*: a prototype per predicate, attention over the
+Source: IVRD (Li et al., ACM MM 2021); no code is public. *Confirmed*: one prototype per predicate, attention over the
 dictionary, the back-door sum, uniform P(z). *Ours*: the observed prior as its control, log-odds for predicates that do
 not compete, half an annotation for one never seen, the strength, the prior per pair of classes. *Reconstruction*: all
 the rest. Measured on the confounded world: a P(z) that is the same in training and at test is a constant which the
@@ -38,8 +38,8 @@ class PredicatePrior(nn.Module):
     Example:
         >>> prior = PredicatePrior(2)
         >>> prior.set_counts(torch.tensor([3.0, 1.0]), 4)
-        >>> prior.probabilities(1.0).tolist(), prior.probabilities(0.0).tolist()
-        ([0.75, 0.25], [0.5, 0.5])
+        >>> prior.probabilities(1.0), prior.probabilities(0.0)
+        (tensor([0.7500, 0.2500]), tensor([0.5000, 0.5000]))
     """
 
     rates: Tensor  # (P,) share of the training pairs with each predicate; 0 until counts are set

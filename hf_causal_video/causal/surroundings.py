@@ -10,6 +10,12 @@ difference of the two environments, scaled by how much of an environment is visi
 The answer of the clip must hold in its new surroundings, so the result can be trained on its label. Limits: the move
 is linear, in the space of embedded frames; occlusion and light are not sums.
 
+`separation_loss` uses the same idea to choose the split. Scenery that fits question and answer alike cannot be told
+from the cause by matching, but a clip shows scenery in many frames: a split that calls some of them causal leaves the
+others in the environment, and then the two sides vary together from clip to clip. It serves the start of a training,
+where a side is chosen. Limits: a cause that is visible throughout its clip is penalized too; scenery that shows in the
+causal frames varies along whatever the split; and a weight of 5 (matching has 1) made the split worse than none.
+
 Source: ours. IGV (arXiv 2206.02349, section 3.3) swaps frames only.
 """
 
@@ -88,6 +94,30 @@ def visible_share(frames: Tensor, causal: Tensor, environment: Tensor) -> Tensor
     variance = (one * two).sum()
     slope = (scene * (one + two)).sum() / (2 * variance.clamp(min=torch.finfo(variance.dtype).tiny))
     return torch.where(variance > 0, slope.clamp(0, 1), 0.0).to(frames.dtype)
+
+
+def separation_loss(frames: Tensor, causal: Tensor, environment: Tensor) -> Tensor:
+    """Covariance over the batch of mean causal and mean environment frames, relative to the variance of the latter.
+
+    Only the choice of frames learns from it, not the frames.
+
+    Args:
+        frames: (R, T, E).
+        causal, environment: (R, T) exactly 0 or 1, with straight-through gradients; 0 at padding.
+
+    Returns:
+        () 0 where the two sides vary independently, about 1 where they show the same.
+
+    Example:
+        >>> frames, side = torch.randn(50, 4, 1).expand(50, 4, 8), torch.tensor([[1.0, 1.0, 0.0, 0.0]]).expand(50, 4)
+        >>> separation_loss(frames, side, 1 - side)  # every frame of a clip is the same
+        tensor(1.)
+    """
+    frames = frames.detach().float()
+    scene, scenery = (_mean(frames, side) for side in (causal, environment))  # (R, E)
+    scene, scenery = scene - scene.mean(0), scenery - scenery.mean(0)
+    variance = scenery.detach().square().sum().clamp(min=torch.finfo(torch.float32).tiny)
+    return ((scene * scenery).sum() / variance).clamp(min=0)
 
 
 def _mean(frames: Tensor, chosen: Tensor) -> Tensor:

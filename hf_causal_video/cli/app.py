@@ -85,24 +85,23 @@ def run_app(args: argparse.Namespace) -> None:
     )
     networks = {"frame_model": args.frame_model, "object_model": args.object_model}
     qa, detect = load_models(args.checkpoints, args.device, networks)
-    demo = build_app(qa, detect, example=args.example, font=args.font)
+    options = {name: getattr(args, name) for name in ("example", "font") if getattr(args, name) is not None}
+    demo = build_app(qa, detect, **options)
     if args.host != LOOPBACK:
         print(f"listening on {args.host}: anyone who reaches this address can upload clips and use this machine")
-    allowed = [] if qa is None else [str(path) for path in [example_clip(qa, args.example)] if path]
     demo.launch(
         server_name=args.host,
         server_port=args.port,
         max_file_size=f"{args.max_size}mb",
         share=False,
         css=STYLE,
-        allowed_paths=allowed,
     )
 
 
 def load_models(
     checkpoints: Sequence[str | Path], device: str = "cpu", networks: dict[str, str | None] | None = None
 ) -> tuple[Any, Any]:
-    """Open up to two checkpoints: the pipeline for questions and the one for relations, None where there is none.
+    """Open up to two checkpoints: the pipeline for questions and the one for relations, or None.
 
     Args:
         checkpoints: folders or Hub ids.
@@ -199,9 +198,9 @@ def _add_questions(gr: Any, qa: "VideoQuestionAnsweringPipeline", example: Path 
             with gr.Accordion("Every frame, and the page to keep", open=False, visible=False) as closer:
                 page = gr.HTML()
 
-    def answer(*values: Any) -> list[Any]:
+    def answer(path: str | None, text: str | None, lines: str | None) -> list[Any]:
         try:
-            shown = answer_clip(qa, *values, font=font)
+            shown = answer_clip(qa, path, text, lines, font)
         except Exception as fault:  # in one place, and nothing of the answer before is left
             hidden = gr.update(value=None, visible=False)
             return [gr.update(value=_as_error(fault), visible=True), hidden, gr.update(visible=False), "", hidden, ""]
@@ -243,7 +242,7 @@ def _add_relations(gr: Any, detect: Any) -> None:
 
 @dataclass
 class ShownAnswer:
-    """What the app shows of one answer.
+    """One answer as the app shows it.
 
     Args:
         scores: score of each answer; equal choices are numbered.

@@ -108,31 +108,43 @@ def _check(args: argparse.Namespace) -> None:
     """Refuse what would fail after minutes of reading weights, and make room for the pictures."""
     import torch
 
-    if hasattr(args, "video") and not Path(args.video).is_file():
-        raise CausalVideoError("clip", found=f"no file {args.video}", expected="a video file", fix="check the path")
+    if hasattr(args, "video"):
+        require(
+            Path(args.video).is_file(),
+            "clip",
+            found=f"no file {args.video}",
+            expected="a video file",
+            fix="check the path",
+        )
     read = getattr(args, "selector", None) not in ("uniform", "random")  # these two look at no checkpoint
     for name in getattr(args, "checkpoints", [args.checkpoint] if read and hasattr(args, "checkpoint") else []):
         folder = Path(name)
-        if folder.is_dir() and not any((folder / f"{kind}config.json").is_file() for kind in ("", "adapter_")):
-            raise CausalVideoError(
-                "checkpoint", found=f"no config.json in {name}",
+        if folder.is_dir():
+            require(
+                any((folder / f"{kind}config.json").is_file() for kind in ("", "adapter_")),
+                "checkpoint",
+                found=f"no config.json in {name}",
                 expected="a folder or Hub id with a model and its processor",
                 fix="name the --output_dir of a finished training run",
-            )  # fmt: skip
-        if not folder.is_dir() and (folder.is_file() or folder.is_absolute() or name.count("/") > 1):
-            raise CausalVideoError(
-                "checkpoint", found=f"no folder {name}",
+            )
+        else:
+            require(
+                not folder.is_file() and not folder.is_absolute() and name.count("/") <= 1,
+                "checkpoint",
+                found=f"no folder {name}",
                 expected="a folder or Hub id with a model and its processor",
                 fix="check the path",
-            )  # fmt: skip
+            )
     if getattr(args, "device", None) is not None:
         try:
             torch.empty(0, device=args.device)
         except (RuntimeError, AssertionError) as error:
             raise CausalVideoError(
-                "--device", found=f"{args.device}: {str(error).splitlines()[0]}", expected="a device torch has here",
+                "--device",
+                found=f"{args.device}: {str(error).splitlines()[0]}",
+                expected="a device torch has here",
                 fix="take cpu, or install a torch built for the device",
-            ) from error  # fmt: skip
+            ) from error
     for name in ("html", "png"):
         if getattr(args, name, None) is not None:
             getattr(args, name).parent.mkdir(parents=True, exist_ok=True)

@@ -96,7 +96,7 @@ def load_relation_pipeline(checkpoint: str | Path, **kwargs: Any) -> VideoRelati
 
 def read_tracks(path: Path) -> dict[str, Any]:
     """The tracks of one annotated video, its frame size and the times of its frames, as the pipeline takes them."""
-    from hf_causal_video.data.relations.rows import tracklets
+    from hf_causal_video.data.relations.rows import unbroken_tracks
     from hf_causal_video.data.relations.vidvrd import read_relations
 
     row = read_relations(path)[0]
@@ -104,18 +104,18 @@ def read_tracks(path: Path) -> dict[str, Any]:
         row["fps"] > 0,
         f"tracks of {path}",
         found=lambda: f"fps {row['fps']}",
-        expected="frames a second above 0",
+        expected="frames per second above 0",
         fix="write the field fps into the annotation",
     )
     return {
-        "tracks": [part | {"label": part["category"]} for part in tracklets(row)],
+        "tracks": [part | {"label": part["category"]} for part in unbroken_tracks(row)],
         "frame_size": (row["width"], row["height"]),
         "timestamps_s": (np.arange(row["num_frames"]) + 0.5) / row["fps"],
     }
 
 
 def _tracker(detect: VideoRelationDetectionPipeline, args: argparse.Namespace) -> Any:
-    """What follows the objects of the clip: as the model was trained, changed by the flags."""
+    """Tracker of the clip: the one the model was trained with, changed by the flags."""
     from hf_causal_video.features.encoders import ObjectEncoder
     from hf_causal_video.tracks.tracker import LINKER, ClipTracker
 

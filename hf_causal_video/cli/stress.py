@@ -1,4 +1,4 @@
-"""`hf-causal-video stress`: does the answer of a checkpoint depend on the clip, and on the frames it points at?"""
+"""`hf-causal-video stress`: test whether answers of a checkpoint depend on the clip and on its evidence."""
 
 import argparse
 import hashlib
@@ -10,7 +10,7 @@ from hf_causal_video.stress.clips import clip_of
 from hf_causal_video.stress.report import card_results, save_report, stress_table
 from hf_causal_video.stress.runner import TESTS, stress_test
 from hf_causal_video.training.recipe import recipe_world
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 EXAMPLES = """examples:
   hf-causal-video stress outputs/transtr --dataset questions.csv --features features/     # your own questions
@@ -25,7 +25,8 @@ The run is resumable: started again, it goes on from questions.jsonl in its fold
 
 def add_stress_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `stress`."""
-    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("checkpoint", help="folder or Hub id of a trained model")
     add("--dataset", required=True, help="world, your own questions, or a benchmark, as in `evaluate`")
@@ -35,17 +36,29 @@ def add_stress_arguments(parser: argparse.ArgumentParser) -> None:
     add("--features", help="feature set, folder or Hub id")
     add("--num-frames", type=int, help="frames of each clip to take, evenly spaced (default: all)")
     add("--world", help="options of the confounded world as JSON (default: as the checkpoint's recipe.yaml says)")
-    add("--evidence", choices=["own", "truth", "none"], default="own",
-        help="the model's own evidence, the annotated spans, or none (default: own)")  # fmt: skip
-    add("--environment", choices=["evidence", "truth"], help="what counts as environment lies outside the model's "
-        "evidence or outside the annotated spans (default: the spans, where all questions have them)")  # fmt: skip
-    add("--tests", nargs="+", metavar="TEST", help=f"tests to make (default: all that can be): {', '.join(TESTS)}")
+    add(
+        "--evidence",
+        choices=["own", "truth", "none"],
+        default="own",
+        help="the model's own evidence, the annotated spans, or none (default: own)",
+    )
+    add(
+        "--environment",
+        choices=["evidence", "truth"],
+        help="what counts as environment lies outside the model's evidence or outside the annotated spans "
+        "(default: the spans, where all questions have them)",
+    )
+    add("--tests", nargs="+", metavar="TEST", help=f"tests to run (default: all possible): {', '.join(TESTS)}")
     add("--limit", type=int, help="ask only the first questions of the split")
     add("--seed", type=int, default=0)
     add("--batch-size", type=int, default=32)
     add("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
-    add("--output", type=Path, help="folder for questions.jsonl, stress.json, stress.png and model_index.json "
-        "(default: the checkpoint's stress/<dataset>-<split>, or stress/ here for a Hub id)")  # fmt: skip
+    add(
+        "--output",
+        type=Path,
+        help="folder for questions.jsonl, stress.json, stress.png and model_index.json "
+        "(default: the checkpoint's stress/<dataset>-<split>, or stress/ here for a Hub id)",
+    )
 
 
 def run_stress(args: argparse.Namespace) -> None:
@@ -118,22 +131,25 @@ def stress_checkpoint(
     from hf_causal_video.stress.model import VideoQAAnswerer
     from hf_causal_video.training.evaluate import load_data
 
-    if open_pretrained(AutoConfig.from_pretrained, checkpoint).model_type in RELATION_METHODS:
-        raise CausalVideoError(
-            "no questions to ask", found=f"a relation model in {checkpoint}", expected="a question model",
-            fix="relation models are measured by `hf-causal-video evaluate`",
-        )  # fmt: skip
+    require(
+        open_pretrained(AutoConfig.from_pretrained, checkpoint).model_type not in RELATION_METHODS,
+        "wrong kind of model",
+        found=f"a relation model in {checkpoint}",
+        expected="a question model",
+        fix="relation models are measured by `hf-causal-video evaluate`",
+    )
+    require(
+        limit is None or limit >= 1, "--limit (limit)", found=limit, expected="1 question or more", fix="raise --limit"
+    )
     model = open_pretrained(AutoModel.from_pretrained, checkpoint).to(device)
     processor = open_pretrained(AutoProcessor.from_pretrained, checkpoint)
     words = getattr(processor, "answer_vocabulary", None)
     data = load_data(dataset, split, features, num_frames, world, annotations, words, spans)
     data.store.check(model.config.feature_provenance)
     if limit is not None:
-        if limit < 1:
-            raise CausalVideoError("no questions", found=f"limit {limit}", expected="1 or more", fix="raise --limit")
         data.questions = data.questions.select(range(min(limit, len(data.questions))))
     answerer = VideoQAAnswerer(model, processor)
-    if options.get("evidence", "own") == "own":  # a model without evidence is told so before anything is asked
+    if options.get("evidence", "own") == "own":  # a model without evidence is refused before anything is asked
         first = data[0]
         answerer.evidence([(clip_of(first), first["question"], list(first["choices"]) or None)])
     report = stress_test(
@@ -162,13 +178,12 @@ def _weights(model: Any) -> str:
 
 
 def _world(args: argparse.Namespace) -> dict[str, Any] | None:
-    """The options given, or those of the checkpoint's recipe; None where neither is there."""
+    """Return the options passed, or those of the checkpoint's recipe, or None."""
     if args.world is not None:
         try:
-            given = json.loads(args.world)
+            return json.loads(args.world)
         except ValueError as error:
             raise CausalVideoError(
                 "--world", found=args.world, expected='JSON such as {"study": "grounding"}', fix="mind the quotes"
             ) from error
-        return given
     return recipe_world(args.checkpoint) if args.dataset == "world" else None

@@ -212,7 +212,8 @@ class _Reader:
 
     def read(self, source: _Source) -> dict[str, Tensor]:
         """Give the columns of one video."""
-        path, content = source.path, self._open(source.path)
+        path = source.path
+        content = self._open(source.path)
         if source.key is not None:
             content = _values(path, content, source.key)
         if isinstance(content, Mapping):

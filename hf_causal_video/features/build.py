@@ -121,7 +121,8 @@ def build_feature_set(
     Raises:
         CausalVideoError: the folder holds a set that was made in another way, or another run writes to it.
     """
-    state, start = start_processes(), time.monotonic()
+    state = start_processes()
+    start = time.monotonic()
     report = ExtractionReport(Path(output), notes={} if notes is None else notes)
     maker = _OneByOne(make) if callable(make) else make
     # a run of several processes is one run: its main process claims the folder and sweeps it before any other reads it

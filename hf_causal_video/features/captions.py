@@ -35,7 +35,7 @@ class TextEncoder:
         revision: branch, tag or commit on the Hub.
         device: where to compute.
         dtype: "float32" or "bfloat16"; pooling and norm are always float32.
-        batch_size: sentences a forward pass.
+        batch_size: sentences per forward pass.
 
     Raises:
         CausalVideoError: an unknown pooling, or a network that is absent or incomplete.
@@ -60,8 +60,12 @@ class TextEncoder:
             expected='"mean" or "cls"',
             fix="use one of them",
         )
-        self.model_name, self.pooling, self.max_tokens, self.dtype = model, pooling, max_tokens, dtype
-        self.device, self.batch_size = device, batch_size
+        self.model_name = model
+        self.pooling = pooling
+        self.max_tokens = max_tokens
+        self.dtype = dtype
+        self.device = device
+        self.batch_size = batch_size
         self.model, self.revision = load_network(
             AutoModel, model, revision, device, dtype, lambda weight: "pooler" in weight
         )
@@ -154,7 +158,7 @@ def import_caption_features(
     """Read ready caption features into a store, in memory or on disk.
 
     Args:
-        file: safetensors with `features` (rows, C), `video_id` (rows,) int, `second` (rows,) int, one row a second;
+        file: safetensors with `features` (rows, C), `video_id` (rows,) int, `second` (rows,) int, one row per second;
             its header names `encoder` and `pooling`.
         output: folder of the feature set to write; None keeps the features in memory.
         split, progress: see `build_feature_set`.

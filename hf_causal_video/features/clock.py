@@ -103,7 +103,9 @@ def read_clock(container: InputContainer, path: Path) -> Clock:
     """
     tracks, every_end = _read_packets(container)
     film = _choose_film(tracks, container, path)
-    stream, decoded = film.stream, film.decoded
+    stream = film.stream
+    decoded = film.decoded
+    assert stream.time_base is not None
     if film.restart is not None:
         before, after = (float(tick * stream.time_base) for tick in film.restart)
         raise CausalVideoError(
@@ -134,8 +136,9 @@ def read_clock(container: InputContainer, path: Path) -> Clock:
     step = float(np.median(np.diff(times))) if len(times) > 1 else 1 / (rate or 25.0)
     end = film.end_s - start if not is_counted and film.end_s - start > times[-1] else float(times[-1]) + step
     declared = _declared(stream, container, start, every_end)
-    is_longer = declared is not None and declared > end + max(2 * step, 0.1)
-    duration = declared if is_longer else max(end, film.cut_end_s - start)
+    duration = max(end, film.cut_end_s - start)
+    if declared is not None and declared > end + max(2 * step, 0.1):
+        duration = declared
     pts = np.arange(len(ticks)) if is_counted else ticks
     keys = np.unique(np.array(film.keys, dtype=np.int64))
     return Clock(stream.index, pts, times, keys, is_counted, end, duration)
@@ -173,6 +176,11 @@ def _read_packets(container: InputContainer) -> tuple[list[_Track], float]:
     return list(tracks.values()), every_end
 
 
+def find_stream(container: InputContainer, clock: Clock) -> VideoStream:
+    """Give the film of a container that was opened again."""
+    return next(stream for stream in container.streams.video if stream.index == clock.stream_index)
+
+
 def packets(container: InputContainer, *streams: VideoStream) -> Iterator[Packet]:
     """Give the packets of a container up to a damaged tail; what is missing shows against the declared length."""
     import av
@@ -185,7 +193,7 @@ def packets(container: InputContainer, *streams: VideoStream) -> Iterator[Packet
 
 def _declared(stream: VideoStream, container: InputContainer, start: float, every_end: float) -> float | None:
     """Give the length of the picture that the file's header claims, if it claims one."""
-    if stream.duration:
+    if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     tag = re.fullmatch(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d+)?)\0?", stream.metadata.get("DURATION", ""), re.ASCII)
     if tag:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from hf_causal_video.features.clock import Clock, check_size, open_clip, packets, read_clock
+from hf_causal_video.features.clock import Clock, check_size, find_stream, open_clip, packets, read_clock
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def decode_video(
     instants = sample_instants(sampling, clock.duration_s)
     shown = np.searchsorted(clock.times, instants + EDGE_S, side="right") - 1
     exists = (shown >= 0) & (instants < clock.end_s + EDGE_S)
-    distinct, wanted = len(set(shown[exists].tolist())), len(instants)
+    distinct = len(set(shown[exists].tolist()))
+    wanted = len(instants)
     if distinct < wanted:
         by_rule = isinstance(sampling, str) and not sampling.startswith("seconds")
         if not (allow_fewer and by_rule and clock.duration_s <= clock.end_s):
@@ -178,7 +179,7 @@ def _decode_exactly(path: Path, clock: Clock, shown: np.ndarray) -> list[np.ndar
     frames: list[np.ndarray] = []
     convert = VideoReformatter()
     with open_clip(path) as container:
-        stream = container.streams[clock.stream_index]
+        stream = find_stream(container, clock)
         position: float = -np.inf
         decoder: Iterator = iter(())
         for target in clock.pts[shown].tolist():
@@ -201,10 +202,11 @@ def _decode_through(path: Path, clock: Clock, shown: np.ndarray) -> list[np.ndar
     """Decode from the beginning to the last instant; the list is short if frames are missing or damaged."""
     from av.video.reformatter import VideoReformatter
 
-    wanted, convert = set(clock.pts[shown].tolist()), VideoReformatter()
+    wanted = set(clock.pts[shown].tolist())
+    convert = VideoReformatter()
     frames = []
     with open_clip(path) as container:
-        stream = container.streams[clock.stream_index]
+        stream = find_stream(container, clock)
         for number, frame in enumerate(_intact_frames(container, stream)):
             if (number if clock.is_counted else frame.pts) in wanted and not frame.is_corrupt:
                 frames.append(_as_shown(frame, convert, stream, path))
@@ -246,7 +248,9 @@ def _as_shown(frame, convert, stream: VideoStream, path: Path) -> np.ndarray:
         return image
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
     if abs(b) > abs(a):
-        image, a, d = image.swapaxes(0, 1), c, b
+        image = image.swapaxes(0, 1)
+        a = c
+        d = b
     return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 

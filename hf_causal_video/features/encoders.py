@@ -48,7 +48,7 @@ class FrameEncoder:
         revision: branch, tag or commit on the Hub.
         device: where to compute.
         dtype: "float32" or "bfloat16".
-        batch_size: frames a forward pass.
+        batch_size: frames per forward pass.
 
     Raises:
         CausalVideoError: the network is not there, is incomplete, or does not have this layer.
@@ -67,7 +67,11 @@ class FrameEncoder:
 
         require(layer in LAYERS, "unknown layer", found=layer, expected=" or ".join(LAYERS), fix="use one of them")
         require(batch_size > 0, "batch size", found=batch_size, expected="1 or more", fix="raise --batch-size")
-        self.model_name, self.layer, self.device, self.dtype, self.batch_size = model, layer, device, dtype, batch_size
+        self.model_name = model
+        self.layer = layer
+        self.device = device
+        self.dtype = dtype
+        self.batch_size = batch_size
         self.model, self.revision = load_network(AutoModel, model, revision, device, dtype, self._is_unused)
         self.processor = load_image_processor(model, self.revision)
         try:
@@ -142,10 +146,10 @@ class ObjectEncoder:
         revision: branch, tag or commit on the Hub.
         device: where to compute.
         dtype: "float32" or "bfloat16".
-        batch_size: frames a forward pass.
+        batch_size: frames per forward pass.
 
     Raises:
-        CausalVideoError: the detector is not there, is incomplete, or proposes fewer than N boxes a frame.
+        CausalVideoError: the detector is not there, is incomplete, or proposes fewer than N boxes per frame.
     """
 
     def __init__(
@@ -160,8 +164,13 @@ class ObjectEncoder:
     ):
         from transformers import AutoModelForObjectDetection
 
-        self.model_name, self.layer, self.device, self.dtype = model, OBJECT_LAYER, device, dtype
-        self.num_objects, self.threshold, self.batch_size = num_objects, threshold, batch_size
+        self.model_name = model
+        self.layer = OBJECT_LAYER
+        self.device = device
+        self.dtype = dtype
+        self.num_objects = num_objects
+        self.threshold = threshold
+        self.batch_size = batch_size
         self.model, self.revision = load_network(
             AutoModelForObjectDetection, model, revision, device, dtype, lambda weight: False
         )
@@ -227,7 +236,8 @@ def _batches(inputs: Mapping[str, Tensor], size: int, device: str, dtype: torch.
 
 def _corners(boxes: Tensor) -> Tensor:
     """Centre and size to xyxy, cut at the edge of the picture."""
-    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    centre = boxes[..., :2]
+    half = boxes[..., 2:] / 2
     return torch.cat([centre - half, centre + half], -1).clamp(0, 1)
 
 
@@ -347,8 +357,8 @@ def find_network(name: str, revision: str | None, checkpoint: str | Path | None,
     if checkpoint is not None and Path(checkpoint).is_dir():
         parts = Path(name).parts
         tails = [Path(*parts[start:]) for start in range(len(parts)) if parts[start] not in ("..", "/")]
-        folders = {folder: None for place in (Path(os.path.abspath(checkpoint)), Path(checkpoint).resolve())
-                   for folder in (place, *place.parents[:LEVELS_UP])}  # fmt: skip
+        bases = (Path(os.path.abspath(checkpoint)), Path(checkpoint).resolve())  # as named, and where the files lie
+        folders = [folder for base in bases for folder in (base, *base.parents[:LEVELS_UP])]
         candidates += [folder / middle / tail for folder in folders for middle in ("", "networks") for tail in tails]
     others = []
     for folder in dict.fromkeys(candidates):

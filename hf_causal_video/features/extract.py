@@ -57,7 +57,7 @@ def extract_folder(
         object_model, num_objects, object_threshold, object_revision: see `ObjectEncoder`; None for frames only.
         sampling: see `decode_video`; frames and objects come from the same instants.
         split: name of the split.
-        rows_per_shard: videos a shard.
+        rows_per_shard: videos per shard.
         batch_size: frames per forward pass; clips with fewer frames share a pass.
         device, dtype: where and how to compute; several processes of `accelerate launch` take one accelerator each.
         progress: show a bar.
@@ -69,7 +69,8 @@ def extract_folder(
         CausalVideoError: no videos, two files of one name, a network that cannot be loaded, or an output folder that
             was made in another way. A clip that cannot be read never raises.
     """
-    files, state = find_videos(videos), start_processes(device)
+    files = find_videos(videos)
+    state = start_processes(device)
     if state.num_processes > 1 and device in ("cuda", "xpu", "npu"):
         device = f"{device}:{state.local_process_index}"
     objects = None
@@ -173,7 +174,8 @@ def _search(root: Path) -> list[Path]:
         if start is not root and os.path.realpath(start) not in visited:
             linked.append(start)
         for path, folders, names in os.walk(start):
-            folder, place = Path(path), os.path.realpath(path)
+            folder = Path(path)
+            place = os.path.realpath(path)
             if place in visited:  # a link back
                 folders.clear()
                 continue
@@ -207,7 +209,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `hf-causal-video extract`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = (
-        "Turn a folder of videos into a feature set: one row a video, with networks, layers and instants on record.\n"
+        "Turn a folder of videos into a feature set: one row per video; networks, layers and instants are recorded.\n"
         "Run the same command again after an interruption and it goes on with the shard where it stopped."
     )
     parser.epilog = (
@@ -236,14 +238,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--object-model", metavar="ID", help="detector for object regions: Hub id or local folder (default: none)")
     add("--object-revision", metavar="REV", help="branch, tag or commit of the detector")
     add("--object-threshold", type=float, default=0.0, help="leave out regions that score less (default: %(default)s)")
-    add("--num-objects", type=int, default=20, help="regions a frame, best first (default: %(default)s)")
+    add("--num-objects", type=int, default=20, help="regions per frame, best first (default: %(default)s)")
     add("--sampling", default="uniform-16", help="uniform-N, fps-R or seconds-a,b,c (default: %(default)s)")
     add("--split", default="train", help="name of the split (default: %(default)s)")
     add(
         "--rows-per-shard",
         type=int,
         default=32,
-        help="videos a file (default: %(default)s)",
+        help="videos per file (default: %(default)s)",
     )
     add(
         "--batch-size",

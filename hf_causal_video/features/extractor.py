@@ -75,7 +75,9 @@ class VideoFeatureExtractor:
         self, frames: FrameEncoder | WordEncoder, objects: ObjectEncoder | None = None, sampling: str = "uniform-16"
     ):
         sample_instants(sampling, 1.0)
-        self.frames, self.objects, self.sampling = frames, objects, sampling
+        self.frames = frames
+        self.objects = objects
+        self.sampling = sampling
 
     @classmethod
     def from_provenance(
@@ -176,7 +178,8 @@ class VideoFeatureExtractor:
             created["label_words"] = self.frames.text.model_name
         if self.objects is not None:
             created["object_threshold"] = self.objects.threshold
-        frames, objects = self.frames, self.objects
+        frames = self.frames
+        objects = self.objects
         return Provenance(
             frame_model=frames.model_name,
             frame_revision=frames.revision,

@@ -134,6 +134,7 @@ def import_transtr(
         expected="width and height of each video",
         fix="pass sizes={video_id: (width, height)}",
     )
+    assert sizes is not None
     with _Legacy(frames, "feat") as first, _Legacy(objects, "feat") as second:
         first.must_match(second)
         boxes = second.dataset("bbox")
@@ -146,10 +147,11 @@ def import_transtr(
         )
 
         def make(video_id: str, row: int) -> VideoFeatures:
-            keep, there = provenance.num_objects, second.rows[video_id]
-            regions = second.features[there][::clip_stride, :, :keep]
+            keep = provenance.num_objects
+            object_row = second.rows[video_id]
+            regions = second.features[object_row][::clip_stride, :, :keep]
             regions = regions.reshape(-1, *regions.shape[2:])  # (T, N, C)
-            corners = boxes[there][::clip_stride, :, :keep].reshape(*regions.shape[:2], 4)
+            corners = boxes[object_row][::clip_stride, :, :keep].reshape(*regions.shape[:2], 4)
             frame_rows = first.features[row]
             require(
                 len(regions) == len(frame_rows),
@@ -177,7 +179,8 @@ class _Legacy:
     """An open HDF5 file whose rows are found by video id."""
 
     def __init__(self, path: str | Path, key: str | None):
-        self.path, self.file = path, open_hdf5(path)
+        self.path = path
+        self.file = open_hdf5(path)
         import h5py
 
         held = [n for n in self.file if n != "ids" and isinstance(self.file.get(n, getlink=True), h5py.HardLink)]

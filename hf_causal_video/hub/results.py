@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from hf_causal_video.hub.checks import read_json
-from hf_causal_video.models.weights import weights_digest
+from hf_causal_video.models.loading import weights_digest
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 RUN_FILE, RECIPE_FILE = "card_data.json", "recipe.yaml"

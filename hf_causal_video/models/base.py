@@ -1,4 +1,4 @@
-"""What all VideoQA models of the package share: construction, the text side, and the checks on what is fed in."""
+"""Base classes of all models: initialisation, loading, random inputs, the text encoder, and checks of tensors."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from transformers.utils import TransformersKwargs, cached_file
 from hf_causal_video.backbones.text import build_text_encoder, encode_in_buckets
 from hf_causal_video.models.configuration import check_auto_class
 from hf_causal_video.models.text_limits import check_text_length
-from hf_causal_video.utils.errors import CausalVideoError, require, require_values
+from hf_causal_video.utils.errors import require, require_values
 
 IGNORED_LABEL = -100
 
@@ -187,14 +187,14 @@ class VideoQAPreTrainedModel(CausalVideoPreTrainedModel):
         config = make(**fields) if config is None else config
         config.text_config = encoder.config
         model = cls(config)
-        missing = model.text_encoder.load_state_dict(encoder.state_dict(), strict=False).missing_keys
-        if missing:
-            raise CausalVideoError(
-                f"text encoder {name}",
-                found=f"no weights for {missing[:3]}",
-                expected="every weight",
-                fix="name an encoder of the same architecture",
-            )
+        missing = model._text_encoder().load_state_dict(encoder.state_dict(), strict=False).missing_keys
+        require(
+            not missing,
+            f"text encoder {name}",
+            found=f"no weights for {missing[:3]}",
+            expected="every weight",
+            fix="name an encoder of the same architecture",
+        )
         return model
 
     def _build_text_encoder(self) -> None:
@@ -229,7 +229,7 @@ class VideoQAPreTrainedModel(CausalVideoPreTrainedModel):
 
     @property
     def _text_is_frozen(self) -> bool:
-        """Whether nothing in the text encoder learns; adapters in a frozen encoder do."""
+        """True if nothing in the text encoder learns; adapters in a frozen encoder do."""
         if self.text_encoder is None or not self.config.freeze_text_encoder:
             return False
         return not any(parameter.requires_grad for parameter in self.text_encoder.parameters())

@@ -57,7 +57,7 @@ class CausalVideoConfig(PreTrainedConfig):
             overrides: fields that win over the preset.
 
         Raises:
-            CausalVideoError: an unknown preset, or an override that is no field.
+            CausalVideoError: an unknown preset, or an override that is not a field.
         """
         presets = cls.presets()
         require(

@@ -9,7 +9,7 @@ they do inwards, but never before 0 and never past the clip's end where that is 
 import torch
 from torch import Tensor
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 ROUNDING_S = 1.0  # annotated lengths are whole seconds, so a frame may lie a little past the stated end
 
@@ -28,7 +28,7 @@ def frame_slices(
         (B, T, 2) float64 start and end in seconds; both 0 for padding.
 
     Raises:
-        CausalVideoError: times that do not increase, are negative or no number, masks of another shape, or a length
+        CausalVideoError: times that do not increase, are negative or not finite, masks of another shape, or a length
             below 0.
 
     Example:
@@ -59,13 +59,13 @@ def batch_of_times(timestamps: Tensor, like: Tensor) -> Tensor:
 
 def check_same_shape(tensor: Tensor, timestamps: Tensor, what: str) -> None:
     """Raise where a tensor does not have one entry for each time."""
-    if tensor.shape != timestamps.shape:
-        raise CausalVideoError(
-            f"{what} and timestamps do not belong together",
-            found=f"{tuple(tensor.shape)} and {tuple(timestamps.shape)}",
-            expected="one time for each frame",
-            fix="pass the timestamps of the frames that were scored",
-        )
+    require(
+        tensor.shape == timestamps.shape,
+        f"{what} and timestamps do not belong together",
+        found=f"{tuple(tensor.shape)} and {tuple(timestamps.shape)}",
+        expected="one time for each frame",
+        fix="pass the timestamps of the frames that were scored",
+    )
 
 
 def _checked(
@@ -73,45 +73,49 @@ def _checked(
 ) -> tuple[Tensor, Tensor, Tensor]:
     times = timestamps.detach().double()
     mask = torch.ones_like(times, dtype=torch.bool) if frame_mask is None else frame_mask.bool()
-    if times.dim() != 2 or times.shape[1] == 0 or mask.shape != times.shape or not mask[:, 0].all():
-        raise CausalVideoError(
-            "no frame times to work with",
-            found=f"times {tuple(times.shape)}, frame mask {tuple(mask.shape)}",
-            expected="(batch, frames) each, with at least one real frame in a row and padding at its end",
-            fix="pass the timestamps of the sampled frames, one row a clip",
-        )
-    if (mask[:, 1:] & ~mask[:, :-1]).any():
-        raise CausalVideoError(
-            "padding between real frames",
-            found="a masked frame before a real one",
-            expected="padding at the end",
-            fix="move the real frames to the front",
-        )
+    require(
+        times.dim() == 2 and times.shape[1] > 0 and mask.shape == times.shape and mask[:, 0].all(),
+        "frame times",
+        found=f"times {tuple(times.shape)}, frame mask {tuple(mask.shape)}",
+        expected="(batch, frames) each, with at least one real frame per row and padding at its end",
+        fix="pass the timestamps of the sampled frames, one row per clip",
+    )
+    require(
+        not (mask[:, 1:] & ~mask[:, :-1]).any(),
+        "padding between real frames",
+        found="a masked frame before a real one",
+        expected="padding at the end",
+        fix="move the real frames to the front",
+    )
     steps = (times[:, 1:] - times[:, :-1] > 0) | ~mask[:, 1:]  # (B, T-1); NaN compares as false
-    if not (steps.all() and ((times >= 0) & times.isfinite() | ~mask).all()):
+
+    def wrong_times() -> str:
         row = int((~steps).any(1).int().argmax())
-        raise CausalVideoError(
-            "timestamps are no increasing times",
-            found=f"{times[row][mask[row]].tolist()[:8]} in row {row}",
-            expected="finite seconds from 0 on, each larger than the one before",
-            fix="sort the frames by time, drop repeated ones, and give seconds",
-        )
+        return f"{times[row][mask[row]].tolist()[:8]} in row {row}"
+
+    require(
+        steps.all() and ((times >= 0) & times.isfinite() | ~mask).all(),
+        "timestamps are not increasing",
+        found=wrong_times,
+        expected="finite seconds from 0 on, each larger than the one before",
+        fix="sort the frames by time, drop repeated ones, and pass seconds",
+    )
     end = torch.as_tensor(0.0 if duration_s is None else duration_s, dtype=torch.float64, device=times.device)
-    if end.shape not in ((), times.shape[:1]) or not (end >= 0).all():
-        raise CausalVideoError(
-            "the length of a clip",
-            found=end.tolist(),
-            expected=f"seconds, one number or {len(times)}, 0 where unknown",
-            fix="leave duration_s out, or mend it",
-        )
+    require(
+        end.shape in ((), times.shape[:1]) and (end >= 0).all(),
+        "duration_s",
+        found=end.tolist(),
+        expected=f"seconds, one number or {len(times)}, 0 where unknown",
+        fix="leave it out, or correct it",
+    )
     end = torch.where(end > 0, end, torch.inf).expand(times.shape[0])
     times = times.masked_fill(~mask, 0.0)
-    if (times.amax(1) > end + ROUNDING_S).any():
-        row = int((times.amax(1) - end).argmax())
-        raise CausalVideoError(
-            "frames past the end of their clip",
-            found=f"a frame at {times[row].max().item():g} s",
-            expected=f"at most the stated duration, {end[row].item():g} s",
-            fix="give both in seconds, of the same clip",
-        )
+    excess = times.amax(1) - end  # (B,)
+    require(
+        not (excess > ROUNDING_S).any(),
+        "frames past the end of their clip",
+        found=lambda: f"a frame {excess.max().item():g} s behind the end",
+        expected="frames up to the stated duration",
+        fix="pass both in seconds, of the same clip",
+    )
     return times, mask, end

@@ -1,7 +1,7 @@
-"""From what a collator hands over to what a network takes: strings, frames, and which belong together.
+"""Check the tensors of a batch once, and encode its strings: what a network takes.
 
-Every model refuses bad input in the words of this file. `read_batch` does all of it; a model that takes more (TranSTR)
-puts the parts together by itself.
+Every model refuses bad tensors in the words of this file. `read_batch` does all of it; a model with more inputs
+(TranSTR) calls the parts.
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from hf_causal_video.models.base import VideoQAPreTrainedModel, check_mask, check_width
 from hf_causal_video.models.configuration import VideoQAConfig
-from hf_causal_video.utils.errors import CausalVideoError, require, require_values
+from hf_causal_video.utils.errors import require, require_values
 
 
 @dataclass
-class Strings:
+class EncodedText:
     """Token features of several strings.
 
     Args:
@@ -30,20 +30,20 @@ class Strings:
 
 @dataclass
 class Batch:
-    """One batch as a network sees it: R strings over V clips, each a question (open answers, R = B) or a candidate.
+    """One batch for a network: R strings over V clips, each a question (open answers, R = B) or a candidate.
 
     Args:
         strings: the strings that are scored: the questions, or all question and candidate pairs, sample by sample.
-        question: the questions alone, where a multiple-choice model asks for them.
-        present: (B, A) bool, the candidates that are there; None for open answers.
+        question: the questions alone, where a multiple-choice model needs them.
+        present: (B, A) bool, False at absent candidates; None for open answers.
         frames: (V, T, C) frames, or (V, T, E) as a backbone embeds them.
         frame_mask: (V, T) bool.
         rows: (B,) the clip of each question.
         video_ids: (B,) int, questions about one video share an id; None where every clip is a video of its own.
     """
 
-    strings: Strings
-    question: Strings | None
+    strings: EncodedText
+    question: EncodedText | None
     present: Tensor | None
     frames: Tensor
     frame_mask: Tensor
@@ -52,7 +52,7 @@ class Batch:
 
     @property
     def candidates(self) -> int:
-        """Strings a question."""
+        """Number of strings per question."""
         return len(self.strings.mask) // len(self.rows)
 
     @property
@@ -61,7 +61,7 @@ class Batch:
         return torch.arange(len(self.rows), device=self.rows.device).repeat_interleave(self.candidates)
 
     def logits(self, scores: Tensor) -> Tensor:
-        """Answer scores (B, A) from those of strings, (R, A) or (R, 1); an absent choice gets the lowest there is."""
+        """Answer scores (B, A) from those of strings, (R, A) or (R, 1); an absent choice gets the lowest finite."""
         if self.present is None:
             return scores
         return scores.view(self.present.shape).masked_fill(~self.present, torch.finfo(scores.dtype).min)
@@ -94,10 +94,10 @@ def read_batch(
         question_features, choice_features: (B, L, D_text) and (B, A, L, D_text) token features in place of ids.
         video_index: (B,) the clip of each question.
         video_ids: (B,) int, clips of one video share an id; the trainer gives them to a `forward` that names them.
-        with_question: encode the question also beside the candidates of a multiple-choice model.
+        with_question: encode the question in addition to the candidates of a multiple-choice model.
 
     Raises:
-        CausalVideoError: a wrong width, an empty axis, NaN, an empty question, a clip without frames, too few choices,
+        CausalVideoError: a wrong width, an empty axis, an empty question, a clip without frames, too few choices,
             questions without a clip.
 
     Example, a whole model, which answers from the frame that fits question and candidate best:
@@ -115,19 +115,17 @@ def read_batch(
         ...
         ...     def forward(self, labels=None, **inputs):
         ...         batch = read_batch(self, **inputs)
-        ...         asked = batch.strings.tokens[:, 0]  # (R, D), one string a candidate, or a question
+        ...         text = batch.strings.tokens[:, 0]  # (R, D), one string per candidate, or per question
         ...         rows = batch.rows[batch.string_samples]  # (R,) its clip
         ...         frames = self.frame(batch.frames)[rows]  # (R, T, D)
-        ...         scores = (frames @ asked.unsqueeze(-1)).squeeze(-1).float()  # (R, T)
+        ...         scores = (frames @ text.unsqueeze(-1)).squeeze(-1).float()  # (R, T)
         ...         scores = scores.masked_fill(~batch.frame_mask[rows], -torch.inf)
-        ...         seen = frames[torch.arange(len(rows)), scores.argmax(1)]  # (R, D)
-        ...         logits = batch.logits(self.head(seen * asked))  # (B, A)
+        ...         best = frames[torch.arange(len(rows)), scores.argmax(1)]  # (R, D)
+        ...         logits = batch.logits(self.head(best * text))  # (B, A)
         ...         scores = scores.unflatten(0, (-1, batch.candidates)).amax(1)  # (B, T), of the best candidate
-        ...         output = VideoQAOutput(logits=logits, frame_scores=scores, kept_frames=scores.topk(1).indices)
-        ...         if labels is not None:
-        ...             output.losses = {"answer": answer_loss(logits, labels)}
-        ...             output.loss = output.losses["answer"]
-        ...         return output
+        ...         loss = None if labels is None else answer_loss(logits, labels)
+        ...         kept = scores.topk(1).indices
+        ...         return VideoQAOutput(loss=loss, logits=logits, frame_scores=scores, kept_frames=kept)
         >>> text = {"model_type": "bert", "vocab_size": 9, "hidden_size": 8, "num_attention_heads": 2,
         ...         "num_hidden_layers": 1, "intermediate_size": 8}
         >>> model = BestFrame(VideoQAConfig(text_config=text, frame_feature_dim=6)).eval()
@@ -141,16 +139,16 @@ def read_batch(
     groups: list[tuple[str, Tensor, Tensor]] = []
     present = None
     if not multiple or with_question or input_ids is not None or question_features is not None:
-        given = given_text("", input_ids, question_features, 3, width)
-        question_mask = read_question(given, attention_mask)
+        text = ids_or_features("", input_ids, question_features, 3, width)
+        question_mask = read_question(text, attention_mask)
         if not multiple or with_question:
-            groups.append(("question", given, question_mask))
+            groups.append(("question", text, question_mask))
     if multiple:
-        given = given_text("choice_", choice_input_ids, choice_features, 4, width)
-        all_mask, present = read_choices(given, choice_attention_mask, config.num_choices)
-        # An absent choice is one empty token: it has to be something, and its score is never read.
-        shown = all_mask | torch.nn.functional.pad(~present.unsqueeze(-1), (0, all_mask.shape[-1] - 1))
-        groups.append(("choices", given.flatten(0, 1), shown.flatten(0, 1)))
+        text = ids_or_features("choice_", choice_input_ids, choice_features, 4, width)
+        token_mask, present = read_choices(text, choice_attention_mask, config.num_choices)  # (B, A, L), (B, A)
+        # An absent choice is read as one empty token; its score is masked.
+        token_mask = token_mask | torch.nn.functional.pad(~present.unsqueeze(-1), (0, token_mask.shape[-1] - 1))
+        groups.append(("choices", text.flatten(0, 1), token_mask.flatten(0, 1)))
     strings = _encoded(model, groups)
     frames, mask = read_frames(frame_features, frame_mask, config)
     count = len(strings["question"].mask) if present is None else len(present)
@@ -165,42 +163,43 @@ def read_batch(
     )
 
 
-def _encoded(model: VideoQAPreTrainedModel, groups: list[tuple[str, Tensor, Tensor]]) -> dict[str, Strings]:
-    """Ids through the text encoder, all groups in one pass; features as they are."""
-    ids = [(given, mask.long()) for _, given, mask in groups if not given.is_floating_point()]
+def _encoded(model: VideoQAPreTrainedModel, groups: list[tuple[str, Tensor, Tensor]]) -> dict[str, EncodedText]:
+    """Encode the ids of all groups in one pass; keep features as they are."""
+    ids = [(text, mask.long()) for _, text, mask in groups if not text.is_floating_point()]
     states = model.encode_text(ids) if ids else []
-    found = {}
-    for name, given, mask in groups:
-        found[name] = Strings(given.to(model.dtype) if given.is_floating_point() else states.pop(0), mask)
-    return found
+    encoded = {}
+    for name, text, mask in groups:
+        tokens = text.to(model.dtype) if text.is_floating_point() else states.pop(0)  # (R, L, D_text)
+        encoded[name] = EncodedText(tokens, mask)
+    return encoded
 
 
-def given_text(what: str, ids: Tensor | None, features: Tensor | None, dims: int, width: int) -> Tensor:
-    """Ids, or token features of the right width in their place; refuses neither.
+def ids_or_features(prefix: str, ids: Tensor | None, features: Tensor | None, dims: int, width: int) -> Tensor:
+    """Return token features if passed, else ids; raise if both are missing.
 
     Args:
-        what: "" for questions, "choice_" for choices.
-        ids, features: what the caller handed over.
+        prefix: "" for questions, "choice_" for choices.
+        ids, features: one of the two, or None.
         dims: axes of features.
         width: D_text.
     """
-    name = f"{what or 'question_'}features"
+    name = f"{prefix or 'question_'}features"
     if features is not None:
         check_width(name, features, dims, width, "give token features of the width in text_feature_dim")
         return features
-    if ids is None:
-        raise CausalVideoError(
-            "text",
-            found=f"no {what}input_ids",
-            expected=f"ids, or {name} in their place",
-            fix="pass what the processor returned; an open-ended model sets num_answers",
-        )
-    return ids
+    require(
+        ids is not None,
+        "text",
+        found=f"no {prefix}input_ids",
+        expected=f"ids, or {name} in their place",
+        fix="pass what the processor returned; an open-ended model sets num_answers",
+    )
+    return cast(Tensor, ids)
 
 
-def read_question(given: Tensor, mask: Tensor | None) -> Tensor:
+def read_question(text: Tensor, mask: Tensor | None) -> Tensor:
     """Return the mask (B, L) of the questions; refuse an empty one."""
-    question_mask = check_mask("attention_mask", mask, given, 2)
+    question_mask = check_mask("attention_mask", mask, text, 2)
     require_values(
         question_mask.any(1).all(),
         "question",
@@ -211,9 +210,9 @@ def read_question(given: Tensor, mask: Tensor | None) -> Tensor:
     return question_mask
 
 
-def read_choices(given: Tensor, mask: Tensor | None, wanted: int | None) -> tuple[Tensor, Tensor]:
+def read_choices(text: Tensor, mask: Tensor | None, number: int | None) -> tuple[Tensor, Tensor]:
     """Return the mask (B, A, L) of all choices, and which of them are present (B, A)."""
-    choice_mask = check_mask("choice_attention_mask", mask, given, 3)
+    choice_mask = check_mask("choice_attention_mask", mask, text, 3)
     present = choice_mask.any(-1)
     require_values(
         present.any(1).all(),
@@ -222,12 +221,12 @@ def read_choices(given: Tensor, mask: Tensor | None, wanted: int | None) -> tupl
         expected="at least one choice that is not empty",
         fix="drop the question, or give its choices",
     )
-    if wanted is not None:
+    if number is not None:
         require_values(
-            present.all() & (present.shape[1] == wanted),
+            present.all() & (present.shape[1] == number),
             "choices",
             found=lambda: f"{present.shape[1]} choices per question, some may be empty",
-            expected=f"num_choices={wanted}",
+            expected=f"num_choices={number}",
             fix="give every choice, or set num_choices=None",
         )
     return choice_mask, present
@@ -235,8 +234,8 @@ def read_choices(given: Tensor, mask: Tensor | None, wanted: int | None) -> tupl
 
 def read_frames(frames: Tensor | None, mask: Tensor | None, config: VideoQAConfig) -> tuple[Tensor, Tensor]:
     """Return frames (V, T, C) and their mask (V, T), at least one true frame per clip."""
-    if frames is None:
-        raise CausalVideoError("frame_features", found="none", expected="(V, T, C)", fix="give frame_features")
+    require(frames is not None, "frame_features", found="none", expected="(V, T, C)", fix="pass frame_features")
+    frames = cast(Tensor, frames)
     made_by = (config.feature_provenance or {}).get("frame_model", "the frame model it was trained with")
     fix = f"this checkpoint expects features of {made_by}; extract them, or load another checkpoint"
     check_width("frame_features", frames, 3, config.frame_feature_dim, fix)

@@ -1,9 +1,11 @@
-"""Open a checkpoint that somebody else wrote: its weights are safetensors, its code never runs, its faults are words.
+"""Load an untrusted checkpoint: safetensors only, no remote code, errors re-raised as CausalVideoError.
 
 Why: transformers asks on the terminal whether a repository's own code may run, and answers a pickled or torn file with
-a traceback. The methods are registered here, so nothing that a repository brings has to run.
+a traceback. The methods are registered here, so no code of a repository has to run. The hashes of the weight files
+identify a checkpoint: evaluation writes them next to its numbers, and a push compares.
 """
 
+import hashlib
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -28,11 +30,11 @@ def open_pretrained(
     Args:
         load: `AutoModel.from_pretrained` or another function of a folder or Hub id.
         name: folder or Hub id.
-        kind: what should be there, for the message.
+        kind: expected kind of model, for the message.
         options: of the function.
 
     Raises:
-        CausalVideoError: nothing there, or nothing that loads without running what stands in it.
+        CausalVideoError: a missing checkpoint, or one that does not load without running its code.
 
     Example:
         >>> from transformers import AutoConfig
@@ -65,3 +67,20 @@ def open_pretrained(
             expected=f"a folder or Hub id with {kind} in safetensors, and its processor",
             fix="check the name; scripts/train.py and save_pretrained write such a folder",
         ) from error
+
+
+def weights_digest(folder: str | Path) -> dict[str, str]:
+    """SHA-256 of every weight file of a checkpoint, by file name; {} for a folder without any.
+
+    Args:
+        folder: a checkpoint, whole or adapters.
+
+    Example:
+        >>> weights_digest("/nowhere")
+        {}
+    """
+    digests = {}
+    for file in sorted(Path(folder).glob("*model*.safetensors")):
+        with file.open("rb") as opened:
+            digests[file.name] = hashlib.file_digest(opened, "sha256").hexdigest()
+    return digests

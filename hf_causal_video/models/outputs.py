@@ -1,4 +1,4 @@
-"""What every VideoQA method returns: the answer, the loss term by term, and the evidence as tensors and as plain
+"""Output of every VideoQA method: the answer, the loss term by term, and the evidence as tensors and as plain
 values."""
 
 import inspect

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs
 
+from hf_causal_video.models.configuration import check_auto_class
 from hf_causal_video.models.outputs import Evidence, EvidenceFrame, EvidenceObject, VideoQAOutput
 from hf_causal_video.models.spans import Span, best_first, fit_gaussian, grow_window, kept_frames_to_spans
 from hf_causal_video.models.unknown_words import find_unknown_words, warn_of_unknown_words
@@ -37,7 +38,7 @@ ChoiceTemplate = Literal["pair", "choice", "official"]
 class VideoQAProcessorKwargs(ProcessingKwargs, total=False):
     """Options of the tokenizer that `VideoQAProcessor` passes on, flat or as `text_kwargs`."""
 
-    _defaults = {"text_kwargs": {"padding": True}}
+    _defaults = {"text_kwargs": {"padding": True}}  # type: ignore[misc]
 
 
 class VideoQAProcessor(ProcessorMixin):
@@ -100,6 +101,12 @@ class VideoQAProcessor(ProcessorMixin):
         """Names of all tensors that `__call__` may return, but for `labels`."""
         return list(INPUT_NAMES)
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoProcessor") -> None:
+        """Refuse where the saved code would need this package; see `check_auto_class`."""
+        check_auto_class(cls)
+        super().register_for_auto_class(auto_class)
+
     def __call__(
         self,
         question: str | Sequence[str] | None = None,
@@ -146,7 +153,7 @@ class VideoQAProcessor(ProcessorMixin):
                 option, or a video without an extractor.
         """
         require(return_tensors == "pt", "return_tensors", found=return_tensors, expected="'pt'", fix="convert them")
-        options = self._text_options(kwargs)
+        options = self._text_options(dict(kwargs))
         questions = read_texts("question", either("question", question, "text", text), "drop empty rows")
         video = either("video", video, "videos", videos)
         if video is not None:
@@ -158,7 +165,7 @@ class VideoQAProcessor(ProcessorMixin):
         if choices is not None:
             tensors, more = self._tokenize_choices(questions, choices, options)
             data |= tensors
-            unknown = [list(dict.fromkeys([*own, *those])) for own, those in zip(unknown, more, strict=True)]
+            unknown = [list(dict.fromkeys(first + second)) for first, second in zip(unknown, more, strict=True)]
         require(
             frame_features is not None,
             "features",
@@ -259,7 +266,7 @@ class VideoQAProcessor(ProcessorMixin):
                 expected="arguments of VideoQAProcessor, or options of the tokenizer",
                 fix="remove it",
             )
-            options = self._merge_kwargs(VideoQAProcessorKwargs, **kwargs)["text_kwargs"]
+            options = self._merge_kwargs(VideoQAProcessorKwargs, **kwargs)["text_kwargs"]  # type: ignore[arg-type]
         options |= {"return_tensors": "pt", "return_token_type_ids": False, "return_attention_mask": True}
         limit = options.pop("max_length", None) or self.max_length
         return {**options, "max_length": limit}

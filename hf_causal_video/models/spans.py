@@ -1,11 +1,9 @@
-"""From scores or kept frames to spans of time in seconds: three rules, each written once; and the way back.
+"""Spans of time in seconds from scores or kept frames, by three rules; and frames from spans.
 
 Why: a model that keeps frames claims that the answer lies there; only seconds let that claim be checked
 against an annotation, drawn under a clip, or cut out of it.
 
 Every rule rests on the slice of time that a frame owns (`frame_slices`): frames at 1, 3, 5 s own 0-2, 2-4, 4-6 s.
-
-Longer than a mechanism: three rules that share one batching, and the way back.
 
 Source: window growth and Gaussian fit after the post-hoc and the learned grounding of NExT-GQA (arXiv
 2309.01327).
@@ -17,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hf_causal_video.models.frame_times import ROUNDING_S, batch_of_times, check_same_shape, frame_slices
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 Span = tuple[float, float, float]  # start_s, end_s, score
 
@@ -45,7 +43,7 @@ def kept_frames_to_spans(
         For each row its spans (start_s, end_s, score) in order of time.
 
     Raises:
-        CausalVideoError: as `frame_slices`; an index that is no real frame; scores that are no numbers.
+        CausalVideoError: as `frame_slices`; an index outside the real frames; scores that are not finite.
 
     Example:
         >>> kept_frames_to_spans(torch.tensor([[1, 2, 4]]), torch.tensor([1.0, 3.0, 5.0, 7.0, 9.0]))
@@ -56,14 +54,13 @@ def kept_frames_to_spans(
     slices = frame_slices(timestamps, frame_mask, duration_s).tolist()
     chosen = kept if kept.dtype == torch.bool else _index_mask(kept, timestamps.shape[1])
     check_same_shape(chosen, timestamps, "kept")
-    if (chosen & ~frame_mask).any():
-        row, frame = (chosen & ~frame_mask).nonzero()[0].tolist()
-        raise CausalVideoError(
-            "a kept frame is padding",
-            found=f"frame {frame} of row {row}",
-            expected="real frames only",
-            fix="keep no more frames than the clip has",
-        )
+    require(
+        not (chosen & ~frame_mask).any(),
+        "a kept frame is padding",
+        found=lambda: "row {}, frame {}".format(*(chosen & ~frame_mask).nonzero()[0].tolist()),
+        expected="real frames only",
+        fix="keep no more frames than the clip has",
+    )
     weights = torch.ones_like(timestamps) if scores is None else _finite_scores(scores, frame_mask)
     check_same_shape(weights, timestamps, "scores")
     return [_runs(*row) for row in zip(chosen.tolist(), slices, weights.tolist(), strict=True)]
@@ -76,7 +73,7 @@ def grow_window(
     frame_mask: Tensor | None = None,
     duration_s: float | Tensor | None = None,
 ) -> list[Span]:
-    """One span a row: from the highest score outwards, while the score stays at or above a part of it.
+    """One span per row: from the highest score outwards, while the score stays at or above a part of it.
 
     With scores 1, 6, 8, 5, 7 at 1, 3, 5, 7, 9 s and `fraction` 0.7 the bound is 5.6: the peak at 5 s takes in
     3 s but not 7 s, and what lies beyond is out of reach. The span is 2-6 s, its score the mean 7.
@@ -99,10 +96,7 @@ def grow_window(
         >>> grow_window(torch.tensor([[1.0, 6.0, 8.0, 5.0, 7.0]]), times, fraction=0.7)
         [(2.0, 6.0, 7.0)]
     """
-    if not 0 < fraction <= 1:
-        raise CausalVideoError(
-            "a window cannot grow", found=f"fraction {fraction}", expected="0 < fraction <= 1", fix="try 0.5"
-        )
+    require(0 < fraction <= 1, "fraction", found=fraction, expected="0 < fraction <= 1", fix="try 0.5")
     weights, slices, mask = _weighted(scores, timestamps, frame_mask, duration_s)
     peak, start = weights.max(dim=1)  # (B,), (B,)
     high = (weights >= fraction * peak[:, None]) & mask  # (B, T)
@@ -119,7 +113,7 @@ def fit_gaussian(
     frame_mask: Tensor | None = None,
     duration_s: float | Tensor | None = None,
 ) -> list[Span]:
-    """One span a row: the weighted mean time plus and minus `gamma` weighted standard deviations.
+    """One span per row: the weighted mean time plus and minus `gamma` weighted standard deviations.
 
     With scores 1, 2, 1 at 2, 4, 6 s the mean is 4 and the deviation sqrt(2) s; `gamma` 1 gives 2.59-5.41 s.
     The span is cut to the slices of the clip, and always holds the slice of the frame nearest to the mean, so
@@ -143,10 +137,7 @@ def fit_gaussian(
         >>> round(start, 2), round(end, 2), share
         (2.59, 5.41, 0.5)
     """
-    if not 0 < gamma < float("inf"):
-        raise CausalVideoError(
-            "a span needs a width", found=f"gamma {gamma}", expected="above 0, and finite", fix="try 1.0"
-        )
+    require(0 < gamma < float("inf"), "gamma", found=gamma, expected="above 0, and finite", fix="try 1.0")
     weights, slices, mask = _weighted(scores, timestamps, frame_mask, duration_s)
     times = batch_of_times(timestamps, weights).double().masked_fill(~mask, 0.0)  # (B, T)
     share = weights / weights.sum(1, keepdim=True)  # (B, T)
@@ -168,8 +159,7 @@ def best_span(spans: list[Span]) -> Span:
         >>> best_span([(0.0, 2.0, 1.0), (5.0, 9.0, 1.0)])
         (5.0, 9.0, 1.0)
     """
-    if not spans:
-        raise CausalVideoError("no span to choose from", found="0 spans", expected="at least 1", fix="keep a frame")
+    require(spans, "spans", found="none", expected="at least 1", fix="keep a frame")
     return best_first(spans)[0]
 
 
@@ -184,7 +174,7 @@ def best_first(spans: list[Span]) -> list[Span]:
 
 
 def frames_in_spans(timestamps: Tensor, spans: Sequence[Sequence[float]]) -> Tensor:
-    """The way back: the frames that lie in spans of seconds.
+    """Frames that lie in spans of seconds.
 
     A frame belongs to a span when its time does, ends included; a span that falls between two frames takes the one
     nearest to its middle, so that every span has a frame. With frames at 1, 3, 5, 7, 9 s the spans 2.5-5.5 and
@@ -198,7 +188,7 @@ def frames_in_spans(timestamps: Tensor, spans: Sequence[Sequence[float]]) -> Ten
         (T,) bool.
 
     Raises:
-        CausalVideoError: as `frame_slices`; a span that is no interval, or lies outside the clip.
+        CausalVideoError: as `frame_slices`; an invalid interval, or one outside the clip.
 
     Example:
         >>> frames_in_spans(torch.tensor([1.0, 3.0, 5.0, 7.0, 9.0]), [(2.5, 5.5), (7.6, 7.9)]).tolist()
@@ -208,21 +198,21 @@ def frames_in_spans(timestamps: Tensor, spans: Sequence[Sequence[float]]) -> Ten
     times = timestamps.double()
     inside = torch.zeros_like(times, dtype=torch.bool)
     for start, end in map(_pair, spans):
-        here = (times >= start) & (times <= end)
-        if not here.any() and start <= end:
+        covered = (times >= start) & (times <= end)  # (T,)
+        if not covered.any() and start <= end:
             middle = (start + end) / 2
             nearest = int((times - middle).abs().argmin())
             left, right = slices[nearest].tolist()
             allowed = max(ROUNDING_S, right - left)  # annotated seconds are rounded
-            here[nearest] = left - allowed <= middle <= right + allowed
-        if not here.any():
-            raise CausalVideoError(
-                "a span lies outside the frames",
-                found=f"{start:g} to {end:g} s, frames from {times[0].item():g} to {times[-1].item():g} s",
-                expected="start_s <= end_s, within the clip",
-                fix="give spans and timestamps of the same clip, in seconds",
-            )
-        inside |= here
+            covered[nearest] = left - allowed <= middle <= right + allowed
+        require(
+            covered.any(),
+            "a span lies outside the frames",
+            found=f"{start:g} to {end:g} s, frames from {times[0].item():g} to {times[-1].item():g} s",
+            expected="start_s <= end_s, within the clip",
+            fix="pass spans and timestamps of the same clip, in seconds",
+        )
+        inside |= covered
     return inside
 
 
@@ -231,7 +221,7 @@ def _pair(span: Sequence[float]) -> tuple[float, float]:
         start, end = float(span[0]), float(span[1])
     except (TypeError, ValueError, OverflowError, IndexError) as error:
         raise CausalVideoError(
-            "a span is no interval", found=span, expected="[start_s, end_s]", fix="give two numbers in seconds"
+            "invalid span", found=span, expected="[start_s, end_s]", fix="pass two numbers in seconds"
         ) from error
     return start, end
 
@@ -257,38 +247,37 @@ def _weighted(
     mask = torch.ones_like(timestamps, dtype=torch.bool) if frame_mask is None else frame_mask.bool()
     slices = frame_slices(timestamps, mask, duration_s)
     weights = _finite_scores(scores, mask)
-    if (weights < 0).any() or (weights.sum(1) == 0).any():
-        raise CausalVideoError(
-            "scores do not weigh frames",
-            found=f"smallest {weights.min().item():g}, smallest row sum {weights.sum(1).min().item():g}",
-            expected="no negative score, and one above 0 in each row",
-            fix="pass probabilities or attention, such as scores.softmax(-1)",
-        )
+    require(
+        (weights >= 0).all() and (weights.sum(1) > 0).all(),
+        "scores do not weigh frames",
+        found=lambda: f"smallest {weights.min().item():g}, smallest row sum {weights.sum(1).min().item():g}",
+        expected="no negative score, and one above 0 in each row",
+        fix="pass probabilities or attention, such as scores.softmax(-1)",
+    )
     return weights, slices, mask
 
 
 def _finite_scores(scores: Tensor, mask: Tensor) -> Tensor:
     check_same_shape(scores, mask, "scores")
     weights = scores.detach().double().masked_fill(~mask, 0.0)
-    if not weights.isfinite().all():
-        raise CausalVideoError(
-            "frame scores are no numbers",
-            found="NaN or infinity",
-            expected="finite scores",
-            fix="check the features for NaN, and mask padded frames with frame_mask",
-        )
+    require(
+        weights.isfinite().all(),
+        "frame scores",
+        found="NaN or infinity",
+        expected="finite scores",
+        fix="check the features for NaN, and mask padded frames with frame_mask",
+    )
     return weights
 
 
 def _index_mask(kept: Tensor, frames: int) -> Tensor:
-    are_ints = kept.dim() == 2 and kept.numel() and not kept.dtype.is_floating_point
-    if not are_ints or kept.min() < 0 or kept.max() >= frames:
-        shown = f"{kept.dtype} {tuple(kept.shape)}"
-        shown += f" from {kept.min().item()} to {kept.max().item()}" if kept.numel() else ""
-        raise CausalVideoError(
-            "kept frames are no frame indices",
-            found=shown,
-            expected=f"(batch, kept) ints from 0 to {frames - 1}",
-            fix="pass output.kept_frames with the timestamps of the same frames, or a bool mask",
-        )
+    integers = kept.dim() == 2 and kept.numel() and not kept.dtype.is_floating_point
+    bounds = f" from {kept.min().item()} to {kept.max().item()}" if kept.numel() else ""
+    require(
+        integers and kept.min() >= 0 and kept.max() < frames,
+        "invalid frame indices",
+        found=f"{kept.dtype} {tuple(kept.shape)}{bounds}",
+        expected=f"(batch, kept) integers from 0 to {frames - 1}",
+        fix="pass output.kept_frames with the timestamps of the same frames, or a bool mask",
+    )
     return torch.zeros(kept.shape[0], frames, dtype=torch.bool, device=kept.device).scatter(1, kept.long(), True)

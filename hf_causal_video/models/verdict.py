@@ -8,7 +8,7 @@ from hf_causal_video.models.outputs import Record
 
 @dataclass
 class Verdict(Record):
-    """What asking again has shown about the evidence of one answer.
+    """Verdict on the evidence of one answer: was it sufficient, was it necessary, and the scores that show it.
 
     Args:
         sufficient: the evidence alone gives the same answer; None where that could not be asked.

@@ -1,4 +1,4 @@
-"""What both pipelines share: every form of input that pipelines of transformers take, errors in place, saving.
+"""Base of both pipelines: every form of input that pipelines of transformers take, errors in place, saving.
 
 Why: the base class passes each item to `preprocess` alone, and writes a copy of our code into a saved folder, which
 then opens only with trust and lacks the processor's own file.
@@ -7,7 +7,7 @@ then opens only with trust and lacks the processor's own file.
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -26,10 +26,11 @@ class ClipPipeline(Pipeline):
     """
 
     inputs: tuple[str, ...] = ("video",)
-    _load_processor = True
-    _load_tokenizer = False
-    _load_image_processor = False
-    _load_feature_extractor = False
+    _load_processor: Any = True
+    _load_tokenizer: Any = False
+    _load_image_processor: Any = False
+    _load_feature_extractor: Any = False
+    processor: Any
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -55,9 +56,12 @@ class ClipPipeline(Pipeline):
             One result, a list of them in the same order, or for an iterator a generator, which runs as it is read.
         """
         require(
-            on_error in ("raise", "return"), "on_error", found=repr(on_error), expected="'raise' or 'return'",
+            on_error in get_args(OnError),
+            "on_error",
+            found=repr(on_error),
+            expected="'raise' or 'return'",
             fix="choose one of them",
-        )  # fmt: skip
+        )
 
         def one(row: Any, is_row: bool) -> Any:
             try:
@@ -83,7 +87,7 @@ class ClipPipeline(Pipeline):
             yield one(row, True)
 
     def _arguments(self, row: Any, is_row: bool) -> dict[str, Any]:
-        """Return the arguments of one clip; a row of a table may hold columns that are none of ours."""
+        """Return the arguments of one clip; a row of a table may hold other columns as well."""
         if not isinstance(row, Mapping):
             return {"video": row}
         return {name: value for name, value in row.items() if not is_row or name in self.inputs}

@@ -182,7 +182,8 @@ class VideoQuestionAnsweringPipeline(ClipPipeline):
 
     def _tokenized_alone(self, questions: list[str], choices: Any, truncation: bool) -> dict[str, Any]:
         """Return the tokenizer's options, after a text that is too long was refused: before the clip is decoded."""
-        limit = min(self.processor.max_length, most_tokens(self.model.text_encoder) or self.processor.max_length)
+        encoder: Any = self.model.text_encoder
+        limit = min(self.processor.max_length, most_tokens(encoder) or self.processor.max_length)
         options = {"max_length": limit, "truncation": truncation}
         if not truncation:
             nothing = torch.zeros(1, 1)
@@ -223,9 +224,9 @@ class VideoQuestionAnsweringPipeline(ClipPipeline):
         """Return one result per question."""
         output = VideoQAOutput(**model_outputs["output"])  # the base class passes a plain ModelOutput on
         times, choices, proof = model_outputs["times_s"], model_outputs["choices"], model_outputs["proof"]
-        found = self.processor.post_process_evidence(output, times, choices, span_rule=span_rule)
+        answers = self.processor.post_process_evidence(output, times, choices, span_rule=span_rule)
         results = []
-        for row, evidence in enumerate(found):
+        for row, evidence in enumerate(answers):
             words = self._answers(evidence.choices, None if choices is None else choices[row])
             verdict = None if proof is None else judge(evidence, words, proof.value, row, times)
             order = list(range(len(evidence.choices)))

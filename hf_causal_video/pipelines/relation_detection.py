@@ -17,7 +17,7 @@ from torch import Tensor
 from hf_causal_video.models.ivrd.outputs import judge_segments
 from hf_causal_video.models.ivrd.processing_video_relation import VideoRelationInputs
 from hf_causal_video.pipelines.base import ClipPipeline, OnError
-from hf_causal_video.tracks.track import Tracklet
+from hf_causal_video.tracks.track import Track
 from hf_causal_video.utils.errors import require
 
 SEGMENTS_PER_PASS = 8  # their pairs decide how much memory that takes
@@ -58,7 +58,7 @@ class VideoRelationDetectionPipeline(ClipPipeline):
     def __call__(
         self,
         video: Any = None,
-        tracks: Sequence[Tracklet | Mapping[str, Any]] | None = None,
+        tracks: Sequence[Track | Mapping[str, Any]] | None = None,
         frame_size: tuple[int, int] | None = None,
         timestamps_s: Sequence[float] | None = None,
         return_clip: bool = False,
@@ -71,8 +71,8 @@ class VideoRelationDetectionPipeline(ClipPipeline):
             video: a path, or decoded frames (T, H, W, 3) uint8 with `timestamps_s`. Also a dictionary with the
                 arguments of this call; a list of paths or dictionaries; a table or dataset of such rows; or a
                 generator, which is answered by a generator.
-            tracks: instead of a video, its tracks: `Tracklet`s, or `{"start", "boxes", "label"}` with boxes in pixels.
-            frame_size: width and height in pixels that tracks refer to. Relations of `Tracklet`s without it are given
+            tracks: instead of a video, its tracks: `Track`s, or `{"start", "boxes", "label"}` with boxes in pixels.
+            frame_size: width and height in pixels that tracks refer to. Relations of `Track`s without it are given
                 as fractions of the frame.
             timestamps_s: seconds of decoded frames, or of the frames that tracks count.
             return_clip: return a dictionary: `relations`, `tracks`, `times_s`, `frame_size`, and for drawing some
@@ -139,7 +139,7 @@ class VideoRelationDetectionPipeline(ClipPipeline):
         if clip["video"] is not None:
             tracked = self._tracker()(clip["video"], timestamps_s=times)
             tracks, size, times = tracked.tracks, tracked.frame_size, tracked.times_s
-        rows = [track.to_dict(size) if isinstance(track, Tracklet) else dict(track) for track in tracks]
+        rows = [track.to_dict(size) if isinstance(track, Track) else dict(track) for track in tracks]
         last = max((row["start"] + len(row["boxes"]) for row in rows), default=0)
         require(
             times is None or len(times) >= last,

@@ -1,4 +1,4 @@
-"""Did the evidence matter? Ask again with the kept frames alone, and again without the event that they show.
+"""Proof of evidence: ask again with the kept frames alone, and again without the event that they show.
 
 Why: a model can point anywhere. If its answer survives on the frames it points at, and falls without them, the frames
 were not decoration: sufficiency and necessity in the sense of the thesis, section 1.2.
@@ -48,10 +48,10 @@ def event_frames(kept: Tensor, frame_mask: Tensor, timestamps_s: Tensor | None =
         slices = frame_slices(timestamps_s.to(real.device).expand(real.shape), real)  # (B, T, 2)
         length = slices[..., 1] - slices[..., 0]
     until, count = length.cumsum(1), real.long().cumsum(1)  # (B, T), with the frame itself
-    places = torch.arange(real.shape[1], device=real.device).expand(real.shape)
+    indices = torch.arange(real.shape[1], device=real.device).expand(real.shape)
     last = real.shape[1] - 1
-    before = places.masked_fill(~kept, -1).cummax(1).values  # (B, T) kept frame at or before each frame, or -1
-    after = places.masked_fill(~kept, last + 1).flip(1).cummin(1).values.flip(1)  # the same at or after, or T
+    before = indices.masked_fill(~kept, -1).cummax(1).values  # (B, T) kept frame at or before each frame, or -1
+    after = indices.masked_fill(~kept, last + 1).flip(1).cummin(1).values.flip(1)  # the same at or after, or T
     between = (before >= 0) & (after <= last)
     before, after = before.clamp(min=0), after.clamp(max=last)
     # what lies strictly between the two: up to the later one, without it, and without all up to the earlier one

@@ -1,4 +1,4 @@
-"""What the stress test does to a clip: show some of its frames, blank it, mix it with another.
+"""Change a clip for the stress test: show some of its frames, blank it, mix it with another.
 
 Why frames are taken out and not blanked where only a part is shown: a model that never saw a black frame would be
 judged on black frames. A clip that is left with fewer frames than the model needs shows them several times; one that
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 Clip = Any  # a tensor or array (T, ...), a list of T of them, or a mapping of such with one T
 CLIP_KEYS = ("frame_features", "object_features", "object_boxes", "object_mask")
@@ -32,13 +32,13 @@ def length(clip: Clip) -> int:
     """
     parts = list(clip.values()) if isinstance(clip, Mapping) else [clip]
     lengths = {len(part) for part in parts}
-    if len(lengths) != 1 or 0 in lengths:
-        raise CausalVideoError(
-            "no clip to look at",
-            found=f"{sorted(lengths)} frames" if lengths else "neither frames nor features",
-            expected="one number of frames, at least 1",
-            fix=f"give each item `frames`, or features: {', '.join(CLIP_KEYS)}",
-        )
+    require(
+        len(lengths) == 1 and 0 not in lengths,
+        "no clip",
+        found=f"{sorted(lengths)} frames" if lengths else "neither frames nor features",
+        expected="one number of frames, at least 1",
+        fix=f"add `frames` to each item, or features: {', '.join(CLIP_KEYS)}",
+    )
     return lengths.pop()
 
 
@@ -96,12 +96,12 @@ def swapped(clip: Clip, outside: np.ndarray, donor: Clip, donor_outside: np.ndar
         mixed: Any = clip.clone() if isinstance(clip, Tensor) else clip.copy()
         mixed[outside.tolist()] = donor[source.tolist()]
         return mixed
-    given = dict(zip(outside.tolist(), source.tolist(), strict=True))
-    return [donor[given[index]] if index in given else frame for index, frame in enumerate(clip)]
+    origin = dict(zip(outside.tolist(), source.tolist(), strict=True))
+    return [donor[origin[index]] if index in origin else frame for index, frame in enumerate(clip)]
 
 
 def same_kind(clip: Clip, other: Clip) -> bool:
-    """Whether frames of one clip can stand in the other: the same features of the same sizes."""
+    """Return whether frames of one clip fit into the other: the same features of the same sizes."""
     if isinstance(clip, Mapping):
         return set(clip) == set(other) and all(same_kind(clip[name], other[name]) for name in clip)
     return np.shape(clip[0]) == np.shape(other[0])

@@ -1,4 +1,4 @@
-"""One question of a stress test, asked in every way: what is shown, what is asked, and which answer came back.
+"""Run every condition of a stress test on a batch of questions.
 
 Every draw depends on the seed, the question's id and the test alone, so that neither the order of the questions nor
 the size of a batch changes it.
@@ -26,7 +26,7 @@ from hf_causal_video.stress.clips import (
     swapped,
     take,
 )
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 Asked = tuple[Clip, str, list[str] | None]
 TESTS = {  # name: what is asked
@@ -53,9 +53,14 @@ class QuestionTable:
     def __init__(self, items: Any):
         rows = getattr(items, "questions", items)
         wanted: dict[str, Any] = {
-            "question_id": None, "video_id": None, "question": None, "choices": [], "answer": -1, "answer_text": "",
+            "question_id": None,
+            "video_id": None,
+            "question": None,
+            "choices": [],
+            "answer": -1,
+            "answer_text": "",
             "spans": [],
-        }  # fmt: skip
+        }
         if hasattr(rows, "column_names"):  # a table: its clips, if it has any, are not read
             columns = {name: list(rows[name]) for name in wanted if name in rows.column_names}
         else:
@@ -64,22 +69,23 @@ class QuestionTable:
                 for name, column in columns.items():
                     column.append(row.get(name, wanted[name]))
         columns = {name: columns.get(name, [wanted[name]] * len(rows)) for name in wanted}
-        self.keys, self.videos, self.questions = (columns[name] for name in ("question_id", "video_id", "question"))
-        self.choices, self.answers, spans = (columns[name] for name in ("choices", "answer", "spans"))
-        self.truth = all(len(one) for one in spans)
-        unknown = [  # an open answer that the vocabulary lacks is known, and never given
-            key for key, answer, choices, text in zip(
-                self.keys, self.answers, self.choices, columns["answer_text"], strict=True
-            ) if answer < 0 and (choices or not text)
-        ]  # fmt: skip
-        if not self.keys or unknown or len(set(self.keys)) != len(self.keys):
-            raise CausalVideoError(
-                "no questions to test with",
-                found=f"{len(self.keys)} questions, {len(unknown)} without an answer"
-                + ("" if len(set(self.keys)) == len(self.keys) else ", some ids twice"),
-                expected="at least 1, every answer known, every question_id once",
-                fix="use a split whose answers are public, and drop repeated rows",
-            )
+        self.keys = columns["question_id"]
+        self.videos = columns["video_id"]
+        self.questions = columns["question"]
+        self.choices = columns["choices"]
+        self.answers = columns["answer"]
+        self.truth = all(len(one) for one in columns["spans"])
+        rows = zip(self.answers, self.choices, columns["answer_text"], strict=True)
+        # an open answer outside the vocabulary is known, and never predicted
+        unknown = sum(answer < 0 and (bool(choices) or not text) for answer, choices, text in rows)
+        repeated = len(set(self.keys)) < len(self.keys)
+        require(
+            self.keys and not unknown and not repeated,
+            "questions of the stress test",
+            found=f"{len(self.keys)} questions, {unknown} without an answer{', some ids twice' if repeated else ''}",
+            expected="at least 1, every answer known, every question_id once",
+            fix="use a split whose answers are public, and drop repeated rows",
+        )
         stated = "\n".join(f"{key} {answer}" for key, answer in zip(self.keys, self.answers, strict=True))
         self.fingerprint = hashlib.sha256(stated.encode()).hexdigest()[:16]
 
@@ -87,18 +93,31 @@ class QuestionTable:
         return len(self.keys)
 
 
-class Interview:
-    """Asks the questions of a batch in every way."""
+class StressRunner:
+    """Run every stress condition on a batch of questions; arguments as of `stress_test`."""
 
     def __init__(
-        self, answer: Any, items: Any, table: QuestionTable, evidence: Any, environment: str, tests: list[str],
-        least: int, seed: int,
-    ):  # fmt: skip
-        self.answer, self.items, self.table, self.tests = answer, items, table, tests
-        self.evidence, self.environment, self.least, self.seed = evidence, environment, least, seed
+        self,
+        answer: Any,
+        items: Any,
+        table: QuestionTable,
+        evidence: Any,
+        environment: str,
+        tests: list[str],
+        least: int,
+        seed: int,
+    ):
+        self.answer = answer
+        self.items = items
+        self.table = table
+        self.evidence = evidence
+        self.environment = environment
+        self.tests = tests
+        self.least = least
+        self.seed = seed
 
     def ask(self, rows: list[int]) -> list[dict[str, Any]]:
-        """One record a question: the prediction of every test, and the frames of the evidence."""
+        """Return one record per question: the prediction of every test, and the frames of the evidence."""
         many = getattr(self.items, "__getitems__", None)
         items = [self.items[row] for row in rows] if many is None else many(rows)
         clips: dict[tuple[int, ...], Clip] = {}  # questions about one video share its clip
@@ -111,13 +130,18 @@ class Interview:
         events = [self._event(*one) for one in zip(items, asked, evidence, strict=True)]
         records: list[dict[str, Any]] = [
             {
-                "question_id": self.table.keys[row], "video_id": str(self.table.videos[row]),
-                "answer": int(self.table.answers[row]), "choices": len(self.table.choices[row]),
-                "frames": length(clip), "evidence": None if kept is None else kept.tolist(),
-                "removed": None if event is None else event.tolist(), "predictions": {}, "notes": [],
+                "question_id": self.table.keys[row],
+                "video_id": str(self.table.videos[row]),
+                "answer": int(self.table.answers[row]),
+                "choices": len(self.table.choices[row]),
+                "frames": length(clip),
+                "evidence": None if kept is None else kept.tolist(),
+                "removed": None if event is None else event.tolist(),
+                "predictions": {},
+                "notes": [],
             }
             for row, (clip, _, _), kept, event in zip(rows, asked, evidence, events, strict=True)
-        ]  # fmt: skip
+        ]
         around = self._around(items, asked, events)
         for test in self.tests:
             changed, orders = [], []
@@ -154,7 +178,7 @@ class Interview:
         draw: np.random.Generator,
         notes: list[str],
     ) -> tuple[Asked, np.ndarray | None]:
-        """The question as a test asks it and, where choices change places, which choice stands where."""
+        """Return the question as a test asks it, and the order of its choices where that changes."""
         clip, question, choices = asked
         total = length(clip)
         if test == "blind":
@@ -193,7 +217,7 @@ class Interview:
         return asked, None
 
     def _donor(self, row: int, clip: Clip, draw: np.random.Generator, notes: list[str]) -> tuple[Clip, np.ndarray]:
-        """Another video of the same kind, and its frames outside the evidence (all where the evidence is all)."""
+        """Return another video of the same kind, and its frames outside the evidence (all if the evidence is all)."""
         for _ in range(DONORS_TRIED):
             other = int(draw.integers(len(self.table)))
             if self.table.videos[other] == self.table.videos[row]:
@@ -209,9 +233,10 @@ class Interview:
                 return asked[0], outside if len(outside) else np.arange(length(asked[0]))
         raise CausalVideoError(
             f"no other video to take an environment from, for {self.table.keys[row]}",
-            found=f"{DONORS_TRIED} others of other sizes", expected="videos whose frames have the same shape",
+            found=f"{DONORS_TRIED} others of other sizes",
+            expected="videos whose frames have the same shape",
             fix="resize the frames alike, or leave out environment_swapped",
-        )  # fmt: skip
+        )
 
     def _other_question(self, row: int, draw: np.random.Generator) -> str:
         for _ in range(DONORS_TRIED):
@@ -229,7 +254,7 @@ class Interview:
         return np.random.default_rng([self.seed, zlib.crc32(f"{self.table.keys[row]} {test}".encode())])
 
     def _around(self, items: list, asked: list[Asked], evidence: list | None) -> list[np.ndarray | None]:
-        """The frames whose complement is the environment."""
+        """Return the frames whose complement is the environment."""
         if "environment_swapped" not in self.tests:
             return [None] * len(items)
         if self.environment == "evidence" and evidence is not None:
@@ -240,7 +265,7 @@ class Interview:
         return [self._event(*one) for one in zip(items, asked, kept, strict=True)]
 
     def _event(self, item: Mapping[str, Any], asked: Asked, kept: np.ndarray | None) -> np.ndarray | None:
-        """The frames that removal takes away: annotated spans as they are, otherwise kept frames and short gaps."""
+        """Return the frames that removal takes away: annotated spans, or else kept frames with short gaps."""
         if kept is None or self.evidence == "truth":
             return kept
         total, times = length(asked[0]), item.get("timestamps_s")
@@ -250,60 +275,68 @@ class Interview:
         return np.flatnonzero(event_frames(mask, torch.ones_like(mask), seconds)[0].numpy())
 
     def _evidence(self, items: list, asked: list[Asked], source: Any) -> list[np.ndarray | None]:
-        """Sorted frame indices of each question's evidence."""
+        """Return the sorted frame indices of each question's evidence."""
         if source == "none":
             return [None] * len(items)
         if source == "truth":
-            found: Sequence[Any] = [_true_frames(item) for item in items]
+            frames: Sequence[Any] = [_true_frames(item) for item in items]
         else:
-            found = self.answer.evidence(asked) if source == "own" else source(asked)
+            frames = self.answer.evidence(asked) if source == "own" else source(asked)
         return [
             _frame_indices(one, length(clip), item["question_id"])
-            for one, (clip, _, _), item in zip(found, asked, items, strict=True)
+            for one, (clip, _, _), item in zip(frames, asked, items, strict=True)
         ]
 
     def _scores(self, asked: list[Asked]) -> Sequence[Any]:
         batch = getattr(self.answer, "batch", None)
         scores = batch(asked) if batch is not None else [self.answer(*one) for one in asked]
-        if len(scores) != len(asked):
-            raise CausalVideoError(
-                "answers and questions do not fit", found=f"{len(scores)} answers", expected=len(asked),
-                fix="let batch() return the scores of every question",
-            )  # fmt: skip
+        require(
+            len(scores) == len(asked),
+            "answers and questions do not fit",
+            found=f"{len(scores)} answers",
+            expected=len(asked),
+            fix="let batch() return the scores of every question",
+        )
         return scores
 
 
 def _true_frames(item: Mapping[str, Any]) -> torch.Tensor:
-    if item.get("timestamps_s") is None:
-        raise CausalVideoError(
-            f"no times for the frames of {item['question_id']}", found="no timestamps_s", expected="seconds, (T,)",
-            fix="give the frames their times, or do not ask for the true evidence",
-        )  # fmt: skip
+    require(
+        item.get("timestamps_s") is not None,
+        f"no times for the frames of {item['question_id']}",
+        found="no timestamps_s",
+        expected="seconds, (T,)",
+        fix="add the times of the frames, or do not ask for the true evidence",
+    )
     return frames_in_spans(torch.as_tensor(item["timestamps_s"]), item["spans"])
 
 
-def _frame_indices(found: Any, total: int, key: str) -> np.ndarray:
-    """Evidence as sorted indices, each once."""
-    given = found.detach().cpu().numpy() if isinstance(found, torch.Tensor) else np.asarray(found)
-    if given.dtype == bool and given.shape == (total,):
-        return np.flatnonzero(given)
-    indices = np.unique(given) if given.size else np.zeros(0, dtype=np.int64)
-    if given.ndim != 1 or not np.issubdtype(indices.dtype, np.integer) or ((indices < 0) | (indices >= total)).any():
-        raise CausalVideoError(
-            f"the evidence of {key} is no choice of frames", found=f"{given.dtype} {given.shape}: {given[:8]}",
-            expected=f"frame indices from 0 to {total - 1}, or a bool mask ({total},)",
-            fix="return zero-based indices into the frames that were given",
-        )  # fmt: skip
+def _frame_indices(frames: Any, total: int, key: str) -> np.ndarray:
+    """Return evidence as sorted indices, each once."""
+    values = frames.detach().cpu().numpy() if isinstance(frames, torch.Tensor) else np.asarray(frames)
+    if values.dtype == bool and values.shape == (total,):
+        return np.flatnonzero(values)
+    indices = np.unique(values) if values.size else np.zeros(0, dtype=np.int64)
+    integers = values.ndim == 1 and np.issubdtype(indices.dtype, np.integer)
+    require(
+        integers and not ((indices < 0) | (indices >= total)).any(),
+        f"invalid evidence of {key}",
+        found=f"{values.dtype} {values.shape}: {values[:8]}",
+        expected=f"frame indices from 0 to {total - 1}, or a bool mask ({total},)",
+        fix="return zero-based indices into the frames that were passed",
+    )
     return indices
 
 
 def _best(scores: Any, choices: list[str] | None, key: str, test: str) -> int:
-    given = scores.detach().float().cpu().numpy() if isinstance(scores, torch.Tensor) else np.asarray(scores, float)
-    fits = given.ndim == 1 and len(given) and (choices is None or len(given) == len(choices))
-    if not fits or not np.isfinite(given).all():
-        raise CausalVideoError(
-            f"no answer to {key} ({test})", found=f"scores {given.shape} {given.reshape(-1)[:5]}",
-            expected="finite scores, one a choice" if choices is None else f"{len(choices)} finite scores",
-            fix="return one number a choice; NaN comes from NaN features or an overflow in half precision",
-        )  # fmt: skip
-    return int(given.argmax())
+    """Return the index of the best score."""
+    values = scores.detach().float().cpu().numpy() if isinstance(scores, torch.Tensor) else np.asarray(scores, float)
+    fits = values.ndim == 1 and len(values) and (choices is None or len(values) == len(choices))
+    require(
+        fits and np.isfinite(values).all(),
+        f"no answer to {key} ({test})",
+        found=f"scores {values.shape} {values.reshape(-1)[:5]}",
+        expected="finite scores, one per choice" if choices is None else f"{len(choices)} finite scores",
+        fix="return one number per choice; NaN comes from NaN features or an overflow in half precision",
+    )
+    return int(values.argmax())

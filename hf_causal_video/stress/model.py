@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from hf_causal_video.models.outputs import VideoQAOutput, asking_for_evidence
 from hf_causal_video.stress.ablation import evidence_masks
 from hf_causal_video.stress.clips import Clip
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 
 class VideoQAAnswerer:
@@ -20,7 +20,7 @@ class VideoQAAnswerer:
         processor: its `VideoQAProcessor`.
 
     Raises:
-        CausalVideoError: features that are no mapping by name, or `evidence` of a model that singles out no frames.
+        CausalVideoError: features without names, or `evidence` of a model that singles out no frames.
     """
 
     def __init__(self, model: PreTrainedModel, processor: Any):
@@ -55,11 +55,13 @@ class VideoQAAnswerer:
         self, asked: list[tuple[Clip, str, list[str] | None]], **options: Any
     ) -> tuple[VideoQAOutput, torch.Tensor]:
         clips = [clip for clip, _, _ in asked]
-        if not all(isinstance(clip, dict) and "frame_features" in clip for clip in clips):
-            raise CausalVideoError(
-                "a checkpoint looks at features", found=type(clips[0]).__name__,
-                expected="items with frame_features by name", fix="extract them first: hf-causal-video extract",
-            )  # fmt: skip
+        require(
+            all(isinstance(clip, dict) and "frame_features" in clip for clip in clips),
+            "a checkpoint looks at features",
+            found=type(clips[0]).__name__,
+            expected="items with frame_features by name",
+            fix="extract them first: hf-causal-video extract",
+        )
         # questions that share a clip share its tensors: each is encoded once
         keys = [tuple(map(id, clip.values())) for clip in clips]
         distinct = dict(zip(keys, clips, strict=True))

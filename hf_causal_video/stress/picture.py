@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 from hf_causal_video.viewer.canvas import EVIDENCE, FAINT, INK, MUTED, PLAIN, TRUTH, Canvas, write_png
 
 MARGIN, LINE, BAR = 40, 38, 20
@@ -31,10 +31,7 @@ def draw_stress(report: Mapping[str, Any], title: str = "", width: int = 1200) -
     Raises:
         CausalVideoError: a width too small to read.
     """
-    if width < 900:
-        raise CausalVideoError(
-            "picture too narrow", found=f"{width} px", expected="at least 900", fix="try width=1200"
-        )
+    require(width >= 900, "width of the picture", found=f"{width} px", expected="at least 900", fix="try width=1200")
     rows, effects = report["rows"], report["effects"]
     height = MARGIN + 96 + LINE * len(rows) + (64 + LINE * len(effects)) * bool(effects) + MARGIN
     canvas = Canvas(width, height)

@@ -1,4 +1,4 @@
-"""Records of a stress test on disk, one line of JSON a question, so that a run that was cut off goes on."""
+"""Records of a stress test on disk, one line of JSON per question, so that a run that was cut off goes on."""
 
 import json
 from collections.abc import Sequence
@@ -83,7 +83,7 @@ class Records:
                     f"{self.path} holds another run",
                     found=", ".join(f"{name} {before.get(name)!r}" for name in differs) or "no settings",
                     expected=", ".join(f"{name} {self.settings[name]!r}" for name in differs) or "its settings first",
-                    fix="write to another folder, or delete the file to begin anew",
+                    fix="write to another folder, or delete the file to start over",
                 )
             if not first:
                 self.found[row["question_id"]] = row

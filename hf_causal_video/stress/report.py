@@ -1,4 +1,4 @@
-"""What a stress test found, as numbers: accuracies and effects with intervals, a table, and metadata for the card.
+"""Numbers of a stress test: accuracies and effects with intervals, a table, and metadata for the card.
 
 Intervals: 95 % of a bootstrap that draws whole videos, since questions about one video are right or wrong together;
 every accuracy and difference comes from the same draws, so differences are paired.
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.utils.files import write_whole
 
 EFFECTS = {  # name: (what it says, test, minus test)
@@ -30,7 +29,7 @@ def summarize(
     tests: Mapping[str, str],
     resamples: int = 2000,
 ) -> dict[str, Any]:
-    """Turn one record a question into the report.
+    """Turn one record per question into the report.
 
     Args:
         records: of `stress_test`: `video_id`, `answer`, `choices` (their number), `predictions` by test.
@@ -40,7 +39,7 @@ def summarize(
         resamples: bootstrap draws.
 
     Returns:
-        `rows`: a test each with `accuracy`, `change` from the whole clip, their `interval` and `change_interval`, and
+        `rows`: one per test with `accuracy`, `change` from the whole clip, their `interval` and `change_interval`, and
         `same_answer` (share of questions answered as on the whole clip), in percent. `effects`: `value` and
         `interval`. `chance`: accuracy of a guess, None for open-ended questions. `evidence_share`, `removed_share`:
         percent of the frames that are evidence, and that are removed with it; None without evidence.
@@ -165,10 +164,6 @@ def save_report(report: Mapping[str, Any], path: str | Path) -> Path:
 
 def _bootstrap(right: np.ndarray, videos: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Accuracies in percent over draws of whole videos with replacement, (resamples, tests)."""
-    if resamples < 1:
-        raise CausalVideoError(
-            "no intervals", found=f"{resamples} resamples", expected="1 or more", fix="try resamples=2000"
-        )
     count = int(videos.max()) + 1
     totals = np.zeros((count, right.shape[1] + 1))  # right answers of each test, and questions
     np.add.at(totals, videos, np.column_stack([right, np.ones(len(right))]))
@@ -182,18 +177,19 @@ def _bootstrap(right: np.ndarray, videos: np.ndarray, resamples: int, seed: int)
 
 
 def _effects(names: list[str], accuracy: np.ndarray, draws: np.ndarray) -> dict[str, Any]:
-    found, values, spread = {}, {}, {}
+    effects: dict[str, Any] = {}
+    values, spread = {}, {}
     for name, (words, test, other) in EFFECTS.items():
         if test in names and other in names:
             first, second = names.index(test), names.index(other)
             values[name] = float(accuracy[first] - accuracy[second])
             spread[name] = draws[:, first] - draws[:, second]
-            found[name] = {"is": words, "value": round(values[name], 2), "interval": _interval(spread[name])}
-    if {"evidence_effect", "control_effect"} <= set(found):
+            effects[name] = {"is": words, "value": round(values[name], 2), "interval": _interval(spread[name])}
+    if {"evidence_effect", "control_effect"} <= set(effects):
         over = values["evidence_effect"] - values["control_effect"]
         inside = _interval(spread["evidence_effect"] - spread["control_effect"])
-        found[BOTH] = {"is": "evidence effect - control effect", "value": round(over, 2), "interval": inside}
-    return found
+        effects[BOTH] = {"is": "evidence effect - control effect", "value": round(over, 2), "interval": inside}
+    return effects
 
 
 def _share(records: Sequence[Mapping[str, Any]], name: str) -> float | None:

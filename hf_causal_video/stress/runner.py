@@ -1,4 +1,4 @@
-"""Does the answer depend on the video, and on the very frames that the model points at?
+"""Test whether answers depend on the video, and on the very frames that the model points at.
 
 Why: a model can be right for reasons that have nothing to do with the clip. Each question is asked again on clips that
 lack something, and what should have mattered is compared with what did. One figure sums it up, the *evidence effect*:
@@ -16,21 +16,21 @@ from typing import Any, Literal, Protocol
 from tqdm.auto import tqdm
 
 from hf_causal_video.stress.clips import Clip
-from hf_causal_video.stress.conditions import OF_EVIDENCE, TESTS, Asked, Interview, QuestionTable
+from hf_causal_video.stress.conditions import OF_EVIDENCE, TESTS, Asked, QuestionTable, StressRunner
 from hf_causal_video.stress.records import Records
 from hf_causal_video.stress.report import summarize
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 
 class Answerer(Protocol):
-    """What is tested: any callable with these three arguments. Two methods are used where it has them.
+    """Any callable with these three arguments. Two methods are used where it has them.
 
     `batch([(frames, question, choices), ...])` returns the scores of many questions at once, and
     `evidence(asked)`, on the same list, the frames that each answer rests on.
     """
 
     def __call__(self, frames: Clip, question: str, choices: list[str] | None, /) -> Any:
-        """Scores, one a choice (one a word of the vocabulary where choices is None); the best is the answer."""
+        """Return scores, one per choice (per word of the vocabulary where choices is None); the best is the answer."""
 
 
 def stress_test(
@@ -64,7 +64,7 @@ def stress_test(
         tests: names in `TESTS` besides "whole"; by default all that can be made, and the report says which not, why.
         least_frames: frames that `answer` needs; where fewer are left they are shown several times.
         seed: with the id of a question it fixes every draw.
-        path: one line of JSON a question; a run that was cut off goes on from it.
+        path: file with one line of JSON per question; a run that was cut off goes on from it.
         batch_size: questions at once.
         resamples: of the bootstrap by video.
         name: what is tested, for the report.
@@ -72,12 +72,12 @@ def stress_test(
         progress: show a bar.
 
     Returns:
-        The report of `stress_report.summarize`: `rows` (a test each), `effects`, `questions`, `videos`, `settings`,
+        The report of `stress_report.summarize`: `rows` (one per test), `effects`, `questions`, `videos`, `settings`,
         `not_applicable`, `notes`.
 
     Raises:
-        CausalVideoError: nothing to ask, unknown answers, a test that cannot be made, scores or evidence that do not
-            fit, or a path with another run.
+        CausalVideoError: no questions, unknown answers, an impossible test, scores or evidence that do not fit, counts
+            below 1, or a path with another run.
 
     Example:
         >>> import torch
@@ -89,29 +89,53 @@ def stress_test(
         >>> {row["test"]: row["accuracy"] for row in report["rows"][:2]}
         {'whole': 100.0, 'blind': 50.0}
     """
-    table = QuestionTable(items)
-    made = evidence if evidence is not None else "own" if hasattr(answer, "evidence") else "none"
-    if made == "own" and not hasattr(answer, "evidence"):
-        raise CausalVideoError(
-            "no evidence of its own",
-            found=f"{type(answer).__name__} without a method `evidence`",
-            expected="evidence(asked) -> frame indices of each answer",
-            fix="pass evidence=a callable, evidence='truth' (annotated spans), or evidence='none'",
+    counts = {"batch_size": batch_size, "least_frames": least_frames, "resamples": resamples}
+    for option, value in counts.items():
+        require(
+            type(value) is int and value >= 1,
+            f"--{option.replace('_', '-')} ({option})",
+            found=repr(value),
+            expected="an integer from 1 on",
+            fix="correct the value",
         )
-    if "truth" in (made, environment) and not table.truth:
-        raise CausalVideoError(
-            "no true evidence", found="questions without spans", expected="spans in seconds for every question",
-            fix="choose a data set with annotated spans, or evidence='own' or 'none'",
-        )  # fmt: skip
+    require(
+        type(seed) is int and seed >= 0,
+        "--seed (seed)",
+        found=repr(seed),
+        expected="an integer from 0 on",
+        fix="correct the value",
+    )
+    table = QuestionTable(items)
+    source = evidence if evidence is not None else "own" if hasattr(answer, "evidence") else "none"
+    require(
+        source != "own" or hasattr(answer, "evidence"),
+        "no evidence of its own",
+        found=f"{type(answer).__name__} without a method `evidence`",
+        expected="evidence(asked) -> frame indices of each answer",
+        fix="pass evidence=a callable, evidence='truth' (--evidence truth: annotated spans), or evidence='none'",
+    )
+    require(
+        "truth" not in (source, environment) or table.truth,
+        "no true evidence",
+        found="questions without spans",
+        expected="spans in seconds for every question",
+        fix="choose a data set with annotated spans, or --evidence own or none (evidence='own', 'none')",
+    )
     around = environment or ("truth" if table.truth else "evidence")
-    reasons = _not_applicable(table, made, around)
-    wanted = _wanted(tests, reasons)
+    reasons = _not_applicable(table, source, around)
+    chosen = _chosen_tests(tests, reasons)
     settings = {
-        "name": name, "identity": identity, "tests": wanted, "seed": seed, "least_frames": least_frames,
-        "environment": around, "evidence": made if isinstance(made, str) else "given", "removed": "event",
+        "name": name,
+        "identity": identity,
+        "tests": chosen,
+        "seed": seed,
+        "least_frames": least_frames,
+        "environment": around,
+        "evidence": source if isinstance(source, str) else "callable",
+        "removed": "event",
         "questions": table.fingerprint,
-    }  # fmt: skip
-    run = Interview(answer, items, table, made, around, wanted, least_frames, seed)
+    }
+    run = StressRunner(answer, items, table, source, around, chosen, least_frames, seed)
     with Records(path, settings) as records:
         order: dict[str, int] = {}  # of the videos: their questions are asked together, and each is encoded once
         for video in table.videos:
@@ -124,15 +148,15 @@ def stress_test(
                 rows = todo[start : start + batch_size]
                 records.add(run.ask(rows))
                 bar.update(len(rows))
-        found = [records[key] for key in table.keys]
-    return summarize(found, settings, {test: reasons[test] for test in TESTS if test in reasons}, TESTS, resamples)
+        complete = [records[key] for key in table.keys]
+    return summarize(complete, settings, {test: reasons[test] for test in TESTS if test in reasons}, TESTS, resamples)
 
 
 def _not_applicable(table: QuestionTable, evidence: Any, environment: str) -> dict[str, str]:
-    """Tests that cannot be made on these questions, with the reason."""
+    """Return the tests that are impossible on these questions, with the reason."""
     reasons: dict[str, str] = {}
     if evidence == "none":
-        reasons |= dict.fromkeys(OF_EVIDENCE, "no evidence was given, and the model has none of its own")
+        reasons |= dict.fromkeys(OF_EVIDENCE, "no evidence was passed, and the model has none of its own")
     if environment == "evidence" and evidence == "none":
         reasons["environment_swapped"] = "neither annotated spans nor evidence say what is environment"
     if len(set(table.videos)) < 2:
@@ -144,13 +168,15 @@ def _not_applicable(table: QuestionTable, evidence: Any, environment: str) -> di
     return reasons
 
 
-def _wanted(tests: Sequence[str] | None, reasons: Mapping[str, str]) -> list[str]:
+def _chosen_tests(tests: Sequence[str] | None, reasons: Mapping[str, str]) -> list[str]:
     if tests is None:
         return [test for test in TESTS if test not in reasons]
     wrong = {test: reasons.get(test, "no such test") for test in tests if test not in TESTS or test in reasons}
-    if wrong:
-        raise CausalVideoError(
-            "a test cannot be made", found="; ".join(f"{test}: {why}" for test, why in wrong.items()),
-            expected=f"tests among {', '.join(test for test in TESTS if test not in reasons)}", fix="leave it out",
-        )  # fmt: skip
+    require(
+        not wrong,
+        "impossible test",
+        found="; ".join(f"{test}: {why}" for test, why in wrong.items()),
+        expected=f"tests among {', '.join(test for test in TESTS if test not in reasons)}",
+        fix="leave it out",
+    )
     return [test for test in TESTS if test in tests or test == "whole"]

@@ -3,5 +3,5 @@
 from hf_causal_video.utils.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(
-    __name__, {"ClipTracker": "tracker", "TrackSet": "track_set", "Tracklet": "track", "link_detections": "track"}
+    __name__, {"ClipTracker": "tracker", "TrackSet": "track_set", "Track": "track", "link_detections": "track"}
 )

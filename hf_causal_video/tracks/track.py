@@ -2,7 +2,7 @@
 
 Why: a relation such as *follow* is in how two objects move, so boxes have to be known as one object's before anything
 can be said. Detections come from any detector (`ObjectEncoder`); which of them are one object is decided by a tracking
-library, not by us. Ground truth and third-party trajectories enter through the same `Tracklet`.
+library, not by us. Ground truth and third-party trajectories enter through the same `Track`.
 
 Source: ByteTrack (Zhang et al., ECCV 2022) as implemented by the package `trackers`. A class a tracker, suppression of
 duplicates at IoU 0.7 and interpolated gaps follow VidVRD-II (Shang et al., ACM MM 2021), whose linker is Seq-NMS.
@@ -26,14 +26,14 @@ SCALE = 1000.0  # trackers tune their motion noise in pixels; every clip is trac
 
 
 @dataclass
-class Tracklet:
+class Track:
     """One object over the frames [start_frame, start_frame + L).
 
     A box that reaches over the edge of the frame is cut there. A track of one frame is a track.
 
     Args:
         start_frame: first frame, counted from 0.
-        boxes: (L, 4) xyxy in [0, 1], a box a frame, L at least 1.
+        boxes: (L, 4) xyxy in [0, 1], one box per frame, L at least 1.
         scores: (L,) confidence; 1 where it was not measured.
         label: class in words, "" where unknown.
         features: (L, C) or (C,) appearance, where there is any.
@@ -43,7 +43,7 @@ class Tracklet:
             or features of another length, a start before 0.
 
     Example:
-        >>> track = Tracklet(3, [[0.1, 0.1, 0.3, 0.5], [0.1, 0.1, 1.2, 0.5]], label="dog")
+        >>> track = Track(3, [[0.1, 0.1, 0.3, 0.5], [0.1, 0.1, 1.2, 0.5]], label="dog")
         >>> track.end_frame, track.boxes[1].tolist()
         (5, [0.1..., 0.1..., 1.0, 0.5])
     """
@@ -56,7 +56,7 @@ class Tracklet:
 
     def __post_init__(self) -> None:
         if int(self.start_frame) != self.start_frame or self.start_frame < 0:
-            raise self._error("a start that is no frame", self.start_frame, "0 or later", "count frames from 0")
+            raise self._error("invalid start", self.start_frame, "0 or later", "count frames from 0")
         self.start_frame, self.boxes = int(self.start_frame), self._checked(np.asarray(self.boxes, dtype=np.float32))
         self.scores = np.ones(len(self)) if self.scores is None else np.asarray(self.scores, dtype=np.float64)
         if self.scores.shape != (len(self),) or not np.isfinite(self.scores).all():
@@ -83,7 +83,7 @@ class Tracklet:
         scores: Any = None,
         label: str = "",
         features: Any = None,
-    ) -> Tracklet:
+    ) -> Track:
         """Make a track from the frames in which the object was seen; those between are interpolated.
 
         Args:
@@ -95,7 +95,7 @@ class Tracklet:
             CausalVideoError: see the class; frames that do not increase.
 
         Example:
-            >>> Tracklet.from_sightings([4, 6], [[0, 0, 10, 10], [20, 0, 30, 10]], (100, 50)).boxes[:, 0].tolist()
+            >>> Track.from_sightings([4, 6], [[0, 0, 10, 10], [20, 0, 30, 10]], (100, 50)).boxes[:, 0].tolist()
             [0.0, 0.1..., 0.2...]
         """
         seen = np.asarray(frames)
@@ -118,11 +118,11 @@ class Tracklet:
             fill(features) if per_frame else features,
         )
 
-    def part(self, start: int, end: int) -> Tracklet | None:
+    def part(self, start: int, end: int) -> Track | None:
         """The track within the frames [start, end); None where it is not there.
 
         Example:
-            >>> Tracklet(2, [[0, 0, 1, 1]] * 5).part(0, 4).end_frame
+            >>> Track(2, [[0, 0, 1, 1]] * 5).part(0, 4).end_frame
             4
         """
         first, last = max(start, self.start_frame), min(end, self.end_frame)
@@ -131,7 +131,7 @@ class Tracklet:
         inside = slice(first - self.start_frame, last - self.start_frame)
         per_frame = self.features is not None and self.features.ndim == 2
         features = self.features[inside] if per_frame else self.features  # type: ignore[index]
-        return Tracklet(first, self.boxes[inside], self.scores[inside], self.label, features)  # type: ignore[index]
+        return Track(first, self.boxes[inside], self.scores[inside], self.label, features)  # type: ignore[index]
 
     def to_dict(self, frame_size: tuple[float, float] | None = None) -> dict[str, Any]:
         """The track as `VideoRelationProcessor` reads it, in pixels where a frame size is given."""
@@ -151,8 +151,8 @@ class Tracklet:
         for bad, what, fix in mended:
             if np.any(bad):
                 place = int(np.argmax(bad))
-                found = f"{boxes[place].tolist()} in frame {self.start_frame + place}"
-                raise self._error(f"a box {what}", found, "x1 <= x2 and y1 <= y2, partly in [0, 1]", fix)
+                box = f"{boxes[place].tolist()} in frame {self.start_frame + place}"
+                raise self._error(f"a box {what}", box, "x1 <= x2 and y1 <= y2, partly in [0, 1]", fix)
         return boxes.clip(0, 1)
 
     def _error(self, what: str, found: object, expected: str, fix: str) -> CausalVideoError:
@@ -168,7 +168,7 @@ def link_detections(
     min_frames: int = 2,
     min_score: float = 0.5,
     make_tracker: Callable[[], Any] | None = None,
-) -> list[Tracklet]:
+) -> list[Track]:
     """Link detections of consecutive frames to tracks, each class by itself.
 
     Args:
@@ -225,7 +225,7 @@ def link_detections(
                 continue
             t, n = np.array(sightings).T
             tracks.append(
-                Tracklet.from_sightings(
+                Track.from_sightings(
                     t,
                     boxes[t, n],
                     None,
@@ -320,10 +320,10 @@ def _byte_tracker(frame_rate: float, max_gap: int, min_score: float) -> Callable
     )
 
 
-def _distinct(boxes: np.ndarray, scores: np.ndarray, there: np.ndarray) -> np.ndarray:
+def _distinct(boxes: np.ndarray, scores: np.ndarray, present: np.ndarray) -> np.ndarray:
     """Rows of one frame without duplicates: of two boxes that overlap by more than 0.7 the better stays."""
     kept: list[int] = []
-    for row in sorted(np.flatnonzero(there).tolist(), key=lambda row: -scores[row]):
+    for row in sorted(np.flatnonzero(present).tolist(), key=lambda row: -scores[row]):
         if not kept or iou(boxes[row], boxes[kept]).max() <= DUPLICATE_IOU:
             kept.append(row)
     return np.array(kept, dtype=np.int64)
@@ -335,7 +335,7 @@ def _linked(
     """(frame, row) of each sighting, track by track."""
     import supervision
 
-    found: dict[int, list[tuple[int, int]]] = {}
+    sightings: dict[int, list[tuple[int, int]]] = {}
     loose: list[int] = []  # rows of the last frame that no track has taken
     for frame, here in enumerate(rows):
         seen = supervision.Detections(
@@ -349,9 +349,9 @@ def _linked(
             if name < 0:
                 loose.append(int(row))
                 continue
-            if name not in found:  # a track gets its name at the second sight; the first is the loose box it grew from
+            if name not in sightings:  # named at the second sight; the first is the loose box it grew from
                 overlaps = iou(boxes[frame, row], boxes[frame - 1, before]) if before else np.zeros(1)
                 first = int(overlaps.argmax())
-                found[name] = [(frame - 1, before.pop(first))] if overlaps[first] > FIRST_SIGHT_IOU else []
-            found[name].append((frame, int(row)))
-    return list(found.values())
+                sightings[name] = [(frame - 1, before.pop(first))] if overlaps[first] > FIRST_SIGHT_IOU else []
+            sightings[name].append((frame, int(row)))
+    return list(sightings.values())

@@ -73,7 +73,7 @@ class TrackSet(Mapping[str, list[dict[str, Any]]]):
 
     @staticmethod
     def is_one(folder: str | Path) -> bool:
-        """Whether a folder is a track set."""
+        """Return True if a folder is a track set."""
         return (Path(folder) / CARD).is_file()
 
     def __iter__(self) -> Iterator[str]:
@@ -118,21 +118,21 @@ class TrackSet(Mapping[str, list[dict[str, Any]]]):
 
 
 def track_file(folder: str | Path, video_id: str) -> Path:
-    """Where the tracks of a video lie in a track set: never outside, whatever the video is called.
+    """File of the tracks of a video in a track set: never outside it, whatever the video is called.
 
     Raises:
-        CausalVideoError: an id that is no plain file name on every system.
+        CausalVideoError: an id that is not a plain file name on every system.
 
     Example:
         >>> track_file("set", "../../etc/x")
         Traceback (most recent call last):
-        hf_causal_video.utils.errors.CausalVideoError: video id '../../etc/x' is no name of a file: ...
+        hf_causal_video.utils.errors.CausalVideoError: video id '../../etc/x' is not a file name: ...
     """
     name = str(video_id)
     plain = PureWindowsPath(name).name == name and not DEVICES.fullmatch(name) and name.isprintable()
     require(
         plain and 0 < len(name.encode(errors="replace")) <= 200,
-        f"video id {name!r} is no name of a file",
+        f"video id {name!r} is not a file name",
         found="separators, a drive, a device, or signs that do not print",
         expected="a plain name of at most 200 bytes",
         fix="rename the video",
@@ -193,8 +193,8 @@ def track_folder(
 def _track_files(files: Mapping[str, Path], folder: Path, tracker: ClipTracker, progress: bool) -> dict[str, str]:
     card = {"provenance": tracker.provenance, "feature_dim": tracker.detector.dim}
     if TrackSet.is_one(folder):
-        there = TrackSet(folder)
-        before = {"provenance": there.provenance, "feature_dim": there.feature_dim}
+        present = TrackSet(folder)
+        before = {"provenance": present.provenance, "feature_dim": present.feature_dim}
         require(
             before == json.loads(json.dumps(card)),
             f"{folder} holds tracks made in another way",
@@ -231,7 +231,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("videos", nargs="+", help="a folder, searched in depth, or video files; a file's name is its video id")
     add("--detector", required=True, metavar="ID", help="detector: Hub id or local folder")
     add("--output", required=True, metavar="DIR", help="folder of the track set")
-    add("--sampling", default="fps-10", help="frames a second (default: %(default)s)")
+    add("--sampling", default="fps-10", help="frames per second (default: %(default)s)")
     add("--min-score", type=float, default=0.5, help="least score that starts a track (default: %(default)s)")
     add("--threshold", type=float, default=0.0, help="leave out detections that score less (default: %(default)s)")
     add("--num-objects", type=int, default=20, help="detections a frame, best first (default: %(default)s)")
@@ -250,11 +250,11 @@ def run(args: argparse.Namespace) -> int:
     failed = track_folder(
         args.videos[0] if len(args.videos) == 1 else args.videos, args.output, tracker, args.progress
     )
-    there = TrackSet.open(args.output)
-    print(f"{len(there)} videos tracked in {args.output}, {len(failed)} failed")
+    present = TrackSet.open(args.output)
+    print(f"{len(present)} videos tracked in {args.output}, {len(failed)} failed")
     print("".join(f"failed: {name}: {reason}\n" for name, reason in failed.items()), end="")
     require(
-        len(there),
+        len(present),
         "no video could be tracked",
         found=lambda: f"{len(failed)} failed",
         expected="at least one",

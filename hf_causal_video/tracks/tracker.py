@@ -16,7 +16,7 @@ import numpy as np
 
 from hf_causal_video.features.decode import decode_video, pictures, sample_instants
 from hf_causal_video.features.encoders import ObjectEncoder, find_network
-from hf_causal_video.tracks.track import Tracklet, link_detections
+from hf_causal_video.tracks.track import Track, link_detections
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 CHUNK = 64  # frames that are in memory at a time
@@ -34,7 +34,7 @@ class TrackedClip:
         frame_size: width and height in pixels.
     """
 
-    tracks: list[Tracklet]
+    tracks: list[Track]
     times_s: np.ndarray
     frame_size: tuple[int, int]
 
@@ -48,7 +48,7 @@ class ClipTracker:
         min_score, max_gap, min_frames: see `link_detections`; the gap is in frames looked at.
 
     Raises:
-        CausalVideoError: a sampling that is no even pace.
+        CausalVideoError: a sampling that is not an even pace.
 
     Example:
         >>> ClipTracker.from_provenance({"detector": "no/such", "tracker": "unheard-of"})
@@ -69,7 +69,7 @@ class ClipTracker:
             "sampling of tracks",
             found=sampling,
             expected="an even pace such as 'fps-10'",
-            fix="objects are followed from frame to frame; say how many frames a second",
+            fix="objects are followed from frame to frame; say how many frames per second",
         )
         sample_instants(sampling, 1.0)
         self.detector, self.sampling, self.min_score = detector, sampling, min_score
@@ -113,7 +113,7 @@ class ClipTracker:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What made the tracks, for `IVRDConfig.trajectory_provenance`."""
+        """Provenance of the tracks, for `IVRDConfig.trajectory_provenance`."""
         detector = self.detector
         return {
             "tracker": LINKER,

@@ -5,8 +5,9 @@ which needs two videos. With `bank="dataset"` the pool is every training video; 
 split, so a resumed run has the same one, and it is never part of a checkpoint.
 
 With several processes, each one sees only the samples of its own batch wherever samples meet: the frames that a swap
-draws from, the partners and negatives of EIGV, the clips that a question is matched with. Two processes of four
-samples each therefore swap and contrast less widely than one of eight; only a bank of the dataset is the same for all.
+and surroundings that a swap draws from, the partners and negatives of EIGV, the clips that a question is matched with,
+those over which the two sides of a split must not vary together. Two processes of four samples each therefore swap and
+contrast less widely than one of eight; only a bank of the dataset is the same for all.
 Gradients and the size of the causal scene are those of all samples together. Batch norms have statistics of their own,
 and the end of an epoch is filled up with its first samples.
 """
@@ -22,9 +23,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from hf_causal_video.causal import FrameBank
 from hf_causal_video.data import VideoQACollator, VideoQADataset, video_number
 from hf_causal_video.data.dataset import uniform_frames
-from hf_causal_video.models.igv.bank import FrameBank
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
 from hf_causal_video.utils.errors import require
 

@@ -34,8 +34,10 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: float) -> Any:
     from peft import LoraConfig, get_peft_model
 
     targets = TARGETS.get(model.config.text_config.model_type, USUAL_TARGETS)
-    trained = [name for name, module in model.named_children() if name != "text_encoder" and list(module.parameters())]
-    config = LoraConfig(r=rank, target_modules=rf"text_encoder\..*\.({targets})", modules_to_save=trained)
+    method_modules = [
+        name for name, module in model.named_children() if name != "text_encoder" and list(module.parameters())
+    ]
+    config = LoraConfig(r=rank, target_modules=rf"text_encoder\..*\.({targets})", modules_to_save=method_modules)
     config.lora_alpha = alpha  # type: ignore[assignment]  # peft annotates a whole number and divides by the rank
     try:
         wrapped = get_peft_model(model, config)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_causal_video.models.weights import weights_digest
+from hf_causal_video.models.loading import weights_digest
 from hf_causal_video.training.checkpoints import METRICS_FILE, write_atomically
 from hf_causal_video.training.tasks import Numbers, Record
 

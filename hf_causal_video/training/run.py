@@ -24,7 +24,7 @@ from transformers.trainer_callback import TrainerState
 from transformers.utils.logging import disable_progress_bar
 
 from hf_causal_video.models import RELATION_METHODS
-from hf_causal_video.models.weights import weights_digest
+from hf_causal_video.models.loading import weights_digest
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments, DataArguments, ModelArguments
 from hf_causal_video.training.callbacks import bare_model
 from hf_causal_video.training.checkpoints import (

@@ -1,4 +1,4 @@
-"""The one error of the package: what was found, what was expected, and how to mend it; and how commands end."""
+"""The error of the package (what was found, what was expected, how to fix it), and how commands end."""
 
 import errno
 import os
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STOPPED = 130  # exit code after Ctrl-C
-NETWORK_CLIENTS = {"httpx", "httpcore", "requests", "urllib3"}
+NETWORK_CLIENTS = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
 CANNOT_WRITE = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
 DENIED = {errno.EACCES, errno.EPERM}
 
 
 class CausalVideoError(ValueError):
-    """Bad input, stated so that the reader can mend it without opening our source.
+    """Bad input, stated so that the reader can fix it without opening our source.
 
     Args:
         what: what went wrong, in one clause.

@@ -15,7 +15,7 @@ import torch
 from hf_causal_video.models.frame_times import frame_slices
 from hf_causal_video.models.outputs import Evidence, EvidenceFrame, EvidenceObject
 from hf_causal_video.models.verdict import Verdict, unique_labels
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 from hf_causal_video.viewer.words import pace_in_words, reason_in_words, verdict_in_words
 
 __all__ = ["EvidenceCase", "EvidenceFrame"]
@@ -76,7 +76,7 @@ class EvidenceCase:
             truth: `true_answer`, `true_spans`, `duration_s`, where known.
         """
         evidence, verdict = result["evidence"], result["verdict"]
-        scores = {}
+        scores: dict[str, Any] = {}
         for name in ("scores_without", "scores_only"):
             values = None if verdict is None else verdict[name]
             scores[name] = None if values is None else list(values.values())[: len(evidence.choices)]
@@ -92,24 +92,26 @@ class EvidenceCase:
         if len(self.frames) != len(self.times_s):
             raise _mismatch("frames and times", len(self.frames), len(self.times_s), "one time for each frame")
         for index, frame in enumerate(self.frames):
-            if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
-                raise CausalVideoError(
-                    f"frame {index} is no picture",
-                    found=f"{frame.dtype} {frame.shape}",
-                    expected="uint8 (height, width, 3)",
-                    fix="pass decoded RGB frames, channels last, 0 to 255",
-                )
+            require(
+                frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3 and frame.size,
+                f"frame {index}",
+                found=f"{frame.dtype} {frame.shape}",
+                expected="uint8 (height, width, 3)",
+                fix="pass decoded RGB frames, channels last, 0 to 255",
+            )
         size = len(self.evidence.choices)
         for name in ("scores_without", "scores_only"):
             scores = getattr(self, name)
             if scores is not None and len(scores) != size:
                 raise _mismatch(name, len(scores), size, "one score for each of evidence.choices")
         for scores in (self.evidence.scores, self.scores_without, self.scores_only):
-            if scores is not None and not np.isfinite(np.asarray(scores, dtype=np.float64)).all():
-                raise CausalVideoError(
-                    "scores are no numbers", found=list(scores)[:6], expected="finite scores",
-                    fix="look for NaN in the features, or an overflow in half precision",
-                )  # fmt: skip
+            require(
+                scores is None or np.isfinite(np.asarray(scores, dtype=np.float64)).all(),
+                "scores",
+                found=None if scores is None else list(scores)[:6],
+                expected="finite numbers",
+                fix="look for NaN in the features, or an overflow in half precision",
+            )
         if size == 0 or len(self.evidence.scores) != size:
             raise _mismatch("choices and scores", size, len(self.evidence.scores), "one score for each choice")
         if isinstance(self.true_answer, int):
@@ -144,19 +146,26 @@ class EvidenceCase:
 
     @property
     def reason(self) -> str:
-        """Where the evidence lies, and whether the answer rests on it."""
+        """Seconds of the evidence, with "because of" only where the answer falls without it."""
         return reason_in_words(self.verdict, self.evidence.spans)
 
     @property
     def findings(self) -> list[str]:
-        """What asking again has shown, in sentences."""
+        """Sentences about the answer from the evidence alone, and without it."""
         if self.verdict is None or self.predicted_row < 0:
             return []
         return verdict_in_words(self.verdict, self.predicted_row, self.evidence.score)
 
+    @cached_property
+    def removed(self) -> set[int]:
+        """Positions of the frames that are taken away with the evidence: all that lie in the event."""
+        spans = [] if self.verdict is None else self.verdict.removed_s
+        times = enumerate(self.times_s)
+        return {*self.kept, *(place for place, time in times if any(start <= time < end for start, end in spans))}
+
     @property
     def looked_at(self) -> str:
-        """How many frames were looked at, and how many of them were kept."""
+        """Count of the kept frames, and how often a long clip was looked at."""
         frames, kept = len(self.frames), len(self.kept)
         text = f"Looked at {kept} of {frames} frames" if kept else f"No frame was singled out of {frames}"
         pace = pace_in_words(self.times_s)
@@ -178,13 +187,13 @@ class EvidenceCase:
 
     @cached_property
     def end_s(self) -> float:
-        """Where the time axis ends: the clip's end, or the end of the last thing to draw."""
+        """End of the time axis: the clip's end, or the end of the last thing to draw."""
         ends = [self.duration_s or 0.0, self.slices[-1][1], self.times_s[-1]]
         return max(ends + [span[1] for span in (*self.evidence.spans, *self.true_spans)]) or 1.0
 
     @property
     def predicted_row(self) -> int:
-        """Which of `evidence.choices` was answered; -1 if the answer is not among them."""
+        """Index of the answer in `evidence.choices`; -1 if it is not among them."""
         choices, index = self.evidence.choices, self.evidence.answer_index
         if 0 <= index < len(choices) and choices[index] == self.evidence.answer:
             return index
@@ -192,7 +201,7 @@ class EvidenceCase:
 
     @property
     def true_row(self) -> int:
-        """Which of `evidence.choices` is right; -1 where that is unknown or it is not among them."""
+        """Index of the right answer in `evidence.choices`; -1 where it is unknown or not among them."""
         if isinstance(self.true_answer, str):
             choices = self.evidence.choices
             return choices.index(self.true_answer) if self.true_answer in choices else -1
@@ -200,32 +209,31 @@ class EvidenceCase:
 
     @property
     def right(self) -> bool | None:
-        """Whether the answer is the true one; None where that is unknown."""
+        """True if the answer is the right one; None where that is unknown."""
         if isinstance(self.true_answer, str):
             return self.evidence.answer == self.true_answer
         return self.predicted_row == self.true_row if self.true_row >= 0 else None
 
     def boxes(self, position: int) -> list[EvidenceObject]:
         """The evidence objects with a box on the frame at a position, best first, each box once."""
-        here = [one for one in self.evidence.objects if one.box and self.position(one.time_s) == position]
-        best = sorted(here, key=lambda one: -one.score)
+        objects = [one for one in self.evidence.objects if one.box and self.position(one.time_s) == position]
+        best = sorted(objects, key=lambda one: -one.score)
         return list({tuple(one.box or ()): one for one in reversed(best)}.values())[::-1]
 
     def position(self, time_s: float) -> int:
         """The frame shown whose time is nearest; an error where the time lies outside the frames."""
-        inside = self.slices[0][0] - TOLERANCE_S <= time_s <= self.slices[-1][1] + TOLERANCE_S
-        if not inside:
-            raise CausalVideoError(
-                "evidence outside the frames shown",
-                found=f"{time_s:g} s",
-                expected=f"{self.slices[0][0]:g} to {self.slices[-1][1]:g} s",
-                fix="pass the frames of the same clip, with their times in seconds",
-            )
+        require(
+            self.slices[0][0] - TOLERANCE_S <= time_s <= self.slices[-1][1] + TOLERANCE_S,
+            "evidence outside the frames shown",
+            found=f"{time_s:g} s",
+            expected=f"{self.slices[0][0]:g} to {self.slices[-1][1]:g} s",
+            fix="pass the frames of the same clip, with their times in seconds",
+        )
         return min(range(len(self.times_s)), key=lambda index: abs(self.times_s[index] - time_s))
 
 
 def notes_of(result: Mapping[str, Any]) -> list[str]:
-    """What a reader of an answer should know, from a result of the pipeline, in sentences."""
+    """Sentences that a reader of an answer should know, from a result of the pipeline."""
     notes = []
     if distance := result.get("unlike_training"):
         if distance["unlike"]:

@@ -1,4 +1,4 @@
-"""One html file of answered questions with their evidence: open it, send it, keep it beside the numbers.
+"""One HTML file of answered questions with their evidence.
 
 Why: a table says how often a model is right; only looking at cases says why. The page carries its pictures,
 style and script inside and forbids itself any request, so it opens anywhere, for years. Without JavaScript
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 from hf_causal_video.utils.files import write_whole
 from hf_causal_video.viewer.answer import EvidenceCase
 from hf_causal_video.viewer.style import POLICY, SCRIPT, STYLE
@@ -41,7 +41,7 @@ def write_report(
         path: the file to write.
         cases: what to show, in this order; `scores_without` and `scores_only` become buttons where given.
         metrics: `{name: number}` for a list, or `{row: {name: number}}` for a table with a row each; nested
-            `counts` beside numbers are left out.
+            `counts` are left out.
         title: headline of the page.
         note: a paragraph under it, such as data, split and number of questions.
         frame_width: pictures are stored no wider than this, in pixels.
@@ -71,8 +71,7 @@ def report_html(
     frame_width: int = 512,
 ) -> str:
     """The page of `write_report` as text."""
-    if not cases:
-        raise CausalVideoError("nothing to report", found="0 cases", expected="at least 1", fix="pass some cases")
+    require(cases, "nothing to report", found="0 cases", expected="at least 1", fix="pass some cases")
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="note">{escape(note)}</p>' if note else "",
@@ -147,18 +146,18 @@ def _case(number: int, case: EvidenceCase, frame_width: int) -> str:
 
 def _answers(number: int, case: EvidenceCase) -> str:
     scores = {"full": case.evidence.scores, "without": case.scores_without, "only": case.scores_only}
-    given = {name: values for name, values in scores.items() if values is not None}
+    scores_shown = {name: values for name, values in scores.items() if values is not None}
     parts = []
-    if len(given) > 1:
+    if len(scores_shown) > 1:
         for name, label in VIEWS:
-            if name in given:
+            if name in scores_shown:
                 checked = " checked" if name == "full" else ""
                 key = f"case-{number}-{name}"
                 parts.append(
                     f'<input class="view view-{name}" type="radio" name="view-{number}" id="{key}"{checked}>'
                     f'<label for="{key}">{label}</label>'
                 )
-    best = {name: int(np.argmax(each)) for name, each in given.items()}
+    best = {name: int(np.argmax(each)) for name, each in scores_shown.items()}
     parts.append('<ul class="choices">')
     for row, choice in enumerate(case.evidence.choices):
         chosen, true = row == case.predicted_row, row == case.true_row
@@ -171,7 +170,7 @@ def _answers(number: int, case: EvidenceCase) -> str:
         for name, top in best.items():
             if name != "full" and row == top:
                 tag += f'<span class="tag now {name}">answer now</span>'
-        values = {name: min(max(float(each[row]), 0.0), 1.0) * 100 for name, each in given.items()}
+        values = {name: min(max(float(each[row]), 0.0), 1.0) * 100 for name, each in scores_shown.items()}
         figures = "".join(f'<b class="{name}">{percent(value / 100)}</b>' for name, value in values.items())
         bars = "".join(f'<i class="{name}" style="width:{value:.2f}%"></i>' for name, value in values.items())
         parts.append(
@@ -199,9 +198,10 @@ def _film(case: EvidenceCase, pictures: Sequence[str]) -> str:
         widest = round(FILM_HEIGHT * case.frames[index].shape[1] / case.frames[index].shape[0])
         label = clock(case.times_s[index]) + (", evidence" if kept else "")
         style = f"left:{100 * start / end:.3f}%;width:{100 * (stop - start) / end:.3f}%"
+        gone = " gone" if index in case.removed else ""
         boxes = escape(json.dumps(_percent_boxes(case, index)))
         parts.append(
-            f'<button type="button" class="frame{" kept" if kept else ""}" style="{style}" data-label="{label}" '
+            f'<button type="button" class="frame{" kept" if kept else ""}{gone}" style="{style}" data-label="{label}" '
             f'data-at="{100 * case.times_s[index] / end:.3f}" data-boxes="{boxes}" title="{label}">'
             f'<img src="{picture}" alt="frame at {label}" style="max-width:{widest}px"></button>'
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 from hf_causal_video.viewer.answer import EvidenceCase
 from hf_causal_video.viewer.canvas import EVIDENCE, INK, MUTED, PLAIN, TRUTH, WRONG, Canvas, write_png
 from hf_causal_video.viewer.words import clock, percent, replaced_in_words, spans_in_words, tick_in_words
@@ -44,8 +44,7 @@ def draw_strip(case: EvidenceCase, width: int = 1600, font_path: str | None = No
         >>> draw_strip(EvidenceCase("what does he do", evidence, frames, [1, 3, 5, 7])).width
         1600
     """
-    if width < 800:
-        raise CausalVideoError("strip too narrow", found=f"{width} px", expected="at least 800", fix="try width=1600")
+    require(width >= 800, "width of the strip", found=f"{width} px", expected="at least 800", fix="try width=1600")
     height = round(_Strip(case, width, 10, font_path).draw())
     strip = _Strip(case, width, height, font_path)
     strip.draw()
@@ -139,7 +138,7 @@ class _Strip:
         return ("true answer", TRUTH) if true else ("", "")
 
     def proof(self, y: float) -> float:
-        """Whether the answer rests on the evidence, with the numbers, and the notes."""
+        """Draw the verdict with its numbers, and the notes."""
         case = self.case
         necessary = case.verdict is not None and case.verdict.necessary
         lines = [(case.reason, EVIDENCE if necessary else INK)] if case.verdict is not None else []
@@ -193,7 +192,7 @@ class _Strip:
         return edges
 
     def at(self, time_s: float) -> float:
-        """Where a time lies on the axis, in pixels."""
+        """Return the place of a time on the axis, in pixels."""
         return self.left + (self.right - self.left) * time_s / self.case.end_s
 
     def film(self, y: float, anchors: dict[int, float]) -> float:

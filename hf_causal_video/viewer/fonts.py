@@ -1,6 +1,6 @@
 """Find a font of the system that has a letter.
 
-Why: Pillow's own font has Latin letters alone, and a question in Chinese or Arabic is no question in question marks.
+Why: Pillow's own font has Latin letters alone; a question in Chinese or Arabic would be a row of question marks.
 """
 
 import os

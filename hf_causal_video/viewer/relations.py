@@ -49,7 +49,7 @@ class DrawnRelation:
     spans: list[tuple[int, int]]
 
     def holds(self, moment: int) -> bool:
-        """Whether it holds in a frame."""
+        """True if the relation holds in a frame."""
         return any(start <= moment < end for start, end in self.spans)
 
 
@@ -68,7 +68,7 @@ class RelationCase:
         most: relations that are drawn, best first; the same predicate of the same two objects is one.
 
     Raises:
-        CausalVideoError: pictures that are none or are not in order, a trajectory that does not fit its duration,
+        CausalVideoError: invalid pictures, or pictures out of order, a trajectory that does not fit its duration,
             relations that go on after the last known time, boxes in pixels without a frame size.
 
     Example:
@@ -114,7 +114,7 @@ class RelationCase:
             raise CausalVideoError(
                 "times of a clip",
                 found=f"{len(self.times_s)}",
-                expected=f"{self.end}, one a frame",
+                expected=f"{self.end}, one per frame",
                 fix="pass the times of all frames that were looked at",
             )
 
@@ -172,7 +172,7 @@ class RelationCase:
         return f"frame {moment}" if self.times_s is None else f"{self.times_s[moment]:.1f} s"
 
     def position(self, frame: float) -> float:
-        """Where a frame's beginning lies on the axis of time, in [0, 1]; frames are evenly spread."""
+        """Position of a frame's beginning on the time axis, in [0, 1]; frames are evenly spaced."""
         return frame / self.end
 
     def ticks(self, most: int = 12) -> list[tuple[float, str]]:
@@ -194,7 +194,7 @@ class RelationCase:
             len(words) == 3 and 0 <= first < end and not any(len(track) != end - first for track in tracks),
             f"relation {number}",
             found=lambda: f"{words}, frames [{first}, {end}), {[len(track) for track in tracks]} boxes",
-            expected="three words, a box a frame of its duration",
+            expected="three words, one box per frame of its duration",
             fix="pass relations as they were predicted",
         )
         seen = [dict(zip(range(first, end), map(tuple, track.tolist()), strict=True)) for track in tracks]

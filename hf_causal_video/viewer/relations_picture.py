@@ -104,17 +104,17 @@ class _Picture:
     def outlines(self, moment: int, area: tuple[float, float, float, float]) -> None:
         """The boxes of the objects on a card, the smallest and the numbers on top."""
         x, y, wide, high = area
-        places = []
+        positions = []
         for one in self.case.present(moment):
             x0, y0, x1, y1 = one.boxes[moment]
-            places.append((one, (x + x0 * wide, y + y0 * high, x + x1 * wide, y + y1 * high)))
-        places.sort(key=lambda place: -(place[1][2] - place[1][0]) * (place[1][3] - place[1][1]))
-        for one, inner in places:
+            positions.append((one, (x + x0 * wide, y + y0 * high, x + x1 * wide, y + y1 * high)))
+        positions.sort(key=lambda place: -(place[1][2] - place[1][0]) * (place[1][3] - place[1][1]))
+        for one, inner in positions:
             self.canvas.box((inner[0] - 1.5, inner[1] - 1.5, inner[2] + 1.5, inner[3] + 1.5), None, "#ffffff", 6, 3)
             self.canvas.box(inner, outline=one.colour, line=3, radius=3)
-        for one, inner in places:
+        for one, inner in positions:
             top = inner[1]
-            if inner[3] - inner[1] < 2 * CHIP:  # beside a small box, so that something of it is seen
+            if inner[3] - inner[1] < 2 * CHIP:  # next to a small box, so that something of it is seen
                 top = inner[1] - CHIP - 3 if inner[1] - CHIP - 3 > y else inner[3] + 3
             self.chip(one, min(inner[0], x + wide - CHIP), min(top, y + high - CHIP))
 

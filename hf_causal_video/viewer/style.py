@@ -65,7 +65,7 @@ a { color: inherit; text-decoration-color: var(--plain); }
 .view-without:checked ~ .choices .without, .view-only:checked ~ .choices .only { display: block !important; }
 .view-without:checked ~ .choices .tag.without, .view-only:checked ~ .choices .tag.only {
   display: inline-block !important; }
-.case:has(.view-without:checked) .frame.kept img, .case:has(.view-only:checked) .frame:not(.kept) img {
+.case:has(.view-without:checked) .frame.gone img, .case:has(.view-only:checked) .frame:not(.kept) img {
   visibility: hidden; }
 .clip { position: relative; margin-top: 40px; }
 .film { position: relative; height: 72px; }

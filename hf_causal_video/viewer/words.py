@@ -103,7 +103,7 @@ def reason_in_words(verdict: Verdict | None, spans: Sequence[Sequence[float]]) -
 
 
 def verdict_in_words(verdict: Verdict, row: int, score: float) -> list[str]:
-    """What asking again has shown, one sentence each for the evidence alone and for the clip without it.
+    """Say what asking again has shown: a sentence for the evidence alone, one for the clip without it.
 
     Args:
         verdict: of the answer.

@@ -1,4 +1,4 @@
-"""Pairs of tracks with their predicates, one segment a pair: the relation world and the windows of JAAD.
+"""Pairs of tracks with their predicates, one segment per pair: the relation world and the windows of JAAD.
 
 Why a file of its own: here nothing is cut, detected or assigned, so a number about pairs is about the head alone.
 """
@@ -29,7 +29,7 @@ class RelationPairs(torch.utils.data.Dataset):
         boxes: (n, 2, T, 4) subject and object, xyxy as fractions of the frame.
         features: (n, 2, C) or (n, 2, T, C) appearance.
         labels: (n,) predicates, exactly one a pair, or (n, P) 0/1.
-        track_labels: (n, 2) object classes, -100 where classes are no question.
+        track_labels: (n, 2) object classes, -100 where classes are unknown.
         object_classes, predicates: the names, by index.
         ids: name of each pair.
         parts: head, body and tail, as slices of the predicates; None where these are not defined.
@@ -62,7 +62,7 @@ class RelationPairs(torch.utils.data.Dataset):
         """The pairs of the relation world."""
         classes, predicates = int(split.classes.max()) + 1, max(part.stop for part in PARTS.values())
         ids = [f"{name}-{number:05d}" for number in range(len(split))]
-        found = cls(
+        dataset = cls(
             split.boxes,
             split.features,
             split.predicates,
@@ -72,8 +72,8 @@ class RelationPairs(torch.utils.data.Dataset):
             ids,
             PARTS,
         )
-        found.provenance = {"tracks": "the relation world"}
-        return found
+        dataset.provenance = {"tracks": "the relation world"}
+        return dataset
 
     @classmethod
     def of_jaad(cls, windows: JaadWindows) -> "RelationPairs":
@@ -85,7 +85,7 @@ class RelationPairs(torch.utils.data.Dataset):
         ]
         ids = [f"{name}#{number}" for number, name in enumerate(ids)]  # two pedestrians may share a window
         nobody = torch.full((len(windows), 2), -100)
-        found = cls(
+        dataset = cls(
             inputs["track_boxes"],
             inputs["track_features"],
             windows.labels,
@@ -94,8 +94,8 @@ class RelationPairs(torch.utils.data.Dataset):
             JAAD_LABELS,
             ids,
         )
-        found.provenance = {"tracks": f"JAAD 2.0, windows of {frames} frames", "appearance": list(CAR_STATES)}
-        return found
+        dataset.provenance = {"tracks": f"JAAD 2.0, windows of {frames} frames", "appearance": list(CAR_STATES)}
+        return dataset
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -136,16 +136,16 @@ def relation_world_pairs(split: str, options: Mapping[str, Any] | None = None) -
         >>> len(relation_world_pairs("iid", {"eval_pairs": 30, "seed": 7}))
         30
     """
-    given = {**WORLD_SIZES, **(options or {})}
-    sizes, seed = {"train": given.pop("train_pairs")}, given.pop("seed")
-    pairs = sizes.get(split, given.pop("eval_pairs"))
-    if unknown := sorted(set(given) - set(RelationWorldConfig.__dataclass_fields__)):
+    settings = {**WORLD_SIZES, **(options or {})}
+    sizes, seed = {"train": settings.pop("train_pairs")}, settings.pop("seed")
+    pairs = sizes.get(split, settings.pop("eval_pairs"))
+    if unknown := sorted(set(settings) - set(RelationWorldConfig.__dataclass_fields__)):
         raise CausalVideoError(
-            "no such relation world",
+            "invalid relation world",
             found=f"unknown options {unknown}",
             expected=f"{', '.join(WORLD_SIZES)}, or a field of RelationWorldConfig: "
             f"{', '.join(RelationWorldConfig.__dataclass_fields__)}",
-            fix="mend the world options",
+            fix="fix the world options",
         )
-    config = RelationWorldConfig(**{"world_seed": seed, **given})
+    config = RelationWorldConfig(**{"world_seed": seed, **settings})
     return RelationPairs.of_world(generate_relation_world(config, split, pairs, seed), split)

@@ -22,7 +22,7 @@ CENTRE, REACH, SIDE, GROWTH = 0.5, 0.03, 0.2, 0.1  # how the four numbers of a t
 
 @dataclass(frozen=True)
 class RelationWorldConfig:
-    """Everything that defines a relation world; the defaults are the settings of our study.
+    """Settings of a relation world; the defaults are the settings of our study.
 
     Args:
         num_predicates: P, the first is the most frequent.
@@ -80,7 +80,7 @@ class RelationWorldSplit:
         return len(self.predicates)
 
     def batch(self, index: Tensor) -> dict[str, Tensor]:
-        """Model inputs of some pairs: one segment a pair, subject first, one pair to judge."""
+        """Model inputs of some pairs: one segment per pair, subject first, one pair to judge."""
         rows = len(index)
         return {
             "track_boxes": self.boxes[index],
@@ -132,7 +132,7 @@ def generate_relation_world(
     shape = (num_pairs, config.num_steps, 4)
     relation = signatures[predicates] * rng.uniform(0.7, 1.3, (num_pairs, 1, 1)) + rng.normal(0, config.noise, shape)
     other = rng.normal(0, config.walk, shape).cumsum(axis=1)
-    tracks = np.stack([other + relation, other], axis=1)  # (n, 2, T, 4), four numbers a step
+    tracks = np.stack([other + relation, other], axis=1)  # (n, 2, T, 4), four numbers per step
     scatter = config.feature_noise * config.feature_dim**-0.5
     features = words[classes] + rng.normal(0, scatter, (num_pairs, 2, config.feature_dim))
     return RelationWorldSplit(
@@ -160,12 +160,12 @@ def _predicate_chances(rng: np.random.Generator, config: RelationWorldConfig) ->
     frequency = np.arange(1, config.num_predicates + 1) ** -config.zipf
     # The favoured are drawn by the same law, without replacement (the largest of Gumbel-perturbed log-frequencies).
     keys = np.log(frequency) + rng.gumbel(size=(*pairs, config.num_predicates))
-    places = (-keys).argsort(axis=-1).argsort(axis=-1)
-    chance = np.where(places < config.favoured, 1.0, config.other_affinity) * frequency
+    ranks = (-keys).argsort(axis=-1).argsort(axis=-1)
+    chance = np.where(ranks < config.favoured, 1.0, config.other_affinity) * frequency
     return chance / chance.sum(axis=-1, keepdims=True)
 
 
 def _boxes(tracks: np.ndarray) -> np.ndarray:
-    """Four numbers a step as a box: the first two place its centre, the others its width and height (..., 4)."""
+    """Four numbers per step as a box: the first two place its centre, the others its width and height (..., 4)."""
     centre, size = CENTRE + REACH * tracks[..., :2], SIDE * np.exp(GROWTH * tracks[..., 2:])
     return np.concatenate([centre - size / 2, centre + size / 2], axis=-1)

@@ -83,9 +83,9 @@ def draw_relations(video_id: str) -> tuple[list[Image.Image], dict[str, Any]]:
     centres = _centres(rng, acts)  # (T, 2 * PAIRS, 2), subject before object
     empty = backdrop(int(rng.integers(len(ENVIRONMENTS))), SIZE, tuple(rng.integers(0, 24, 2)))
     pictures, frames = [], []
-    for places in centres:
+    for positions in centres:
         picture, boxes = empty.copy(), []
-        for tid, (sprite, (x, y)) in enumerate(zip(sprites, places, strict=True)):
+        for tid, (sprite, (x, y)) in enumerate(zip(sprites, positions, strict=True)):
             left, top = round(x - sprite.width / 2), round(y - sprite.height / 2)
             picture.paste(sprite, (left, top), sprite)
             x0, y0, x1, y1 = sprite.getbbox() or (0, 0, 0, 0)

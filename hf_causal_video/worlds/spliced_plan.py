@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hf_causal_video.utils.errors import require
-from hf_causal_video.worlds.spliced_sources import Asked, Source
+from hf_causal_video.worlds.spliced_sources import ClipQuestion, Source
 
 ASK = ("content", "order", "both")
 SPLITS = ("train", "validation", "test")
@@ -178,32 +178,32 @@ def _questions(
                         question = f"what is shown right {word} the {neighbour.name}?"
                         add(here, question, source.name, names, word)
         start, length = stretch_window(source, options)
-        for row in source.asked:
+        for row in source.questions:
             if row.span is not None and not (row.span[0] < start + length and start < row.span[1]):
                 continue  # its seconds were cut away
-            if any(_same(row.question, one.question) for other in others for one in other.asked):
+            if any(_same(row.question, one.question) for other in others for one in other.questions):
                 continue  # it would have two windows
-            right = {one.answer.casefold() for one in source.asked if _same(one.question, row.question)}
+            right = {one.answer.casefold() for one in source.questions if _same(one.question, row.question)}
             wrong = [answer for answer in _answers(row, others, draw) if answer.casefold() not in right]
             if options.ask != "order":
                 add(here, row.question, row.answer, wrong, "content")
             if options.ask != "content" and before is not None:
-                cue = before.asked[int(draw.integers(len(before.asked)))]
+                cue = before.questions[int(draw.integers(len(before.questions)))]
                 question = f'right after "{cue.question} {cue.answer}": {row.question}'
                 add(here, question, row.answer, wrong, "after")
     return rows
 
 
-def _answers(asked: Asked, others: Sequence[Source], draw: np.random.Generator) -> list[str]:
+def _answers(question: ClipQuestion, others: Sequence[Source], draw: np.random.Generator) -> list[str]:
     """Answers of the other stretches: the one to the most similar question of each, then their further ones."""
-    head = asked.question.casefold().split()
+    head = question.question.casefold().split()
     first: list[str] = []
     further: list[str] = []
     for other in others:
-        questions = [other.asked[i] for i in draw.permutation(len(other.asked))]
+        questions = [other.questions[i] for i in draw.permutation(len(other.questions))]
         shared = [len(os.path.commonprefix([head, one.question.casefold().split()])) for one in questions]
         ranked = [questions[i].answer for i in np.argsort(-np.array(shared), kind="stable")]
-        usable = _distinct(asked.answer, ranked)
+        usable = _distinct(question.answer, ranked)
         first += usable[:1]
         further += usable[1:]
     return first + further
@@ -227,6 +227,6 @@ def stretch_window(source: Source, options: SpliceOptions) -> tuple[float, float
     if source.duration_s is None:
         return 0.0, options.stretch_s
     length = min(options.stretch_s, source.duration_s)
-    spans = [one.span for one in source.asked if one.span is not None]
+    spans = [one.span for one in source.questions if one.span is not None]
     middle = (spans[0][0] + spans[0][1]) / 2 if spans else source.duration_s / 2
     return float(np.clip(middle - length / 2, 0.0, source.duration_s - length)), length

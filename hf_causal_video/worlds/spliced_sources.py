@@ -24,7 +24,7 @@ LAYOUT = "columns video, question and answer (with choices or a0, a1, ... where 
 
 
 @dataclass(frozen=True)
-class Asked:
+class ClipQuestion:
     """A question about one clip: its text, the text of its answer, and the seconds of the clip that show it."""
 
     question: str
@@ -39,14 +39,14 @@ class Source:
     Args:
         clip_id: its file name without ending.
         path: its file.
-        asked: questions about it.
+        questions: about it.
         name: its class, where classes and not questions are known.
         duration_s: length of a clip; None for a photograph.
     """
 
     clip_id: str
     path: Path
-    asked: list[Asked] = field(default_factory=list)
+    questions: list[ClipQuestion] = field(default_factory=list)
     name: str | None = None
     duration_s: float | None = None
 
@@ -80,7 +80,7 @@ def read_sources(clips: str | Path, questions: str | Path) -> tuple[list[Source]
     else:
         _read_rows(Path(questions), sources, left_out)
     for clip_id, source in list(sources.items()):
-        if not source.asked and source.name is None:
+        if not source.questions and source.name is None:
             left_out[clip_id] = "no question"
         else:
             try:
@@ -133,7 +133,7 @@ def _read_rows(path: Path, sources: Mapping[str, Source], left_out: dict[str, st
         elif name := _cell(row, CLASS_COLUMNS):
             source.name = name
         else:
-            source.asked.append(_question(row, number, path))
+            source.questions.append(_question(row, number, path))
     near = difflib.get_close_matches(unknown[0], list(sources), n=1) if unknown else []
     require(
         len(unknown) < len(rows),
@@ -143,7 +143,7 @@ def _read_rows(path: Path, sources: Mapping[str, Source], left_out: dict[str, st
         fix=f"did you mean {near[0]!r}?" if near else "check that folder and questions belong together",
     )
     named = [source for source in sources.values() if source.name]
-    questioned = [source for source in sources.values() if source.asked]
+    questioned = [source for source in sources.values() if source.questions]
     require(
         not (named and questioned),
         f"rows of {path}",
@@ -173,7 +173,7 @@ def _cell(row: Mapping[str, Any], names: tuple[str, ...]) -> str:
     return next((str(row[name]).strip() for name in names if row.get(name) not in (None, "")), "")
 
 
-def _question(row: Mapping[str, Any], number: int, path: Path) -> Asked:
+def _question(row: Mapping[str, Any], number: int, path: Path) -> ClipQuestion:
     question, answer = _cell(row, ("question",)), _cell(row, ("answer_text",)) or _cell(row, ("answer",))
     what = f"row {number} of {path}"
     choices = row.get("choices") or [row[f"a{i}"] for i in range(26) if row.get(f"a{i}") not in (None, "")]
@@ -189,11 +189,11 @@ def _question(row: Mapping[str, Any], number: int, path: Path) -> Asked:
     )
     spans = _parsed(row.get("spans") or [], f"spans in {what}", list)
     if not spans:
-        return Asked(question, answer)
+        return ClipQuestion(question, answer)
     pair = spans[0] if isinstance(spans[0], list) and len(spans[0]) == 2 else []
     is_span = len(pair) == 2 and all(isinstance(edge, int | float) for edge in pair) and 0 <= pair[0] < pair[1]
     require(is_span, f"spans in {what}", found=spans[:2], expected="[[start_s, end_s], ...] in seconds")
-    return Asked(question, answer, (float(pair[0]), float(pair[1])))
+    return ClipQuestion(question, answer, (float(pair[0]), float(pair[1])))
 
 
 def _parsed(value: Any, what: str, kind: type) -> Any:

@@ -133,7 +133,12 @@ def igv_official(splits: Splits, epochs: int) -> Any:
 def igv_question(splits: Splits, epochs: int) -> Any:
     """IGV whose matching knows no answers, and whose intervention swaps frames: the clean model before this study."""
     fields = {"match_answers": False, "intervention": "frames", "intervened_target": "causal"}
-    return igv(splits, epochs, **fields)
+    return igv(splits, epochs, separation_weight=0.0, **fields)
+
+
+def igv_joined(splits: Splits, epochs: int) -> Any:
+    """IGV without the term that separates the two sides of a split."""
+    return igv(splits, epochs, separation_weight=0.0)
 
 
 def igv_frames(splits: Splits, epochs: int) -> Any:
@@ -213,6 +218,7 @@ METHODS: dict[str, Callable[[Splits, int], Any]] = {
     "weak": weak,
     "plain_swap": plain_swap,
     "igv_question": igv_question,
+    "igv_joined": igv_joined,
     "igv_frames": igv_frames,
     "eigv_clip": eigv_clip,
     "similarity": similarity,

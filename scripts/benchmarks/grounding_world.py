@@ -56,6 +56,7 @@ RECIPE: dict[str, Any] = {
     "size_target": 0.3,
     "match_weight": 1.0,
     "match_answers": False,
+    "separation_weight": 0.0,
     "intervention": "frames",
     "intervened_target": "causal",
     "warmup_share": 0.1,

@@ -100,9 +100,9 @@ def run_seed(seed: int, epochs: int, presets: Iterable[str]) -> Iterable[dict[st
         with tempfile.TemporaryDirectory() as folder:
             model, collator = train(preset, seed, epochs, Path(folder) / preset)
         spent = time.process_time() - begin
-        asked = model.config.prior_eval
+        trained_prior = model.config.prior_eval
         for name, prior, subtract in MODELS[preset]:
-            model.config.prior_eval = prior or asked
+            model.config.prior_eval = prior or trained_prior
             scores = [judge(model, collator, test) for test in tests]
             if subtract:
                 scores = [one - model.prior.probabilities(1.0).log().numpy() for one in scores]

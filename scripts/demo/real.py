@@ -23,7 +23,8 @@ from hf_causal_video.worlds.spliced import splice
 from hf_causal_video.worlds.spliced_plan import SpliceOptions
 from scripts.demo.run import Demo, _run_process
 
-FETCH = Path(__file__).resolve().parents[2] / "scripts" / "fetch_shipped_weights.py"
+ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "scripts").is_dir())
+FETCH = ROOT / "scripts" / "fetch_shipped_weights.py"
 EYES, WORDS = "efficientnet-lite0", "all-minilm-l6-v2"
 
 

@@ -77,6 +77,8 @@ def answer_and_draw(folder: Path, world: WorldConfig, num_pictures: int = 6) -> 
         if place == folder / "unseen":  # the app offers it as an example
             (folder / "model" / "examples").mkdir(exist_ok=True)
             shutil.copy2(clip, folder / "model" / "examples")
+            processor.example_questions = [{"question": text, "choices": []} for text in rows["question"][:]]
+            processor.save_pretrained(folder / "model")
         answers = qa(str(clip), question=rows["question"][:], return_frames=True)
         for row, result in zip(rows, answers, strict=True):
             truth = {"true_answer": row["answer_text"], "true_spans": row["spans"], "duration_s": row["duration_s"]}

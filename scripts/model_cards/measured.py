@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_causal_video.hub.results import dataset_name, read_recipe, read_results, read_run
-from hf_causal_video.models.weights import weights_digest
+from hf_causal_video.models.loading import weights_digest
 from hf_causal_video.utils.errors import CausalVideoError
 
 MEASURED = Path(__file__).with_name("measured.json")

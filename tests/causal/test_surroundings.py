@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_causal_video.causal import draw_donors, exchange_surroundings, visible_share
+from hf_causal_video.causal import draw_donors, exchange_surroundings, separation_loss, visible_share
 
 
 def clips(share: float, count: int = 400, noise: float = 0.3):
@@ -72,3 +72,21 @@ def test_gradients_reach_frames_but_no_choice_of_frames():
     frames.requires_grad_()
     exchange_surroundings(frames, causal, ~causal, torch.roll(torch.arange(8), 1)).sum().backward()
     assert (frames.grad[causal].abs().sum(-1) > 0).all()
+
+
+def test_separation_is_low_for_a_true_split_and_tells_scenery_from_its_cause():
+    """The scenery is constant in a clip: a split that calls a part of it causal leaves the rest in the environment."""
+    frames, causal, _, _ = clips(0.0)
+    scenery = torch.zeros_like(causal)
+    scenery[:, 8:12] = True
+    values = [separation_loss(frames, side.double(), (~side).double()) for side in (causal, scenery)]
+    assert values[0] < 0.1 and values[1] > 0.5
+    chosen = scenery.double().requires_grad_()
+    separation_loss(frames.requires_grad_(), chosen, 1 - chosen).backward()
+    assert frames.grad is None  # frames cannot hide what they show
+    assert chosen.grad[:, 8:12].mean() > chosen.grad[:, 3:7].mean()  # descent trades scenery for the cause
+
+
+def test_separation_has_nothing_to_say_of_one_clip():
+    frames, causal, _, _ = clips(1.0, count=1)
+    assert separation_loss(frames, causal.double(), (~causal).double()) == 0

@@ -105,7 +105,7 @@ def test_it_listens_on_this_machine_and_limits_uploads(monkeypatch):
     )
     app.run_app(args)
     told = {"server_name": "127.0.0.1", "server_port": 7860, "max_file_size": "200mb", "share": False}
-    assert served == told | {"css": app.STYLE, "allowed_paths": []}
+    assert served == told | {"css": app.STYLE}
     with pytest.raises(CausalVideoError, match="1 or more megabytes"):
         app.run_app(parser.parse_args(["outputs/transtr", "--max-size", "0"]))
 

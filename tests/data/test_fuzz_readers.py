@@ -21,7 +21,7 @@ from hf_causal_video.data import (
 )
 from hf_causal_video.data.causalvidqa import KEYS
 from hf_causal_video.data.relations.jaad import CAR_STATES, JAAD_LABELS, read_jaad
-from hf_causal_video.data.relations.rows import ground_truth, relations_dataset, tracklets, training_counts
+from hf_causal_video.data.relations.rows import ground_truth, relations_dataset, training_counts, unbroken_tracks
 from hf_causal_video.data.relations.vidvrd import read_relations, read_trajectories
 from hf_causal_video.training.relations.splits import read_rows
 from tests.fuzzing import JUNK, damaged, mutated, refused
@@ -229,7 +229,7 @@ def sound(table) -> None:
     truth, (counts, triplets) = ground_truth(table), training_counts(table)
     assert sum(counts.values()) == sum(map(len, truth.values())) and len(triplets) <= max(1, sum(counts.values()))
     for row in table:
-        parts = tracklets(row)
+        parts = unbroken_tracks(row)
         assert sum(len(part["boxes"]) for part in parts) == sum(len(track["frames"]) for track in row["tracks"])
         for relation in truth[row["video_id"]]:
             assert len(relation["sub_traj"]) == len(relation["obj_traj"]) == -int.__sub__(*relation["duration"]) > 0

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from hf_causal_video.cli.main import main
 from hf_causal_video.hub import push_checkpoint
 from hf_causal_video.models import TranSTRConfig, TranSTRForVideoQuestionAnswering, VideoQAProcessor
-from hf_causal_video.models.weights import weights_digest
+from hf_causal_video.models.loading import weights_digest
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.worlds import tiny_text_config, world_tokenizer
 

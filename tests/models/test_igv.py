@@ -222,15 +222,15 @@ def test_warm_up_is_the_backbones_step_and_the_ramp_grows_from_it():
         assert model._grounding_share() == pytest.approx(share)
     model.training_progress = 0.1
     out = model(**inputs)
-    assert out.losses.keys() == {"answer", "size", "match"}
-    torch.testing.assert_close(out.loss, out.losses["answer"] + out.losses["match"])
+    assert out.losses.keys() == {"answer", "size", "match", "separation"}
+    torch.testing.assert_close(out.loss, sum(out.losses[name] for name in ("answer", "match", "separation")))
     assert out.causal_mask is None and out.kept_frames.shape == (3, 9)  # the whole clip answers
     out.loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())  # DDP needs all of them
     assert all(scorer.linear_q.weight.grad.any() for scorer in (model.indicator.fg_att, model.indicator.bg_att))
     model.training_progress = 0.5
     out = model(**inputs)
-    weights = {"answer": 1.0, "match": 1.0, "size": 2.5, "environment": 0.1, "intervened": 0.5}
+    weights = {"answer": 1.0, "match": 1.0, "separation": 0.5, "size": 2.5, "environment": 0.1, "intervened": 0.5}
     torch.testing.assert_close(out.loss, sum(weights[name] * term for name, term in out.losses.items()))
 
 

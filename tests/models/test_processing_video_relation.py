@@ -129,6 +129,7 @@ def test_features_follow_their_track() -> None:
     given = [track(0, 12, features=steps), track(4, 3, features=[7, 7, 7])]
     inputs = processor()(given, SIZE)
     assert inputs["track_features"].shape == (2, 2, 10, 3)
+    assert set(inputs) == set(processor().model_input_names)
     assert inputs["track_features"][1, 0, :, 0].tolist() == list(range(2, 12))
     assert inputs["track_features"][0, 1, :4, 0].tolist() == [7, 7, 7, 0]
 

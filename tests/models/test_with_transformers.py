@@ -317,9 +317,9 @@ def test_a_task_class_refuses_the_other_head(case: Case, tmp_path: Path) -> None
             load(tmp_path)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@every_method
 def test_register_for_auto_class_names_the_push(method: str) -> None:
-    for one in METHODS[method][:2]:
+    for one in {**METHODS, **RELATION_METHODS}[method]:
         with pytest.raises(CausalVideoError, match="hf-causal-video push"):
             one.register_for_auto_class()
         assert one._auto_class is None

@@ -15,7 +15,7 @@ from hf_causal_video.evaluation.relations.metrics import vidvrd_metrics
 from hf_causal_video.models.ivrd import IVRDConfig, IVRDForVideoRelationDetection
 from hf_causal_video.models.ivrd.processing_video_relation import VideoRelationProcessor
 from hf_causal_video.pipelines.relation_detection import VideoRelationDetectionPipeline
-from hf_causal_video.tracks.track import Tracklet
+from hf_causal_video.tracks.track import Track
 from hf_causal_video.utils.errors import CausalVideoError
 from tests.features.conftest import make_clip, save_network
 
@@ -23,8 +23,8 @@ __all__ = ["make_clip", "save_network"]  # fixtures
 
 CLASSES, PREDICATES = ["dog", "cat", "LABEL_0"], ["chase", "near"]
 SIZE = (200, 100)
-DOG = Tracklet(0, [[0.1 + 0.01 * t, 0.1, 0.3 + 0.01 * t, 0.5] for t in range(50)], label="dog")
-CAT = Tracklet(10, [[0.5, 0.4, 0.8, 0.9]] * 40, label="cat")
+DOG = Track(0, [[0.1 + 0.01 * t, 0.1, 0.3 + 0.01 * t, 0.5] for t in range(50)], label="dog")
+CAT = Track(10, [[0.5, 0.4, 0.8, 0.9]] * 40, label="cat")
 EVERYTHING = {"object_threshold": 0.0, "predicate_threshold": 0.0, "max_per_segment": 999, "max_per_video": 999}
 
 
@@ -61,7 +61,7 @@ def test_given_tracks_with_their_classes_relate_over_the_frames_they_share(detec
     json.dumps(relations)
 
 
-def test_third_party_tracks_in_pixels_say_the_same_as_tracklets(detect):
+def test_third_party_tracks_in_pixels_say_the_same_as_tracks(detect):
     rows = [{"start": t.start_frame, "boxes": t.boxes * [*SIZE, *SIZE], "label": t.label} for t in (DOG, CAT)]
     one, two = (detect(tracks=t, frame_size=SIZE, **EVERYTHING) for t in (rows, [DOG, CAT]))
     assert by_triplet(one) == by_triplet(two) and len(one) > 8
@@ -75,13 +75,13 @@ def test_how_many_segments_are_judged_at_once_changes_nothing(detect, monkeypatc
     assert max(max(map(max, r["sub_traj"])) for r in together) <= 1, "without a frame size boxes stay fractions"
 
 
-@pytest.mark.parametrize("tracks", [[], [DOG], [DOG, Tracklet(60, CAT.boxes)], [Tracklet(3, [[0, 0, 1, 1]])]])
+@pytest.mark.parametrize("tracks", [[], [DOG], [DOG, Track(60, CAT.boxes)], [Track(3, [[0, 0, 1, 1]])]])
 def test_fewer_than_two_tracks_that_meet_have_no_relations(detect, tracks):
     assert detect(tracks=tracks, **EVERYTHING) == []
 
 
 def test_tracks_of_one_frame_and_a_video_shorter_than_a_segment_are_judged(detect):
-    relations = detect(tracks=[DOG.part(3, 4), Tracklet(3, [[0.5, 0.5, 0.9, 0.9]], label="cat")], **EVERYTHING)
+    relations = detect(tracks=[DOG.part(3, 4), Track(3, [[0.5, 0.5, 0.9, 0.9]], label="cat")], **EVERYTHING)
     assert relations and all(one["duration"] == [3, 4] for one in relations)
     assert {tuple(one["duration"]) for one in detect(tracks=[DOG.part(0, 9), DOG.part(2, 12)], **EVERYTHING)} == {
         (2, 9)
@@ -97,7 +97,7 @@ def test_times_name_the_seconds_of_a_relation(detect):
 
 
 def test_a_class_the_model_does_not_know_is_background(detect):
-    bird = Tracklet(10, CAT.boxes, label="bird")
+    bird = Track(10, CAT.boxes, label="bird")
     assert detect(tracks=[DOG, bird], classes="tracks", predicate_threshold=0.0) == []
 
 

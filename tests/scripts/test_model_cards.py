@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import save_file
 
 from hf_causal_video.models import METHODS, RELATION_METHODS
-from hf_causal_video.models.weights import weights_digest
+from hf_causal_video.models.loading import weights_digest
 from hf_causal_video.utils.errors import CausalVideoError
 from scripts.model_cards import measured
 from scripts.model_cards import write as cards

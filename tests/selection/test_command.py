@@ -32,7 +32,7 @@ def test_a_short_clip_is_not_refused_by_a_default_that_nobody_typed(checkpoint, 
     assert lines[0].startswith("4 of 50 frames") and len(lines) == 5
     typed = ["--frames", "6", "--selector", "uniform"]
     assert main(["select", str(checkpoint), str(short), QUESTION, *typed]) == 2
-    assert "found 6; expected 1 to 5" in capsys.readouterr().err
+    assert "found 6 frames; expected 1 to 5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("selector", SELECTORS)

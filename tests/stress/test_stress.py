@@ -240,9 +240,9 @@ def test_a_window_lies_anywhere_and_has_its_size() -> None:
         (lambda f, q, c: [float("nan")] * len(c), None, "finite scores"),
         (lambda f, q, c: [1.0], None, "5 finite scores"),
         (lambda f, q, c: torch.tensor([1.0, torch.inf, 0, 0, 0], dtype=torch.bfloat16), None, "finite scores"),
-        (Blind(), lambda asked: [[99]] * len(asked), "no choice of frames"),
-        (Blind(), lambda asked: [[0.5]] * len(asked), "no choice of frames"),
-        (Blind(), lambda asked: [[True]] * len(asked), "no choice of frames"),
+        (Blind(), lambda asked: [[99]] * len(asked), "invalid evidence"),
+        (Blind(), lambda asked: [[0.5]] * len(asked), "invalid evidence"),
+        (Blind(), lambda asked: [[True]] * len(asked), "invalid evidence"),
     ],
 )
 def test_what_a_callable_must_not_return(iid, answer, evidence, message) -> None:
@@ -310,3 +310,20 @@ def test_open_answers_are_tested_too() -> None:
     assert run(lambda frames, question, choices: frames.mean(0), rows)["at"]["whole"]["accuracy"] == pytest.approx(
         83.33
     )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 0},
+        {"batch_size": "8"},
+        {"batch_size": True},
+        {"resamples": 0},
+        {"least_frames": -1},
+        {"seed": -1},
+    ],
+)
+def test_counts_that_are_none_are_refused_by_the_name_of_their_option(iid, options) -> None:
+    [name] = options
+    with pytest.raises(CausalVideoError, match=f"--{name.replace('_', '-')}"):
+        stress_test(Blind(), iid, progress=False, **options)

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from hf_causal_video.features.store.writer import claim_folder
-from hf_causal_video.tracks.track import Tracklet
+from hf_causal_video.tracks.track import Track
 from hf_causal_video.tracks.track_set import TrackSet, track_folder, write_tracks
 from hf_causal_video.tracks.tracker import TrackedClip
 from hf_causal_video.utils.errors import CausalVideoError
 
 
-def tracklet(start: int, length: int, label: str) -> Tracklet:
+def track(start: int, length: int, label: str) -> Track:
     boxes = np.linspace([0.1, 0.1, 0.3, 0.4], [0.5, 0.1, 0.7, 0.4], length)
     features = np.arange(3.0 * length).reshape(length, 3)
-    return Tracklet(start, boxes, np.full(length, 0.5), label, features)
+    return Track(start, boxes, np.full(length, 0.5), label, features)
 
 
 class FakeTracker:
@@ -31,7 +31,7 @@ class FakeTracker:
         self.asked.append(file.stem)
         if file.stem == "bad":
             raise CausalVideoError("clip", found="noise", expected="a video", fix="drop it")
-        return TrackedClip([tracklet(2, 4, "dog"), tracklet(0, 1, "cat")], np.arange(9) / 8, (200, 100))
+        return TrackedClip([track(2, 4, "dog"), track(0, 1, "cat")], np.arange(9) / 8, (200, 100))
 
 
 def test_what_was_written_comes_back_in_pixels(tmp_path) -> None:
@@ -45,8 +45,8 @@ def test_what_was_written_comes_back_in_pixels(tmp_path) -> None:
     assert list(tracks) == ["a", "b"] and tracks.provenance == FakeTracker.provenance and "bad" not in tracks
     dog, cat = tracks["a"]
     assert (dog["start"], dog["label"], len(dog["boxes"]), cat["start"]) == (2, "dog", 4, 0)
-    np.testing.assert_allclose(dog["boxes"], tracklet(2, 4, "dog").boxes * [200, 100, 200, 100], rtol=1e-6)
-    np.testing.assert_allclose(dog["features"], tracklet(2, 4, "dog").features)
+    np.testing.assert_allclose(dog["boxes"], track(2, 4, "dog").boxes * [200, 100, 200, 100], rtol=1e-6)
+    np.testing.assert_allclose(dog["features"], track(2, 4, "dog").features)
     assert "features" not in TrackSet.open(tmp_path / "set", appearance=False)["a"][0]
     again = FakeTracker()
     track_folder(tmp_path / "videos", tmp_path / "set", again, progress=False)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hf_causal_video.features.encoders import ObjectEncoder
-from hf_causal_video.tracks.track import Tracklet, check_track, link_detections
+from hf_causal_video.tracks.track import Track, check_track, link_detections
 from hf_causal_video.utils.errors import CausalVideoError
 
 FRAMES = 40
@@ -93,7 +93,7 @@ def test_without_the_library_the_error_says_what_to_install(monkeypatch):
 
 
 def test_a_track_of_one_frame_is_a_track_and_a_box_over_the_edge_is_cut():
-    track = Tracklet(7, [[-0.1, 0.5, 0.4, 1.3]])
+    track = Track(7, [[-0.1, 0.5, 0.4, 1.3]])
     assert (len(track), track.start_frame, track.end_frame) == (1, 7, 8)
     np.testing.assert_allclose(track.boxes, [[0, 0.5, 0.4, 1]])
 
@@ -113,28 +113,26 @@ def test_a_track_of_one_frame_is_a_track_and_a_box_over_the_edge_is_cut():
 )
 def test_a_bad_track_is_refused_by_name(change: dict, message: str):
     with pytest.raises(CausalVideoError, match=message):
-        Tracklet(**{"start_frame": 3, "boxes": [[0, 0, 1, 1]], "label": "dog", **change})
+        Track(**{"start_frame": 3, "boxes": [[0, 0, 1, 1]], "label": "dog", **change})
 
 
 def test_sightings_in_pixels_become_fractions_without_gaps():
-    track = Tracklet.from_sightings(
-        [2, 3, 6], [[0, 0, 10, 10], [10, 0, 20, 10], [40, 0, 50, 10]], (100, 50), label="dog"
-    )
+    track = Track.from_sightings([2, 3, 6], [[0, 0, 10, 10], [10, 0, 20, 10], [40, 0, 50, 10]], (100, 50), label="dog")
     assert (track.start_frame, track.end_frame) == (2, 7)
     np.testing.assert_allclose(track.boxes[:, 0], [0, 0.1, 0.2, 0.3, 0.4], atol=1e-6)
     np.testing.assert_allclose(track.to_dict((100, 50))["boxes"][1], [10, 0, 20, 10], atol=1e-4)
     with pytest.raises(CausalVideoError, match="ascending"):
-        Tracklet.from_sightings([3, 2], [[0, 0, 1, 1]] * 2)
+        Track.from_sightings([3, 2], [[0, 0, 1, 1]] * 2)
     with pytest.raises(CausalVideoError, match="x1 <= x2"):
-        Tracklet.from_sightings([1, 3], [[0.5, 0, 0.1, 1], [0.1, 0, 0.5, 1]])
+        Track.from_sightings([1, 3], [[0.5, 0, 0.1, 1], [0.1, 0, 0.5, 1]])
 
 
 def test_a_part_keeps_what_belongs_to_its_frames():
-    track = Tracklet(2, [[0, 0, 0.1 * (i + 1), 1] for i in range(5)], features=np.arange(5)[:, None])
+    track = Track(2, [[0, 0, 0.1 * (i + 1), 1] for i in range(5)], features=np.arange(5)[:, None])
     part = track.part(4, 99)
     assert part is not None and part.start_frame == 4
     np.testing.assert_allclose(part.features[:, 0], [2, 3, 4])
-    assert track.part(0, 2) is None and Tracklet(0, [[0, 0, 1, 1]] * 3, features=np.ones(4)).part(
+    assert track.part(0, 2) is None and Track(0, [[0, 0, 1, 1]] * 3, features=np.ones(4)).part(
         0, 1
     ).features.shape == (4,)
 

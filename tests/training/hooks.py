@@ -59,7 +59,14 @@ def draw_by_group(argv: list[str]) -> None:
                 moved.append(exchange(*parts, rotated))
         return torch.cat(moved)
 
+    separation = modeling_igv.separation_loss
+
+    def separation_in_groups(*sides: Tensor) -> Tensor:
+        groups = zip(*(side.split(GROUP) for side in sides), strict=True)
+        return torch.stack([separation(*parts) for parts in groups]).mean()
+
     modeling_igv.matching_loss = matching_in_groups
+    modeling_igv.separation_loss = separation_in_groups
     modeling_igv.exchange_surroundings = exchange_in_groups
     perturbed_topk = selection.perturbed_topk
 

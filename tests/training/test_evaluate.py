@@ -10,7 +10,7 @@ from hf_causal_video import TranSTRConfig, TranSTRForVideoQuestionAnswering, Vid
 from hf_causal_video.cli.main import main
 from hf_causal_video.features.store import FeatureWriter, Provenance, VideoFeatures
 from hf_causal_video.models import EIGVConfig, EIGVForVideoQuestionAnswering
-from hf_causal_video.models.weights import weights_digest
+from hf_causal_video.models.loading import weights_digest
 from hf_causal_video.training.evaluate import evaluate_checkpoint
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.worlds import tiny_text_config, world_tokenizer

@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoProcessor, BertModel
 
 from hf_causal_video.data import VideoQACollator
 from hf_causal_video.features.store.reader import FeatureWriter, Provenance, VideoFeatures
-from hf_causal_video.models.weights import weights_digest
+from hf_causal_video.models.loading import weights_digest
 from hf_causal_video.training import main, predict
 from hf_causal_video.training.checkpoints import checkpoints, exclusive
 from hf_causal_video.training.questions.splits import load_split

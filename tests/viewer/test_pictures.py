@@ -166,7 +166,7 @@ def test_a_report_says_what_it_was_given() -> None:
     assert "60.0 % to 20.0 %, the answer becomes “to sit” (50.0 %)." in text
     assert "60.0 % to 70.0 %, the answer stays." in text
     assert "counts" not in text and text.count('type="radio"') == 3
-    assert text.count('class="frame kept"') == 2 and text.count('class="frame"') == 6
+    assert text.count('class="frame kept gone"') == 2 and text.count('class="frame"') == 6
     assert 'type="radio"' not in report_html([make_case()])
 
 

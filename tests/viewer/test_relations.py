@@ -145,7 +145,7 @@ def test_names_cannot_break_out_of_the_page():
         ({"frame_size": None}, "frame_size"),
         ({"times_s": [0.0] * 5}, "times"),
         ({"relations": [relation("dog chase", 0, 5)]}, "three words"),
-        ({"relations": [relation("dog chase cat", 0, 5) | {"duration": [0, 6]}]}, "a box a frame"),
+        ({"relations": [relation("dog chase cat", 0, 5) | {"duration": [0, 6]}]}, "one box per frame"),
         ({"relations": [relation("dog chase cat", 0, 5) | {"sub_traj": [[9, 9, 2, 20]] * 5}]}, "width, height boxes"),
     ],
 )

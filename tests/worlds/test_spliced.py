@@ -15,7 +15,7 @@ from hf_causal_video.features.decode import decode_video
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.worlds.spliced import splice
 from hf_causal_video.worlds.spliced_plan import PRESENCE, SpliceOptions, plan_films, split_clips
-from hf_causal_video.worlds.spliced_sources import Asked, Source, read_sources
+from hf_causal_video.worlds.spliced_sources import ClipQuestion, Source, read_sources
 
 SMALL = {"width": 64, "height": 48, "stretch_s": 1.0, "fps": 4}
 
@@ -145,7 +145,7 @@ def test_photographs_with_classes_of_their_names_and_order_questions(tmp_path):
 
 
 def source(number, questions, **options):
-    return Source(f"c{number}", f"c{number}.mp4", [Asked(*one) for one in questions], duration_s=9.0, **options)
+    return Source(f"c{number}", f"c{number}.mp4", [ClipQuestion(*one) for one in questions], duration_s=9.0, **options)
 
 
 def test_a_question_that_two_stretches_share_is_not_asked():
@@ -208,11 +208,11 @@ def test_answers_as_index_and_tab_separated_rows_with_a_lone_quote(clips, tmp_pa
         'video\tquestion\ta0\ta1\tanswer\nclip00\twho says "hello\tthe boy\ta dog\t1\nclip01\twhy\ta\tb\t0\n'
     )
     sources, _ = read_sources(clips, table)
-    assert [s.asked for s in sources] == [[Asked('who says "hello', "a dog")], [Asked("why", "a")]]
+    assert [s.questions for s in sources] == [[ClipQuestion('who says "hello', "a dog")], [ClipQuestion("why", "a")]]
     lines = [{"video": "clip02.mp4", "question": "why", "choices": ["a", "b"], "answer": 1, "spans": [[1, 2]]}]
     rows = tmp_path / "rows.jsonl"
     rows.write_text("\n".join(map(json.dumps, lines)))
-    assert read_sources(clips, rows)[0][0].asked == [Asked("why", "b", (1.0, 2.0))]
+    assert read_sources(clips, rows)[0][0].questions == [ClipQuestion("why", "b", (1.0, 2.0))]
 
 
 def test_a_turned_clip_stands_upright(tmp_path, make_clip=None):

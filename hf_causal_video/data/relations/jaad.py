@@ -69,7 +69,7 @@ class JaadWindows:
         return len(self.labels)
 
     def batch(self, index: Tensor) -> dict[str, Tensor]:
-        """Inputs of a relation model with `feature_dim=5`: a segment a window, the pair <pedestrian, recording car>.
+        """Inputs of a relation model with `feature_dim=5`: a segment per window, the pair <pedestrian, car>.
 
         Example:
             >>> car, labels = torch.zeros(3, 30).long(), torch.zeros(3, 11)
@@ -100,7 +100,7 @@ def read_jaad(path: str | Path, split: str, window: int = 30, stride: int | None
     Args:
         path: `jaad_annotations.tar.xz`, another tar of the repository's annotation folders, or the repository itself.
         split: "train" (188 videos, 2,075 windows), "val" (32, 336) or "test" (126, 1,754).
-        window: boxes a window; a shorter track gives none.
+        window: boxes per window; a shorter track gives none.
         stride: boxes from one window to the next, the window itself by default.
 
     Raises:
@@ -148,7 +148,10 @@ def read_jaad(path: str | Path, split: str, window: int = 30, stride: int | None
                 part = seen[first : first + window]
                 if missing := [one.frame for one in part if one.frame not in states]:
                     _fail(
-                        f"JAAD {video}", f"no state of the car in frames {missing[:3]}", "one a frame", f"get {SOURCE}"
+                        f"JAAD {video}",
+                        f"no state of the car in frames {missing[:3]}",
+                        "one per frame",
+                        f"get {SOURCE}",
                     )
                 boxes.append((corners[first : first + window] / size).clip(0, 1))
                 cars.append([states[one.frame] for one in part])
@@ -220,15 +223,15 @@ def _car_states(vehicle: ElementTree.Element, video: str) -> dict[int, int]:
 def _sighting(box: ElementTree.Element, video: str) -> _Sighting:
     corners = [float(box.get(name, "nan")) for name in ("xtl", "ytl", "xbr", "ybr")]
     frame = int(box.get("frame", -1))
-    given = {one.get("name"): one.text for one in box.iterfind("attribute")}
-    found = {str(given.get(name)) for name in STATES}
+    attributes = {one.get("name"): one.text for one in box.iterfind("attribute")}
+    present = {str(attributes.get(name)) for name in STATES}
     for event in EVENTS:
-        value = given.get(event, "__undefined__")
-        if value != "__undefined__":  # which gesture is not told apart: JAAD 2.0 holds no other than "other"
-            found.add("hand_gesture" if event == "hand_gesture" else str(value))
-    if unknown := found - set(JAAD_LABELS):
+        value = attributes.get(event, "__undefined__")
+        if value != "__undefined__":  # JAAD 2.0 has one kind of gesture, "other"
+            present.add("hand_gesture" if event == "hand_gesture" else str(value))
+    if unknown := present - set(JAAD_LABELS):
         _fail(f"JAAD {video}, frame {frame}", f"labels {unknown}", JAAD_LABELS, f"get {SOURCE}")
-    return _Sighting(frame, corners, found)
+    return _Sighting(frame, corners, present)
 
 
 def _labels(part: list[_Sighting]) -> list[float]:

@@ -1,6 +1,6 @@
-"""What a segment teaches: which tracklets are which object, and which predicates hold between two of them.
+"""Labels of a segment: which tracks are which object, and which predicates hold between two of them.
 
-Why: a head learns from the tracks it will be asked about, not from annotated ones alone. A tracklet that follows an
+Why: a head learns from the tracks it will be asked about, not from annotated ones alone. A track that follows an
 annotated track closely takes its class and its relations, one that follows none is background and an example of "no
 relation", and what lies between is left out, since its label would be a guess.
 
@@ -29,8 +29,8 @@ class PairRule:
     """How labels are assigned; the defaults are those of VidVRD, `min_overlap=3` is VidOR's.
 
     Args:
-        positive: a tracklet above this vIoU with an annotated track is that object.
-        negative: a tracklet below this vIoU with every annotated track is background.
+        positive: a track above this vIoU with an annotated track is that object.
+        negative: a track below this vIoU with every annotated track is background.
         min_overlap: frames of the segment that a relation must cover, or all of a shorter relation or segment.
         max_pairs: pairs kept of a segment: those with a relation first, then others at random.
         inclusive: boxes are inclusive pixels (+1).
@@ -55,7 +55,7 @@ def segment_targets(
     """Labels of one segment.
 
     Args:
-        tracks: first frame and boxes (L, 4) in pixels of each of N tracklets.
+        tracks: first frame and boxes (L, 4) in pixels of each of N tracks.
         row: the relation row of the video.
         segment: [first frame, frame after the last).
         object_classes, predicates: the vocabularies, by index.
@@ -79,9 +79,9 @@ def segment_targets(
         ([[0, 1], [1, 0]], [[1.0], [0.0]])
     """
     rule = rule or PairRule()
-    given, there = _dense(_framed(tracks), segment)
+    track_boxes, present = _dense(_framed(tracks), segment)
     wanted, annotated = _dense([(track["frames"], track["boxes"]) for track in row["tracks"]], segment)
-    viou = _viou(given, there, wanted, annotated, rule.inclusive)  # (N, G)
+    viou = _viou(track_boxes, present, wanted, annotated, rule.inclusive)  # (N, G)
     best = viou.max(axis=1, initial=0.0)
     is_object, is_nothing = best > rule.positive, best < rule.negative
 
@@ -93,7 +93,7 @@ def segment_targets(
     labels = np.where(is_object, classes[nearest], np.where(is_nothing, background, IGNORED))
 
     decided = is_object | is_nothing
-    meet = (there[:, None] & there[None]).any(axis=2) & ~np.eye(len(tracks), dtype=bool)  # (N, N)
+    meet = (present[:, None] & present[None]).any(axis=2) & ~np.eye(len(tracks), dtype=bool)  # (N, N)
     targets = np.zeros((len(tracks), len(tracks), len(predicates)), dtype=np.float32)
     for relation in row["relations"]:
         shared = min(relation["end"], segment[1]) - max(relation["start"], segment[0])
@@ -126,18 +126,18 @@ def _framed(tracks: Sequence[tuple[int, np.ndarray]]) -> list[tuple[np.ndarray, 
 def _dense(tracks: Sequence[tuple[Any, Any]], segment: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (tracks, F, 4) of the F frames of a segment, and where there are any (tracks, F)."""
     length = segment[1] - segment[0]
-    boxes, there = np.zeros((len(tracks), length, 4)), np.zeros((len(tracks), length), dtype=bool)
-    for place, (frames, given) in enumerate(tracks):
+    boxes, present = np.zeros((len(tracks), length, 4)), np.zeros((len(tracks), length), dtype=bool)
+    for place, (frames, track_boxes) in enumerate(tracks):
         step = np.asarray(frames, dtype=np.int64) - segment[0]
         inside = (step >= 0) & (step < length)
-        boxes[place, step[inside]] = np.asarray(given, dtype=np.float64).reshape(-1, 4)[inside]
-        there[place, step[inside]] = True
-    return boxes, there
+        boxes[place, step[inside]] = np.asarray(track_boxes, dtype=np.float64).reshape(-1, 4)[inside]
+        present[place, step[inside]] = True
+    return boxes, present
 
 
 def _viou(a: np.ndarray, in_a: np.ndarray, b: np.ndarray, in_b: np.ndarray, inclusive: bool) -> np.ndarray:
-    """vIoU inside the segment of every tracklet with every annotated track, (N, G)."""
-    one, two = ((area(boxes, inclusive) * there).sum(1) for boxes, there in ((a, in_a), (b, in_b)))
+    """vIoU inside the segment of every track with every annotated track, (N, G)."""
+    one, two = ((area(boxes, inclusive) * present).sum(1) for boxes, present in ((a, in_a), (b, in_b)))
     shared = shared_area(a[:, None], b[None], inclusive) * (in_a[:, None] & in_b[None])  # (N, G, F)
     return over_union(shared.sum(2), one[:, None], two[None])
 

@@ -25,7 +25,7 @@ RELATION_FEATURES = Features(
         "video_id": Value("string"),
         "width": Value("int32"),
         "height": Value("int32"),
-        "fps": Value("float64"),  # frames a second, 0.0 if unknown
+        "fps": Value("float64"),  # frames per second, 0.0 if unknown
         "num_frames": Value("int32"),
         "tracks": List(
             {
@@ -91,7 +91,7 @@ def relations_dataset(rows: Iterable[Mapping[str, Any]]) -> Dataset:
             row["video_id"] not in seen,
             name,
             found="it is there twice",
-            expected="one row a video",
+            expected="one row per video",
             fix="join the rows",
         )
         seen.add(row["video_id"])
@@ -107,7 +107,7 @@ def relations_dataset(rows: Iterable[Mapping[str, Any]]) -> Dataset:
             "relation rows cannot be put in a table",
             found=str(error).splitlines()[0],
             expected="the kinds of RELATION_FEATURES",
-            fix="mend the column",
+            fix="fix the column",
         ) from error
 
 
@@ -120,11 +120,11 @@ def ground_truth(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, 
         >>> ground_truth([{"video_id": "v", "tracks": [track, track], "relations": [relation]}])["v"][0]["sub_traj"]
         [[1, 0, 9, 9]]
     """
-    found: dict[str, list[dict[str, Any]]] = {}
+    relations: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         boxes = [dict(zip(track["frames"], track["boxes"], strict=True)) for track in row["tracks"]]
         names = [track["category"] for track in row["tracks"]]
-        found[row["video_id"]] = [
+        relations[row["video_id"]] = [
             {
                 "triplet": [names[relation["subject"]], relation["predicate"], names[relation["object"]]],
                 "duration": [relation["start"], relation["end"]],
@@ -133,10 +133,10 @@ def ground_truth(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, 
             }
             for relation in row["relations"]
         ]
-    return found
+    return relations
 
 
-def tracklets(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+def unbroken_tracks(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The tracks of a row without gaps, as `VideoRelationProcessor` reads them; a track with gaps becomes several.
 
     Returns:
@@ -144,7 +144,7 @@ def tracklets(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Example:
         >>> track = {"category": "dog", "score": 1.0, "frames": [3, 4, 7], "boxes": [[0, 0, 9, 9]] * 3}
-        >>> [(part["start"], len(part["boxes"])) for part in tracklets({"tracks": [track]})]
+        >>> [(part["start"], len(part["boxes"])) for part in unbroken_tracks({"tracks": [track]})]
         [(3, 2), (7, 1)]
     """
     parts = []
@@ -204,15 +204,15 @@ def _check_video(row: Mapping[str, Any], name: str) -> None:
         is_number(row["fps"]) and row["fps"] >= 0,
         name,
         found=lambda: f"fps {row['fps']!r}",
-        expected="frames a second, 0.0 if unknown",
-        fix="mend the column",
+        expected="frames per second, 0.0 if unknown",
+        fix="fix the column",
     )
     require(
         is_list(row["tracks"]) and is_list(row["relations"]),
         name,
-        found="tracks or relations that are no list",
+        found="tracks or relations that are not lists",
         expected="lists of mappings",
-        fix="mend the columns",
+        fix="fix the columns",
     )
 
 
@@ -231,7 +231,7 @@ def _check_track(track: Mapping[str, Any], row: Mapping[str, Any], name: str) ->
         name,
         found=lambda: f"{track['category']!r}, score {track['score']!r}",
         expected="a class name, a finite score",
-        fix="mend it",
+        fix="correct it",
     )
     frames, boxes = _array(track["frames"], "iu"), _array(track["boxes"], "iuf").astype(np.float64)
     check_track(frames, boxes, name, row["num_frames"])
@@ -245,14 +245,14 @@ def _check_relation(relation: Mapping[str, Any], present: list[set[int]], name: 
         name,
         found=lambda: repr(relation)[:80],
         expected=f"whole numbers in {', '.join(fields)}",
-        fix="mend the annotation",
+        fix="fix the annotation",
     )
     require(
         is_text(relation.get("predicate")) and relation["predicate"],
         name,
         found=lambda: f"predicate {relation.get('predicate')!r}",
         expected="a name",
-        fix="mend the annotation",
+        fix="fix the annotation",
     )
     subject, other, start, end = (relation[field] for field in fields)
     require(
@@ -260,14 +260,14 @@ def _check_relation(relation: Mapping[str, Any], present: list[set[int]], name: 
         name,
         found=f"tracks {subject} and {other}",
         expected=f"two different of {len(present)} tracks",
-        fix="mend the annotation",
+        fix="fix the annotation",
     )
     require(
         0 <= start < end,
         name,
         found=f"frames [{start}, {end})",
         expected="a first frame before the end",
-        fix="mend the annotation",
+        fix="fix the annotation",
     )
     for track in (subject, other):
         if lacking := list(islice((frame for frame in range(start, end) if frame not in present[track]), 6)):
@@ -284,7 +284,7 @@ def _is_count(value: Any, least: int) -> bool:
 
 
 def _array(values: Any, kinds: str) -> np.ndarray:
-    """Numbers as an array, an empty one for what is none of these kinds."""
+    """Numbers as an array, an empty one for other values."""
     try:
         array = np.asarray(values if is_list(values) else [])
     except (TypeError, ValueError, OverflowError):

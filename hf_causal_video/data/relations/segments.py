@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 
 from hf_causal_video.data.relations.labels import PairRule, segment_targets, tracks_viou
-from hf_causal_video.data.relations.rows import tracklets
+from hf_causal_video.data.relations.rows import unbroken_tracks
 from hf_causal_video.utils.errors import require
 
 SAME_OBJECT = 0.7  # vIoU above which a detection lends its appearance to an annotated track
@@ -24,16 +24,16 @@ SAME_OBJECT = 0.7  # vIoU above which a detection lends its appearance to an ann
 class RelationSegments(torch.utils.data.Dataset):
     """A map-style dataset of the segments in which something can be learned: at least one pair of decided tracks.
 
-    Which pairs without a relation are shown is drawn anew every epoch, from the seed, the epoch and the item alone, so
-    a resumed run sees the same ones.
+    The pairs without a relation are drawn again every epoch, from the seed, the epoch and the item alone, so a resumed
+    run sees the same ones.
 
     Args:
         rows: relation rows of the annotated videos.
         object_classes, predicates: the vocabularies, by index.
         segment_begins: first frames of the segments of [first, last), such as `VideoRelationProcessor.segment_begins`.
-        segment_frames: frames a segment.
-        tracks: by video id, tracks as `tracklets` gives them, with or without `features`; None: the annotated tracks
-            are all there are.
+        segment_frames: frames per segment.
+        tracks: by video id, tracks as `unbroken_tracks` gives them, with or without `features`; None for the annotated
+            tracks alone.
         rule: how labels are assigned.
         seed: of the choice among pairs without a relation.
 
@@ -94,14 +94,14 @@ class RelationSegments(torch.utils.data.Dataset):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What made the tracks."""
+        """Provenance of the tracks."""
         return {"tracks": "annotated"} if self.tracks is None else dict(getattr(self.tracks, "provenance", {}))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         place, begin = self.segments[int(index)]
-        row, given = self._video(place)
+        row, tracks = self._video(place)
         segment = (begin, begin + self.segment_frames)
-        parts = [part for track in given if (part := _part(track, *segment)) is not None]
+        parts = [part for track in tracks if (part := _part(track, *segment)) is not None]
         if self.tracks is not None:
             parts += self._annotated(row, parts, segment)
         seed = (self.seed * 1_000_003 + int(self._epoch)) * 10_000_019 + int(index)
@@ -124,8 +124,8 @@ class RelationSegments(torch.utils.data.Dataset):
     def video(self, place: int) -> tuple[str, list[dict[str, Any]], tuple[int, int]]:
         """Id, tracks and frame size of a video, as a model is asked about it: annotation is not looked at for tracks
         that were given."""
-        row, given = self._video(place)
-        return row["video_id"], given, (row["width"], row["height"])
+        row, tracks = self._video(place)
+        return row["video_id"], tracks, (row["width"], row["height"])
 
     def training_counts(self, items: Sequence[int] | None = None) -> tuple[np.ndarray, int]:
         """How often each predicate is annotated among the pairs of these items (all if None), and how many these are.
@@ -143,8 +143,8 @@ class RelationSegments(torch.utils.data.Dataset):
         row = self.rows[place]
         for track in row["tracks"]:
             track["frames"], track["boxes"] = np.asarray(track["frames"]), np.asarray(track["boxes"]).reshape(-1, 4)
-        given = tracklets(row) if self.tracks is None else self.tracks[row["video_id"]]
-        late = [track for track in given if track["start"] + len(track["boxes"]) > row["num_frames"]]
+        tracks = unbroken_tracks(row) if self.tracks is None else self.tracks[row["video_id"]]
+        late = [track for track in tracks if track["start"] + len(track["boxes"]) > row["num_frames"]]
         require(
             not late,
             f"tracks of video {row['video_id']}",
@@ -152,27 +152,27 @@ class RelationSegments(torch.utils.data.Dataset):
             expected=f"tracks within the {row['num_frames']} frames of the annotation",
             fix="track every frame that the annotation counts (--sampling fps-RATE, the video's own rate)",
         )
-        return row, given
+        return row, tracks
 
     def _segments(self, segment_begins: Callable[[int, int], list[int]]) -> list[tuple[int, int]]:
         """(video, first frame) of every segment with two tracks in it, given or annotated."""
-        found = []
+        segments = []
         for place in range(len(self.rows)):
-            row, given = self._read(place)
-            spans = [(track["start"], track["start"] + len(track["boxes"])) for track in given]
+            row, tracks = self._read(place)
+            spans = [(track["start"], track["start"] + len(track["boxes"])) for track in tracks]
             if self.tracks is not None and not self.feature_dim:  # else the annotated ones lean on those given
-                spans += [(part["start"], part["start"] + len(part["boxes"])) for part in tracklets(row)]
+                spans += [(part["start"], part["start"] + len(part["boxes"])) for part in unbroken_tracks(row)]
             if not spans:
                 continue
             for begin in segment_begins(min(first for first, _ in spans), max(last for _, last in spans)):
                 if sum(first < begin + self.segment_frames and last > begin for first, last in spans) > 1:
-                    found.append((place, begin))
-        return found
+                    segments.append((place, begin))
+        return segments
 
     def _annotated(self, row: Mapping[str, Any], parts: list[dict], segment: tuple[int, int]) -> list[dict[str, Any]]:
         """Annotated tracks of a segment, with the mean appearance of the detections that follow them; without any such
         detection a track whose appearance is wanted is left out."""
-        wanted = [part for track in tracklets(row) if (part := _part(track, *segment)) is not None]
+        wanted = [part for track in unbroken_tracks(row) if (part := _part(track, *segment)) is not None]
         if not self.feature_dim or not wanted or not parts:
             return [] if self.feature_dim else wanted
         one, two = ([(track["start"], track["boxes"]) for track in side] for side in (parts, wanted))
@@ -189,7 +189,7 @@ class GivenTracks(Mapping):
     """Third-party trajectories as `RelationSegments` takes them, from the rows of `read_trajectories`.
 
     Args:
-        rows: relation rows without relations, one a video.
+        rows: relation rows without relations, one per video.
         provenance: what made them.
     """
 
@@ -200,7 +200,7 @@ class GivenTracks(Mapping):
         self._places = {video_id: place for place, video_id in enumerate(rows["video_id"])}
 
     def __getitem__(self, video_id: str) -> list[dict[str, Any]]:
-        return tracklets(self.rows[self._places[video_id]])
+        return unbroken_tracks(self.rows[self._places[video_id]])
 
     def __iter__(self) -> Any:
         return iter(self._places)

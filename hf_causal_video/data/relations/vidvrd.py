@@ -52,7 +52,7 @@ def read_relations(path: str | Path, split: str | None = None) -> Dataset:
         files,
         "annotations are not there",
         found=f"no json in {path}",
-        expected="one json a video",
+        expected="one json per video",
         fix=f"download them from {SOURCES}",
     )
     if split is not None and len(files) != VIDEO_COUNTS.get(split):
@@ -97,7 +97,7 @@ def read_trajectories(
     content = read_json(path, "whoever made the tracks")
     results = content.get("results", content) if isinstance(content, dict) else content
     require(
-        isinstance(results, dict) and all(isinstance(given, list) for given in results.values()),
+        isinstance(results, dict) and all(isinstance(entries, list) for entries in results.values()),
         f"{path} holds no trajectories",
         found=lambda: repr(content)[:80],
         expected="{video_id: [track]}",
@@ -117,17 +117,17 @@ def read_trajectories(
         fix="name the size and length of these videos, or drop their tracks",
     )
     rows = []
-    for video, given in results.items():
+    for video, entries in results.items():
         if video not in known:
             continue
         tracks = []
-        for number, track in enumerate(given):
+        for number, track in enumerate(entries):
             require(
                 isinstance(track, dict) and not {"category", "score", "trajectory"} - set(track),
                 f"track {number} of video {video}",
                 found=lambda track=track: repr(track)[:80],
                 expected="category, score, trajectory",
-                fix="mend the file",
+                fix="fix the file",
             )
             boxes = track["trajectory"]
             require(
@@ -135,7 +135,7 @@ def read_trajectories(
                 f"track {number} of video {video}",
                 found=lambda boxes=boxes: repr(boxes)[:80],
                 expected="{frame: [left, top, right, bottom]}",
-                fix="mend the file",
+                fix="fix the file",
             )
             order = sorted(boxes, key=int)
             tracks.append(
@@ -164,12 +164,12 @@ def read_trajectories(
 def _row(annotation: Any, file: Path) -> dict[str, Any]:
     """One annotation file as a relation row."""
     if not isinstance(annotation, dict) or (missing := [name for name in FIELDS if name not in annotation]):
-        found = f"no {missing}" if isinstance(annotation, dict) else type(annotation).__name__
-        _fail(f"{file} is no relation annotation", found, list(FIELDS), f"get it from {SOURCES}")
+        problem = f"no {missing}" if isinstance(annotation, dict) else type(annotation).__name__
+        _fail(f"{file} is not a relation annotation", problem, list(FIELDS), f"get it from {SOURCES}")
     lists = [annotation[name] for name in FIELDS[-3:]]
     require(
         all(isinstance(one, list) for one in (*lists, *(lists[1] if isinstance(lists[1], list) else ()))),
-        f"{file} is no relation annotation",
+        f"{file} is not a relation annotation",
         found=lambda: f"no lists in {FIELDS[-3:]}",
         expected="lists",
         fix=f"get it from {SOURCES}",
@@ -178,7 +178,7 @@ def _row(annotation: Any, file: Path) -> dict[str, Any]:
         return _joined(annotation, file)
     except (KeyError, TypeError, AttributeError) as error:
         raise CausalVideoError(
-            f"{file} is no relation annotation",
+            f"{file} is not a relation annotation",
             found=f"{type(error).__name__}: {error}",
             expected="objects with tid and category; boxes with tid and bbox; relations with subject_tid, predicate, "
             "object_tid, begin_fid and end_fid",
@@ -187,13 +187,13 @@ def _row(annotation: Any, file: Path) -> dict[str, Any]:
 
 
 def _joined(annotation: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    places = {item["tid"]: place for place, item in enumerate(annotation["subject/objects"])}
+    index_of = {item["tid"]: place for place, item in enumerate(annotation["subject/objects"])}
     require(
-        len(places) == len(annotation["subject/objects"]),
+        len(index_of) == len(annotation["subject/objects"]),
         f"{file}, subject/objects",
         found="a tid that is there twice",
         expected="each object once",
-        fix="mend the annotation",
+        fix="fix the annotation",
     )
     tracks: list[dict[str, Any]] = [
         {"category": item["category"], "score": 1.0, "frames": [], "boxes": []}
@@ -202,26 +202,26 @@ def _joined(annotation: Mapping[str, Any], file: Path) -> dict[str, Any]:
     for frame, boxes in enumerate(annotation["trajectories"]):
         for box in boxes:
             require(
-                box["tid"] in places,
+                box["tid"] in index_of,
                 f"{file}, frame {frame}",
                 found=lambda box=box: f"a box of object {box['tid']}",
-                expected=f"one of {list(places)}",
-                fix="mend the file",
+                expected=f"one of {list(index_of)}",
+                fix="fix the file",
             )
-            track = tracks[places[box["tid"]]]
+            track = tracks[index_of[box["tid"]]]
             track["frames"].append(frame)
             track["boxes"].append([box["bbox"][corner] for corner in CORNERS])
     seen = [place for place, track in enumerate(tracks) if track["frames"]]  # listed, but never boxed: no track
     moved = {place: number for number, place in enumerate(seen)}
     relations = []
     for number, relation in enumerate(annotation["relation_instances"]):
-        pair = [places.get(relation[side], -1) for side in ("subject_tid", "object_tid")]
+        pair = [index_of.get(relation[side], -1) for side in ("subject_tid", "object_tid")]
         require(
             not any(place not in moved for place in pair),
             f"{file}, relation {number}",
             found=lambda relation=relation: f"objects {relation['subject_tid']} and {relation['object_tid']}",
             expected="two objects that have boxes",
-            fix="mend the annotation",
+            fix="fix the annotation",
         )
         relations.append(
             {

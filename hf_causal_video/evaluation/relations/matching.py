@@ -37,7 +37,7 @@ class ScoredVideo:
 
 @dataclass(frozen=True)
 class Matched:
-    """What a video contributes to the table.
+    """Counts and hits of one video.
 
     Args:
         rank: (annotated,) rank of the prediction that found each annotated relation, or `MISSED`.
@@ -67,21 +67,21 @@ def read_scored_video(
     inclusive: bool,
 ) -> ScoredVideo:
     """Check both sides of a video and compute their overlaps; arguments as in `vidvrd_metrics`."""
-    given = read_video_relations(video_id, predicted, "prediction")
+    predictions = read_video_relations(video_id, predicted, "prediction")
     # A stable sort by falling score: of equal scores the first given comes first, as published.
-    found = read_video_relations(video_id, annotated, "ground truth")
-    ranked = given.select(np.argsort(-given.scores, kind="stable"))
+    truth = read_video_relations(video_id, annotated, "ground truth")
+    ranked = predictions.select(np.argsort(-predictions.scores, kind="stable"))
     ids: dict[Triplet, int] = {}
     kinds = [
         np.array([ids.setdefault(triplet, len(ids)) for triplet in side.triplets], dtype=np.int64)
-        for side in (ranked, found)
+        for side in (ranked, truth)
     ]
-    overlap = np.zeros((len(ranked), len(found)))
+    overlap = np.zeros((len(ranked), len(truth)))
     i, j = np.nonzero(kinds[0][:, None] == kinds[1])
     if len(i):
-        viou = pair_viou(ranked, found, i, j, inclusive)
+        viou = pair_viou(ranked, truth, i, j, inclusive)
         overlap[i, j] = np.where(viou >= threshold, viou, 0.0)
-    return ScoredVideo(found, ranked, overlap)
+    return ScoredVideo(truth, ranked, overlap)
 
 
 def match(video: ScoredVideo) -> Matched:

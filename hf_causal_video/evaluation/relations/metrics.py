@@ -172,8 +172,8 @@ def _thirds(per_predicate: Mapping[str, Mapping[str, float]], counts: Mapping[st
     )
     order = sorted({*counts, *per_predicate}, key=lambda name: (-counts.get(name, 0), name))
     table: dict[str, float | None] = {}
-    for part, places in zip(PARTS, np.array_split(np.arange(len(order)), len(PARTS)), strict=True):
-        rows = [per_predicate[order[place]] for place in places if order[place] in per_predicate]
+    for part, positions in zip(PARTS, np.array_split(np.arange(len(order)), len(PARTS)), strict=True):
+        rows = [per_predicate[order[place]] for place in positions if order[place] in per_predicate]
         for n in RECALL_AT:
             table[f"{part} mR@{n}"] = float(np.mean([row[f"R@{n}"] for row in rows])) if rows else None
     return table

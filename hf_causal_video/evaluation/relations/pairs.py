@@ -1,4 +1,4 @@
-"""How well the predicates of given pairs are told: what a prior moves (recall), and what it cannot (precision).
+"""How well the predicates of given pairs are found: what a prior moves (recall), and what it cannot (precision).
 
 Why both: average precision ranks the pairs of one predicate, and a prior adds the same number to each of them, so it
 cannot see an intervention on the prior. Recall sees it, for there predicates compete: for the one answer of a pair, or
@@ -31,7 +31,7 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _array(values: Any) -> np.ndarray:
-    """Numbers as float64; an empty array for what is none."""
+    """Numbers as float64; an empty array for other values."""
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -50,7 +50,7 @@ def pair_metrics(
         scores: (n, P), any increasing function of probability.
         labels: (n,) the one predicate of each pair, or (n, P) 0/1.
         parts: groups of predicates, such as the rarest, whose means are wanted too.
-        best: predicates of a pair that count as told, where it may have several.
+        best: predicates of a pair that count as found, where it may have several.
 
     Returns:
         `mAP` (precision averaged over predicates); `accuracy` and `mean_recall`, or `mR@best` where a pair may have
@@ -94,15 +94,15 @@ def pair_metrics(
     precision = {p: average_precision(scores[:, p], truth[:, p]) for p in present}
 
     def mean(values: Mapping[int, float], which: Any) -> float | None:
-        places = range(scores.shape[1])[which] if isinstance(which, slice) else which
+        positions = range(scores.shape[1])[which] if isinstance(which, slice) else which
         require(
-            set(places) <= set(range(scores.shape[1])),
+            set(positions) <= set(range(scores.shape[1])),
             "parts",
-            found=lambda: f"predicates {list(places)}",
+            found=lambda: f"predicates {list(positions)}",
             expected=f"among {scores.shape[1]}",
             fix="name these only",
         )
-        chosen = [values[p] for p in places if p in values]
+        chosen = [values[p] for p in positions if p in values]
         return 100 * float(np.mean(chosen)) if chosen else None
 
     table: dict[str, Any] = {"mAP": mean(precision, present), "pairs": len(scores)}

@@ -46,9 +46,9 @@ class VideoRelations:
 
     def select(self, keep: np.ndarray) -> "VideoRelations":
         """Some of the relations, by mask or by index; the boxes stay where they are."""
-        places = np.arange(len(self))[keep]
-        columns = (self.scores[places], self.starts[places], self.ends[places], self.offsets[places])
-        return VideoRelations([self.triplets[place] for place in places], *columns, self.subject, self.object)
+        positions = np.arange(len(self))[keep]
+        columns = (self.scores[positions], self.starts[positions], self.ends[positions], self.offsets[positions])
+        return VideoRelations([self.triplets[place] for place in positions], *columns, self.subject, self.object)
 
 
 def read_video_relations(video_id: str, rows: Iterable[Mapping[str, Any]], what: str) -> VideoRelations:
@@ -60,7 +60,7 @@ def read_video_relations(video_id: str, rows: Iterable[Mapping[str, Any]], what:
 
     Raises:
         CausalVideoError: a missing field, a triplet that is not three names, an empty duration, a trajectory of
-            another length than its duration, an inverted or infinite box, a score that is no finite number.
+            another length than its duration, an inverted or infinite box, a score that is not a finite number.
     """
     require(
         not isinstance(rows, str | Mapping) and isinstance(rows, Iterable),
@@ -84,24 +84,24 @@ def read_video_relations(video_id: str, rows: Iterable[Mapping[str, Any]], what:
         if missing := [field for field in fields if row.get(field) is None]:
             _fail(f"{name} lacks fields", f"nothing in {missing}", list(fields), "write every field")
         triplet, span = read_triplet(row["triplet"], name), _span(row["duration"], name)
-        for side, given in tracks.items():
+        for side, values in tracks.items():
             require(
                 hasattr(row[side], "__len__"),
                 f"{name}: {side} holds no boxes",
                 found=lambda row=row, side=side: repr(row[side]),
                 expected="a list of boxes",
-                fix="write a box a frame",
+                fix="write one box per frame",
             )
             if len(row[side]) != span[1] - span[0]:
                 wanted = f"{span[1] - span[0]}, one for each frame of [{span[0]}, {span[1]})"
                 _fail(f"{name}: {side} and duration differ", f"{len(row[side])} boxes", wanted, "interpolate the gaps")
-            given.append(row[side])
+            values.append(row[side])
         triplets.append(triplet)
         scores.append(_score(row["score"], name) if what == "prediction" else 0.0)
         spans.append(span)
     starts, ends = np.array(spans, dtype=np.int64).reshape(-1, 2).T
     offsets = np.cumsum(ends - starts) - (ends - starts)
-    boxes = [_boxes(given, offsets, f"{what} of video {video_id}", side) for side, given in tracks.items()]
+    boxes = [_boxes(values, offsets, f"{what} of video {video_id}", side) for side, values in tracks.items()]
     return VideoRelations(triplets, np.array(scores, dtype=np.float64), starts, ends, offsets, *boxes)
 
 
@@ -185,7 +185,7 @@ def _boxes(tracks: list[Sequence], offsets: np.ndarray, what: str, side: str) ->
             f"{what}: {side} holds no boxes",
             "rows other than four numbers",
             "[left, top, right, bottom]",
-            "mend it",
+            "correct it",
         )
     bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
     if bad.any():
@@ -195,7 +195,7 @@ def _boxes(tracks: list[Sequence], offsets: np.ndarray, what: str, side: str) ->
             f"{what}: inverted or infinite boxes in {side} of relation {number}",
             f"{boxes[frame].tolist()} in frame {frame - int(offsets[number])} of its trajectory",
             "finite [left, top, right, bottom] with left <= right and top <= bottom",
-            "convert [left, top, width, height] boxes, or mend the tracker",
+            "convert [left, top, width, height] boxes, or fix the tracker",
         )
     return boxes
 
@@ -208,7 +208,7 @@ def _span(value: Any, name: str) -> tuple[int, int]:
         f"{name}: no duration",
         found=value,
         expected="[first frame, frame after the last], not empty",
-        fix="mend the annotation",
+        fix="fix the annotation",
     )
     return int(pair[0]), int(pair[1])
 
@@ -217,7 +217,7 @@ def _score(value: Any, name: str) -> float:
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     require(
         is_number and -np.inf < value < np.inf,
-        f"{name}: the score is no number",
+        f"{name}: the score is not a number",
         found=lambda: repr(value),
         expected="a finite number",
         fix="look for NaN in the model's output",

@@ -90,7 +90,8 @@ def merge_cards(ours: str, there: str) -> str:
     """
     new, text = _split_card(ours)
     old, _ = _split_card(there)
-    features, others = _tables(new, "configs", ours=True), _tables(old, "configs", ours=False)
+    features = _tables(new, "configs", ours=True)
+    others = _tables(old, "configs", ours=False)
     if any(config.get("default") for config in others):  # a repository has one default table
         features = [{name: value for name, value in config.items() if name != "default"} for config in features]
     merged = {

@@ -88,7 +88,8 @@ class Provenance:
         texts = ["frame_model", "frame_revision", "frame_layer", "sampling", "package_version"]
         counts = ["frame_dim"]
         if self.has_objects:
-            texts, counts = texts + list(OBJECT_FIELDS[:3]), counts + list(OBJECT_FIELDS[3:])
+            texts = texts + list(OBJECT_FIELDS[:3])
+            counts = counts + list(OBJECT_FIELDS[3:])
         empty = [n for n in texts if not isinstance(getattr(self, n), str) or not getattr(self, n)]
         empty += [n for n in counts if type(getattr(self, n)) is not int or getattr(self, n) < 1]
         empty += [] if isinstance(self.created_with, dict) else ["created_with"]
@@ -163,7 +164,8 @@ class Provenance:
             expected: how the new rows are made.
             folder: of the set, for the error.
         """
-        stored, wanted = self.to_dict(), json.loads(json.dumps(expected.to_dict()))
+        stored = self.to_dict()
+        wanted = json.loads(json.dumps(expected.to_dict()))
         differs = [name for name in wanted if wanted[name] != stored[name]]
         require(
             not differs,
@@ -190,7 +192,8 @@ class Provenance:
             hashed = all(str(revision).startswith(CONTENT_HASH) for revision in revisions)
             identity = () if hashed else (f"{kind}_model",)
             for name in (*identity, f"{kind}_revision", f"{kind}_layer", f"{kind}_dim"):
-                value, wanted = getattr(self, name), expected.get(name)
+                value = getattr(self, name)
+                wanted = expected.get(name)
                 if wanted and value != wanted:
                     differs[name] = (value, wanted)
         return differs

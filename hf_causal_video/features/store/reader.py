@@ -39,7 +39,9 @@ class FeatureStore:
     """
 
     def __init__(self, provenance: Provenance, shards: list, folder: Path | None = None):
-        self.provenance, self.folder, self._shards = provenance, folder, shards
+        self.provenance = provenance
+        self.folder = folder
+        self._shards = shards
         self._where: dict[str, tuple[int, int]] = {}
         for number, shard in enumerate(shards):
             for row, video_id in enumerate(shard.video_ids):
@@ -206,7 +208,8 @@ class FeatureStore:
 
 
 class _MemoryShard:
-    path, is_checked = "memory", True
+    path = "memory"
+    is_checked = True
 
     def __init__(self, provenance: Provenance, rows: Iterable[VideoFeatures]):
         self._rows = [(row.video_id, row.to_arrays(provenance)) for row in rows]

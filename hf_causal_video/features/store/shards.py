@@ -4,7 +4,7 @@ Why: a question needs the features of one video, never a split. Parquet is what 
 decoding nested float16 gives about 190 rows of 1.3 MB a second. So each video is a row group of its own and each
 column of it is a single page, plain and uncompressed: the values of an array are then the last bytes of its column
 chunk, and a row is one `pread` away. Any Parquet reader still reads the file. A shard that another tool wrote
-(several rows a group, compressed) is read through the ordinary decoder: same numbers, slower.
+(several rows per group, compressed) is read through the ordinary decoder: same numbers, slower.
 """
 
 from __future__ import annotations
@@ -190,6 +190,7 @@ class Shard:
     def __init__(self, path: Path):
         self.path = path
         self._file: int | None = None
+        self._sums: np.ndarray | None = None  # (rows, columns) of the columns in _summed
         try:
             self._check_seal()
             metadata = pq.read_metadata(path)
@@ -197,10 +198,11 @@ class Shard:
             ids, sums = keys.get(IDS_KEY), json.loads(keys.get(SUMS_KEY, b"null"))
             self.is_plain = ids is not None
             self.video_ids = json.loads(ids) if ids else pq.read_table(path, columns=["video_id"])[0].to_pylist()
-            self._sums = None if sums is None else sums["rows"]
+            if sums is not None:
+                self._summed, self._sums = _pack_sums(sums["rows"])
             same_ids = sums is None or ids is None or zlib.crc32(ids) == sums["video_ids"]
             self.origin = keys[ORIGIN_KEY].decode() if ORIGIN_KEY in keys else None
-        except (pa.ArrowException, OSError, KeyError, IndexError, TypeError, ValueError) as error:
+        except (pa.ArrowException, OSError, KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
             raise self._damaged(error) from error
         rows = {metadata.num_rows, len(self.video_ids), metadata.num_rows if self._sums is None else len(self._sums)}
         if len(rows) != 1 or not same_ids or not all(isinstance(name, str) for name in self.video_ids):
@@ -222,7 +224,7 @@ class Shard:
         index = self._index
         arrays = self._read_plain(index, row, room) if self.is_plain else self._read_decoded(index, row)
         if self._sums is not None:
-            expected = self._sums[row]
+            expected = dict(zip(self._summed, self._sums[row].tolist(), strict=True))
             for name in sorted({*arrays, *expected}):
                 if name not in arrays or checksum(arrays[name]) != expected.get(
                     name
@@ -332,6 +334,14 @@ class Shard:
 
     def __del__(self):
         self.close()
+
+
+def _pack_sums(rows: list[dict[str, int]]) -> tuple[list[str], np.ndarray]:
+    """Give the names of the columns and their checksums (rows, columns): a set of many videos holds all of them."""
+    names = sorted(rows[0]) if rows else []
+    if any(len(row) != len(names) for row in rows):
+        raise ValueError("checksums of different columns")
+    return names, np.array([[row[name] for name in names] for row in rows], dtype=np.uint64)
 
 
 def _read_footer(file: BinaryIO) -> tuple[bytes, bytes, int]:

@@ -38,7 +38,7 @@ class FeatureWriter:
         folder: made if absent; an existing set must have the same provenance.
         provenance: how the rows are made.
         split: prefix of the shards' names.
-        rows_per_shard: videos a shard.
+        rows_per_shard: videos per shard.
 
     Raises:
         CausalVideoError: another provenance in the folder, an id twice, or a row that contradicts the provenance.
@@ -52,7 +52,10 @@ class FeatureWriter:
     """
 
     def __init__(self, folder: str | Path, provenance: Provenance, split: str = "train", rows_per_shard: int = 64):
-        self.folder, self.provenance, self.split, self.rows_per_shard = Path(folder), provenance, split, rows_per_shard
+        self.folder = Path(folder)
+        self.provenance = provenance
+        self.split = split
+        self.rows_per_shard = rows_per_shard
         whole = isinstance(rows_per_shard, int) and rows_per_shard > 0
         require(
             whole and isinstance(split, str) and split.replace("_", "").isalnum(),
@@ -96,7 +99,8 @@ class FeatureWriter:
         """Put the rows so far on disk, whether or not the shard is full."""
         if self._shard is not None:
             self._shard.finish()
-            self._shard, self._next_number = None, self._next_number + 1
+            self._shard = None
+            self._next_number = self._next_number + 1
 
     def close(self) -> None:
         """Finish the last shard and write the card."""
@@ -140,8 +144,11 @@ class Journal:
     def __init__(
         self, folder: Path, split: str, provenance: Provenance, order: list[str], writer: FeatureWriter | None
     ):
-        self.folder, self.provenance = folder / JOURNAL_FOLDER / split, provenance
-        self._order, self._writer, self._next = order, writer, 0
+        self.folder = folder / JOURNAL_FOLDER / split
+        self.provenance = provenance
+        self._order = order
+        self._writer = writer
+        self._next = 0
 
     def finished(self) -> set[str]:
         """Give the ids that lie here."""

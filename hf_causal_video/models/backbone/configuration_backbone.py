@@ -16,7 +16,7 @@ class BackboneConfig(VideoQAConfig):
 
     Args:
         text_config: as in every config, but None builds no text encoder, and token features are given.
-        text_feature_dim: width of given token features, where there is no text encoder.
+        text_feature_dim: width of given token features, without a text encoder.
         backbone: a registered name, see `register_backbone`.
         backbone_config: arguments of its constructor, beyond widths and answers. Where the backbone is the preset's,
             they are merged into the preset's.

@@ -17,7 +17,7 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 from hf_causal_video.backbones.base import RENAMED_KEYS, Question, Video, build_backbone
 from hf_causal_video.models.backbone.configuration_backbone import BackboneConfig
 from hf_causal_video.models.base import VideoQAPreTrainedModel, answer_loss
-from hf_causal_video.models.inputs import Batch, Strings, read_batch
+from hf_causal_video.models.inputs import Batch, EncodedText, read_batch
 from hf_causal_video.models.outputs import VideoQAOutput
 
 
@@ -147,12 +147,12 @@ class BackboneForVideoQuestionAnswering(VideoQAPreTrainedModel):
     def _whole_clip(self, batch: Batch, logits: Tensor) -> VideoQAOutput:
         """Return the output of an answer that rests on every frame: all are kept, padding repeats the first one."""
         mask = batch.frame_mask[batch.rows]  # (B, T)
-        places = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+        positions = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
         first = mask.int().argmax(1, keepdim=True)
         scores = logits.new_zeros(mask.shape).masked_fill(~mask, -torch.inf)
-        return VideoQAOutput(logits=logits, frame_scores=scores, kept_frames=torch.where(mask, places, first))
+        return VideoQAOutput(logits=logits, frame_scores=scores, kept_frames=torch.where(mask, positions, first))
 
-    def _encode(self, strings: Strings) -> Question:
+    def _encode(self, strings: EncodedText) -> Question:
         return self.backbone.encode_question(strings.tokens, strings.mask)
 
     def _fuse(self, question: Question, video: Video, video_rows: Tensor) -> Tensor:

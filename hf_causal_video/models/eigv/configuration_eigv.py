@@ -14,6 +14,7 @@ class EIGVConfig(IGVConfig):
 
     Multiple choice grounds by the right candidate in training and by the predicted one at test time, so
     `mc_grounding` is "answer". IGV's environment and intervened terms have no place in EIGV's loss and weigh 0.
+    `separation_weight` was not studied here and is 0 too.
 
     Args:
         answer_from: what a question is answered from at test time: the "causal" frames, which are then evidence by
@@ -50,6 +51,7 @@ class EIGVConfig(IGVConfig):
     # Fixed: fields of IGV that have no place here
     mc_grounding: Literal["question", "per_candidate", "answer"] = "answer"
     intervened_weight: float | int = 0.0
+    separation_weight: float | int = 0.0
     environment_weight: float | int = 0.0
 
     # Mixing

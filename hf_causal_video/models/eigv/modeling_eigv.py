@@ -4,7 +4,7 @@ Why: invariance says what must not move an answer; it is silent on what must. If
 answer must change along. EIGV mixes two samples: causal scenes, questions and answers by one coefficient, environments
 by another that no answer follows (equivariance and invariance in one step). Then it grounds the mixed sample again,
 disrupts one part at a time, and asks the joint vector to follow the causal ones only ("contrast"). At test time the
-clean model answers from the causal frames. The released one answers from the whole clip, and its split is evidence
+clean model answers from the causal frames. The official one answers from the whole clip, and its split is evidence
 given on request: frames that need not carry the answer.
 
 Source: Li et al., "Equivariant and Invariant Grounding for Video Question Answering", ACM MM 2022 (arXiv 2207.12783),
@@ -32,7 +32,7 @@ from hf_causal_video.causal import (
 )
 from hf_causal_video.models.eigv.configuration_eigv import EIGVConfig
 from hf_causal_video.models.igv.modeling_igv import IGVForVideoQuestionAnswering
-from hf_causal_video.models.inputs import Batch, Strings
+from hf_causal_video.models.inputs import Batch, EncodedText
 from hf_causal_video.models.outputs import VideoQAOutput
 from hf_causal_video.utils.errors import require_values
 
@@ -57,8 +57,8 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         >>> config = EIGVConfig(text_feature_dim=6, frame_feature_dim=5, num_answers=3, backbone_config=sizes)
         >>> model = EIGVForVideoQuestionAnswering(config).eval()
         >>> inputs = {"frame_features": torch.randn(2, 7, 5), "question_features": torch.randn(2, 4, 6)}
-        >>> model(**inputs).causal_mask is None, model(**inputs, output_evidence=True).causal_mask.shape
-        (True, torch.Size([2, 7]))
+        >>> model(**inputs).causal_mask.shape
+        torch.Size([2, 7])
     """
 
     config: EIGVConfig
@@ -71,7 +71,7 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
     def _predict(self, batch: Batch, output_evidence: bool | None) -> VideoQAOutput:
         """Answer from the causal frames, which are the evidence.
 
-        Or, as released, from the whole clip; the evidence, if asked for, is then grounded by the answer.
+        Or, official, from the whole clip; the evidence, if asked for, is then grounded by the answer.
         """
         if self.config.answer_from == "causal":
             return super()._predict(batch, output_evidence)
@@ -80,9 +80,9 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         logits = self._logits(batch, self._fuse(question, video, batch.rows[batch.string_samples]))
         if not (self.config.output_evidence if output_evidence is None else output_evidence):
             return self._whole_clip(batch, logits)
-        asked = question.pooled[self._answer_rows(batch, logits.argmax(1))]
+        question_embedding = question.pooled[self._answer_rows(batch, logits.argmax(1))]  # (B, H)
         key = self._grounding_key(video, batch.frame_mask)
-        split = self._split(asked, key, batch.frame_mask, batch.rows, self.random_inputs.gumbel)
+        split = self._split(question_embedding, key, batch.frame_mask, batch.rows, self.random_inputs.gumbel)
         return self._explained(batch, logits, split)
 
     def _step(self, batch: Batch, labels: Tensor) -> VideoQAOutput:
@@ -92,12 +92,14 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         if share == 0:
             return self._warm_up(batch, labels)
         config, strings = self.config, self._encode(batch.strings)
-        own, samples = self._answer_rows(batch, labels), torch.arange(len(batch.rows), device=batch.rows.device)
+        answer_rows = self._answer_rows(batch, labels)  # (B,)
+        samples = torch.arange(len(batch.rows), device=batch.rows.device)
         video = self.backbone.encode_video(batch.frames, batch.frame_mask)
-        asked, key = strings.pooled[own], self._grounding_key(video, batch.frame_mask)
-        split = self._split(asked, key, batch.frame_mask, batch.rows, self.random_inputs.gumbel)
+        question_embedding = strings.pooled[answer_rows]  # (B, H)
+        key = self._grounding_key(video, batch.frame_mask)  # (V, T, H)
+        split = self._split(question_embedding, key, batch.frame_mask, batch.rows, self.random_inputs.gumbel)
 
-        mixed = self._mix(batch, strings.rows(own), own, split)
+        mixed = self._mix(batch, strings.rows(answer_rows), answer_rows, split)
         joints = None  # (2 + 2n, B, J): the sample, its positive, its negatives
         if config.contrast_weight:
             joints, possible = self._disrupt(batch, mixed)
@@ -105,13 +107,13 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
             joints = self.backbone.fuse_pairs(mixed.question, mixed.video, samples, samples).unsqueeze(0)
         logits, answer = self._mixed_answer(batch, labels, strings, mixed, joints)
         answers = self._answer_vectors(batch, strings, labels)
-        losses = {"answer": answer, **self._terms(batch, split, asked, key, samples, answers)}
+        losses = {"answer": answer, **self._terms(batch, split, question_embedding, key, samples, answers)}
         if joints is not None and config.contrast_weight:
             if config.answer_every_branch:
                 self._visit_answer(batch, joints)
             anchor, positive, *negatives = self.project_head(joints)
-            visual, asked = torch.stack(negatives).chunk(2)  # (n, B, P) each
-            negative = arrange_negatives(visual, asked, config.negatives_layout)
+            other_scene, other_question = torch.stack(negatives).chunk(2)  # (n, B, P) each
+            negative = arrange_negatives(other_scene, other_question, config.negatives_layout)
             temperature = float(config.contrast_temperature)
             losses["contrast"] = info_nce(anchor, positive, negative, temperature, config.contrast_cosine, possible)
         output = self._add_losses(self._explained(batch, logits, split), losses, self._weights(losses, share))
@@ -128,30 +130,37 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
 
     # ----- equivariance and invariance: two samples mixed
 
-    def _mix(self, batch: Batch, question: Question, own: Tensor, split: Grounding) -> Mixed:
+    def _mix(self, batch: Batch, question: Question, answer_rows: Tensor, split: Grounding) -> Mixed:
         """Mix every sample with a partner: causal scenes and questions by lambda 1, environments by lambda 2."""
-        config, draws, count, device = self.config, self.random_inputs, len(own), batch.frames.device
+        config = self.config
+        draws = self.random_inputs
+        count = len(answer_rows)
+        device = batch.frames.device
         partner = torch.randperm(count, device=device) if draws.partner is None else draws.partner
         each = None if config.lambda_per == "batch" else count
         lambda1 = draw_lambda(config.lambda1_alpha, each, device) if draws.lambda1 is None else draws.lambda1
         lambda2 = draw_lambda(config.lambda2_alpha, each, device) if draws.lambda2 is None else draws.lambda2
-        frames, mask = batch.frames[batch.rows], batch.frame_mask[batch.rows]
-        causal, environment = (side.to(frames.dtype) for side in (split.causal, split.environment))
-        frames, mask = mix_scenes(frames, causal, environment, partner, lambda1, lambda2), mask | mask[partner]
+        frames = batch.frames[batch.rows]  # (B, T, E)
+        mask = batch.frame_mask[batch.rows]  # (B, T)
+        causal_mask = split.causal.to(frames.dtype)
+        environment_mask = split.environment.to(frames.dtype)
+        frames = mix_scenes(frames, causal_mask, environment_mask, partner, lambda1, lambda2)
+        mask = mask | mask[partner]
         if config.mix_question_at == "tokens":
-            tokens, words = batch.strings.tokens[own], batch.strings.mask[own]
+            tokens, words = batch.strings.tokens[answer_rows], batch.strings.mask[answer_rows]
             both = words if config.mixed_length == "own" else words | words[partner]
-            question = self._encode(Strings(mix(tokens, tokens[partner], lambda1), both))
+            question = self._encode(EncodedText(mix(tokens, tokens[partner], lambda1), both))
         else:
-            own_mask, question = question.mask, self.backbone.mix_question(question, question.rows(partner), lambda1)
+            unmixed = question.mask
+            question = self.backbone.mix_question(question, question.rows(partner), lambda1)
             if config.mixed_length == "own":
-                question = replace(question, mask=own_mask)
+                question = replace(question, mask=unmixed)
         return Mixed(question, self.backbone.encode_video(frames, mask), frames, mask, partner, lambda1)
 
     def _mixed_answer(
         self, batch: Batch, labels: Tensor, strings: Question, mixed: Mixed, joints: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Logits (B, A) of the mixed clip, and the loss of its mixed answer.
+        """Compute the logits (B, A) of the mixed clip, and the loss of its mixed answer.
 
         Open answers are asked with the mixed question. Candidates are scored unmixed, the own and the partner's.
         """
@@ -161,8 +170,8 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
             logits = self.backbone.answer(joints[0])
             return logits, mixed_answer_loss(logits, labels, partner, lambda1)
         answers = batch.present.shape[1]
-        own = torch.arange(len(strings.pooled), device=partner.device).view(-1, answers)  # (B, A)
-        rows = torch.cat([own, own[partner]], 1)  # (B, 2A)
+        candidates = torch.arange(len(strings.pooled), device=partner.device).view(-1, answers)  # (B, A)
+        rows = torch.cat([candidates, candidates[partner]], 1)  # (B, 2A)
         videos = torch.arange(len(rows), device=partner.device).repeat_interleave(2 * answers)
         logits = self.backbone.answer(self.backbone.fuse_pairs(strings, mixed.video, rows.flatten(), videos))
         present = torch.cat([batch.present, batch.present[partner]], 1)
@@ -183,11 +192,11 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         samples = torch.arange(count, device=device)
         key = self._grounding_key(mixed.video, mixed.mask)
         split = self._split(mixed.question.pooled, key, mixed.mask, samples, draws.gumbel_mixed)
-        own = self._own_ids(batch)
-        own = torch.stack([own, own[mixed.partner]], 1)  # no frame of either source
-        foreign, possible = self._foreign(batch, own, draws.foreign)
+        video_ids = self._own_ids(batch)
+        sources = torch.stack([video_ids, video_ids[mixed.partner]], 1)  # (B, 2): no frame of either is drawn
+        foreign, possible = self._foreign(batch, sources, draws.foreign)
         positive = swap_frames(mixed.frames, split.environment, foreign)
-        foreign, _ = self._foreign(batch, own.repeat(copies, 1), _flat(draws.foreign_negative))
+        foreign, _ = self._foreign(batch, sources.repeat(copies, 1), _flat(draws.foreign_negative))
         negative = swap_frames(mixed.frames.repeat(copies, 1, 1), split.causal.repeat(copies, 1), foreign)
         video = self.backbone.encode_video(torch.cat([positive, negative]), mixed.mask.repeat(1 + copies, 1))
         if draws.question_swap is not None:
@@ -211,7 +220,7 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
             self.backbone.answer(branch.flatten(0, 1))
 
     def _answer_rows(self, batch: Batch, answers: Tensor) -> Tensor:
-        """(B,) the string of each sample that holds an answer (B,): its question, or its candidate of that index."""
+        """Return the string (B,) of each sample that holds an answer (B,): its question, or that candidate."""
         samples = torch.arange(len(batch.rows), device=batch.rows.device)
         return samples if batch.present is None else samples * batch.candidates + answers
 

@@ -39,6 +39,10 @@ class IGVConfig(BackboneConfig):
         match_answers: the answer takes part in matching (`causal.AnswerScorer`), so that scenery which merely goes
             with the words of questions is not called causal. For open answers, and where a question grounds its
             candidates together.
+        separation_weight: weight of `causal.separation_loss` in the warm-up; it falls to 0 over the ramp. What varies
+            from clip to clip in the environment must not vary along in the causal frames. Ours; it tells the cause
+            from scenery that fits question and answer alike. Kept to the end it costs accuracy where scenery shows
+            in causal frames too.
         intervention: what the intervened branch reads: "surroundings" puts the clip into the environment of one other
             clip of the batch, also where it shows in causal frames (`causal.exchange_surroundings`); "frames"
             (official) puts a frame of any other video at each place of the environment, and leaves causal frames
@@ -83,6 +87,7 @@ class IGVConfig(BackboneConfig):
     environment_weight: float | int = 0.2
     match_weight: float | int = 1.0
     match_answers: bool = True
+    separation_weight: float | int = 1.0
     size_weight: float | int = 5.0
     size_target: float | int = 0.3
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.utils import logging
 
@@ -31,14 +32,13 @@ from hf_causal_video.causal import (
     gumbel_noise,
     keep_causal,
     matching_loss,
+    separation_loss,
     split_frames,
     swap_frames,
     uniformity,
 )
 from hf_causal_video.models.backbone.modeling_backbone import BackboneForVideoQuestionAnswering
 from hf_causal_video.models.base import IGNORED_LABEL, answer_loss
-from hf_causal_video.models.igv.bank import load_bank as read_bank
-from hf_causal_video.models.igv.bank import save_bank as write_bank
 from hf_causal_video.models.igv.configuration_igv import IGVConfig
 from hf_causal_video.models.inputs import Batch
 from hf_causal_video.models.outputs import VideoQAOutput
@@ -46,6 +46,7 @@ from hf_causal_video.models.processes import mean_over_processes
 from hf_causal_video.utils.errors import require
 
 logger = logging.get_logger(__name__)
+BANK_FILE = "frame_bank.safetensors"
 
 Side = tuple[Tensor, Tensor]  # frames (G, T, E), and those that a branch encodes (G, T)
 
@@ -102,7 +103,9 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         causal = logits["answer"]
         losses = {"answer": answer_loss(causal, labels), **terms}
         if "environment" in logits:
-            two = None if config.empty_side == "all" else batch.frame_mask[batch.rows].sum(1) > 1  # else there is no e
+            two = (
+                None if config.empty_side == "all" else batch.frame_mask[batch.rows].sum(1) > 1
+            )  # a lone frame has no e
             losses["environment"] = uniformity(logits["environment"], batch.present, two)
         if "intervened" in logits:
             # A question whose batch holds no other video has nothing to swap in, and leaves this term out.
@@ -127,8 +130,8 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         return self._add_losses(self._whole_clip(batch, logits), losses, self._weights(losses, 0.0))
 
     def _weights(self, losses: dict[str, Tensor], share: float) -> dict[str, float]:
-        """Return the weight of each loss term; terms that need a trained backbone are scaled by the ramp."""
-        grown = {"answer": 1.0, "match": 1.0}
+        """Return the weight of each loss term; terms that need a trained backbone grow, separation fades."""
+        grown = {"answer": 1.0, "match": 1.0, "separation": 1 - share}
         return {name: grown.get(name, share) * getattr(self.config, f"{name}_weight") for name in losses}
 
     def _grounding_share(self) -> float:
@@ -146,13 +149,13 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
             return 0.0
         return min(1.0, (progress - config.warmup_share) / config.ramp_share) if config.ramp_share else 1.0
 
-    # ----- grounding: G splits, one a question, or one a candidate where each grounds for itself
+    # ----- grounding: G splits, one per question, or one per candidate where each grounds for itself
 
     def _asks_question(self) -> bool:
         return self.config.num_answers is None and self.config.mc_grounding == "question"
 
     def _groundings(self, batch: Batch) -> Tensor:
-        """(R,) the grounding that each string is scored with."""
+        """Return the grounding (R,) that each string is scored with."""
         if batch.present is not None and self.config.mc_grounding != "question":
             return torch.arange(len(batch.strings.mask), device=batch.rows.device)
         return batch.string_samples
@@ -190,7 +193,7 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         self,
         batch: Batch,
         split: Grounding,
-        asked: Tensor,
+        question_embedding: Tensor,
         key: Tensor,
         samples: Tensor,
         answers: Tensor | None = None,
@@ -198,17 +201,20 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         """Compute the auxiliary losses: causal-size penalty, and matching of questions, and answers, with clips."""
         terms = {"size": self._size(split, samples, batch)}
         if self.config.match_weight:
-            own, rows = self._own_ids(batch)[samples], batch.rows[samples]
-            margins = self.indicator.margins(asked, key, answers)  # (G, V, T)
-            terms["match"] = matching_loss(margins, batch.frame_mask, rows, own)
+            margins = self.indicator.margins(question_embedding, key, answers)  # (G, V, T)
+            video_ids = self._own_ids(batch)[samples]  # (G,)
+            terms["match"] = matching_loss(margins, batch.frame_mask, batch.rows[samples], video_ids)
+        if self.config.separation_weight and self._grounding_share() < 1:
+            frames = batch.frames[batch.rows[samples]]  # (G, T, E)
+            terms["separation"] = separation_loss(frames, split.causal, split.environment)
         return terms
 
-    def _split(self, asked: Tensor, key: Tensor, mask: Tensor, rows: Tensor, noise: Tensor | None) -> Grounding:
+    def _split(self, question: Tensor, key: Tensor, mask: Tensor, rows: Tensor, noise: Tensor | None) -> Grounding:
         """Ground questions (G, H) in clips: `rows` (G,) of `key` (V, T, H), whose true frames are `mask` (V, T)."""
         config = self.config
-        energies, mask = self.indicator(asked, key, rows), mask[rows]
-        there = mask & (key.sum(-1) != 0)[rows] if config.zero_sum_padding else mask
-        logits = grounding_logits(energies, there, config.grounding_logits)
+        energies, mask = self.indicator(question, key, rows), mask[rows]
+        valid = mask & (key.sum(-1) != 0)[rows] if config.zero_sum_padding else mask
+        logits = grounding_logits(energies, valid, config.grounding_logits)
         if noise is None and (self.training or config.grounding_eval == "sample"):
             noise = gumbel_noise(logits)
         return split_frames(logits, mask, float(config.gumbel_tau), noise, config.empty_side)
@@ -225,13 +231,13 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         return key.gather(1, index).masked_fill(~mask.unsqueeze(-1), 0.0)
 
     def _side(self, batch: Batch, samples: Tensor, split: Grounding, side: str) -> Side:
-        """The frames of one side of every split, and those that are encoded."""
+        """Return the frames (G, T, E) of one side of each split, and the mask (G, T) of those that are encoded."""
         rows = batch.rows[samples]
         frames = batch.frames[rows] * getattr(split, side).unsqueeze(-1).to(batch.frames.dtype)
         return frames, batch.frame_mask[rows] if self.config.mask_mode == "zero" else getattr(split, f"chosen_{side}")
 
     def _size(self, split: Grounding, samples: Tensor, batch: Batch) -> Tensor:
-        """(mean P(causal) - target)^2 over all frames of the batch, of all processes together."""
+        """Compute (mean P(causal) - target)^2 over all frames of the batch, of all processes together."""
         frames = batch.frame_mask[batch.rows[samples]].sum()
         causal, frames = mean_over_processes(torch.stack([split.probability.float().sum(), frames]))
         return (causal / frames - self.config.size_target).square()
@@ -255,11 +261,11 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         return of_groundings.view(len(batch.rows), -1).all(1)
 
     def _own_ids(self, batch: Batch) -> Tensor:
-        """(B,) the video of each sample."""
+        """Return the video (B,) of each sample."""
         return batch.rows if batch.video_ids is None else batch.video_ids
 
     def _foreign(self, batch: Batch, own: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Draw embedded frames (R, T, E) of videos that are none of `own` (R,) or (R, E), or take those at an index.
+        """Draw embedded frames (R, T, E) of videos other than `own` (R,) or (R, E), or take those at an index.
 
         Returns:
             The frames, and which rows (R,) had another video to draw from.
@@ -290,18 +296,32 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         """Save the model; `save_bank` also writes the bank, which `load_bank` restores."""
         result = super().save_pretrained(save_directory, *args, **kwargs)
         if save_bank and self.bank is not None:
-            write_bank(self.bank, save_directory)
+            tensors = {"frames": self.bank.frames, "video_ids": self.bank.video_ids, "mask": self.bank.mask}
+            stored = {name: part.detach().cpu().contiguous() for name, part in tensors.items() if part is not None}
+            save_file(stored, Path(save_directory) / BANK_FILE)
         return result
 
     def load_bank(self, folder: str | Path) -> None:
-        """Take the bank that was saved in a checkpoint folder."""
-        self.bank = read_bank(folder)
+        """Restore the bank of a checkpoint folder, bit by bit.
+
+        Raises:
+            CausalVideoError: a folder that was saved without it.
+        """
+        path = Path(folder) / BANK_FILE
+        require(
+            path.is_file(),
+            "frame bank",
+            found=f"no {BANK_FILE} in {folder}",
+            expected="a checkpoint saved with save_bank=True",
+            fix="fill model.bank from the training split again",
+        )
+        self.bank = FrameBank(**load_file(path))
 
     # ----- answers
 
     def _answer_branches(self, batch: Batch, question: Question, sides: list[Side]) -> list[Tensor]:
-        """Logits (B, A) of every branch, all in one batch."""
-        if self.backbone.depends_on_batch:  # a clip hears how long the others of its branch are
+        """Compute the logits (B, A) of every branch, all in one batch."""
+        if self.backbone.depends_on_batch:  # the longest clip of a branch affects the others
             video = Video.join([self.backbone.encode_video(*side) for side in sides])
         else:
             frames, chosen = (torch.cat(part) for part in zip(*sides, strict=True))
@@ -313,7 +333,7 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         return [self._logits(batch, joint) for joint in joints]
 
     def _explained(self, batch: Batch, logits: Tensor, split: Grounding) -> VideoQAOutput:
-        """The output with its evidence: of the answer given, where every candidate grounds for itself."""
+        """Return the output with its evidence; if each candidate grounds for itself, that of the predicted one."""
         samples = torch.arange(len(logits), device=logits.device)
         if len(split.scores) != len(logits):
             samples = samples * logits.shape[1] + logits.argmax(1)

@@ -1,4 +1,4 @@
-"""Configuration of IVRD, with the forms of its intervention and the baselines beside it as presets."""
+"""Configuration of IVRD, with the forms of its intervention and its baselines as presets."""
 
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from hf_causal_video.utils.errors import require
 SHARES = ("prior_eval_strength", "prototype_momentum", "prototype_warmup")
 LITERAL: dict[str, Any] = {"prior_train": "uniform", "prior_eval": "uniform"}
 STARTED: dict[str, Any] = {"prototype_warmup": 0.1, **LITERAL}  # prototypes from class means, as reconstructed
-# "paper" is the back-door sum as the paper states it; no code is public, so there is no "official" preset.
+# "paper" is the back-door sum as the paper states it; without public code there cannot be an "official" preset.
 PRESETS: dict[str, dict[str, Any]] = {
     "clean": {},
     "paper": {"intervention": "nwgm", **STARTED},
@@ -98,7 +98,7 @@ class IVRDConfig(CausalVideoConfig):
 
     @classmethod
     def presets(cls) -> dict[str, dict[str, Any]]:
-        """The forms of the intervention, and the baselines beside it."""
+        """Return the forms of the intervention, and its baselines."""
         return PRESETS
 
     @property
@@ -108,7 +108,7 @@ class IVRDConfig(CausalVideoConfig):
 
     @property
     def uses_prototypes(self) -> bool:
-        """Whether predicates are judged against prototypes."""
+        """True if predicates are judged against prototypes."""
         return self.intervention != "none" or self.classifier == "cosine"
 
     def validate_architecture(self) -> None:

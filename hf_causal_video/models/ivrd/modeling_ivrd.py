@@ -39,7 +39,7 @@ from hf_causal_video.models.ivrd.motion import (
     relative_motion,
     tracks_that_meet,
 )
-from hf_causal_video.models.ivrd.outputs import VideoRelationOutput, pad_pairs
+from hf_causal_video.models.ivrd.outputs import VideoRelationOutput, pad_pairs, pad_rows
 from hf_causal_video.models.processes import mean_over_processes
 from hf_causal_video.utils.errors import require, require_values
 
@@ -143,18 +143,15 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
             track_mask: (B, N, T) bool; a track without any step is padding.
             track_features: (B, N, C) or (B, N, T, C) appearance, where the config has a feature_dim.
             track_start: (B, N) frame of each track's first step; all 0 otherwise.
-            pair_index: (B, R, 2) subject and object of each pair, -100 for padding; otherwise all ordered pairs of
-                tracks that share a frame, in the order of their indices.
+            pair_index: (B, R, 2) subject and object, -100 for padding; otherwise all ordered pairs that share a frame.
             track_classes: (B, N) known object classes for a `class_pair_prior`, -100 unknown; otherwise the labels
                 in training, and the classifier's own judgement.
             track_labels: (B, N) object class, C for background, -100 unknown.
-            predicate_labels: (B, R, P) 0/1, or (B, R) predicate indices (one predicate per pair); -100 for unknown
-                and for padding.
+            predicate_labels: (B, R, P) 0/1, or (B, R) indices (one predicate per pair); -100 for unknown and padding.
             kwargs: `return_dict`, `output_hidden_states`.
 
         Raises:
-            CausalVideoError: a wrong shape, a gap inside a track, inverted boxes, NaN, pairs of tracks that do not
-                exist or share no frame, labels outside the vocabularies.
+            CausalVideoError: a wrong shape, a gap inside a track, inverted boxes, NaN, invalid pairs or labels.
         """
         record = self._check_kwargs(kwargs)
         boxes, mask, start = self._read_tracks(track_boxes, track_mask, track_start)
@@ -182,7 +179,7 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         references = self.reference(torch.cat(parts, 1))  # (R, D)
         classes = self._classes(object_logits, track_classes, track_labels)
         predicate_logits, responsibilities = self._judge(references, classes, subject, other)
-
+        pair_states = pad_rows(references, pair_mask)  # (B, R_max, D)
         losses = {}
         if track_labels is not None:
             _check_labels("track_labels", track_labels, self.config.num_object_classes + 1)
@@ -194,22 +191,16 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
                 self.prototypes.move(self._comparable(references.detach()), self._multi_hot(labels))
         weights = {"object": self.config.object_loss_weight, "predicate": self.config.predicate_loss_weight}
 
-        def per_sample(values: Tensor) -> Tensor:
-            """(R, ...) to (B, R_max, ...)."""
-            return values.new_zeros(*pair_mask.shape, *values.shape[1:]).masked_scatter(
-                pair_mask.unsqueeze(-1), values
-            )
-
         return VideoRelationOutput(
             loss=torch.stack([weights[name] * value for name, value in losses.items()]).sum() if losses else None,
             losses=losses or None,
-            predicate_logits=per_sample(predicate_logits),
+            predicate_logits=pad_rows(predicate_logits, pair_mask),
             object_logits=object_logits.unflatten(0, (rows, tracks)),
             pair_index=pair_index,
             pair_mask=pair_mask,
-            references=per_sample(references),
-            responsibilities=None if responsibilities is None else per_sample(responsibilities),
-            hidden_states=(track_states, per_sample(references)) if record else None,
+            references=pair_states,
+            responsibilities=None if responsibilities is None else pad_rows(responsibilities, pair_mask),
+            hidden_states=(track_states, pair_states) if record else None,
         )
 
     def _judge(

@@ -4,7 +4,7 @@ Why: a predicate such as *chase* is in the relative motion of two boxes, whateve
 class.
 
 Source: IVRD (Li et al., ACM MM 2021) encodes object trajectories by a BiLSTM (*confirmed*). The box numbers, and
-the 12 of relative geometry at the start and the end of two tracklets, are a *reconstruction* after VidVRD-II (Shang
+the 12 of relative geometry at the start and the end of two tracks, are a *reconstruction* after VidVRD-II (Shang
 et al., ACM MM 2021). Relative motion at every common step is *ours*: start and end alone miss what happens between.
 """
 

@@ -58,6 +58,12 @@ def pad_pairs(pairs: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     return index, mask
 
 
+def pad_rows(values: Tensor, pair_mask: Tensor) -> Tensor:
+    """Put values of all pairs of a batch (n, ...) in the rows of their samples, (B, R, ...), 0 where no pair is."""
+    padded = values.new_zeros(*pair_mask.shape, *values.shape[1:])
+    return padded.masked_scatter(pair_mask.unsqueeze(-1), values)
+
+
 def judge_segments(
     model: PreTrainedModel, inputs: Mapping[str, Tensor], segments_per_pass: int = 8
 ) -> VideoRelationOutput | None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
 
+from hf_causal_video.models.configuration import check_auto_class
 from hf_causal_video.models.ivrd.association import Relation, associate, suppress
 from hf_causal_video.models.ivrd.outputs import VideoRelationOutput
 from hf_causal_video.models.ivrd.tracks import (
@@ -95,6 +96,17 @@ class VideoRelationProcessor(ProcessorMixin):
         )
         super().__init__()
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoProcessor") -> None:
+        """Refuse where the saved code would need this package; see `check_auto_class`."""
+        check_auto_class(cls)
+        super().register_for_auto_class(auto_class)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of all tensors that `__call__` may return."""
+        return ["track_boxes", "track_mask", "track_start", "track_features"]
+
     def __call__(
         self,
         tracks: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]],
@@ -108,7 +120,7 @@ class VideoRelationProcessor(ProcessorMixin):
         whose tracks never meet, has no pairs and therefore no relations.
 
         Args:
-            tracks: of one video or of several: `{"start": first frame, "boxes": (L, 4) xyxy, a box a frame}` and,
+            tracks: of one video or of several: `{"start": first frame, "boxes": (L, 4) xyxy, one box per frame}` and,
                 where the model reads appearance, `"features"`: (C,) or (L, C).
             frame_size: width and height in pixels, of all videos or of each; None: boxes are fractions of the frame.
             return_tensors: "pt".
@@ -123,10 +135,10 @@ class VideoRelationProcessor(ProcessorMixin):
         videos = read_videos(tracks)
         sizes = read_frame_sizes(frame_size, len(videos))
         boxes = [
-            [read_boxes(track, f"track {i} of video {v}") for i, track in enumerate(given)]
-            for v, given in enumerate(videos)
+            [read_boxes(track, f"track {i} of video {v}") for i, track in enumerate(video_tracks)]
+            for v, video_tracks in enumerate(videos)
         ]
-        starts = [[read_start(track) for track in given] for given in videos]
+        starts = [[read_start(track) for track in video_tracks] for video_tracks in videos]
         segments = [segment for v in range(len(videos)) for segment in self._segments(v, boxes[v], starts[v])]
         features = read_features(videos, boxes)
 
@@ -194,12 +206,12 @@ class VideoRelationProcessor(ProcessorMixin):
                 (VidVRD-helper).
 
         Returns:
-            One list a video, in the order given: `{"triplet", "score", "duration": [first frame, after the last],
+            One list per video, in the order given: `{"triplet", "score", "duration": [first frame, after the last],
             "sub_traj", "obj_traj"}`, boxes in the units given.
 
         Raises:
             CausalVideoError: an output that does not belong to these inputs or vocabularies, NaN in it, or a threshold
-                or limit that is none.
+                or limit outside its range.
         """
         limits = (max_per_segment, max_per_video, max_gap)
         thresholds = (object_threshold, predicate_threshold, nms_threshold, association_threshold)
@@ -220,12 +232,12 @@ class VideoRelationProcessor(ProcessorMixin):
         logits, classes, where = self._checked(output, inputs)
         predicates = logits.sigmoid() if multi_label else logits.softmax(-1)  # (R, P)
         objects = classes.softmax(-1)[..., :-1]  # (B, N, C), background dropped
-        found = self._candidates(objects, predicates, where, object_threshold, predicate_threshold)
+        candidates = self._candidates(objects, predicates, where, object_threshold, predicate_threshold)
         videos: list[list[list[Relation]]] = [[] for _ in inputs.boxes]
         for row, segment in enumerate(inputs.segments):
-            mine = (found["row"] == row).nonzero().squeeze(1)
-            best = mine[found["score"][mine].argsort(descending=True, stable=True)[:max_per_segment]]
-            relations = [self._relation(found, int(i), segment, inputs) for i in best]
+            own_rows = (candidates["row"] == row).nonzero().squeeze(1)
+            best = own_rows[candidates["score"][own_rows].argsort(descending=True, stable=True)[:max_per_segment]]
+            relations = [self._relation(candidates, int(i), segment, inputs) for i in best]
             videos[segment.video].append(suppress(relations, nms_threshold))
         results = []
         for segments in videos:
@@ -257,16 +269,18 @@ class VideoRelationProcessor(ProcessorMixin):
             "score": score[which, i, j],
         }
 
-    def _relation(self, found: dict[str, Tensor], i: int, segment: Segment, inputs: VideoRelationInputs) -> Relation:
+    def _relation(
+        self, candidates: dict[str, Tensor], i: int, segment: Segment, inputs: VideoRelationInputs
+    ) -> Relation:
         """Candidate i with its two trajectories on the frames that both tracks have in this segment."""
         boxes, starts = inputs.boxes[segment.video], inputs.starts[segment.video]
-        tracks = [segment.tracks[int(found[side][i])] for side in ("subject", "object")]
+        tracks = [segment.tracks[int(candidates[side][i])] for side in ("subject", "object")]
         parts = [self._part(segment, boxes[track], starts[track]) for track in tracks]
         first, last = max(part[0] for part in parts), min(part[1] for part in parts)
         pair = np.stack([boxes[track][first - starts[track] : last - starts[track]] for track in tracks])
-        subject, other = (self.object_classes[int(found[side][i])] for side in ("subject_class", "object_class"))
-        triplet = (subject, self.predicates[int(found["predicate"][i])], other)
-        return Relation(triplet, [float(found["score"][i])], first, pair)
+        subject, other = (self.object_classes[int(candidates[side][i])] for side in ("subject_class", "object_class"))
+        triplet = (subject, self.predicates[int(candidates["predicate"][i])], other)
+        return Relation(triplet, [float(candidates["score"][i])], first, pair)
 
     def _segments(self, video: int, boxes: list[np.ndarray], starts: list[int]) -> list[Segment]:
         if not boxes:
@@ -301,11 +315,11 @@ class VideoRelationProcessor(ProcessorMixin):
         )
         logits, objects, index = (part.detach().cpu() for part in parts if part is not None)
         expected = (len(inputs.segments), len(self.object_classes), len(self.predicates))
-        found = (len(objects), objects.shape[-1] - 1, logits.shape[-1])
+        candidates = (len(objects), objects.shape[-1] - 1, logits.shape[-1])
         require(
-            found == expected and index.shape == (*logits.shape[:2], 2) and len(logits) == len(objects),
+            candidates == expected and index.shape == (*logits.shape[:2], 2) and len(logits) == len(objects),
             "relations",
-            found=f"(segments, classes, predicates) = {found}, pairs {tuple(index.shape)} in the output",
+            found=f"(segments, classes, predicates) = {candidates}, pairs {tuple(index.shape)} in the output",
             expected=expected,
             fix="pass the inputs of this very output, and the processor of this model",
         )
@@ -329,7 +343,7 @@ class VideoRelationProcessor(ProcessorMixin):
         return logits.float(), objects.float(), where
 
     def _meet(self, inputs: VideoRelationInputs, row: int, subject: int, other: int) -> bool:
-        """Whether a pair is two tracks of a segment that share a frame of it."""
+        """Return True if a pair is two tracks of a segment with a common frame."""
         if not 0 <= row < len(inputs.segments) or subject == other:
             return False
         segment = inputs.segments[row]

@@ -15,18 +15,18 @@ from hf_causal_video.utils.errors import CausalVideoError, require
 from hf_causal_video.utils.geometry import check_boxes
 
 
-def read_frame_sizes(given: Any, count: int) -> list[tuple[float, float] | None]:
+def read_frame_sizes(values: Any, count: int) -> list[tuple[float, float] | None]:
     """Width and height in pixels of `count` videos, from one pair, one each, or None (boxes are fractions)."""
-    if given is None:
+    if values is None:
         return [None] * count
-    pairs = numbers(given)
+    pairs = numbers(values)
     if pairs.shape == (2,):
         pairs = np.tile(pairs, (count, 1))
     sizes: list[Any] = [tuple(size) for size in pairs.tolist()] if pairs.ndim == 2 else []
     require(
         pairs.shape == (count, 2) and (np.isfinite(pairs) & (pairs > 0)).all(),
         "frame_size",
-        found=lambda: repr(given)[:80],
+        found=lambda: repr(values)[:80],
         expected=f"(width, height), or {count} of them",
         fix="give the size in pixels of each video",
     )
@@ -34,7 +34,7 @@ def read_frame_sizes(given: Any, count: int) -> list[tuple[float, float] | None]
 
 
 def numbers(values: Any) -> np.ndarray:
-    """Nested lists of numbers as float64; an empty array for what is none, or ragged."""
+    """Nested lists of numbers as float64; an empty array for other values or ragged lists."""
     try:
         array = np.asarray(values)
     except (TypeError, ValueError, OverflowError):
@@ -44,8 +44,8 @@ def numbers(values: Any) -> np.ndarray:
 
 def read_videos(tracks: Any) -> list[Any]:
     """The tracks of each video, from those of one video or of several; every track has boxes."""
-    given: list[Any] = list(tracks) if _is_list(tracks) else [None]
-    videos: list[Any] = [given] if not given or isinstance(given[0], Mapping) else given
+    values: list[Any] = list(tracks) if _is_list(tracks) else [None]
+    videos: list[Any] = [values] if not values or isinstance(values[0], Mapping) else values
     for number, video in enumerate(videos):
         require(
             _is_list(video) and all(isinstance(track, Mapping) and "boxes" in track for track in video),
@@ -104,23 +104,23 @@ def as_fractions(boxes: np.ndarray, size: tuple[float, float] | None) -> Tensor:
 
 def read_features(videos: list, boxes: list[list[np.ndarray]]) -> list[list[Tensor]] | None:
     """Appearance of every track at every frame, (L, C) each; None where no track has any."""
-    given = [track.get("features") for tracks in videos for track in tracks]
-    if all(feature is None for feature in given):
+    values = [track.get("features") for tracks in videos for track in tracks]
+    if all(feature is None for feature in values):
         return None
-    if any(feature is None for feature in given):
+    if any(feature is None for feature in values):
         raise CausalVideoError(
             "features",
             found="tracks with and without",
             expected="all or none",
             fix="extract the rest",
         )
-    found: list[list[Tensor]] = []
+    parts: list[list[Tensor]] = []
     for tracks, lengths in zip(videos, boxes, strict=True):
-        found.append([])
+        parts.append([])
         for track, one in zip(tracks, lengths, strict=True):
             feature = torch.as_tensor(numbers(track["features"]), dtype=torch.float32)
-            found[-1].append(feature.expand(len(one), -1) if feature.dim() == 1 else feature)
-    flat = [[one for group in side for one in group] for side in (found, boxes)]
+            parts[-1].append(feature.expand(len(one), -1) if feature.dim() == 1 else feature)
+    flat = [[one for group in side for one in group] for side in (parts, boxes)]
     fits = all(
         feature.dim() == 2 and feature.numel() and len(feature) == len(box) and feature.isfinite().all()
         for feature, box in zip(*flat, strict=True)
@@ -132,4 +132,4 @@ def read_features(videos: list, boxes: list[list[np.ndarray]]) -> list[list[Tens
         expected="(C,) or (L, C) finite numbers a track",
         fix="extract them again",
     )
-    return found
+    return parts

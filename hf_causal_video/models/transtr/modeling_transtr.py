@@ -5,7 +5,7 @@ top-K keeps the critical few, so the answer rests on evidence that can be shown;
 second.
 
 Source: Li et al., "Discovering Spatio-Temporal Rationales for Video Question Answering", ICCV 2023 (arXiv 2307.12058),
-equations 3 to 10. Submodule names follow the published checkpoints. Where the released code differs from what we think
+equations 3 to 10. Submodule names follow the published checkpoints. Where the official code differs from what we think
 right there is a switch in the config, and the preset `official-<dataset>` turns all of them on.
 """
 

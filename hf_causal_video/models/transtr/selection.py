@@ -62,7 +62,7 @@ class Selection:
         return torch.zeros_like(self.scores).scatter(1, self.indices, 1.0)
 
     def take_mask(self, mask: Tensor) -> Tensor:
-        """Whether each slot (R, K) holds a real item of mask (R, items)."""
+        """Return True (R, K) for slots that hold a real item of mask (R, items)."""
         held = self.take(mask.unsqueeze(-1).float()).squeeze(-1) > 0.5
         return held if self.filled is None else held & self.filled
 
@@ -76,7 +76,7 @@ def rank(
     scorer: nn.Module | None,
     measured: Tensor | None = None,
 ) -> Tensor:
-    """What is ranked, (R, items, units): one score an item, or one for each of its interactions with L tokens.
+    """Compute what is ranked, (R, items, units): one score per item, or one per interaction with L tokens.
 
     Args:
         config: says which.
@@ -86,9 +86,9 @@ def rank(
         scorer: the linear score of `rank_by="scorer"`.
         measured: (R, items) added to the score before it is bounded.
     """
-    asked = attention if scorer is None else scorer(x)
-    assert asked is not None, "rank_by other than 'scorer' asks the decoder for its attention"
-    scores = asked.float()
+    raw = attention if scorer is None else scorer(x)
+    assert raw is not None, "rank_by other than 'scorer' asks the decoder for its attention"
+    scores = raw.float()
     if measured is not None:
         scores = scores + measured.float().unsqueeze(-1)
     if config.rank_by != "prob":

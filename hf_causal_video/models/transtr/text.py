@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hf_causal_video.backbones.text import FirstTokens
 from hf_causal_video.models.base import VideoQAPreTrainedModel
-from hf_causal_video.models.inputs import given_text, read_choices, read_question
+from hf_causal_video.models.inputs import ids_or_features, read_choices, read_question
 
 
 def encode_question(
@@ -38,12 +38,12 @@ def encode_question(
     """
     resize = cast(nn.Module, model.text_resize)
     config = model.config
-    text = given_text("", ids, question, 3, config.text_width)
+    text = ids_or_features("", ids, question, 3, config.text_width)
     question_mask = read_question(text, mask)
     groups: list[tuple[Tensor, Tensor]] = [] if text is question else [(text, question_mask.long())]
     token_mask = present = None
     if config.num_answers is None:
-        queries = given_text("choice_", choice_ids, choices, 3, config.text_width)
+        queries = ids_or_features("choice_", choice_ids, choices, 3, config.text_width)
         if queries is choices:  # a vector per choice, so all are present
             read_choices(queries.unsqueeze(2), None, config.num_choices)
         else:

@@ -32,7 +32,7 @@ EXAMPLES = """relations:
 
 
 def is_relation_model(checkpoint: str | Path) -> bool:
-    """Whether a checkpoint detects relations."""
+    """Return True for a checkpoint of a relation model."""
     return open_pretrained(AutoConfig.from_pretrained, checkpoint).model_type in RELATION_METHODS
 
 

@@ -1,4 +1,4 @@
-"""What a relation model says about a split, one plain record a video or a pair, and the numbers of these records."""
+"""Predictions of a relation model for a split, a plain record per video or pair, and their metrics."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,7 +39,7 @@ def predict_videos(
         model, processor: of one checkpoint.
         data: the videos.
         progress: show a bar.
-        share: (rank, processes): this process takes every so manieth video.
+        share: (rank, processes): this process takes every n-th video.
         options: see `VideoRelationProcessor.post_process_relations`.
 
     Returns:
@@ -51,14 +51,14 @@ def predict_videos(
         video_id, tracks, size = data.video(place)
         inputs = processor(tracks, frame_size=size)
         output = judge_segments(model, inputs)
-        found: list[list[dict[str, Any]]] = [[]]
+        relations: list[list[dict[str, Any]]] = [[]]
         if output is not None:
             multi_label = bool(model.config.multi_label)
-            found = processor.post_process_relations(output, inputs, multi_label=multi_label, **options)
-        for relation in found[0]:
+            relations = processor.post_process_relations(output, inputs, multi_label=multi_label, **options)
+        for relation in relations[0]:
             for side in ("sub_traj", "obj_traj"):
                 relation[side] = np.round(relation[side], DECIMALS).tolist()
-        records.append({"id": video_id, "relations": found[0]})
+        records.append({"id": video_id, "relations": relations[0]})
     return records
 
 
@@ -77,8 +77,8 @@ def predict_pairs(
         `{"id", "prediction": the best predicate, "scores": (P,) log-probabilities or log-odds}`.
     """
     model.eval()
-    mine = range(share[0], len(data), share[1])
-    batches = DataLoader(Subset(data, mine), batch_size, collate_fn=collator)
+    indices = range(share[0], len(data), share[1])
+    batches = DataLoader(Subset(data, indices), batch_size, collate_fn=collator)
     scores: list[list[float]] = []
     for batch in tqdm(batches, desc="judging", unit="batch", disable=not progress):
         output = model(**{k: batch[k].to(model.device) for k in INPUTS if k in batch})
@@ -86,7 +86,7 @@ def predict_pairs(
         scores += (logits if data.multi_label else logits.log_softmax(-1)).cpu().tolist()
     return [
         {"id": data.ids[place], "prediction": data.predicates[int(np.argmax(row))], "scores": row}
-        for place, row in zip(mine, scores, strict=True)
+        for place, row in zip(indices, scores, strict=True)
     ]
 
 
@@ -103,19 +103,19 @@ def measure_videos(
         rows: relation rows of the same videos.
         counts, triplets: see `training_counts`.
     """
-    found = vidvrd_metrics(
+    relations = vidvrd_metrics(
         {record["id"]: record["relations"] for record in records},
         ground_truth(rows),
         training_counts=counts,
         training_triplets=triplets,
     )
-    table = {name: found[name] for name in METRICS}
-    table |= {name: value for name, value in found.items() if name.split(" ")[0] in ("head", "body", "tail")}
+    table = {name: relations[name] for name in METRICS}
+    table |= {name: value for name, value in relations.items() if name.split(" ")[0] in ("head", "body", "tail")}
     for setting in ("zero_shot", "generalized_zero_shot"):
-        if setting in found:
-            table |= {f"{setting} {name}": found[setting][name] for name in ("mAP", "R@50", "R@100")}
+        if setting in relations:
+            table |= {f"{setting} {name}": relations[setting][name] for name in ("mAP", "R@50", "R@100")}
     return {name: None if value is None else 100 * value for name, value in table.items()} | {
-        "counts": found["counts"]
+        "counts": relations["counts"]
     }
 
 

@@ -147,7 +147,7 @@ def measure(records: Sequence[Record], dataset: Split, train: Split) -> dict[str
 
 
 def headline(numbers: Numbers) -> str:
-    """What the last lines of a run say about a split."""
+    """Main numbers of a split in one line."""
     names = ("mAP", "R@50", "mR@50", "accuracy", "mean_recall", "mR@4")
     return ", ".join(f"{name} {numbers[name]:.2f} %" for name in names if numbers.get(name) is not None) or "unknown"
 

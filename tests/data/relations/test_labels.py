@@ -1,4 +1,4 @@
-"""Laws of label assignment: close tracklets take class and relations, far ones are background, others no lesson."""
+"""Laws of label assignment: close tracks take class and relations, far ones are background, others no lesson."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_a_relation_must_cover_enough_of_the_segment(end: int, counts: bool) -> 
 
 
 def test_overlap_is_measured_inside_the_segment() -> None:
-    """A tracklet of 30 frames follows an annotated track of 60 perfectly."""
+    """A track of 30 frames follows an annotated track of 60 perfectly."""
     assert targets([(0, boxes(0))])["track_labels"].tolist() == [0]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_causal_video.data.relations.rows import ground_truth, relations_dataset, tracklets, training_counts
+from hf_causal_video.data.relations.rows import ground_truth, relations_dataset, training_counts, unbroken_tracks
 from hf_causal_video.data.relations.vidvrd import read_relations, read_trajectories
 from hf_causal_video.evaluation.relations.metrics import vidvrd_metrics
 from hf_causal_video.utils.errors import CausalVideoError
@@ -62,8 +62,8 @@ def test_relations_keep_their_boxes_and_score_perfectly_against_themselves(tmp_p
     )
 
 
-def test_a_track_with_a_gap_becomes_two_tracklets(tmp_path: Path) -> None:
-    parts = tracklets(read_relations(write(tmp_path, annotation()))[0])
+def test_a_track_with_a_gap_becomes_two_tracks(tmp_path: Path) -> None:
+    parts = unbroken_tracks(read_relations(write(tmp_path, annotation()))[0])
     assert [(part["track"], part["start"], len(part["boxes"])) for part in parts] == [(0, 0, 6), (1, 0, 3), (1, 4, 2)]
 
 

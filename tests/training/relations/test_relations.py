@@ -14,7 +14,7 @@ from hf_causal_video.data.relations.segments import GivenTracks, RelationSegment
 from hf_causal_video.data.relations.vidvrd import read_relations
 from hf_causal_video.models.ivrd import IVRDForVideoRelationDetection
 from hf_causal_video.models.ivrd.processing_video_relation import VideoRelationProcessor
-from hf_causal_video.models.weights import weights_digest
+from hf_causal_video.models.loading import weights_digest
 from hf_causal_video.training import main
 from hf_causal_video.training.evaluate import add_arguments
 from hf_causal_video.training.relations.evaluate import evaluate_relations, run_relations
