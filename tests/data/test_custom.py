@@ -49,7 +49,7 @@ def test_every_layout_gives_the_same_rows(tmp_path):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("v,who,a cat,a man,a dog,a cow", "line 2 .*none of the choices: found 'a cat'"),
+        ("v,who,a cat,a man,a dog,a cow", "line 2 .*not among the choices: found 'a cat'"),
         ("v,who,3,a man,a dog,a cow", "line 2 .*found '3'; expected 0 to 2"),
         ("v,how many,1,2,3,1", "line 2 .*ambiguous"),
         ("v,,1,2,3,4", "line 2 .*no question"),
