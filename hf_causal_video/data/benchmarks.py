@@ -182,9 +182,9 @@ def _find_files(benchmark: Benchmark, split: str, folder: Path) -> Files:
     files = {}
     for role, names in benchmark.files.items():
         candidates = [folder / (name.format(split=split) + end) for name in names for end in ("", ".gz")]
-        there = [path for path in candidates if path.exists()]
-        if there or role not in OPTIONAL:
-            files[role] = (there or candidates)[0]
+        existing = [path for path in candidates if path.exists()]
+        if existing or role not in OPTIONAL:
+            files[role] = (existing or candidates)[0]
     return files
 
 

@@ -94,10 +94,10 @@ def questions_dataset(
     try:
         return Dataset.from_dict(columns, features=features)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:  # of the columns in `extra`
-        found = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0]
         what = "question rows cannot be put in a table"
         raise CausalVideoError(
-            what, found=found, expected=f"values of {features}", fix="correct the column"
+            what, found=reason, expected=f"values of {features}", fix="correct the column"
         ) from error
 
 

@@ -119,11 +119,11 @@ def by_key(
     return keyed
 
 
-def check_keys(found: Iterable[str], expected: Iterable[str], what: str, allow_missing: bool = False) -> None:
-    """Raise where `found` holds a key that `expected` does not, or (unless allowed) misses one that it does."""
-    found, expected = list(found), list(expected)
+def check_keys(keys: Iterable[str], expected: Iterable[str], what: str, allow_missing: bool = False) -> None:
+    """Refuse keys that are not expected and, unless `allow_missing`, expected ones that are missing."""
+    keys, expected = list(keys), list(expected)
     known = set(expected)
-    unknown = [key for key in found if key not in known]
+    unknown = [key for key in keys if key not in known]
     require(
         not unknown,
         f"{what} for questions that are not annotated",
@@ -131,7 +131,7 @@ def check_keys(found: Iterable[str], expected: Iterable[str], what: str, allow_m
         expected=f"keys like {expected[:2]}",
         fix="use the annotations of the same split, and keys of the form <video>_<qid>",
     )
-    present = set(found)
+    present = set(keys)
     missing = [key for key in expected if key not in present]
     require(
         not missing or (allow_missing and present),
@@ -184,10 +184,10 @@ def pair_answers(
     check_keys(predicted, annotated, "predictions")
     pairs = []
     for key, row in annotated.items():
-        given = predicted[key]
+        predicted_row = predicted[key]
         limit = number_of_choices(row, num_choices, key)
         answer = whole_number(row.get("answer"), key, "answer")
-        prediction = whole_number(given.get("prediction"), key, "prediction")
+        prediction = whole_number(predicted_row.get("prediction"), key, "prediction")
         for what, value in (("answer", answer), ("prediction", prediction)):
             require(
                 0 <= value < limit,
@@ -196,10 +196,11 @@ def pair_answers(
                 expected=f"0 to {limit - 1}",
                 fix="count choices from zero; a question without a known answer cannot be scored",
             )
+        stored = predicted_row.get("answer")
         require(
-            given.get("answer") is None or whole_number(given["answer"], key, "answer") == answer,
+            stored is None or whole_number(stored, key, "answer") == answer,
             f"the answer stored with the prediction of {key} is not the annotated one",
-            found=given.get("answer"),
+            found=stored,
             expected=answer,
             fix="the predictions belong to another split or version of the annotations",
         )

@@ -134,8 +134,8 @@ def check_private(files: Files, secrets: tuple[str | None, ...] = ()) -> None:
         if name in VOCABULARIES or name.endswith(".py"):
             place = home if len(home) > 5 and home in text else None
         else:
-            found = PLACES.search(text) or (re.search(re.escape(home) + r"\b", text) if len(home) > 5 else None)
-            place = found[0] if found else None
+            match = PLACES.search(text) or (re.search(re.escape(home) + r"\b", text) if len(home) > 5 else None)
+            place = match[0] if match else None
         require(
             not place,
             f"{name} cannot be uploaded",

@@ -64,5 +64,5 @@ def _transtr_sizes(tensors: Mapping[str, Tensor], preset: str) -> dict[str, Any]
 
 
 def _layers(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    found = {match[1] for key in tensors if (match := re.match(rf"{re.escape(prefix)}\.(\d+)\.", key))}
-    return len(found)
+    layers = {match[1] for key in tensors if (match := re.match(rf"{re.escape(prefix)}\.(\d+)\.", key))}
+    return len(layers)
