@@ -162,7 +162,8 @@ def load_benchmark(
         expected=", ".join(BENCHMARKS),
         fix="name one, or read your own rows",
     )
-    benchmark, split = BENCHMARKS[name], SPLIT_NAMES.get(split, split)
+    benchmark = BENCHMARKS[name]
+    split = SPLIT_NAMES.get(split, split)
     require(
         split in benchmark.splits,
         f"no such split of {name}",
@@ -196,7 +197,8 @@ def benchmark_vocabulary(
     Raises:
         CausalVideoError: the benchmark is multiple choice, or a file is not there.
     """
-    benchmark, folder = BENCHMARKS[name], Path(folder)
+    benchmark = BENCHMARKS[name]
+    folder = Path(folder)
     require(
         benchmark.open_ended,
         f"{name} is multiple choice",

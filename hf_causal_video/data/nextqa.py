@@ -141,7 +141,8 @@ def read_nextgqa(path: str | Path, spans_path: str | Path, split: str | None = N
     lines = read_lines(path, NEXTGQA_SOURCE, (*NEXTQA_COLUMNS, *CHOICE_COLUMNS), "NExT-GQA")
     hint = "use the csv of NExT-GQA; NExT-QA (answers as indices) is read by read_nextqa"
     located = read_json(spans_path, NEXTGQA_SOURCE)
-    rows, without = [], []
+    rows = []
+    without = []
     for number, line in lines:
         answer = choice_of_text(path, number, line, hint)
         try:

@@ -98,9 +98,11 @@ def by_key(
     for item in rows.items() if isinstance(rows, Mapping) else rows:
         if mapped:
             name, value = item
-            name, row = str(name), value if isinstance(value, Mapping) else {value_name: value}
+            name = str(name)
+            row = value if isinstance(value, Mapping) else {value_name: value}
         elif isinstance(item, Mapping):
-            name, row = key(item), item
+            name = key(item)
+            row = item
         else:
             raise CausalVideoError(
                 f"a row with the {value_name} cannot be read",
@@ -121,7 +123,8 @@ def by_key(
 
 def check_keys(keys: Iterable[str], expected: Iterable[str], what: str, allow_missing: bool = False) -> None:
     """Refuse keys that are not expected and, unless `allow_missing`, expected ones that are missing."""
-    keys, expected = list(keys), list(expected)
+    keys = list(keys)
+    expected = list(expected)
     known = set(expected)
     unknown = [key for key in keys if key not in known]
     require(

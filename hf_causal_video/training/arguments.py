@@ -181,7 +181,8 @@ class DataArguments:
         for name in ("dataset", "features", "text_features"):
             if str(getattr(self, name)).startswith("{"):
                 setattr(self, name, _mapping(name, getattr(self, name)))
-        self.world, self.relations = _mapping("world", self.world), _mapping("relations", self.relations)
+        self.world = _mapping("world", self.world)
+        self.relations = _mapping("relations", self.relations)
         require(
             self.dataset,
             "no dataset",

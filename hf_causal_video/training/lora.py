@@ -55,7 +55,8 @@ def _check_trained(wrapped: Any) -> None:
     """Check which weights are trained: peft matches modules by the ends of their names, and may match others."""
     wrong = []
     for name, parameter in wrapped.named_parameters():
-        in_text, is_copy = ".text_encoder." in name, ".original_module." in name
+        in_text = ".text_encoder." in name
+        is_copy = ".original_module." in name
         should = "lora_" in name if in_text else not is_copy
         if parameter.requires_grad != should:
             wrong.append(name)

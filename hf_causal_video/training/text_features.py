@@ -120,7 +120,8 @@ class QuestionCollator(VideoQACollator):
                 absent = questions[0][:0]  # no token: a choice that is not there
                 flat = [part for parts in choices for part in (*parts, *[absent] * (most - len(parts)))]
                 features, mask = (part.unflatten(0, (len(items), most)) for part in _padded(flat))
-                batch["choice_features"], batch["choice_attention_mask"] = features, mask  # (B, A, L, D), (B, A, L)
+                batch["choice_features"] = features
+                batch["choice_attention_mask"] = mask  # (B, A, L, D), (B, A, L)
         return batch
 
 

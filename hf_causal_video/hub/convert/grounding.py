@@ -39,7 +39,8 @@ def grounding_model(
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     """A model of the checkpoint's sizes, and its tensors under our names."""
     config_class, model_class = CLASSES[method]
-    preset, backbone = PRESETS[method][variant], variant.split("-")[1]
+    preset = PRESETS[method][variant]
+    backbone = variant.split("-")[1]
     fields: dict[str, Any] = SIZES[backbone](_Shapes(state_dict, f"{method} checkpoint"))
     released = config_class.preset(preset)
     require(
@@ -96,7 +97,8 @@ class _Shapes:
     """Shapes of released tensors; an absent one is an error that names it."""
 
     def __init__(self, tensors: Mapping[str, Tensor], what: str):
-        self.tensors, self.what = tensors, what
+        self.tensors = tensors
+        self.what = what
 
     def __getitem__(self, key: str) -> tuple[int, ...]:
         require(

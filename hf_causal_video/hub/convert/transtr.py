@@ -44,7 +44,8 @@ def _transtr_sizes(tensors: Mapping[str, Tensor], preset: str) -> dict[str, Any]
         return tuple(tensors[key].shape)
 
     config = TranSTRConfig.preset(preset)
-    (answers, dim), objects = shape("classifier.weight"), shape("obj_resize.fc.weight")[1]
+    answers, dim = shape("classifier.weight")
+    objects = shape("obj_resize.fc.weight")[1]
     other = {config.object_feature_dim + width for width in BOX_WIDTH.values()} - {config.object_input_dim}
     require(
         (answers == 1) == (config.num_answers is None) and objects not in other,

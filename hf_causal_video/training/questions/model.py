@@ -45,7 +45,8 @@ def build_model(
 
 
 def _from_checkpoint(arguments: ModelArguments, train: VideoQADataset) -> tuple[PreTrainedModel, VideoQAProcessor]:
-    name, (_, model_class, processor_class) = str(arguments.model_name_or_path), METHODS[arguments.method]
+    name = str(arguments.model_name_or_path)
+    (_, model_class, processor_class) = METHODS[arguments.method]
     fields: dict[str, Any] = {**arguments.overrides, "freeze_text_encoder": arguments.freeze_text_encoder}
     # sizes may differ here so that the error below, and not transformers' own, says what to do
     loaded: Any = model_class.from_pretrained(name, **fields, output_loading_info=True, ignore_mismatched_sizes=True)
@@ -71,7 +72,8 @@ def _from_preset(
     arguments: ModelArguments, data: DataArguments, train: VideoQADataset
 ) -> tuple[PreTrainedModel, VideoQAProcessor]:
     config_class, model_class, processor_class = METHODS[arguments.method]
-    provenance, vocabulary = train.store.provenance, answer_vocabulary(data, train)
+    provenance = train.store.provenance
+    vocabulary = answer_vocabulary(data, train)
     fields: dict[str, Any] = {
         "frame_feature_dim": provenance.frame_dim,
         "feature_provenance": provenance.to_dict(),
