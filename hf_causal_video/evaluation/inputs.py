@@ -242,7 +242,7 @@ def multiple_choice_accuracy(
         num_choices: choices of a question whose row does not list them.
 
     Returns:
-        `Acc`, one `Acc_<type>` for each type, and `counts`: `{type: {"correct", "total"}}` with "all".
+        `Acc`, one `Acc_<type>` for each type that is not "", and `counts`: `{type: {"correct", "total"}}` with "all".
 
     Raises:
         CausalVideoError: a key unknown, missing or repeated, or an answer that is not a choice.
@@ -253,7 +253,7 @@ def multiple_choice_accuracy(
         100.0
     """
     pairs = pair_answers(predictions, annotations, num_choices=num_choices)
-    types = sorted({pair.question_type for pair in pairs})
+    types = sorted({pair.question_type for pair in pairs} - {""})
     counts = {kind: count_correct(pair.correct for pair in pairs if pair.question_type == kind) for kind in types}
     result: dict[str, Any] = {f"Acc_{kind}": percent(count) for kind, count in counts.items()}
     counts["all"] = count_correct(pair.correct for pair in pairs)
