@@ -190,6 +190,12 @@ def load_data(
     )
     store = FeatureStore.open(str(features))
     rows = load_questions(
-        dataset, split, annotations=annotations, vocabulary=vocabulary, train_split="", videos=set(store.video_ids)
+        dataset,
+        split,
+        annotations=annotations,
+        vocabulary=vocabulary,
+        train_split="",
+        videos=set(store.video_ids),
+        spans=spans,
     )
     return VideoQADataset(rows, store, num_frames)
