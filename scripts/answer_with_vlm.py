@@ -1,4 +1,4 @@
-"""A question and a clip to chosen frames to the answer of a video language model, beside the same on uniform frames.
+"""Answer a question about a clip with a video language model, from chosen frames and from uniform ones.
 
     python scripts/answer_with_vlm.py Qwen/Qwen3-VL-4B-Instruct clip.mp4 "why did the boy run" \
         --checkpoint outputs/transtr --frames 8
@@ -19,7 +19,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from hf_causal_video.cli.select import SELECTORS, make_selector
 from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.selection import TokenBudget, ask_vlm
-from hf_causal_video.utils.errors import CausalVideoError, parse_arguments, run_command
+from hf_causal_video.utils.errors import parse_arguments, require, run_command
 
 VLM = "a video language model"
 
@@ -33,7 +33,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--choices", nargs="+", help="the answers offered")
     parser.add_argument("--selectors", nargs="+", choices=SELECTORS, default=["uniform", "causal"])
     parser.add_argument("--checkpoint", default="", help="VideoQA model of the causal selector")
-    parser.add_argument("--dual-encoder", default="google/siglip2-base-patch16-224", help="of similarity and spread")
+    parser.add_argument(
+        "--dual-encoder", default="google/siglip2-base-patch16-224", help="of the selectors by similarity"
+    )
+    parser.add_argument(
+        "--label-words", help="text encoder: --dual-encoder is an image classifier, read by its labels"
+    )
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--frames", type=int, default=8, help="how many frames (default: 8)")
     budget.add_argument("--tokens", type=int, help="as many frames as fit into this many visual tokens")
@@ -41,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--device", default="cpu", help="of the language model and of the selector")
     parser.add_argument("--dtype", default="auto", help="of the language model, such as bfloat16")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a selector")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per selector")
     return parser
 
 
@@ -53,36 +58,44 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def ask(options: argparse.Namespace) -> None:
     """Body of the command."""
-    if "causal" in options.selectors and not options.checkpoint:
-        raise CausalVideoError(
-            "a causal selector", found="no --checkpoint", expected="a trained VideoQA model",
-            fix="add --checkpoint outputs/transtr, or choose --selectors uniform similarity",
-        )  # fmt: skip
+    require(
+        "causal" not in options.selectors or options.checkpoint,
+        "a causal selector",
+        found="no --checkpoint",
+        expected="a trained VideoQA model",
+        fix="add --checkpoint outputs/transtr, or choose --selectors uniform similarity",
+    )
     processor = open_pretrained(AutoProcessor.from_pretrained, options.vlm, kind=VLM)
     model = open_pretrained(AutoModelForImageTextToText.from_pretrained, options.vlm, kind=VLM, dtype=options.dtype)
     model = model.to(options.device).eval()
     budget = options.frames if options.tokens is None else TokenBudget(options.tokens, processor)
     for name in options.selectors:
         source = options.checkpoint if name == "causal" else options.dual_encoder
-        selector = make_selector(name, source, options.candidates, options.device)
+        selector = make_selector(name, source, options.candidates, options.device, label_words=options.label_words)
         started = time.perf_counter()
-        said = ask_vlm(
-            model, processor, selector, options.video, options.question, budget, options.choices,
+        reply = ask_vlm(
+            model,
+            processor,
+            selector,
+            options.video,
+            options.question,
+            budget,
+            options.choices,
             max_new_tokens=options.max_new_tokens,
-        )  # fmt: skip
-        report(name, said, time.perf_counter() - started, options.json)
+        )
+        report(name, reply, time.perf_counter() - started, options.json)
 
 
-def report(name, said, seconds, as_json) -> None:
+def report(name, reply, seconds, as_json) -> None:
     """Print one answer."""
     if as_json:
-        tokens = {"prompt_tokens": said.prompt_tokens, "visual_tokens": said.visual_tokens}
-        print(json.dumps({"selector": name, "answer": said.text, **tokens, "selection": said.selection.to_dict()}))
+        tokens = {"prompt_tokens": reply.prompt_tokens, "visual_tokens": reply.visual_tokens}
+        print(json.dumps({"selector": name, "answer": reply.text, **tokens, "selection": reply.selection.to_dict()}))
         return
-    print(f"{name}: {said.selection.reason}")
-    print("  seconds", ", ".join(f"{second:.1f}" for second in said.selection.timestamps_s))
-    print(f"  tokens  {said.prompt_tokens} in the prompt, {said.visual_tokens} of them pictures; {seconds:.1f} s")
-    print(f"  answer  {said.text}")
+    print(f"{name}: {reply.selection.reason}")
+    print("  seconds", ", ".join(f"{second:.1f}" for second in reply.selection.timestamps_s))
+    print(f"  tokens  {reply.prompt_tokens} in the prompt, {reply.visual_tokens} of them pictures; {seconds:.1f} s")
+    print(f"  answer  {reply.text}")
 
 
 if __name__ == "__main__":

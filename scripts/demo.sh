@@ -3,6 +3,7 @@
 #
 #   bash scripts/demo.sh              # results in demo/; run it again and it goes on where it stopped
 #   bash scripts/demo.sh --fresh      # start over
+#   bash scripts/demo.sh --real FOLDER [--questions FILE]   # on spliced films of your own clips or photographs
 #   bash scripts/demo.sh --help       # the other arguments
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

@@ -7,6 +7,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$project"
 make_environment dev
+"$python" -m tests.peer.fetch   # transformers' own tests, of the installed version; without a network they skip
 if [ $# != 0 ]; then
     exec "$python" -m pytest "$@"
 fi

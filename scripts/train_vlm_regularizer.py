@@ -6,7 +6,7 @@
 A row of the data is {"video": path, "question": ..., "answer": ..., "choices": [...] (optional)}. Of the frames shown,
 the frozen checkpoint says which are causal. One step in `--every` (4) carries the intervention, see
 `hf_causal_video/selection/regularizer.py`. `--measure N` prints what it costs, from N steps of each kind in turn.
-No claim about hallucination: nobody has measured it.
+No claim about hallucination: it was not measured.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.selection import Clip, FrameSelector, metadata_in_ms, visual_token_ids
 from hf_causal_video.selection.regularizer import EnvironmentSwap, add_language_lora
 from hf_causal_video.selection.vlm import prompt_of
-from hf_causal_video.utils.errors import CausalVideoError, parse_arguments, run_command
+from hf_causal_video.utils.errors import CausalVideoError, parse_arguments, require, run_command
 
 VLM = "a video language model"
 
@@ -57,20 +57,22 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of the data, each with what it needs."""
+    """Read the rows of the data."""
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except ValueError as error:  # no UTF-8, or no JSON
         raise CausalVideoError(
-            f"data {path}", found=str(error), expected="a JSON object a line, in UTF-8", fix="mend the file"
+            f"data {path}", found=str(error), expected="one JSON object per line, in UTF-8", fix="correct the file"
         ) from error
     needed = ("video", "question", "answer")
     wrong = [n for n, row in enumerate(rows) if not isinstance(row, dict) or not all(map(row.get, needed))]
-    if not rows or wrong:
-        raise CausalVideoError(
-            f"data {path}", found=f"{len(rows)} rows, incomplete ones {wrong[:5]}",
-            expected="video, question and answer in every row", fix="mend these lines",
-        )  # fmt: skip
+    require(
+        rows and not wrong,
+        f"data {path}",
+        found=f"{len(rows)} rows, incomplete ones {wrong[:5]}",
+        expected="video, question and answer in every row",
+        fix="correct these lines",
+    )
     return rows
 
 
@@ -78,37 +80,51 @@ class Batches:
     """Model inputs with labels, and the causal frames as the model groups them."""
 
     def __init__(self, processor: Any, selector: FrameSelector, frames: int, causal: int):
-        if not 1 <= causal < frames:
-            raise CausalVideoError(
-                "causal frames", found=f"{causal} of {frames}", expected=f"1 to {frames - 1}, some must be left",
-                fix="lower --causal",
-            )  # fmt: skip
-        self.processor, self.selector, self.frames, self.causal = processor, selector, frames, causal
+        require(
+            1 <= causal < frames,
+            "causal frames",
+            found=f"{causal} of {frames}",
+            expected=f"1 to {frames - 1}, so that an environment is left",
+            fix="lower --causal",
+        )
+        self.processor = processor
+        self.selector = selector
+        self.frames = frames
+        self.causal = causal
         processor.tokenizer.padding_side = "left"  # so that every answer ends its row
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], torch.Tensor]:
-        """B rows to inputs with labels (B, L), and causal (B, T) bool, T frames or merged pairs."""
-        texts, videos, seen, flags, answers = [], [], [], [], []
+        """Make inputs with labels (B, L) of B rows, and causal (B, T) bool, T frames or merged pairs."""
+        texts: list[str] = []
+        videos: list[np.ndarray] = []
+        metadata: list[Any] = []
+        flags: list[list[bool]] = []
+        answers: list[str] = []
         end = self.processor.tokenizer.eos_token
         for row in rows:
             clip = Clip.read(row["video"], sampling=f"uniform-{self.frames}")
             chosen = self.selector.select(clip, row["question"], self.causal, row.get("choices"))
             flags.append([frame in chosen.frame_indices for frame in range(self.frames)])
             videos.append(np.stack(clip.frames or []))
-            seen.append(metadata_in_ms(clip.times_s, clip.duration_s, videos[-1]))
-            asked = [{"type": "video"}, {"type": "text", "text": prompt_of(row["question"], row.get("choices"))}]
+            metadata.append(metadata_in_ms(clip.times_s, clip.duration_s, videos[-1]))
+            content = [{"type": "video"}, {"type": "text", "text": prompt_of(row["question"], row.get("choices"))}]
             prompt = self.processor.apply_chat_template(
-                [{"role": "user", "content": asked}], add_generation_prompt=True
+                [{"role": "user", "content": content}], add_generation_prompt=True
             )
             answers.append(f" {row['answer']}{end}")
             texts.append(prompt + answers[-1])
         inputs = self.processor(
-            text=texts, videos=videos, video_metadata=seen, do_sample_frames=False, padding=True, return_tensors="pt"
+            text=texts,
+            videos=videos,
+            video_metadata=metadata,
+            do_sample_frames=False,
+            padding=True,
+            return_tensors="pt",
         )
         inputs["labels"] = torch.full_like(inputs["input_ids"], -100)
-        for place, answer in enumerate(answers):
+        for row_number, answer in enumerate(answers):
             size = len(self.processor.tokenizer(answer, add_special_tokens=False)["input_ids"])
-            inputs["labels"][place, -size:] = inputs["input_ids"][place, -size:]
+            inputs["labels"][row_number, -size:] = inputs["input_ids"][row_number, -size:]
         patch = getattr(self.processor.video_processor, "temporal_patch_size", None) or 1
         causal = torch.tensor(flags)  # (B, frames)
         causal = torch.nn.functional.pad(causal, (0, -self.frames % patch)).unflatten(1, (-1, patch)).any(2)
@@ -116,14 +132,16 @@ class Batches:
 
 
 def endless(rows: list[dict[str, Any]], batch_size: int, seed: int) -> Iterator[list[dict[str, Any]]]:
-    """Batches of different videos, in an order that the seed fixes, over and over."""
+    """Yield batches of different videos without end, in an order that the seed fixes."""
     draw = np.random.default_rng(seed)
     videos = sorted({row["video"] for row in rows})
-    if not 2 <= batch_size <= len(videos):
-        raise CausalVideoError(
-            "batch", found=f"{batch_size} samples from {len(videos)} videos", expected="2 or more, one of each video",
-            fix="lower --batch-size or add videos: an environment comes from another clip",
-        )  # fmt: skip
+    require(
+        2 <= batch_size <= len(videos),
+        "batch",
+        found=f"{batch_size} samples from {len(videos)} videos",
+        expected="2 or more, one of each video",
+        fix="lower --batch-size or add videos: an environment comes from another clip",
+    )
     by_video = {video: [row for row in rows if row["video"] == video] for video in videos}
     while True:
         for video_ids in np.array_split(draw.permutation(videos), len(videos) // batch_size):
@@ -131,7 +149,7 @@ def endless(rows: list[dict[str, Any]], batch_size: int, seed: int) -> Iterator[
 
 
 def step_cost(loss_of: EnvironmentSwap, inputs: dict[str, Any], causal: torch.Tensor, rounds: int) -> dict[str, float]:
-    """Median CPU seconds of a plain step and of one with the intervention, turn about, and the overhead they mean."""
+    """Measure the median CPU seconds of a plain step and of one with the intervention, and the overhead they mean."""
     seconds: dict[str, list[float]] = {"plain": [], "intervened": []}
     for turn in range(rounds + 1):
         for name, step in (("plain", 1), ("intervened", 0)):
@@ -171,13 +189,13 @@ def train(options: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(learning, lr=options.learning_rate)
     for step in range(options.steps):
         inputs, causal = make(next(batches))
-        found = loss_of(_to(inputs, options.device), causal.to(options.device), step)
-        found.loss.backward()
+        terms = loss_of(_to(inputs, options.device), causal.to(options.device), step)
+        terms.loss.backward()
         torch.nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        shown = "" if found.consistency is None else f", consistency {float(found.consistency):.4f}"
-        print(f"step {step}: answer {float(found.answer):.4f}{shown}", flush=True)
+        shown = "" if terms.consistency is None else f", consistency {float(terms.consistency):.4f}"
+        print(f"step {step}: answer {float(terms.answer):.4f}{shown}", flush=True)
     if options.output:
         model.save_pretrained(options.output)
         print(f"adapters: {options.output}")

@@ -360,7 +360,7 @@ def test_an_hdf5_file_may_not_point_into_another(tmp_path):
         with h5py.File(tmp_path / f"{way}.h5", "w") as file:
             file["ids"] = [b"v"]
             make(file)
-        with pytest.raises(CausalVideoError, match="no dataset of this file"):
+        with pytest.raises(CausalVideoError, match="not a dataset of this file"):
             import_app_mot(tmp_path / f"{way}.h5", tmp_path / "set", PROVENANCE, 1.0, progress=False)
 
 
@@ -368,5 +368,5 @@ def test_files_of_one_id_in_two_folders_are_never_mixed_up(tmp_path):
     for name in ("a/x.mp4", "b/x.mp4"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
-    with pytest.raises(CausalVideoError, match="is there twice"):
+    with pytest.raises(CausalVideoError, match="occurs twice"):
         find_videos(tmp_path)

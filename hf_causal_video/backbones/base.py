@@ -1,7 +1,7 @@
-"""What IGV and EIGV ask of a VideoQA network, so that they can wrap any: a few calls, and a name to find it by.
+"""Backbone protocol: the four calls by which IGV and EIGV wrap any VideoQA network, and the registry of names.
 
-Why so little: both methods edit frames before the video encoder and constrain answers and joint vectors behind the
-answer head; what happens between is the backbone's own affair. A network that offers these calls is a backbone.
+Why so few: both methods edit frames before the video encoder and constrain answers and joint vectors after the answer
+head; nothing between concerns them. A network with these calls is a backbone.
 
 Source: IGV (arXiv 2206.02349) and EIGV (arXiv 2207.12783) call themselves model-agnostic; the calls are what their
 equations use of a backbone.
@@ -18,15 +18,15 @@ from hf_causal_video.utils.errors import CausalVideoError, require
 
 
 class _Rows:
-    """Tensors that share a leading axis, and can be gathered along it."""
+    """Dataclass of tensors that share a leading axis, and can be gathered along it."""
 
     def rows(self, index: Tensor) -> Self:
-        """The rows at `index` (K,) int, in that order; a row may repeat."""
+        """Select the rows at `index` (K,) int, in that order; a row may repeat."""
         return self._each(lambda tensor: tensor.index_select(0, index))
 
     @classmethod
     def join(cls, parts: list[Self]) -> Self:
-        """All rows of several of a kind, in order; other axes must agree."""
+        """Concatenate the rows of several objects, in order; other axes must agree."""
         first: Any = parts[0]
         joined: dict[str, Any] = {}
         for part in fields(cls):  # type: ignore[arg-type]
@@ -53,10 +53,10 @@ class Question(_Rows):
     """Encoded questions, or question and candidate strings; R rows.
 
     Args:
-        pooled: (R, H) one vector a question; the grounding indicator compares it with the frames.
-        tokens: (R, L, H) its tokens, where the backbone looks at them.
+        pooled: (R, H) one vector per question; the grounding indicator compares it with the frames.
+        tokens: (R, L, H) its tokens, where the backbone uses them.
         mask: (R, L) bool, true at tokens.
-        extra: whatever else `fuse` needs, each tensor with R rows.
+        extra: further inputs of `fuse`, each tensor with R rows.
     """
 
     pooled: Tensor
@@ -72,8 +72,8 @@ class Video(_Rows):
     Args:
         frames: (V, T', Hk) encoded frames. T' may be smaller than T where masked frames were dropped.
         mask: (V, T') bool, true at frames that count.
-        pooled: (V, Hk) one vector a video, where the backbone has one.
-        extra: whatever else `fuse` or `grounding_key` needs, each tensor with V rows.
+        pooled: (V, Hk) one vector per video, where the backbone has one.
+        extra: further inputs of `fuse` or `grounding_key`, each tensor with V rows.
     """
 
     frames: Tensor
@@ -83,7 +83,7 @@ class Video(_Rows):
 
 
 class VideoQABackbone(nn.Module):
-    """A VideoQA network as IGV and EIGV see it. Subclass it, set the two widths, write the four calls.
+    """Base class of VideoQA networks for IGV and EIGV. Subclass it, set the two widths, write the four calls.
 
     R question rows (B, or B*A where each candidate is a string of its own), V videos, T frames, L tokens.
 
@@ -105,17 +105,16 @@ class VideoQABackbone(nn.Module):
 
     def __init__(self, text_dim: int, frame_dim: int, num_answers: int | None):
         super().__init__()
-        self.text_dim, self.frame_dim, self.num_answers = text_dim, frame_dim, num_answers
+        self.text_dim = text_dim
+        self.frame_dim = frame_dim
+        self.num_answers = num_answers
 
     def encode_question(self, tokens: Tensor, mask: Tensor) -> Question:
-        """Token features (R, L, D_text) and mask (R, L) bool, real tokens first, to questions.
-
-        Every row has at least one token.
-        """
+        """Encode token features (R, L, D_text) with mask (R, L) bool, true tokens first, at least one per row."""
         raise NotImplementedError
 
     def embed_frames(self, frames: Tensor) -> Tensor:
-        """Frames (V, T, C) to what `encode_video` takes, (V, T, E), by a linear map without bias; default: unchanged.
+        """Map frames (V, T, C) to the input of `encode_video`, (V, T, E), linearly without bias; default: unchanged.
 
         Masking, swapping and mixing frames commute with such a map, so it is done once for all edited copies of a
         video. A backbone that starts with a wide projection saves most of its cost here.
@@ -123,46 +122,46 @@ class VideoQABackbone(nn.Module):
         return frames
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> Video:
-        """Embedded frames (V, T, E) and mask (V, T) bool to a video.
+        """Encode embedded frames (V, T, E) with mask (V, T) bool.
 
-        True frames may stand anywhere, and every row has at least one. Frames outside the mask must not be heard. The
-        true entries of the video's own mask are the true frames, in their order.
+        True frames may be at any position, and every row has at least one. Masked frames must not affect the output.
+        The true entries of the result's mask are the true frames, in their order.
         """
         raise NotImplementedError
 
     def grounding_key(self, video: Video) -> Tensor:
-        """What the indicator compares with the question, (V, T, H); default: the encoded frames.
+        """Return the vectors that the indicator compares with the question, (V, T, H); default: the encoded frames.
 
-        Asked for videos that were encoded with all their frames.
+        Called for videos that were encoded with all their frames.
         """
         return video.frames
 
     def fuse(self, question: Question, video: Video) -> Tensor:
-        """Questions and videos of the same number of rows to joint vectors (R, J)."""
+        """Fuse questions and videos of the same number of rows to joint vectors (R, J)."""
         raise NotImplementedError
 
     def fuse_pairs(self, question: Question, video: Video, question_rows: Tensor, video_rows: Tensor) -> Tensor:
         """Fuse question i with video j for each pair (i, j) of two index vectors (P,), to (P, J).
 
-        A backbone overrides this where part of `fuse` looks at one side alone and need not be repeated for each pair.
+        A backbone overrides this where part of `fuse` depends on one side alone and need not be repeated per pair.
         """
         return self.fuse(question.rows(question_rows), video.rows(video_rows))
 
     def answer(self, joint: Tensor) -> Tensor:
-        """Joint vectors (R, J) to scores (R, num_answers), or (R, 1) where a row is one candidate."""
+        """Score answers from joint vectors (R, J), to (R, num_answers), or (R, 1) where a row is one candidate."""
         raise NotImplementedError
 
     def mix_question(self, a: Question, b: Question, weight: Tensor) -> Question:
-        """weight * a + (1 - weight) * b, row by row; default: linear in every tensor, a token counts if either has it.
+        """Mix questions, weight * a + (1 - weight) * b row by row; a token counts if either question has it.
 
         Args:
             a, b: questions of the same number of rows.
             weight: (R,) or () in [0, 1].
         """
 
-        def mix(one: Tensor, other: Tensor) -> Tensor:
-            w = weight if weight.dim() == 0 else weight.view(-1, *[1] * (one.dim() - 1))
-            return w.to(one.dtype) * one + (1 - w).to(one.dtype) * other
+        def mix(x: Tensor, y: Tensor) -> Tensor:
+            w = weight if weight.dim() == 0 else weight.view(-1, *[1] * (x.dim() - 1))
+            return w.to(x.dtype) * x + (1 - w).to(x.dtype) * y
 
         return Question(
             pooled=mix(a.pooled, b.pooled),
@@ -194,8 +193,8 @@ def check_sizes(name: str, hidden: int, divisors: dict[str, int], **counts: int)
 def without_bias(layer: nn.Module, x: Tensor) -> Tensor:
     """Apply an affine layer without its bias, (..., C) to (..., E).
 
-    Why by calls: hooks, adapters and quantised forms of the layer take part in a call, and in nothing else. The bias
-    is what the layer makes of zeros, so a frame of zeros stays exactly zero.
+    Why by calls: hooks, adapters and quantised forms of the layer take effect in a call only. The bias is the output
+    for zeros, so a frame of zeros stays exactly zero.
 
     Example:
         >>> layer, x = nn.Linear(3, 2), torch.ones(3)
@@ -210,7 +209,7 @@ def bias_of(layer: nn.Module, width: int, like: Tensor) -> Tensor:
     return layer(like.new_zeros(1, width))
 
 
-# HGA's normalised weights, which torch's parametrisation held once: in checkpoints of that time, and in released ones.
+# Names of HGA's normalised weights in released checkpoints, and in ours while torch's parametrisation held them.
 RENAMED_KEYS = {
     f".edge_layer_{layer}.{old}": f".edge_layer_{layer}.{new}"
     for layer in (1, 2)
@@ -222,42 +221,44 @@ BACKBONES: dict[str, type[VideoQABackbone]] = {}
 
 
 def register_backbone(name: str, backbone: type[VideoQABackbone]) -> None:
-    """Make a backbone known under a name, for `backbone="name"` in a config.
+    """Register a backbone under a name, for `backbone="name"` in a config.
 
     Args:
         name: the name; registering a class of the same qualified name again replaces it.
         backbone: a class, built as `backbone(text_dim, frame_dim, num_answers, **backbone_config)`.
 
     Raises:
-        CausalVideoError: no `VideoQABackbone`, one that lacks one of the four calls, or a name that another class has.
+        CausalVideoError: another class than a `VideoQABackbone`, a missing call, or a name that another class has.
 
     Example:
         >>> register_backbone("mine", VideoQABackbone)
         Traceback (most recent call last):
         hf_causal_video.utils.errors.CausalVideoError: backbone 'mine': found no encode_question, ...
     """
-    if not (isinstance(backbone, type) and issubclass(backbone, VideoQABackbone)):
-        raise CausalVideoError(
-            f"backbone {name!r}",
-            found=f"{backbone!r}",
-            expected="a subclass of VideoQABackbone",
-            fix="derive the network from it",
-        )
-    if lacking := [call for call in REQUIRED if not _has(backbone, call)]:
-        raise CausalVideoError(
-            f"backbone {name!r}",
-            found=f"no {', '.join(lacking)} in {backbone.__name__}",
-            expected=f"the calls {', '.join(REQUIRED)}",
-            fix="subclass VideoQABackbone and write them",
-        )
-    known = BACKBONES.get(name)
-    if known is not None and known.__qualname__ != backbone.__qualname__:
-        raise CausalVideoError(
-            "backbone",
-            found=f"{name!r} is {known.__name__} already",
-            expected="a free name",
-            fix="choose another name",
-        )
+    is_backbone = isinstance(backbone, type) and issubclass(backbone, VideoQABackbone)
+    require(
+        is_backbone,
+        f"backbone {name!r}",
+        found=f"{backbone!r}",
+        expected="a subclass of VideoQABackbone",
+        fix="derive the network from it",
+    )
+    missing = [call for call in REQUIRED if getattr(backbone, call) is getattr(VideoQABackbone, call)]
+    require(
+        not missing,
+        f"backbone {name!r}",
+        found=f"no {', '.join(missing)} in {backbone.__name__}",
+        expected=f"the calls {', '.join(REQUIRED)}",
+        fix="subclass VideoQABackbone and write them",
+    )
+    registered = BACKBONES.get(name, backbone)
+    require(
+        registered.__qualname__ == backbone.__qualname__,
+        "backbone",
+        found=f"{name!r} is {registered.__name__} already",
+        expected="a free name",
+        fix="choose another name",
+    )
     BACKBONES[name] = backbone
 
 
@@ -274,13 +275,13 @@ def build_backbone(
     Raises:
         CausalVideoError: an unknown name, arguments that the constructor refuses, or widths it did not set.
     """
-    if name not in BACKBONES:
-        raise CausalVideoError(
-            "backbone",
-            found=name,
-            expected=sorted(BACKBONES),
-            fix="name one, or import the module that registers it first (--import MODULE in the shell)",
-        )
+    require(
+        name in BACKBONES,
+        "backbone",
+        found=name,
+        expected=sorted(BACKBONES),
+        fix="name one, or import the module that registers it first (--import MODULE in the shell)",
+    )
     try:
         backbone = BACKBONES[name](text_dim, frame_dim, num_answers, **(config or {}))
     except TypeError as error:
@@ -291,13 +292,11 @@ def build_backbone(
             fix=f"see help({BACKBONES[name].__name__})",
         ) from error
     for width in ("question_dim", "joint_dim"):
-        if not isinstance(getattr(backbone, width, None), int):
-            raise CausalVideoError(
-                f"backbone {name!r}", found=f"no {width}", expected="an int set in __init__", fix=f"set self.{width}"
-            )
+        require(
+            isinstance(getattr(backbone, width, None), int),
+            f"backbone {name!r}",
+            found=f"no {width}",
+            expected="an int set in __init__",
+            fix=f"set self.{width}",
+        )
     return backbone
-
-
-def _has(backbone: type, call: str) -> bool:
-    found = getattr(backbone, call, None)
-    return callable(found) and found is not getattr(VideoQABackbone, call)

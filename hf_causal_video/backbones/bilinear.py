@@ -1,7 +1,7 @@
-"""Block fusion: two vectors to one by a bilinear map whose tensor is block-diagonal and of low rank in every block.
+"""Block fusion: a bilinear map of two vectors whose tensor is block-diagonal and of low rank in every block.
 
-Why: a full bilinear map of two wide vectors has too many weights; cutting both into chunks and writing each chunk's
-map as a sum of few products keeps most of its power.
+Why: a full bilinear map of two wide vectors has too many weights; a map per chunk, each a sum of few products, keeps
+most of its power.
 
 Source: Ben-younes et al., "BLOCK", AAAI 2019 (arXiv 1902.00038), section 3. All chunks of one size stand in one tensor
 here, where the published layout has a linear layer per chunk; the conversion stacks them.
@@ -18,7 +18,7 @@ from hf_causal_video.utils.errors import require
 
 
 def chunk_sizes(width: int, chunks: int) -> list[int]:
-    """Sizes of the chunks that a width is cut into, as published: rounded up, and the last one takes the rest.
+    """Cut a width into chunks as published: sizes rounded up, and the last one takes the rest.
 
     Where that rest would be negative, the last chunk is as large as the others, and one is taken from each chunk,
     counted from the end, until they fit.
@@ -36,7 +36,7 @@ def chunk_sizes(width: int, chunks: int) -> list[int]:
 
 
 class ChunkLinear(nn.Module):
-    """One linear map per chunk of a vector: (R, chunks, size) to (R, chunks, out)."""
+    """One linear map per chunk of a vector."""
 
     def __init__(self, chunks: int, size: int, out: int):
         super().__init__()
@@ -51,12 +51,12 @@ class ChunkLinear(nn.Module):
         nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(R, chunks, size) to (R, chunks, out)."""
+        """Map (R, chunks, size) to (R, chunks, out)."""
         return torch.baddbmm(self.bias.unsqueeze(1), x.transpose(0, 1), self.weight.transpose(1, 2)).transpose(0, 1)
 
 
 class BlockFusion(nn.Module):
-    """Fuse two vectors.
+    """Fusion of two vectors.
 
     Args:
         first, second, out: widths.
@@ -97,7 +97,7 @@ class BlockFusion(nn.Module):
         self.linear_out = nn.Linear(width, out)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """(R, first) and (R, second) to (R, out)."""
+        """Fuse (R, first) and (R, second) to (R, out)."""
         x = F.dropout(self.linear0(first), self.dropout, self.training)  # (R, width)
         y = F.dropout(self.linear1(second), self.dropout, self.training)
         if len(self.blocks) == 1:

@@ -1,8 +1,8 @@
-"""Co-Mem: an appearance and a motion memory, each read again with what both remember so far.
+"""Co-Mem: an appearance and a motion memory, each updated with what both hold so far.
 
 Why here: it is one of EIGV's three backbones. Both streams are read by two stacked GRUs; three times, each stream is
-attended to by an attention-gated GRU that looks for the sum of both memories, and the question enters as the memories
-are rewritten.
+summarised by an attention-gated GRU whose attention depends on the sum of both memories, and the question enters as
+the memories are updated.
 
 Source: Gao et al., "Motion-Appearance Co-Memory Networks for Video Question Answering", CVPR 2018, equations 4 to 10,
 in the form that EIGV uses. Submodule names follow the published checkpoints. Switch for what was released:
@@ -21,13 +21,13 @@ from hf_causal_video.utils.errors import require
 
 
 def last_states(states: Tensor, mask: Tensor) -> Tensor:
-    """The state at the last true step, (R, T, D) to (R, D); true steps stand at the left."""
+    """Select the state at the last true step, (R, T, D) to (R, D); true steps come first."""
     index = (mask.sum(1) - 1).view(-1, 1, 1).expand(-1, 1, states.shape[-1])
     return states.gather(1, index).squeeze(1)
 
 
 class QuestionEncoder(nn.Module):
-    """Project, read forwards; the question is the last states of all layers side by side."""
+    """A projection and a GRU; the question is the concatenation of the last states of all layers."""
 
     def __init__(self, text_dim: int, word_dim: int, dim: int, layers: int, dropout: float):
         super().__init__()
@@ -35,7 +35,7 @@ class QuestionEncoder(nn.Module):
         self.rnn = GRU(word_dim, dim, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (R, L, D_text) to the last layer's states (R, L, D) and the question (R, layers * D)."""
+        """Encode tokens (R, L, D_text) to the last layer's states (R, L, D) and the question (R, layers * D)."""
         x, lengths = self.embedding(x), mask.sum(1).cpu()
         packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         states, last = self.rnn(packed)
@@ -44,7 +44,7 @@ class QuestionEncoder(nn.Module):
 
 
 class StreamEncoder(nn.Module):
-    """Two stacked GRUs for appearance, two for motion; a frame is both of its states side by side."""
+    """Two stacked GRUs for appearance, two for motion; a frame is the concatenation of both of its states."""
 
     def __init__(self, appearance_dim: int, motion_dim: int, dim: int):
         super().__init__()
@@ -52,10 +52,12 @@ class StreamEncoder(nn.Module):
         self.rnn_motion_l1, self.rnn_motion_l2 = _gru(motion_dim, dim), _gru(dim, dim)
 
     def forward(self, appearance: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
-        """(V, T, C_a) and (V, T, C_m) to two streams (V, T, 2 dim)."""
-        first, first_motion = self.rnn_app_l1(appearance)[0], self.rnn_motion_l1(motion)[0]
-        second, second_motion = self.rnn_app_l2(first)[0], self.rnn_motion_l2(first_motion)[0]
-        return torch.cat([first, second], -1), torch.cat([first_motion, second_motion], -1)
+        """Encode (V, T, C_a) and (V, T, C_m) to two streams (V, T, 2 dim)."""
+        appearance_1 = self.rnn_app_l1(appearance)[0]
+        appearance_2 = self.rnn_app_l2(appearance_1)[0]
+        motion_1 = self.rnn_motion_l1(motion)[0]
+        motion_2 = self.rnn_motion_l2(motion_1)[0]
+        return torch.cat([appearance_1, appearance_2], -1), torch.cat([motion_1, motion_2], -1)
 
 
 def _gru(width: int, dim: int) -> GRU:
@@ -63,14 +65,14 @@ def _gru(width: int, dim: int) -> GRU:
 
 
 class AttentionGRUCell(nn.Module):
-    """A GRU whose update gate is an attention weight given from outside."""
+    """A GRU whose update gate is an attention weight from outside."""
 
     def __init__(self, dim: int):
         super().__init__()
         self.Wr, self.Ur, self.W, self.U = (nn.Linear(dim, dim) for _ in range(4))
 
     def forward(self, facts: Tensor, gate: Tensor) -> Tensor:
-        """Facts (R, T, H) and weights (R, T), 0 at padding, to the last state (R, H)."""
+        """Read facts (R, T, H) with weights (R, T), 0 at padding, to the last state (R, H)."""
         reset_in, new_in = self.Wr(facts), self.W(facts)
         state = facts.new_zeros(len(facts), facts.shape[-1])
         for step in range(facts.shape[1]):
@@ -81,19 +83,19 @@ class AttentionGRUCell(nn.Module):
 
 
 class AttentionGRU(nn.Module):
-    """Holds the cell, under its published name."""
+    """Holder of the cell, under its published name."""
 
     def __init__(self, dim: int):
         super().__init__()
         self.AGRUCell = AttentionGRUCell(dim)
 
     def forward(self, facts: Tensor, gate: Tensor) -> Tensor:
-        """As the cell."""
+        """Compute as the cell."""
         return self.AGRUCell(facts, gate)
 
 
 class EpisodicMemory(nn.Module):
-    """One look at a stream: attend to it with what is wanted and what this stream gave last time."""
+    """One reading of a stream, attended to by both memories and by what the last reading gave."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -101,14 +103,14 @@ class EpisodicMemory(nn.Module):
         self.z1, self.z2 = nn.Linear(4 * dim, dim), nn.Linear(dim, 1)
         self.next_mem = nn.Linear(3 * dim, dim)
 
-    def forward(self, facts: Tensor, mask: Tensor, wanted: Tensor, episode: Tensor) -> Tensor:
-        """Facts (R, T, H), mask (R, T), what both memories hold (R, H), the last episode (R, H), to the next one."""
-        w, e = wanted.unsqueeze(1), episode.unsqueeze(1)
-        interaction = torch.cat([facts * w, facts * e, (facts - w).abs(), (facts - e).abs()], -1)  # (R, T, 4H)
+    def forward(self, facts: Tensor, mask: Tensor, memories: Tensor, episode: Tensor) -> Tensor:
+        """Read facts (R, T, H), mask (R, T), with the sum of both memories and the last episode, both (R, H)."""
+        m, e = memories.unsqueeze(1), episode.unsqueeze(1)
+        interaction = torch.cat([facts * m, facts * e, (facts - m).abs(), (facts - e).abs()], -1)  # (R, T, 4H)
         scores = self.z2(self.z1(interaction).tanh()).squeeze(-1)
         gate = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(1)  # (R, T)
         context = self.AGRU(facts, gate)
-        return F.relu(self.next_mem(torch.cat([episode, context, wanted], -1)))
+        return F.relu(self.next_mem(torch.cat([episode, context, memories], -1)))
 
 
 class CoMem(VideoQABackbone):
@@ -122,7 +124,7 @@ class CoMem(VideoQABackbone):
         question_layers: layers of the question GRU: 2 in the released open-ended models, 1 in multiple choice.
         appearance_dim: leading channels of a frame feature that are appearance, the others motion (2048 of 4096 in the
             published setting); None lets both streams read every channel.
-        iterations: how often the memories are rewritten.
+        iterations: how often the memories are updated.
         dropout: on projected tokens and between question layers.
         detach_memory: start the memories outside the graph, as released; the first episodes stay inside.
 
@@ -135,10 +137,18 @@ class CoMem(VideoQABackbone):
     """
 
     def __init__(
-        self, text_dim: int, frame_dim: int, num_answers: int | None, hidden_size: int = 512, word_dim: int = 512,
-        question_layers: int = 1, appearance_dim: int | None = None, iterations: int = 3, dropout: float = 0.3,
+        self,
+        text_dim: int,
+        frame_dim: int,
+        num_answers: int | None,
+        hidden_size: int = 512,
+        word_dim: int = 512,
+        question_layers: int = 1,
+        appearance_dim: int | None = None,
+        iterations: int = 3,
+        dropout: float = 0.3,
         detach_memory: bool = False,
-    ):  # fmt: skip
+    ):
         super().__init__(text_dim, frame_dim, num_answers)
         check_sizes("Co-Mem", hidden_size, {"2": 2, "question_layers": question_layers})
         require(
@@ -147,8 +157,11 @@ class CoMem(VideoQABackbone):
             found=appearance_dim,
             expected=f"some of the {frame_dim} channels of a frame, or None",
         )
-        self.question_dim, self.joint_dim = hidden_size, 2 * hidden_size
-        self.iterations, self.detach_memory, self.appearance_dim = iterations, detach_memory, appearance_dim
+        self.question_dim = hidden_size
+        self.joint_dim = 2 * hidden_size
+        self.iterations = iterations
+        self.detach_memory = detach_memory
+        self.appearance_dim = appearance_dim
         widths = (frame_dim, frame_dim) if appearance_dim is None else (appearance_dim, frame_dim - appearance_dim)
         self.qns_encoder = QuestionEncoder(
             text_dim, word_dim, hidden_size // question_layers, question_layers, dropout
@@ -160,12 +173,12 @@ class CoMem(VideoQABackbone):
         self.decoder = nn.Linear(2 * hidden_size, 1 if num_answers is None else num_answers)
 
     def encode_question(self, tokens: Tensor, mask: Tensor) -> Question:
-        """The last states of the question (R, H); its tokens are not looked at again."""
+        """Encode the question to its last states (R, H); its tokens are not used again."""
         tokens, mask = pack_left(tokens, mask)
         return Question(self.qns_encoder(tokens, mask)[1])
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> Video:
-        """True frames, moved to the left, to an appearance stream (V, T', H) and a motion stream in `extra`."""
+        """Encode true frames, moved to the left, to an appearance stream (V, T', H) and a motion stream in `extra`."""
         frames, mask = pack_left(frames, mask)
         cut = self.appearance_dim
         streams = (frames, frames) if cut is None else (frames[..., :cut], frames[..., cut:])
@@ -174,26 +187,25 @@ class CoMem(VideoQABackbone):
         return Video(appearance, mask, last_states(appearance, mask), extra)
 
     def grounding_key(self, video: Video) -> Tensor:
-        """Appearance plus motion, (V, T, H)."""
+        """Add appearance and motion, (V, T, H)."""
         return video.frames + video.extra["motion"]
 
     def fuse(self, question: Question, video: Video) -> Tensor:
-        """Rewrite both memories a few times, starting from the streams' last states; (R, 2 H)."""
-        asked = question.pooled
-        memory, motion = cast(Tensor, video.pooled), video.extra["motion_last"]
-        episode, motion_episode = memory, motion
+        """Update both memories a few times, starting from the streams' last states; (R, 2 H)."""
+        memory = episode = cast(Tensor, video.pooled)
+        motion = motion_episode = video.extra["motion_last"]
         if self.detach_memory:
             memory, motion = memory.detach(), motion.detach()
         for _ in range(self.iterations):
             both = memory + motion
             episode = self.epm_app(video.frames, video.mask, both, episode)
             motion_episode = self.epm_mot(video.extra["motion"], video.mask, both, motion_episode)
-            memory = self.linear_ma(torch.cat([memory, episode, asked], -1)).tanh()
-            motion = self.linear_mb(torch.cat([motion, motion_episode, asked], -1)).tanh()
+            memory = self.linear_ma(torch.cat([memory, episode, question.pooled], -1)).tanh()
+            motion = self.linear_mb(torch.cat([motion, motion_episode, question.pooled], -1)).tanh()
         return self.vq2word(torch.cat([memory, motion], -1))
 
     def answer(self, joint: Tensor) -> Tensor:
-        """Linear, to (R, num_answers or 1)."""
+        """Score answers by a linear layer, to (R, num_answers or 1)."""
         return self.decoder(joint)
 
 

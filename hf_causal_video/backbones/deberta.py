@@ -1,9 +1,9 @@
-"""DeBERTa without its waste: the same numbers from the same weights, with no token of padding and in any precision.
+"""DeBERTa without padding: the same numbers from the same weights, in any precision.
 
-Why: the released TranSTR reads text with DeBERTa base, which is most of its work, and a third of the tokens pad.
-Positions in DeBERTa are relative, so all strings of a call are one flat list of tokens for everything but attention,
-which sees them end to end in short rows, kept apart by a mask. Distances are read off by views instead of gathers,
-the last layer finishes only the tokens that somebody asks for, and the norm is the fused one.
+Why: the released TranSTR reads text with DeBERTa base, which is most of its work, and a third of the tokens is
+padding. Positions in DeBERTa are relative, so all strings of a call are one flat list of tokens for everything but
+attention, which gets them end to end in short rows, separated by a mask. Scores by distance are views instead of
+gathers, the last layer computes only the tokens that are needed, and the norm is the fused one.
 
 Source: He et al., "DeBERTa", ICLR 2021 (arXiv 2006.03654); Krell et al. 2021 (arXiv 2107.02027) for packing.
 """
@@ -32,13 +32,13 @@ from transformers.models.deberta.modeling_deberta import (
 
 @dataclass
 class Layout:
-    """Where flat tokens stand in attention. Shapes: F tokens, R rows of width W.
+    """Positions of flat tokens in the rows of attention. Shapes: F tokens, R rows of width W.
 
     Args:
-        slots: (F,) the place of each token in the rows laid end to end.
-        tokens: (R * W,) the token at each place; where there is none, any.
-        apart: (R, W, W) bool, True where two places must not see each other.
-        needed: (n,) the tokens that anybody reads, or None for all.
+        slots: (F,) the slot of each token in the rows laid end to end.
+        tokens: (R * W,) the token in each slot; any token in an empty one.
+        apart: (R, W, W) bool, True where two slots must not attend to each other.
+        needed: (n,) the tokens whose states are read, or None for all.
     """
 
     slots: Tensor
@@ -47,7 +47,7 @@ class Layout:
     needed: Tensor | None = None
 
     def to(self, *args: Any, **options: Any) -> "Layout":
-        """Move all tensors, as accelerate asks of an input whose layer is on another device."""
+        """Move all tensors, as accelerate does with inputs of a layer on another device."""
         tensors = {part.name: getattr(self, part.name) for part in fields(self)}
         moved = {name: tensor.to(*args, **options) for name, tensor in tensors.items() if tensor is not None}
         return replace(self, **moved)
@@ -57,15 +57,15 @@ class FusedLayerNorm(DebertaLayerNorm):
     """The library's norm as one kernel."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """(..., D) to (..., D)."""
+        """Normalise (..., D)."""
         return F.layer_norm(hidden_states, self.weight.shape, self.weight, self.bias, self.variance_epsilon)
 
 
 class FlatSelfAttention(DisentangledSelfAttention):
-    """The library's attention, whose biases follow autocast as its projections do; and the same over flat tokens."""
+    """The library's attention with biases in the type of autocast, and the same over flat tokens."""
 
     def transpose_for_scores(self, x: Tensor) -> Tensor:
-        """(B, L, H*D) to (B, H, L, D)."""
+        """Split heads, (B, L, H*D) to (B, H, L, D)."""
         return super().transpose_for_scores(_as_autocast(x))
 
     def forward(
@@ -77,7 +77,7 @@ class FlatSelfAttention(DisentangledSelfAttention):
         relative_pos: Tensor | None = None,
         rel_embeddings: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """The library's forward, or that of flat tokens (F, D) where the mask is a `Layout`."""
+        """Attend as the library does, or among flat tokens (F, D) where the mask is a `Layout`."""
         if isinstance(attention_mask, Layout):
             return self._attend(hidden_states, attention_mask, cast(Tensor, rel_embeddings)), None
         rest = output_attentions, query_states, relative_pos, rel_embeddings
@@ -104,7 +104,7 @@ class FlatSelfAttention(DisentangledSelfAttention):
 
 
 class FlatAttention(DebertaAttention):
-    """Attention with its output projection; over flat tokens it goes on with those that are needed."""
+    """Attention with its output projection, which for flat tokens is computed for the needed ones only."""
 
     def __init__(self, config: DebertaConfig):
         nn.Module.__init__(self)  # not the library's, which would build what is replaced here
@@ -122,7 +122,7 @@ class FlatAttention(DebertaAttention):
         relative_pos: Tensor | None = None,
         rel_embeddings: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """The library's forward, or that of flat tokens (F, D) where the mask is a `Layout`."""
+        """Attend as the library does, or among flat tokens (F, D) where the mask is a `Layout`."""
         rest = output_attentions, query_states, relative_pos, rel_embeddings
         if not isinstance(attention_mask, Layout):
             return super().forward(hidden_states, attention_mask, *rest)
@@ -166,7 +166,7 @@ class FlatEncoder(DebertaEncoder):
         relative_pos: Tensor | None = None,
         return_dict: bool = True,
     ) -> tuple | BaseModelOutput:
-        """Padded states (B, L, D) with a mask (B, L), or flat tokens (F, D) with a `Layout`, to states."""
+        """Encode padded states (B, L, D) with a mask (B, L), or flat tokens (F, D) with a `Layout`."""
         distances = None
         if isinstance(attention_mask, Layout):
             width, most = attention_mask.apart.shape[1], self.max_relative_positions
@@ -177,15 +177,15 @@ class FlatEncoder(DebertaEncoder):
             attention_mask = self.get_attention_mask(attention_mask)
             relative_pos = self.get_rel_pos(hidden_states, query_states, relative_pos)
             if self.relative_attention:
-                places = torch.arange(2 * self.max_relative_positions, device=hidden_states.device)
-                distances = self.rel_embeddings(places)
+                every = torch.arange(2 * self.max_relative_positions, device=hidden_states.device)
+                distances = self.rel_embeddings(every)
         needed = getattr(attention_mask, "needed", None)
         states: list[Tensor] = [hidden_states]
         maps: list[Tensor | None] = []
         for depth, layer in enumerate(self.layer, 1):
-            if needed is not None:  # only the last layer leaves tokens out
+            if needed is not None:  # only the last layer omits tokens
                 attention_mask = replace(attention_mask, needed=needed if depth == len(self.layer) else None)
-            # Distances have a gradient, so they are a positional argument: checkpoints follow those alone.
+            # Distances have a gradient and are positional: a re-entrant checkpoint follows those arguments alone.
             rest = query_states, relative_pos, distances, output_attentions
             hidden_states, attention = layer(hidden_states, attention_mask, *rest)
             states.append(hidden_states)
@@ -199,7 +199,7 @@ class FlatEncoder(DebertaEncoder):
 
 
 class FlatDeberta(DebertaModel):
-    """DeBERTa from the same weights under the same names, which also reads strings laid end to end.
+    """DeBERTa with the library's weights and names that also reads strings laid end to end.
 
     Example:
         >>> positions = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False}
@@ -229,14 +229,14 @@ class FlatDeberta(DebertaModel):
         needed: Tensor | None = None,
         **options: Any,
     ) -> tuple | BaseModelOutput:
-        """The library's forward; with `needed`, strings that `can_flatten` are read without their padding.
+        """Encode as the library does; with `needed`, strings that `can_flatten` are read without their padding.
 
         Args:
             input_ids, attention_mask: (R, L).
-            needed: (R, L) bool, the tokens whose states are wanted.
+            needed: (R, L) bool, the tokens whose states are read.
 
         Returns:
-            States (R, L, D); with `needed`, zero where a token is not wanted or not there.
+            States (R, L, D); with `needed`, zero at padding and where a token is not needed.
         """
         if needed is None:
             return super().forward(input_ids, attention_mask, *args, **options)
@@ -251,7 +251,7 @@ class FlatDeberta(DebertaModel):
 
 
 def can_flatten(encoder: PreTrainedModel, mask: Tensor) -> bool:
-    """Whether strings may stand end to end: positions are relative only, and no string of mask (R, L) has a hole."""
+    """Tell whether strings can be laid end to end: relative positions only, and no gap in any row of mask (R, L)."""
     config, mask = encoder.config, mask.bool()
     if not isinstance(encoder, FlatDeberta) or not config.relative_attention or config.position_biased_input:
         return False
@@ -261,7 +261,7 @@ def can_flatten(encoder: PreTrainedModel, mask: Tensor) -> bool:
 
 
 def first_fit(lengths: list[int], width: int) -> list[int]:
-    """Where each string starts when strings are laid end to end into rows of a width, longest first.
+    """Compute the start of each string when strings are laid end to end into rows of a width, longest first.
 
     Example:
         >>> first_fit([3, 6, 2, 4], 8)  # rows: the second and the third string, then the fourth and the first
@@ -286,7 +286,7 @@ def lay_out(mask: Tensor) -> Layout:
     rows = -(-max(start + length for start, length in zip(starts, lengths, strict=True)) // width) or 1
     columns = mask.long().cumsum(1)
     slots = (columns.new_tensor(starts).unsqueeze(1) + columns - 1)[mask]  # (F,)
-    number = torch.arange(1, len(mask) + 1, device=mask.device).unsqueeze(1).expand_as(mask)  # a string's own number
+    number = torch.arange(1, len(mask) + 1, device=mask.device).unsqueeze(1).expand_as(mask)  # of each string
     tokens, string = columns.new_zeros(2, rows * width)
     tokens[slots], string[slots] = torch.arange(len(slots), device=mask.device), number[mask]
     string = string.view(rows, width)
@@ -294,13 +294,13 @@ def lay_out(mask: Tensor) -> Layout:
 
 
 def _as_autocast(x: Tensor) -> Tensor:
-    """A parameter in the type that autocast gives the products it is added to."""
+    """Cast a parameter to the type that autocast gives the products it is added to."""
     device = x.device.type
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def _by_distance(scores: Tensor, rows: int) -> Tensor:
-    """Scores (H, R*W, 2W) by distance as (H, R, W, W) by place, without a copy: each row starts a column later."""
+    """View scores (H, R*W, 2W) by distance as (H, R, W, W) by slot: each row starts one column later."""
     width = scores.shape[-1] // 2
     skewed = scores.unflatten(1, (rows, width)).flatten(-2)[..., width:]  # (H, R, W * (2W - 1))
     return skewed.unflatten(-1, (width, 2 * width - 1))[..., :width]

@@ -1,4 +1,4 @@
-"""HGA: question words and frames as nodes of one graph, whose edges are learned; pooled and fused into an answer.
+"""HGA: question words and frames as nodes of one graph with learned edges, pooled and fused into an answer.
 
 Why here: it is the backbone of IGV's released code, and one of EIGV's three.
 
@@ -37,13 +37,13 @@ class XavierLinear(nn.Linear):
     """A linear layer that starts as the published encoders do."""
 
     def reset_parameters(self) -> None:
-        """Xavier-normal weights, the usual bias."""
+        """Draw Xavier-normal weights, and the usual bias."""
         super().reset_parameters()
         nn.init.xavier_normal_(self.weight)
 
 
 class QuestionEncoder(BidirectionalEncoder):
-    """Project, drop out (twice, as released), read in both directions."""
+    """Projection, dropout (twice, as released), a recurrence in both directions."""
 
     def __init__(self, text_dim: int, word_dim: int, dim: int, cell: str, dropout: float):
         super().__init__(word_dim, dim, cell)
@@ -51,13 +51,13 @@ class QuestionEncoder(BidirectionalEncoder):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (R, L, D_text) to normalised states (R, L, H) and the last states (R, H)."""
+        """Encode tokens (R, L, D_text) to normalised states (R, L, H) and the last states (R, H)."""
         states, last = super().forward(self.dropout(self.embedding(x)), mask)
         return F.layer_norm(states, states.shape[-1:]), last
 
 
 class VideoEncoder(BidirectionalEncoder):
-    """Finish the projection of the frames, read in both directions."""
+    """Rest of the projection of the frames, and a recurrence in both directions."""
 
     def __init__(self, frame_dim: int, dim: int, cell: str, dropout: float):
         super().__init__(dim, dim, cell)
@@ -65,7 +65,7 @@ class VideoEncoder(BidirectionalEncoder):
         self.vid2hid = nn.Sequential(XavierLinear(frame_dim, dim), nn.ReLU(), nn.Dropout(dropout))
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Projected frames without bias (R, T, dim) to normalised states (R, T, H) and the last states (R, H)."""
+        """Encode frames (R, T, dim), projected without bias, to normalised states (R, T, H) and last states (R, H)."""
         linear, relu, dropout = self.vid2hid
         bias = bias_of(linear, self.frame_dim, x)
         states, last = super().forward(dropout(relu(x + bias)), mask)
@@ -96,11 +96,11 @@ class WeightNormLinear(nn.Module):
         init.copy_(self.g, self.v.detach().norm(dim=1, keepdim=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., C) to (..., E)."""
+        """Map (..., C) to (..., E)."""
         return F.linear(x, torch._weight_norm(self.v, self.g, 0))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **options: Any) -> None:
-        """Also take the names of both forms of torch's weight normalisation."""
+        """Accept the names of both forms of torch's weight normalisation too."""
         for name, old_names in self.OLD_NAMES.items():
             for old in old_names:
                 if prefix + old in state_dict:
@@ -109,18 +109,18 @@ class WeightNormLinear(nn.Module):
 
 
 class AdjacencyLearner(nn.Module):
-    """Edges of the graph: scalar products of what two layers make of each node."""
+    """Edges of the graph: scalar products of the nodes behind two layers."""
 
     def __init__(self, dim: int):
         super().__init__()
         self.edge_layer_1, self.edge_layer_2 = (WeightNormLinear(dim, dim) for _ in range(2))
 
     def embed(self, nodes: Tensor) -> Tensor:
-        """Nodes (R, N, H) to what their edges are made of, (R, N, H)."""
+        """Embed nodes (..., H) in the space of the edges, (..., H)."""
         return self.edge_layer_2(self.edge_layer_1(nodes).relu()).relu()
 
     def forward(self, embedded: Tensor) -> Tensor:
-        """(R, N, H) to the adjacency (R, N, N), not normalised."""
+        """Multiply embedded nodes (R, N, H) to the adjacency (R, N, N), not normalised."""
         return embedded @ embedded.transpose(1, 2)
 
 
@@ -132,7 +132,7 @@ class GraphConvolution(nn.Module):
         self.weight = nn.Linear(dim, dim, bias=False)
 
     def forward(self, nodes: Tensor) -> Tensor:
-        """(..., H) to (..., H)."""
+        """Map nodes (..., H) to (..., H)."""
         return self.weight(nodes)
 
 
@@ -145,27 +145,30 @@ class GCN(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def embed(self, nodes: Tensor) -> Tensor:
-        """The first layer's weight, which needs no neighbours."""
+        """Apply the first layer's weight, which needs no neighbours."""
         return self.layers[0](nodes)
 
     def forward(self, embedded: Tensor, adjacency: Tensor, packing: Packing) -> Tensor:
-        """Nodes behind the first weight (P, N, H) and adjacency (P, N, N) to nodes (P, N, H), zero at padding."""
-        nodes = self._gather(embedded, adjacency, packing)
+        """Convolve nodes behind the first weight (P, N, H) over (P, N, N), to nodes (P, N, H), zero at padding."""
+        nodes = self._sum_neighbours(embedded, adjacency, packing)
         for layer in self.layers[1:]:
-            nodes = self._gather(packing.pad(layer(nodes)), adjacency, packing)
+            nodes = self._sum_neighbours(packing.pad(layer(nodes)), adjacency, packing)
         return packing.pad(nodes)
 
-    def _gather(self, embedded: Tensor, adjacency: Tensor, packing: Packing) -> Tensor:
-        """Sum over neighbours, (P, N, H) to the true nodes (places, H)."""
+    def _sum_neighbours(self, embedded: Tensor, adjacency: Tensor, packing: Packing) -> Tensor:
+        """Sum over neighbours, normalise and activate, (P, N, H) to the true nodes alone (positions, H)."""
         summed = packing.pack(adjacency @ embedded)
         return self.dropout(F.layer_norm(summed, summed.shape[-1:]).relu())
 
 
 class AttentionPool(nn.Sequential):
-    """Attention weights over nodes, (P, N, H) to (P, N, 1)."""
+    """Attention over nodes."""
 
     def forward(self, nodes: Tensor, packing: Packing, takes_part: Tensor) -> Tensor:  # type: ignore[override]
-        """Weights that sum to 1 over the nodes that take part (P, N); padding that does has a node of zeros."""
+        """Weigh nodes (P, N, H), to (P, N, 1), which sum to 1 over the nodes that take part (P, N).
+
+        Padding that takes part is a node of zeros.
+        """
         scores = super().forward(packing.pack(nodes))
         scores = packing.pad(scores, super().forward(nodes.new_zeros(1, nodes.shape[-1])).squeeze())
         return scores.masked_fill(~takes_part.unsqueeze(-1), torch.finfo(scores.dtype).min).softmax(1)
@@ -195,11 +198,21 @@ class HGA(VideoQABackbone):
     """
 
     def __init__(
-        self, text_dim: int, frame_dim: int, num_answers: int | None, hidden_dim: int = 512, word_dim: int = 512,
-        cell: Literal["gru", "lstm"] = "lstm", dropout: float = 0.3, gcn_layers: int = 2,
-        pool_mask: Literal["pre", "post"] = "pre", bilinear_dim: int = 1600, bilinear_chunks: int = 20,
-        bilinear_rank: int = 15, bilinear_epsilon: float | None = 1e-6,
-    ):  # fmt: skip
+        self,
+        text_dim: int,
+        frame_dim: int,
+        num_answers: int | None,
+        hidden_dim: int = 512,
+        word_dim: int = 512,
+        cell: Literal["gru", "lstm"] = "lstm",
+        dropout: float = 0.3,
+        gcn_layers: int = 2,
+        pool_mask: Literal["pre", "post"] = "pre",
+        bilinear_dim: int = 1600,
+        bilinear_chunks: int = 20,
+        bilinear_rank: int = 15,
+        bilinear_epsilon: float | None = 1e-6,
+    ):
         super().__init__(text_dim, frame_dim, num_answers)
         check_sizes("HGA", hidden_dim, {}, gcn_layers=gcn_layers)
         dim = self.question_dim = self.joint_dim = 2 * hidden_dim
@@ -216,38 +229,40 @@ class HGA(VideoQABackbone):
         self.decoder = nn.Linear(dim, 1 if num_answers is None else num_answers)
 
     def encode_question(self, tokens: Tensor, mask: Tensor) -> Question:
-        """Question words (R, L', H) of at most the longest question, and the last states (R, H)."""
+        """Encode words (R, L', H), up to the longest question, and the last states (R, H)."""
         tokens, mask = pack_left(tokens, mask)
         states, last = self.qns_encoder(tokens, mask)
         return Question(last, states, mask)
 
     def embed_frames(self, frames: Tensor) -> Tensor:
-        """The projection of the video encoder, (V, T, C) to (V, T, hidden_dim)."""
+        """Project frames (V, T, C) to (V, T, hidden_dim), without the bias."""
         return without_bias(self.vid_encoder.vid2hid[0], frames)
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> Video:
-        """True frames, moved to the left, to (V, T, H)."""
+        """Encode true frames, moved to the left, to (V, T, H)."""
         frames, mask = pack_left(frames, mask, cut=False)
         states, last = self.vid_encoder(frames, mask)
         if self.pool_mask == "pre":
             return Video(states, mask, last)
-        longest = mask.sum(1).max().expand(len(mask))  # so far reaches the padding that takes part in the pooling
+        longest = mask.sum(1).max().expand(len(mask))  # padding up to here takes part in the pooling
         return Video(states, mask, last, {"longest": longest})
 
     def fuse(self, question: Question, video: Video) -> Tensor:
-        """Graph over words and frames, pooled, fused with the last states of both encoders; (R, J)."""
+        """Pool the graph of words and frames, fuse it with the last states of both encoders; (R, J)."""
         rows = torch.arange(len(question.pooled), device=question.pooled.device)
         return self.fuse_pairs(question, video, rows, rows)
 
     def fuse_pairs(self, question: Question, video: Video, question_rows: Tensor, video_rows: Tensor) -> Tensor:
-        """The same for pairs; what a node brings along is computed once."""
+        """Fuse pairs (P,) as `fuse` does; the contribution of each node is computed once."""
         assert question.tokens is not None and question.mask is not None and video.pooled is not None
-        there = question.mask
-        if self.pool_mask == "post":  # words of a partner behind the own length, as released: nodes that do not count
-            there = there | question.tokens.any(-1)
-        words, frames = Packing(there), Packing(video.mask)
-        single = torch.cat([words.pack(question.tokens), frames.pack(video.frames)])  # every true node once
-        start = 1 + len(words.places)
+        word_mask = question.mask
+        if self.pool_mask == "post":  # as released, a partner's words beyond this question are nodes that do not count
+            word_mask = word_mask | question.tokens.any(-1)
+        words, frames = Packing(word_mask), Packing(video.mask)
+        single = torch.cat(
+            [words.pack(question.tokens), frames.pack(video.frames)]
+        )  # (nodes, H), every true node once
+        start = 1 + len(words.positions)
         index = torch.cat([words.index(1)[question_rows], frames.index(start)[video_rows]], 1)  # (P, N)
 
         def nodes(embedded: Tensor) -> Tensor:  # to (P, N, H), padding takes the row of zeros
@@ -259,15 +274,15 @@ class HGA(VideoQABackbone):
         graph = self.gcn(nodes(self.gcn.embed(single)), adjacency, packing)  # (P, N, H)
         takes_part = counts = torch.cat([question.mask[question_rows], video.mask[video_rows]], 1)
         if self.pool_mask == "post":
-            place = torch.arange(index.shape[1], device=index.device) - question.mask.shape[1]
-            takes_part = place < video.extra["longest"][video_rows].unsqueeze(1)
+            position = torch.arange(index.shape[1], device=index.device) - question.mask.shape[1]
+            takes_part = position < video.extra["longest"][video_rows].unsqueeze(1)
         weights = self.atten_pool(graph, packing, takes_part) * counts.unsqueeze(-1)  # (P, N, 1)
         local = (weights.transpose(1, 2) @ graph).squeeze(1)  # (P, H)
         whole = self.global_fusion(question.pooled[question_rows], video.pooled[video_rows])
         return self.fusion(whole, local)
 
     def answer(self, joint: Tensor) -> Tensor:
-        """Linear, to (R, num_answers or 1)."""
+        """Score answers by a linear layer, to (R, num_answers or 1)."""
         return self.decoder(joint)
 
 

@@ -1,7 +1,7 @@
-"""MSPAN: frames at several time scales, which exchange messages upwards and downwards under the question's eye.
+"""MSPAN: frames at several time scales, which exchange messages in both directions, conditioned on the question.
 
-Why here: it is one of EIGV's three backbones. Max-pooling makes coarser scales; inside a scale, clips that touch pass
-messages (graph convolution); between scales each clip attends to the others' clips by how they fit the question.
+Why here: it is one of EIGV's three backbones. Max-pooling makes coarser scales; inside a scale, nodes that touch pass
+messages (graph convolution); between scales each node attends to the nodes of another by how they fit the question.
 
 Source: Guo et al., "Multi-Scale Progressive Attention Network for Video Question Answering", ACL 2021, section 3, in
 the form that EIGV uses. Submodule names follow the published checkpoints. Switches for what was released:
@@ -37,15 +37,15 @@ class Linguistic(nn.Module):
         self.state = state
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Tokens (R, L, D_text) to questions (R, H)."""
+        """Encode tokens (R, L, D_text) to questions (R, H)."""
         packed = nn.utils.rnn.pack_padded_sequence(x, mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
         last = self.encoder(packed)[1][0]  # (layers * 2, R, H/2), in the order of the layers
-        chosen = last[:2] if self.state == "first" else last[-2:]
-        return chosen.transpose(0, 1).flatten(1)
+        last = last[:2] if self.state == "first" else last[-2:]
+        return last.transpose(0, 1).flatten(1)
 
 
 class Fusion(nn.Module):
-    """Activation of the product of what is seen and what is asked."""
+    """Activation of the product of a visual and a question vector."""
 
     def __init__(self, dim: int, activation: str, bias: bool = False):
         super().__init__()
@@ -60,7 +60,7 @@ class Fusion(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, visual: Tensor, question: Tensor) -> Tensor:
-        """(..., H) and (..., H) to (..., H)."""
+        """Fuse (..., H) and (..., H) to (..., H)."""
         product = self.fc_visual(visual) * self.fc_question(question)
         return self.activation(product if self.bias is None else product + self.bias)
 
@@ -78,7 +78,7 @@ class Convolution(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
-        """Nodes (R, N, H), adjacency (R, N, N)."""
+        """Convolve nodes (R, N, H) over the adjacency (R, N, N)."""
         return adjacency @ self.weight(nodes) + self.bias
 
 
@@ -91,7 +91,7 @@ class GCN(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
-        """Nodes (R, N, H) to nodes (R, N, H)."""
+        """Map nodes (R, N, H) to nodes (R, N, H)."""
         for depth, layer in enumerate(self.gcn):
             nodes = layer(nodes, adjacency)
             if depth == 0:
@@ -100,7 +100,7 @@ class GCN(nn.Module):
 
 
 class GAT(nn.Module):
-    """Clips of one scale attend to the clips of another."""
+    """Attention of the nodes of one scale to the nodes of another."""
 
     def __init__(self, dim: int, activation: str, meeting: str):
         super().__init__()
@@ -108,15 +108,21 @@ class GAT(nn.Module):
         self.W3, self.W6 = nn.Linear(dim, dim, bias=False), nn.Linear(2 * dim, dim)
         self.meeting = meeting
 
-    def forward(self, nodes: Tensor, others: Tensor, question: Tensor, meet: Tensor, there: Tensor) -> Tensor:
-        """Nodes (R, N, H), others (R, M, H) with mask (R, M), question (R, 1, H), who meets whom (N, M)."""
+    def forward(self, nodes: Tensor, others: Tensor, question: Tensor, meet: Tensor, mask: Tensor) -> Tensor:
+        """Update nodes (R, N, H) from others (R, M, H).
+
+        Args:
+            question: (R, 1, H).
+            meet: (N, M) bool, which nodes of the two scales meet.
+            mask: (R, M) bool, true at others that are no padding.
+        """
         scores = self.W3(nodes) @ self.fusion_1(others, question).transpose(1, 2)  # (R, N, M)
-        heard = there.unsqueeze(1)
+        mask = mask.unsqueeze(1)
         if self.meeting == "start":
-            scores = scores * meet  # released: who does not meet is heard with a score of 0
+            scores = scores * meet  # released: a node that does not meet takes part with a score of 0
         else:
-            heard = heard & meet
-        weights = scores.masked_fill(~heard, torch.finfo(scores.dtype).min).softmax(-1)
+            mask = mask & meet
+        weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1)
         message = F.elu(weights @ self.fusion_2(others, question))
         return self.W6(torch.cat([nodes, message], -1))
 
@@ -131,7 +137,7 @@ class Attention(nn.Module):
         self.activation = getattr(F, activation)
 
     def forward(self, nodes: Tensor, question: Tensor, mask: Tensor) -> Tensor:
-        """Nodes (R, N, H), question (R, 1, H) and mask (R, N) to their weighted sum (R, H)."""
+        """Pool nodes (R, N, H) with mask (R, N) by their fit to the question (R, 1, H), to (R, H)."""
         scores = self.fc_Joint(self.activation(self.fc_visual(nodes) * self.fc_question(question))).squeeze(-1)
         weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(1)
         return (weights.unsqueeze(1) @ nodes).squeeze(1)
@@ -149,53 +155,56 @@ class ProgressiveAttention(nn.Module):
         self.attention = Attention(dim, activation)
 
     def forward(self, frames: Tensor, mask: Tensor, question: Tensor) -> Tensor:
-        """Frames (R, T, H), true ones at the left by mask (R, T), and questions (R, H) to clips (R, H)."""
-        asked = question.unsqueeze(1)
+        """Encode frames (R, T, H), true ones first by mask (R, T), given questions (R, H), to clips (R, H)."""
+        question = question.unsqueeze(1)
         start, masks = self._scales(frames, mask)
-        edges = [_neighbours(there, scale + 1).to(frames.dtype) for scale, there in enumerate(masks)]
+        edges = [_neighbours(node_mask, scale + 1).to(frames.dtype) for scale, node_mask in enumerate(masks)]
         nodes = start
         for convolve, down, up in zip(self.GCN_Module, self.GAT_down, self.GAT_up, strict=True):
             nodes = [convolve(x, adjacency) for x, adjacency in zip(nodes, edges, strict=True)]
-            for scale in range(1, self.scales):  # the coarser scale hears the finer one
+            for scale in range(1, self.scales):  # messages to the coarser scale
                 meet = self._meet(nodes, scale, scale - 1)
-                nodes[scale] = down(nodes[scale], nodes[scale - 1], asked, meet, masks[scale - 1])
-            for scale in reversed(range(self.scales - 1)):  # and the finer one the coarser
+                nodes[scale] = down(nodes[scale], nodes[scale - 1], question, meet, masks[scale - 1])
+            for scale in reversed(range(self.scales - 1)):  # and back to the finer one
                 meet = self._meet(nodes, scale, scale + 1)
-                nodes[scale] = up(nodes[scale], nodes[scale + 1], asked, meet, masks[scale + 1])
+                nodes[scale] = up(nodes[scale], nodes[scale + 1], question, meet, masks[scale + 1])
             nodes = [x + first for x, first in zip(nodes, start, strict=True)]
-        return self.attention(nodes[0], asked, mask)
+        return self.attention(nodes[0], question, mask)
 
     def _scales(self, frames: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Node k of scale s is the maximum over frames k to k + s; a clip shorter than that has one node."""
+        """Pool nodes and masks of every scale.
+
+        Node k of scale s is the maximum over frames k to k + s; a clip shorter than that has one node.
+        """
         nodes, masks = [frames], [mask]
         short = max(self.scales - frames.shape[1], 0)
         lowest = torch.finfo(frames.dtype).min
         filled = F.pad(frames.masked_fill(~mask.unsqueeze(-1), lowest).transpose(1, 2), (0, short), value=lowest)
         for scale in range(1, self.scales):
-            there = F.pad(mask, (0, short))[:, scale:]
-            there = torch.cat([there.new_ones(len(there), 1), there[:, 1:]], 1)
+            node_mask = F.pad(mask, (0, short))[:, scale:]
+            node_mask = torch.cat([node_mask.new_ones(len(mask), 1), node_mask[:, 1:]], 1)
             pooled = F.max_pool1d(filled, scale + 1, 1).transpose(1, 2)
-            nodes.append(pooled.masked_fill(~there.unsqueeze(-1), 0.0))
-            masks.append(there)
+            nodes.append(pooled.masked_fill(~node_mask.unsqueeze(-1), 0.0))
+            masks.append(node_mask)
         return nodes, masks
 
     def _meet(self, nodes: list[Tensor], scale: int, other: int) -> Tensor:
-        """Which nodes of two neighbouring scales meet, (N, M) bool.
+        """Say which nodes of two neighbouring scales meet, (N, M) bool.
 
         Those that share a frame, or, as released, those that begin at most the finer scale's number apart: the same
         place for scales 0 and 1, one place more for scales 1 and 2.
         """
-        mine = torch.arange(nodes[scale].shape[1], device=nodes[scale].device).unsqueeze(1)
-        theirs = torch.arange(nodes[other].shape[1], device=mine.device)
+        j = torch.arange(nodes[scale].shape[1], device=nodes[scale].device).unsqueeze(1)
+        k = torch.arange(nodes[other].shape[1], device=j.device)
         if self.meeting == "start":
-            return (mine - theirs).abs() <= min(scale, other)
-        return (mine <= theirs + other) & (theirs <= mine + scale)
+            return (j - k).abs() <= min(scale, other)
+        return (j <= k + other) & (k <= j + scale)
 
 
 def _neighbours(mask: Tensor, reach: int) -> Tensor:
     """Symmetric-normalised adjacency (R, N, N) of true nodes at most `reach` apart."""
-    place = torch.arange(mask.shape[1], device=mask.device)
-    near = ((place[:, None] - place).abs() <= reach) & mask[:, :, None] & mask[:, None, :]
+    index = torch.arange(mask.shape[1], device=mask.device)
+    near = ((index[:, None] - index).abs() <= reach) & mask[:, :, None] & mask[:, None, :]
     degree = near.sum(-1).clamp(min=1).rsqrt()
     return degree.unsqueeze(-1) * near * degree.unsqueeze(-2)
 
@@ -208,12 +217,12 @@ class MSPAN(VideoQABackbone):
         hidden_size: H = J, even.
         num_scales: scales of time; scale s pools s + 1 neighbouring frames.
         rounds: times that all scales exchange messages.
-        gcn_layers: convolutions inside a scale each round.
+        gcn_layers: convolutions inside a scale per round.
         activation: of products of question and clip: "relu" in the released open-ended models, "elu" where answers are
             chosen.
         question_state: "last" layer's states are the question; "first" layer's, as released.
-        meeting: which clips of two scales hear each other: those that share a frame ("overlap"), or, as released,
-            those that begin close together, while all others are heard with a score of 0 ("start").
+        meeting: which nodes of two scales attend to each other: those that share a frame ("overlap"), or, as released,
+            those that begin close together, while all others take part with a score of 0 ("start").
         dropout: between convolutions and in the answer head.
 
     Example:
@@ -226,11 +235,19 @@ class MSPAN(VideoQABackbone):
     """
 
     def __init__(
-        self, text_dim: int, frame_dim: int, num_answers: int | None, hidden_size: int = 512, num_scales: int = 2,
-        rounds: int = 2, gcn_layers: int = 2, activation: Literal["relu", "elu"] = "elu",
-        question_state: Literal["last", "first"] = "last", meeting: Literal["overlap", "start"] = "overlap",
+        self,
+        text_dim: int,
+        frame_dim: int,
+        num_answers: int | None,
+        hidden_size: int = 512,
+        num_scales: int = 2,
+        rounds: int = 2,
+        gcn_layers: int = 2,
+        activation: Literal["relu", "elu"] = "elu",
+        question_state: Literal["last", "first"] = "last",
+        meeting: Literal["overlap", "start"] = "overlap",
         dropout: float = 0.3,
-    ):  # fmt: skip
+    ):
         super().__init__(text_dim, frame_dim, num_answers)
         check_sizes("MSPAN", hidden_size, {"2": 2}, num_scales=num_scales, rounds=rounds, gcn_layers=gcn_layers)
         self.question_dim = self.joint_dim = hidden_size
@@ -242,30 +259,33 @@ class MSPAN(VideoQABackbone):
         self.que_visual = Fusion(hidden_size, activation, bias=True)
         answers = 1 if num_answers is None else num_answers
         self.classifier = nn.Sequential(
-            nn.Linear(hidden_size, hidden_size), nn.ELU(), nn.BatchNorm1d(hidden_size), nn.Dropout(dropout),
+            nn.Linear(hidden_size, hidden_size),
+            nn.ELU(),
+            nn.BatchNorm1d(hidden_size),
+            nn.Dropout(dropout),
             nn.Linear(hidden_size, answers),
-        )  # fmt: skip
+        )
 
     def encode_question(self, tokens: Tensor, mask: Tensor) -> Question:
-        """Questions (R, H); their tokens are not looked at again."""
+        """Encode questions to (R, H); their tokens are not used again."""
         return Question(self.linguistic(*pack_left(tokens, mask)))
 
     def embed_frames(self, frames: Tensor) -> Tensor:
-        """The projection to H, without its bias."""
+        """Project frames to H, without the bias."""
         return without_bias(self.fc_cat, frames)
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> Video:
-        """True frames, moved to the left, (V, T', H); no recurrence."""
+        """Move true frames to the left, (V, T', H); no recurrence."""
         frames, mask = pack_left(frames, mask)
         return Video(frames + bias_of(self.fc_cat, self.frame_dim, frames), mask)
 
     def fuse(self, question: Question, video: Video) -> Tensor:
-        """The clip as the question sees it, times the question; (R, H)."""
+        """Encode the clip given the question, times the question; (R, H)."""
         seen = self.ssp_offer(video.frames, video.mask, question.pooled)
         return self.que_visual(seen, question.pooled)
 
     def answer(self, joint: Tensor) -> Tensor:
-        """Two layers with a batch norm between them, to (R, num_answers or 1)."""
+        """Score answers by two layers with a batch norm between them, to (R, num_answers or 1)."""
         return self.classifier(joint)
 
 

@@ -1,7 +1,7 @@
-"""A plain transformer: frames attend to each other, question tokens attend to frames. The default for own features.
+"""Plain transformer: frames attend to each other, question tokens attend to frames. The default for own features.
 
 Why: it takes features of any width and clips of any length, shares the encoding of a clip between its questions, and
-is strong; on the confounded world it needs no help to ignore the environment. Layers as in `transformer.py`.
+is strong; on the confounded world it ignores the environment by itself. Layers as in `transformer.py`.
 """
 
 from torch import Tensor, nn
@@ -39,9 +39,16 @@ class PlainTransformer(VideoQABackbone):
     """
 
     def __init__(
-        self, text_dim: int, frame_dim: int, num_answers: int | None, hidden_size: int = 512, heads: int = 8,
-        intermediate_size: int = 1024, layers: int = 1, dropout: float = 0.1,
-    ):  # fmt: skip
+        self,
+        text_dim: int,
+        frame_dim: int,
+        num_answers: int | None,
+        hidden_size: int = 512,
+        heads: int = 8,
+        intermediate_size: int = 1024,
+        layers: int = 1,
+        dropout: float = 0.1,
+    ):
         super().__init__(text_dim, frame_dim, num_answers)
         check_sizes("plain", hidden_size, {"2": 2, "heads": heads}, layers=layers)
         self.question_dim = self.joint_dim = hidden_size
@@ -52,28 +59,28 @@ class PlainTransformer(VideoQABackbone):
         self.classifier = nn.Linear(hidden_size, 1 if num_answers is None else num_answers)
 
     def encode_question(self, tokens: Tensor, mask: Tensor) -> Question:
-        """Projected tokens (R, L, H), and their mean (R, H)."""
+        """Project tokens to (R, L, H), and average them to (R, H)."""
         tokens = self.dropout(self.word(tokens))
         return Question(masked_mean(tokens, mask), tokens, mask)
 
     def embed_frames(self, frames: Tensor) -> Tensor:
-        """The projection to H, without its bias."""
+        """Project frames to H, without the bias."""
         return without_bias(self.frame, frames)
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> Video:
-        """Frames that have seen each other, (V, T, H)."""
+        """Let frames attend to each other, (V, T, H)."""
         frames = self.dropout((frames + bias_of(self.frame, self.frame_dim, frames)).relu())
         positions = sine_positions(mask, frames.shape[-1]).to(frames.dtype)
         return Video(self.video_encoder(frames, positions, mask)[0], mask)
 
     def fuse(self, question: Question, video: Video) -> Tensor:
-        """Tokens attend to each other and to the frames; their mean (R, H)."""
+        """Let tokens attend to each other and to the frames, and average them to (R, H)."""
         assert question.tokens is not None and question.mask is not None
-        heard, _ = self.decoder(question.tokens, None, question.mask, video.frames, video.mask)
-        return masked_mean(heard, question.mask)
+        tokens, _ = self.decoder(question.tokens, None, question.mask, video.frames, video.mask)
+        return masked_mean(tokens, question.mask)
 
     def answer(self, joint: Tensor) -> Tensor:
-        """Linear, to (R, num_answers or 1)."""
+        """Score answers by a linear layer, to (R, num_answers or 1)."""
         return self.classifier(joint)
 
 

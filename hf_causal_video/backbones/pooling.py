@@ -1,6 +1,6 @@
-"""Attention pooling: the question picks frames, and one vector of them is the clip. The lightest backbone.
+"""Attention pooling: the question weighs frames, and their weighted mean is the clip. The lightest backbone.
 
-Why: it has no way to correct what attention lets in, so it shows plainest what a grounding method changes; the studies
+Why: it cannot correct what its attention admits, so it shows most clearly what a grounding method changes; the studies
 on the confounded world use it. Own design; nothing is published under this name.
 """
 
@@ -21,13 +21,13 @@ from hf_causal_video.backbones.base import (
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the true steps, (R, L, D) and (R, L) to (R, D)."""
+    """Average over the true steps, (R, L, D) and (R, L) to (R, D)."""
     weight = mask.unsqueeze(-1).to(x.dtype)
     return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 class AttentionPooling(VideoQABackbone):
-    """One question vector attends over frames; the answer is read off their product.
+    """One question vector attends over frames; the answer is computed from their product.
 
     Args:
         text_dim, frame_dim, num_answers: as in `VideoQABackbone`.
@@ -73,15 +73,15 @@ class AttentionPooling(VideoQABackbone):
         return Question(mean.relu())
 
     def embed_frames(self, frames: Tensor) -> Tensor:
-        """The projection to H, without its bias."""
+        """Project frames to H, without the bias."""
         return without_bias(self.frame, frames)
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> Video:
-        """Each frame by itself, (V, T, H)."""
+        """Encode each frame by itself, (V, T, H)."""
         return Video(self.dropout((frames + bias_of(self.frame, self.frame_dim, frames)).relu()), mask)
 
     def fuse(self, question: Question, video: Video) -> Tensor:
-        """Attention of the question over the frames; question, clip and their product to (R, H)."""
+        """Pool the frames by the question's attention; map question, clip and their product to (R, H)."""
         scores = (self.key(video.frames) @ self.query(question.pooled).unsqueeze(-1)).squeeze(-1)  # (R, T)
         scores = (scores / math.sqrt(self.question_dim)).masked_fill(~video.mask, torch.finfo(scores.dtype).min)
         clip = (scores.softmax(-1).unsqueeze(1) @ video.frames).squeeze(1)  # (R, H)
@@ -89,7 +89,7 @@ class AttentionPooling(VideoQABackbone):
         return self.dropout(joint.relu())
 
     def answer(self, joint: Tensor) -> Tensor:
-        """Linear, to (R, num_answers or 1)."""
+        """Score answers by a linear layer, to (R, num_answers or 1)."""
         return self.classifier(joint)
 
 

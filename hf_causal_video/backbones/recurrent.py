@@ -1,4 +1,4 @@
-"""Recurrent encoders over the real steps of a sequence, wherever they stand, without a loop over samples."""
+"""Recurrent encoders over the true steps of a sequence, at any position, without a loop over samples."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ def pack_left(x: Tensor, mask: Tensor, cut: bool = True) -> tuple[Tensor, Tensor
     Args:
         x: (R, T, D).
         mask: (R, T) bool.
-        cut: False keeps all T places.
+        cut: False keeps all T steps.
 
     Returns:
-        (R, T', D), and its mask (R, T'). What stands outside the mask means nothing.
+        (R, T', D), and its mask (R, T'). Values outside the mask are arbitrary.
 
     Example:
         >>> x, mask = pack_left(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[False, True, True]]))
@@ -33,13 +33,13 @@ def pack_left(x: Tensor, mask: Tensor, cut: bool = True) -> tuple[Tensor, Tensor
 
 
 class _Current(nn.RNNBase):
-    """Reads the weights that stand in the module now, wherever they were put.
+    """Recurrence with the weights that the module holds at the call.
 
-    Why: torch keeps a second list of them, which offloading, that swaps weights in before a call, does not know.
+    Why: torch keeps a second list of them, which offloading does not update when it brings weights in before a call.
     """
 
     def forward(self, *args: Any, **options: Any) -> Any:
-        """As the network of torch."""
+        """Compute as the class of torch."""
         weights = [getattr(self, name) for name in self._flat_weights_names]
         if any(one is not other for one, other in zip(weights, self._flat_weights, strict=True)):
             self._flat_weights = weights
@@ -55,11 +55,11 @@ class LSTM(_Current, nn.LSTM):
 
 
 class BidirectionalEncoder(nn.Module):
-    """A one-layer bidirectional GRU or LSTM that reads real steps only.
+    """A one-layer bidirectional GRU or LSTM over true steps only.
 
     Args:
-        width: numbers a step.
-        dim: hidden width of a direction.
+        width: numbers per step.
+        dim: hidden width of each direction.
         cell: "gru" or "lstm".
     """
 
@@ -68,20 +68,42 @@ class BidirectionalEncoder(nn.Module):
         self.rnn = {"gru": GRU, "lstm": LSTM}[cell](width, dim, batch_first=True, bidirectional=True)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Steps (R, T, width), real ones at the left by mask (R, T), to states (R, T, 2 dim), zero at padding, and the
-        last state of both directions (R, 2 dim)."""
-        if not torch.compiler.is_compiling() and bool(mask.all()):
+        """Encode steps (R, T, width), true ones first by mask (R, T).
+
+        Returns:
+            States (R, T, 2 dim), zero at padding, and the last state of both directions (R, 2 dim).
+        """
+        if torch.compiler.is_compiling():
+            return self._read_padded(x, mask)
+        if bool(mask.all()):
             states, last = self.rnn(x)
         else:
             packed = pack_padded_sequence(x, mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
             packed, last = self.rnn(packed)
             states, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
         last = last[0] if isinstance(last, tuple) else last  # an LSTM returns its cell as well
-        return states, last.transpose(0, 1).flatten(1)  # both directions of a row side by side
+        return states, last.transpose(0, 1).flatten(1)
+
+    def _read_padded(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the same by one call with true steps first and one with them last.
+
+        Why: packed sequences have a shape that depends on values, which no compiled or exported graph can hold.
+        """
+        dim, longest = self.rnn.hidden_size, x.shape[1]
+        lengths = mask.sum(1, keepdim=True)  # (R, 1)
+        position = torch.arange(longest, device=x.device)
+        right = (position - (longest - lengths)).clamp(min=0).unsqueeze(-1)  # (R, T, 1)
+        left = (position + (longest - lengths)).clamp(max=longest - 1).unsqueeze(-1)
+        forward = self.rnn(x)[0][..., :dim]
+        backward = self.rnn(x.gather(1, right.expand_as(x)))[0][..., dim:]
+        backward = backward.gather(1, left.expand_as(backward))
+        final = forward.gather(1, (lengths - 1).unsqueeze(-1).expand(-1, 1, dim)).squeeze(1)  # (R, dim)
+        states = torch.cat([forward, backward], -1).masked_fill(~mask.unsqueeze(-1), 0.0)
+        return states, torch.cat([final, backward[:, 0]], -1)
 
 
 class Packing:
-    """The true places of padded rows as one flat list, so that what is done to each place is done to those alone.
+    """The true positions of padded rows as one flat list, so that work per position is done for those alone.
 
     Args:
         mask: (R, N) bool.
@@ -94,23 +116,33 @@ class Packing:
     """
 
     def __init__(self, mask: Tensor):
-        self.shape, self.places = mask.shape, mask.flatten().nonzero().squeeze(1)
+        self.shape = mask.shape
+        self.mask = mask
+        if torch.compiler.is_compiling():  # the number of true positions is a value; a graph keeps all of them
+            self.positions = torch.arange(mask.numel(), device=mask.device)
+        else:
+            self.positions = mask.flatten().nonzero().squeeze(1)
 
     def pack(self, x: Tensor) -> Tensor:
-        """(R, N, D) to (places, D)."""
-        return x.flatten(0, 1).index_select(0, self.places)
+        """Gather (R, N, D) to (positions, D)."""
+        return x.flatten(0, 1).index_select(0, self.positions)
 
     def pad(self, flat: Tensor, fill: Tensor | None = None) -> Tensor:
-        """(places, D) to (R, N, D), `fill` () or zero elsewhere."""
+        """Scatter (positions, D) to (R, N, D), `fill` () or zero elsewhere."""
+        if torch.compiler.is_compiling():
+            rest = flat.new_zeros(()) if fill is None else fill
+            return torch.where(self.mask.unsqueeze(-1), flat.unflatten(0, self.shape), rest)
         padded = flat.new_zeros(self.shape.numel(), flat.shape[1])
         if fill is None:  # nothing else refers to the zeros, so no copy of them is made
-            padded.index_copy_(0, self.places, flat)
+            padded.index_copy_(0, self.positions, flat)
         else:
-            padded = (padded + fill).index_copy(0, self.places, flat)
+            padded = (padded + fill).index_copy(0, self.positions, flat)
         return padded.unflatten(0, self.shape)
 
     def index(self, start: int) -> Tensor:
-        """(R, N) where each place stands in a table whose row `start` is the first of them; padding is row 0."""
-        index = self.places.new_zeros(self.shape.numel())
-        numbers = torch.arange(start, start + len(self.places), device=index.device)
-        return index.index_copy(0, self.places, numbers).view(self.shape)
+        """Number the positions from `start` on, (R, N); padding is 0."""
+        numbers = torch.arange(start, start + len(self.positions), device=self.positions.device)
+        if torch.compiler.is_compiling():
+            return numbers.view(self.shape) * self.mask
+        index = self.positions.new_zeros(self.shape.numel())
+        return index.index_copy(0, self.positions, numbers).view(self.shape)

@@ -1,8 +1,8 @@
-"""The text side of every method: a Hugging Face encoder built from its config, fed without waste.
+"""Text encoding: a Hugging Face encoder built from its config, and batches with little padding.
 
 Why: the published codes call the encoder once per string group and pad all strings to the longest; at NExT-QA size a
 third of the tokens is padding and the encoder is 70 % of a step. Here question and candidates share one pass in length
-buckets, which are cut where they leave the least padding; DeBERTa takes all strings end to end.
+buckets, chosen for the least padding; DeBERTa reads all strings end to end.
 """
 
 import inspect
@@ -17,14 +17,14 @@ from hf_causal_video.backbones.deberta import FlatDeberta, can_flatten
 
 
 class FirstTokens(NamedTuple):
-    """A group of strings of which only each first column is wanted; DeBERTa's last layer leaves the rest out."""
+    """A group of strings of which only the first column is needed; DeBERTa's last layer computes no other."""
 
     ids: Tensor
     mask: Tensor
 
 
 def build_text_encoder(config: PreTrainedConfig) -> PreTrainedModel:
-    """Build an encoder from its config alone: nothing is read or downloaded, an unused pooler is left out.
+    """Build an encoder from its config alone, without a pooler; nothing is read or downloaded.
 
     Args:
         config: any BERT-like config (BERT, RoBERTa, DeBERTa, ModernBERT, ...).
@@ -43,7 +43,7 @@ def build_text_encoder(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def bucket_widths(lengths: list[int], buckets: int) -> list[int]:
-    """Widths of at most `buckets` buckets that pad strings of these lengths the least, ascending.
+    """Choose the widths of at most `buckets` buckets that pad strings of these lengths the least, ascending.
 
     Example:
         >>> bucket_widths([3, 3, 4, 9, 9, 10], 2)
@@ -66,7 +66,7 @@ def bucket_widths(lengths: list[int], buckets: int) -> list[int]:
 
 
 def encode_in_buckets(encoder: PreTrainedModel, groups: list[tuple[Tensor, Tensor]], buckets: int) -> list[Tensor]:
-    """Encode several groups of strings in one go, short strings apart from long ones.
+    """Encode several groups of strings in one pass, short strings apart from long ones.
 
     Args:
         encoder: a text encoder with `last_hidden_state`.
@@ -75,7 +75,7 @@ def encode_in_buckets(encoder: PreTrainedModel, groups: list[tuple[Tensor, Tenso
             Where it is more and the encoder `can_flatten`, strings stand end to end instead.
 
     Returns:
-        One (rows, L, D) tensor a group, zero at padding; (rows, 1, D) for `FirstTokens`.
+        One (rows, L, D) tensor per group, zero at padding; (rows, 1, D) for `FirstTokens`.
 
     Example:
         >>> from transformers import BertConfig
@@ -85,7 +85,7 @@ def encode_in_buckets(encoder: PreTrainedModel, groups: list[tuple[Tensor, Tenso
         [torch.Size([2, 3, 8])]
     """
     if buckets <= 1:
-        return _wanted([_encode(encoder, ids, mask) for ids, mask in groups], groups)
+        return _needed_columns([_encode(encoder, ids, mask) for ids, mask in groups], groups)
     longest = max(ids.shape[1] for ids, _ in groups)
     ids, mask = (torch.cat([_pad(pair[part], longest) for pair in groups]) for part in (0, 1))  # (R, longest)
     columns = torch.arange(1, longest + 1, device=mask.device)
@@ -101,15 +101,17 @@ def encode_in_buckets(encoder: PreTrainedModel, groups: list[tuple[Tensor, Tenso
         _pad(_encode(encoder, ids[rows, :width], mask[rows, :width]), longest)
         for rows, width in zip(members, widths, strict=True)
     ]
-    states = torch.cat(parts).index_select(0, torch.cat(members).argsort())  # (R, longest, D), rows as they came
+    states = torch.cat(parts).index_select(
+        0, torch.cat(members).argsort()
+    )  # (R, longest, D), in the order of the input
     return _split(states, groups)
 
 
 def _split(states: Tensor, groups: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
-    return _wanted(states.split([len(ids) for ids, _ in groups]), groups)
+    return _needed_columns(states.split([len(ids) for ids, _ in groups]), groups)
 
 
-def _wanted(states: Sequence[Tensor], groups: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+def _needed_columns(states: Sequence[Tensor], groups: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
     return [part[:, : _width(group)] for part, group in zip(states, groups, strict=True)]
 
 
@@ -118,7 +120,7 @@ def _width(group: tuple[Tensor, Tensor]) -> int:
 
 
 def _encode(encoder: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
-    states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    states = encoder(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state
     return states * mask.unsqueeze(-1).to(states.dtype)
 
 

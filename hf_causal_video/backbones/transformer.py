@@ -1,8 +1,8 @@
 """Post-norm transformer layers in the manner of DETR: self-attention, cross-attention to a memory, feed-forward.
 
-Why own layers: TranSTR ranks frames by the cross-attention map itself, so the layer must hand out the map, its
-energies before the softmax, or neither (then fused attention is used). Positions are added to queries and keys, never
-to values.
+Why own layers: TranSTR ranks frames by the cross-attention map itself, so the layer must return the map, its energies
+before the softmax, or neither (then fused attention is used). Positions are added to queries and keys, never to
+values.
 
 Source: TranSTR (arXiv 2307.12058) section 3; submodule names follow the published checkpoints so that they load.
 """
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.output_capturing import _active_collector
 
 Weights = Literal["prob", "dropped", "energy"]
 Part = Literal["self", "query"]
@@ -24,7 +25,7 @@ Keep = Callable[[Tensor], Tensor]
 
 
 def sine_positions(mask: Tensor, dim: int) -> Tensor:
-    """Sinusoidal positions that count valid entries only, scaled so that a sequence always spans 2 pi.
+    """Compute sinusoidal positions of valid entries, scaled so that a sequence always spans 2 pi.
 
     Args:
         mask: (B, L) bool, True where valid.
@@ -71,6 +72,8 @@ class DotProductAttention(nn.Module):
         p = self.dropout if self.training else 0.0
         if weights is None:
             name = "sdpa" if self.config is None else self.config._attn_implementation
+            if "attentions" in (_active_collector.get() or ()):  # fused implementations keep no map
+                name = "eager"
             attend = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
             bias = None if mask is None else mask[:, None, None, :]
             return *attend(self, q, k, v, bias, dropout=p, scaling=q.shape[-1] ** -0.5), None
@@ -99,7 +102,7 @@ def eager_attention(
 
 
 class MultiHeadAttention(nn.Module):
-    """Scaled dot-product attention that returns a head-averaged map only when one is asked for.
+    """Scaled dot-product attention that returns a head-averaged map on request only.
 
     Args:
         dim: model width, a multiple of `heads`.
@@ -125,14 +128,14 @@ class MultiHeadAttention(nn.Module):
     ) -> tuple[Tensor | None, Tensor | None]:
         """Attend from query (B, Q, D) to key and value (B, S, D) where mask (B, S) is True.
 
-        Its steps can be had one by one: the projected query alone (no key), the map alone (no value).
+        Without a key it stops at the projected query, without a value at the map.
 
         Args:
             projected: the query went through `q_lin` before.
 
         Returns:
             The mixed values (B, Q, D), and the map (B, Q, S) averaged over heads: "prob" after the softmax, "dropped"
-            also after dropout (the published ranking), "energy" before the softmax; None where none is asked for.
+            also after dropout (the published ranking), "energy" before the softmax; None without `weights`.
             Without a value None and the map as it is in evaluation; without a key the projected query and None.
         """
         query = query if projected else self.q_lin(query)
@@ -145,8 +148,9 @@ class MultiHeadAttention(nn.Module):
         return self.out_lin(mixed.flatten(-2)), None if ranking is None else ranking.mean(1)  # (B, Q, D), (B, Q, S)
 
     def _rank(self, projected: Tensor, key: Tensor, mask: Tensor | None, weights: Weights | None) -> Tensor:
-        """The map (B, Q, S) alone, as it is in evaluation; a single row of queries (1, Q, D) is every row's."""
-        scale, k = math.sqrt(projected.shape[-1] // self.heads), self.k_lin(key)
+        """Compute the map (B, Q, S) as in evaluation; a single row of queries (1, Q, D) serves every row."""
+        scale = math.sqrt(projected.shape[-1] // self.heads)
+        k = self.k_lin(key)
         if len(projected) == len(key):
             energy = self._heads(projected) @ (self._heads(k) / scale).transpose(-1, -2)  # (B, H, Q, S)
         else:
@@ -207,8 +211,8 @@ class TransformerLayer(GradientCheckpointingLayer):
             self_attended: x already went through the part "self".
             memory: (B, M, D); or fewer rows (B / S, M, D), each shared by S rows of x in turn and projected once.
             keep: maps the map (B, Q, M) to the rows (B, K) that are needed; the rest of the layer runs on those.
-            query: (B, Q, D), or (1, Q, D) for all rows: what the part "query" gave.
-            part: "self" stops after self-attention; "query" gives the queries to any memory, from x after that.
+            query: (B, Q, D), or (1, Q, D) for all rows: the result of the part "query".
+            part: "self" stops after self-attention; "query" computes the queries to any memory, from x after that.
         """
         if part != "query" and not self_attended:
             placed = x if pos is None else x + pos
@@ -225,14 +229,16 @@ class TransformerLayer(GradientCheckpointingLayer):
 
             query = self.multihead_attn(x if pos is None else x + pos)[0] if query is None else query
             if keep is not None:
-                asked = query if len(query) == 1 else fold(query)
-                _, ranking = self.multihead_attn(asked, memory, None, memory_mask, weights, projected=True)
+                folded = query if len(query) == 1 else fold(query)
+                _, ranking = self.multihead_attn(folded, memory, None, memory_mask, weights, projected=True)
                 ranking = ranking.reshape(*x.shape[:2], -1)
                 kept = keep(ranking).unsqueeze(-1).expand(-1, -1, x.shape[-1])  # (B, K, D)
-                x, query, weights = x.gather(1, kept), query.expand_as(x).gather(1, kept), None
+                query = query.expand_as(x).gather(1, kept)
+                x = x.gather(1, kept)
+                weights = None
             query = fold(query.expand_as(x))
-            update, found = self.multihead_attn(query, memory, memory, memory_mask, weights, projected=True)
-            ranking = ranking if found is None else found.view(*x.shape[:2], -1)  # (B, Q, M)
+            update, attention = self.multihead_attn(query, memory, memory, memory_mask, weights, projected=True)
+            ranking = ranking if attention is None else attention.view(*x.shape[:2], -1)  # (B, Q, M)
             x, last = self.norm2(x + self.dropout(update.view_as(x))), self.norm3
         update = self.linear2(self.dropout(self.linear1(x).relu()))
         return last(x + self.dropout(update)), ranking
@@ -271,11 +277,11 @@ class TransformerStack(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def attend_self(self, x: Tensor, pos: Tensor | None, mask: Tensor | None) -> Tensor:
-        """What `forward` does before it meets the memory; hand the result over with `self_attended=True`."""
+        """Run the part of `forward` that needs no memory; pass the result on with `self_attended=True`."""
         return self.layers[0](x, pos, mask, part="self")[0]
 
     def ask(self, x: Tensor, pos: Tensor | None) -> Tensor:
-        """Queries of the first layer from the result of `attend_self`; hand them over as `query`."""
+        """Compute the queries of the first layer from the result of `attend_self`; pass them on as `query`."""
         return self.layers[0](x, pos, part="query")[0]
 
     def forward(
@@ -293,7 +299,16 @@ class TransformerStack(nn.Module):
         """Update x (B, Q, D); see `TransformerLayer.forward`. The last layer ranks and keeps."""
         ranking = None
         for depth, layer in enumerate(self.layers):
-            asked = (weights, keep) if depth == len(self.layers) - 1 else (None, None)
-            begun = (self_attended, query) if depth == 0 else (False, None)
-            x, ranking = layer(x, pos, mask, memory, memory_mask, asked[0], begun[0], asked[1], begun[1])
+            first, last = depth == 0, depth == len(self.layers) - 1
+            x, ranking = layer(  # positional arguments, since a re-entrant checkpoint follows those alone
+                x,
+                pos,
+                mask,
+                memory,
+                memory_mask,
+                weights if last else None,
+                self_attended and first,
+                keep if last else None,
+                query if first else None,
+            )
         return self.norm(x), ranking

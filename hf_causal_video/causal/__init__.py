@@ -1,16 +1,22 @@
-"""The mechanisms of the thesis, one small file each: tensors in, tensors out, no knowledge of models."""
+"""The mechanisms of the thesis, one file each: tensors in, tensors out, no knowledge of models."""
 
 from hf_causal_video.causal.contrast import arrange_negatives, deranged_rows, info_nce
-from hf_causal_video.causal.divergence import divergence, soft_target_loss, uniformity
 from hf_causal_video.causal.grounding import (
+    AnswerScorer,
     Grounding,
+    GroundingIndicator,
     grounding_logits,
     gumbel_noise,
     keep_causal,
     split_frames,
 )
-from hf_causal_video.causal.indicator import AnswerScorer, GroundingIndicator
-from hf_causal_video.causal.intervention import FrameBank, swap_frames
+from hf_causal_video.causal.intervention import (
+    FrameBank,
+    divergence,
+    soft_target_loss,
+    swap_frames,
+    uniformity,
+)
 from hf_causal_video.causal.matching import matching_loss
 from hf_causal_video.causal.mixing import draw_lambda, mix, mix_scenes, mixed_answer_loss, two_hot
 from hf_causal_video.causal.surroundings import draw_donors, exchange_surroundings, visible_share

@@ -1,7 +1,7 @@
-"""The contrastive disruptor: a joint vector may follow the causal scene and the question, and nothing else.
+"""Contrastive disruptor: a joint vector may depend on the causal scene and the question, and on nothing else.
 
-Why: break the environment of a sample and its vector must stay (positive); break its causal scene, or ask another
-question, and it must leave (negatives).
+Why: if the environment of a sample is replaced, its vector must stay close (positive); if its causal scene or its
+question is replaced, it must move away (negatives).
 
 Source: EIGV (arXiv 2207.12783) section 3.4. Two switches keep what was released: `legacy` pairs anchors with other
 samples' negatives, and one of nine codes does not normalise.
@@ -13,18 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 Layout = Literal["paired", "legacy"]
 
 
 def arrange_negatives(visual: Tensor, question: Tensor, layout: Layout = "paired") -> Tensor:
-    """Negatives of each anchor, (B, 2n, P).
+    """Arrange the negatives of each anchor, (B, 2n, P).
 
     Args:
         visual, question: (n, B, P) vectors of n disrupted copies of every sample.
-        layout: "paired" gives an anchor its own 2n; "legacy" cuts the copies in the order they were made into B
-            blocks, as released, which gives nearly every anchor the negatives of other samples.
+        layout: "paired" gives an anchor its own 2n; "legacy" cuts the copies, in the order of their making, into B
+            blocks, as released, so that nearly every anchor gets the negatives of other samples.
 
     Example:
         >>> visual, question = torch.arange(4.0).view(2, 2, 1), torch.arange(4.0, 8.0).view(2, 2, 1)
@@ -49,7 +49,7 @@ def info_nce(
     cosine: bool = True,
     rows: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy of picking the positive out of positive and negatives, mean over anchors.
+    """InfoNCE: cross-entropy of the positive among positive and negatives, mean over anchors.
 
     Args:
         anchor, positive: (B, P).
@@ -73,7 +73,7 @@ def info_nce(
 
 
 def deranged_rows(rows: int, copies: int, device: torch.device | None = None) -> Tensor:
-    """For each copy a random rearrangement of the rows in which none keeps its place, (copies, rows).
+    """Draw per copy a random rearrangement of the rows in which none keeps its place, (copies, rows).
 
     Raises:
         CausalVideoError: fewer than two rows.
@@ -82,10 +82,13 @@ def deranged_rows(rows: int, copies: int, device: torch.device | None = None) ->
         >>> bool((deranged_rows(5, 3) == torch.arange(5)).any())
         False
     """
-    if rows < 2:
-        raise CausalVideoError(
-            "question swap", found=f"{rows} question", expected="at least 2 in a batch", fix="use larger batches"
-        )
+    require(
+        rows >= 2,
+        "question swap",
+        found=f"{rows} question",
+        expected="at least 2 in a batch",
+        fix="use larger batches",
+    )
     order = torch.rand(copies, rows, device=device).argsort(1)  # a random circle
     step = torch.randint(1, rows, (copies, 1), device=device)
     after = order.gather(1, (torch.arange(rows, device=device) + step) % rows)

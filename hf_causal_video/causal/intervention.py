@@ -1,7 +1,9 @@
-"""Scene intervention: put frames of other videos in the place of a clip's environment, or of its causal scene.
+"""Scene intervention: replace a clip's environment, or its causal scene, by frames of other videos.
 
-Why: an answer that rests on causes must not move when the surroundings are another video's. That is the operation
-do(environment), made of what a training step has at hand: the other clips of the batch, or a bank of training videos.
+Why: an answer that rests on causes must not change when the surroundings are another video's. That is the operation
+do(environment), made of what a training step has available: the other clips of the batch, or a bank of training
+videos. Kullback-Leibler divergences between answer distributions state the constraint; an absent candidate has the
+lowest logit there is, its probability is 0, and log 0 must reach no gradient.
 
 Source: IGV (arXiv 2206.02349) section 3.3; its authors state that frames of the batch serve as well as their bank.
 """
@@ -9,9 +11,10 @@ Source: IGV (arXiv 2206.02349) section 3.3; its authors state that frames of the
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from hf_causal_video.utils.errors import CausalVideoError, require_values
+from hf_causal_video.utils.errors import require, require_values
 
 
 @dataclass
@@ -31,38 +34,40 @@ class FrameBank:
     mask: Tensor | None = None
 
     def __post_init__(self) -> None:
-        wanted = self.frames.shape[:2]
-        if self.frames.dim() != 3 or len(self.video_ids) != len(self.frames):
-            raise CausalVideoError(
-                "frame bank",
-                found=f"frames {tuple(self.frames.shape)}, {len(self.video_ids)} video ids",
-                expected="frames (S, T, C) and S ids",
-                fix="give one id a row",
-            )
-        if self.mask is not None and self.mask.shape != wanted:
-            raise CausalVideoError(
-                "frame bank", found=f"a mask {tuple(self.mask.shape)}", expected=tuple(wanted), fix="one entry a frame"
-            )
+        require(
+            self.frames.dim() == 3 and len(self.video_ids) == len(self.frames),
+            "frame bank",
+            found=lambda: f"frames {tuple(self.frames.shape)}, {len(self.video_ids)} video ids",
+            expected="frames (S, T, C) and S ids",
+            fix="give one id per row",
+        )
+        require(
+            self.mask is None or self.mask.shape == self.frames.shape[:2],
+            "mask of a frame bank",
+            found=lambda: None if self.mask is None else tuple(self.mask.shape),
+            expected=tuple(self.frames.shape[:2]),
+            fix="give one entry per frame",
+        )
 
-    def draw(self, own: Tensor, positions: int) -> Tensor:
+    def draw(self, own_ids: Tensor, positions: int) -> Tensor:
         """Draw for each row and position, uniformly and with replacement, a frame of none of the row's own videos.
 
         Args:
-            own: (R,) or (R, E) int, ids of the videos that a row must not draw from.
+            own_ids: (R,) or (R, E) int, ids of the videos that a row must not draw from.
             positions: how many frames a row needs.
 
         Returns:
             (R, positions) int: flat index `row * T + frame` into the bank.
 
         Raises:
-            CausalVideoError: a row for which no frame of another video is there.
+            CausalVideoError: a row without any frame of another video.
 
         Example:
             >>> bank = FrameBank(torch.zeros(3, 2, 4), torch.tensor([7, 8, 7]))
             >>> bank.draw(torch.tensor([7, 7]), 5).unique()
             tensor([2, 3])
         """
-        index, possible = self.try_draw(own, positions)
+        index, possible = self.try_draw(own_ids, positions)
         require_values(
             possible.all(),
             "nothing to swap frames with",
@@ -72,27 +77,27 @@ class FrameBank:
         )
         return index
 
-    def try_draw(self, own: Tensor, positions: int) -> tuple[Tensor, Tensor]:
+    def try_draw(self, own_ids: Tensor, positions: int) -> tuple[Tensor, Tensor]:
         """Draw as `draw` does, and return which rows (R,) had another video; the others get any frame."""
-        ids = self.video_ids.to(own.device).repeat_interleave(self.frames.shape[1])  # (S*T,)
-        count = own.new_tensor(len(ids)) if self.mask is None else self.mask.to(own.device).sum()
+        ids = self.video_ids.to(own_ids.device).repeat_interleave(self.frames.shape[1])  # (S*T,)
+        count = own_ids.new_tensor(len(ids)) if self.mask is None else self.mask.to(own_ids.device).sum()
         if self.mask is not None:  # padding is sorted to the end
-            ids = ids.masked_fill(~self.mask.to(own.device).flatten(), torch.iinfo(ids.dtype).max)
+            ids = ids.masked_fill(~self.mask.to(own_ids.device).flatten(), torch.iinfo(ids.dtype).max)
         ids, order = ids.sort(stable=True)  # the frames of a video are now contiguous
-        own = own.view(len(own), -1).sort(1).values.contiguous()  # (R, E)
-        first, last = torch.searchsorted(ids, own), torch.searchsorted(ids, own, right=True)  # the block of each
-        sizes = last - first  # (R, E)
-        repeated = torch.nn.functional.pad(own[:, 1:] == own[:, :-1], (1, 0))
+        own_ids = own_ids.view(len(own_ids), -1).sort(1).values.contiguous()  # (R, E)
+        first = torch.searchsorted(ids, own_ids)  # (R, E) where the block of each video starts
+        sizes = torch.searchsorted(ids, own_ids, right=True) - first
+        repeated = F.pad(own_ids[:, 1:] == own_ids[:, :-1], (1, 0))
         sizes = sizes.masked_fill(repeated, 0)  # the same video named twice is one block
         free = count - sizes.sum(1)  # (R,)
-        drawn = (torch.rand(len(own), positions, device=own.device) * free[:, None]).long()
+        drawn = (torch.rand(len(own_ids), positions, device=own_ids.device) * free[:, None]).long()
         drawn = torch.minimum(drawn, free[:, None] - 1)  # a float may round up to `free`
-        for block in range(own.shape[1]):  # step over the row's own blocks, in their order
+        for block in range(own_ids.shape[1]):  # step over the row's own blocks, in their order
             drawn = drawn + sizes[:, block, None] * (drawn >= first[:, block, None])
         return order[drawn.clamp(min=0).minimum(count - 1)], free > 0
 
     def take(self, index: Tensor) -> Tensor:
-        """The frames (..., C) at flat indices, on the device of the index."""
+        """Return the frames (..., C) at flat indices, on the device of the index."""
         flat = self.frames.flatten(0, 1)
         return flat[index.to(flat.device)].to(index.device)
 
@@ -104,7 +109,7 @@ def swap_frames(frames: Tensor, swap: Tensor, foreign: Tensor) -> Tensor:
         frames: (R, T, C).
         swap: (R, T) true where a frame is replaced: bool, then no gradient reaches the choice; or exactly 0 and 1
             with a straight-through gradient, which then does.
-        foreign: (R, T, C) what stands there instead.
+        foreign: (R, T, C) the replacements.
 
     Example:
         >>> swap_frames(torch.zeros(1, 2, 1), torch.tensor([[False, True]]), torch.ones(1, 2, 1)).flatten()
@@ -114,3 +119,50 @@ def swap_frames(frames: Tensor, swap: Tensor, foreign: Tensor) -> Tensor:
         return torch.where(swap.unsqueeze(-1), foreign, frames)
     weight = swap.unsqueeze(-1).to(frames.dtype)
     return frames * (1 - weight) + foreign * weight
+
+
+def divergence(target: Tensor, logits: Tensor, rows: Tensor | None = None) -> Tensor:
+    """KL(softmax(target) || softmax(logits)), mean over rows; the target learns too, unless it is detached.
+
+    Args:
+        target, logits: (B, A).
+        rows: (B,) bool, rows that count; the mean is over those, and 0 where there are none.
+
+    Example:
+        >>> divergence(torch.tensor([[0.0, 1.0]]), torch.tensor([[2.0, 3.0]]))
+        tensor(0.)
+    """
+    target, logits = target.float().log_softmax(-1), logits.float().log_softmax(-1)
+    return _mean((target.exp() * (target - logits)).sum(-1), rows)
+
+
+def uniformity(logits: Tensor, present: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+    """KL(uniform || softmax(logits)): 0 where the answers are equally likely.
+
+    Args:
+        logits: (B, A).
+        present: (B, A) bool, answers that the uniform distribution covers; None: all.
+        rows: (B,) bool, rows that count; the mean is over those, and 0 where there are none.
+
+    Example:
+        >>> uniformity(torch.ones(2, 4)).abs() < 1e-6
+        tensor(True)
+    """
+    logs = logits.float().log_softmax(-1)
+    if present is None:
+        gap = -logs.mean(-1) - logs.new_tensor(logs.shape[-1]).log()
+    else:
+        count = present.sum(-1)
+        gap = -logs.masked_fill(~present, 0.0).sum(-1) / count - count.log()
+    return _mean(gap, rows)
+
+
+def soft_target_loss(target: Tensor, logits: Tensor) -> Tensor:
+    """KL(target || softmax(logits)), mean over rows; target (B, A) is a distribution and learns nothing."""
+    return F.kl_div(logits.float().log_softmax(-1), target.float(), reduction="batchmean")
+
+
+def _mean(values: Tensor, rows: Tensor | None) -> Tensor:
+    if rows is None:
+        return values.mean()
+    return (values * rows).sum() / rows.sum().clamp(min=1)

@@ -21,17 +21,17 @@ from torch import Tensor
 
 
 def matching_loss(margins: Tensor, mask: Tensor, rows: Tensor, own: Tensor) -> Tensor:
-    """Cross entropy of finding the clip of each question and the question of each clip, averaged.
+    """Symmetric InfoNCE between questions and clips, frames pooled by log-sum-exp.
 
     Args:
         margins: (G, V, T) log-odds of causal, of every question in every clip, plus those of its answer if that is
             matched too.
-        mask: (V, T) bool, true at real frames, at least one a clip.
+        mask: (V, T) bool, true at real frames, at least one per clip.
         rows: (G,) int, the clip of each question.
-        own: (G,) int, an id of that clip's video; pairs that share it are no negatives of each other.
+        own: (G,) int, an id of that clip's video; pairs that share it are not negatives of each other.
 
     Returns:
-        (), float32. 0 where no other video is there to tell from.
+        (), float32; 0 without any other video.
 
     Example:
         >>> alike = torch.zeros(2, 2, 3)
@@ -39,8 +39,9 @@ def matching_loss(margins: Tensor, mask: Tensor, rows: Tensor, own: Tensor) -> T
         tensor(2.)
     """
     frames = margins.float().masked_fill(~mask, -torch.inf)
-    found = frames.logsumexp(-1) - mask.sum(1).log()  # (G, V): a soft maximum that does not grow with the clip
-    pairs, each = found[:, rows], torch.arange(len(rows), device=rows.device)  # (G, G): question by clip of a question
-    same = (own.unsqueeze(0) == own.unsqueeze(1)) & (each.unsqueeze(0) != each.unsqueeze(1))
-    pairs = pairs.masked_fill(same, -torch.inf)
-    return (F.cross_entropy(pairs, each) + F.cross_entropy(pairs.t(), each)) / 2
+    scores = frames.logsumexp(-1) - mask.sum(1).log()  # (G, V): a soft maximum that does not grow with the clip
+    pairs = scores[:, rows]  # (G, G): question by clip of a question
+    index = torch.arange(len(rows), device=rows.device)
+    same_video = (own.unsqueeze(0) == own.unsqueeze(1)) & (index.unsqueeze(0) != index.unsqueeze(1))
+    pairs = pairs.masked_fill(same_video, -torch.inf)
+    return (F.cross_entropy(pairs, index) + F.cross_entropy(pairs.t(), index)) / 2

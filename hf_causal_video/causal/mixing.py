@@ -1,8 +1,8 @@
-"""Mixing two samples: the answer follows the causal scenes and the questions, and the environments do not matter.
+"""Mixing two samples: the answer depends on the causal scenes and the questions, not on the environments.
 
-Why: if causal scene and question change, the answer must change along (equivariance); if the environment changes, it
-must not (invariance). EIGV mixes two clips: causal parts, questions and answers share one coefficient, environments
-get another that no answer follows.
+Why: if causal scene and question change, the answer must change with them (equivariance); if the environment changes,
+it must not (invariance). EIGV mixes two clips: causal parts, questions and answers share one coefficient; environments
+get another, on which no answer depends.
 
 Source: Li et al., "Equivariant and Invariant Grounding for Video Question Answering", ACM MM 2022 (arXiv 2207.12783),
 section 3.3.
@@ -14,16 +14,16 @@ from torch import Tensor
 
 
 def draw_lambda(alpha: float, count: int | None, device: torch.device | None = None) -> Tensor:
-    """Mixing coefficients of Beta(alpha, alpha): () one a batch, as released, or (count,) one a sample."""
+    """Draw mixing coefficients of Beta(alpha, alpha): () one per batch, as released, or (count,) one per sample."""
     shape = torch.Size(() if count is None else (count,))
-    return torch.distributions.Beta(float(alpha), float(alpha)).sample(shape).to(device)
+    return torch.distributions.Beta(float(alpha), float(alpha), validate_args=False).sample(shape).to(device)
 
 
-def mix(own: Tensor, other: Tensor, weight: Tensor) -> Tensor:
-    """weight * own + (1 - weight) * other, row by row.
+def mix(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    """Compute weight * a + (1 - weight) * b, row by row.
 
     Args:
-        own, other: (R, ...).
+        a, b: (R, ...).
         weight: () or (R,).
 
     Example:
@@ -31,8 +31,8 @@ def mix(own: Tensor, other: Tensor, weight: Tensor) -> Tensor:
         tensor([[1.]])
     """
     if weight.dim():
-        weight = weight.view(-1, *[1] * (own.dim() - 1))
-    return weight.to(own.dtype) * own + (1 - weight).to(own.dtype) * other
+        weight = weight.view(-1, *[1] * (a.dim() - 1))
+    return weight.to(a.dtype) * a + (1 - weight).to(a.dtype) * b
 
 
 def mix_scenes(
@@ -54,16 +54,16 @@ def mix_scenes(
         tensor([2., 4.])
     """
 
-    def share(weight: Tensor) -> Tensor:  # () or (R,) to (1 or R, 1)
-        return weight.to(causal.dtype).view(-1, 1)
-
-    own = share(lambda1) * causal + share(lambda2) * environment  # (R, T)
-    other = share(1 - lambda1) * causal[partner] + share(1 - lambda2) * environment[partner]
-    return own.unsqueeze(-1) * frames + other.unsqueeze(-1) * frames[partner]
+    causal_share, causal_rest, share, rest = (
+        weight.to(causal.dtype).view(-1, 1) for weight in (lambda1, 1 - lambda1, lambda2, 1 - lambda2)
+    )  # (1 or R, 1)
+    clip_weight = causal_share * causal + share * environment  # (R, T)
+    partner_weight = causal_rest * causal[partner] + rest * environment[partner]
+    return clip_weight.unsqueeze(-1) * frames + partner_weight.unsqueeze(-1) * frames[partner]
 
 
 def mixed_answer_loss(logits: Tensor, labels: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
-    """Cross-entropy with the own answer, weighted by lambda, and with the partner's, weighted by the rest; open-ended.
+    """Cross-entropy of open answers with the clip's label, weighted by lambda, and the partner's by 1 - lambda.
 
     Args:
         logits: (B, A).
@@ -71,18 +71,18 @@ def mixed_answer_loss(logits: Tensor, labels: Tensor, partner: Tensor, weight: T
         partner: (B,).
         weight: () or (B,) lambda1.
     """
-    own = F.cross_entropy(logits.float(), labels, reduction="none")
-    other = F.cross_entropy(logits.float(), labels[partner], reduction="none")
-    return mix(own, other, weight).mean()
+    clip_loss = F.cross_entropy(logits.float(), labels, reduction="none")
+    partner_loss = F.cross_entropy(logits.float(), labels[partner], reduction="none")
+    return mix(clip_loss, partner_loss, weight).mean()
 
 
 def two_hot(labels: Tensor, partner: Tensor, weight: Tensor, answers: int) -> Tensor:
-    """The target over a sample's own candidates followed by its partner's, (B, 2 * answers).
+    """Target distribution over a sample's candidates followed by its partner's, (B, 2 * answers).
 
     Example:
         >>> two_hot(torch.tensor([1, 0]), torch.tensor([1, 0]), torch.tensor(0.75), 2)
         tensor([[0.0000, 0.7500, 0.2500, 0.0000],
                 [0.7500, 0.0000, 0.0000, 0.2500]])
     """
-    hot = F.one_hot(labels, answers).float()
+    hot = (labels.unsqueeze(1) == torch.arange(answers, device=labels.device)).float()  # one_hot waits for the device
     return torch.cat([mix(hot, hot * 0, weight), mix(hot * 0, hot[partner], weight)], 1)

@@ -1,8 +1,8 @@
 """Surroundings: give a clip the environment of one other clip, also where it shows through the causal frames.
 
-Why: swapping environment frames for frames of many videos leaves two gaps. A clip has one environment, so a mixture
-of many is no clip that exists; and an environment that is also visible behind the actors stays there, where no mask of
-frames can remove it. So the environment frames come from one other clip, and the causal frames are moved by the
+Why: swapping environment frames for frames of many videos leaves two gaps. A clip has one environment, and a mixture
+of many does not occur; and an environment that is also visible behind the actors stays there, where no mask of frames
+can remove it. So the environment frames come from one other clip, and the causal frames are moved by the
 difference of the two environments, scaled by how much of an environment is visible in causal frames at all:
 
     causal frame  <-  frame + s * (mean environment of the other clip - mean environment of the own clip)
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 
-def draw_donors(own: Tensor) -> tuple[Tensor, Tensor]:
+def draw_donors(video_ids: Tensor) -> tuple[Tensor, Tensor]:
     """Draw for each row, uniformly, another row that is of another video.
 
     Args:
-        own: (R,) int, the video of each row.
+        video_ids: (R,) int, the video of each row.
 
     Returns:
         (R,) int, and (R,) bool, which rows had one to draw; the others get any row.
@@ -30,7 +30,7 @@ def draw_donors(own: Tensor) -> tuple[Tensor, Tensor]:
         >>> draw_donors(torch.tensor([7, 8, 7]))[0][0]
         tensor(1)
     """
-    foreign = own.unsqueeze(0) != own.unsqueeze(1)  # (R, R)
+    foreign = video_ids.unsqueeze(0) != video_ids.unsqueeze(1)  # (R, R)
     possible = foreign.any(1)
     chances = (foreign | ~possible.unsqueeze(1)).float()
     return torch.multinomial(chances, 1).squeeze(1), possible
@@ -57,10 +57,10 @@ def exchange_surroundings(frames: Tensor, causal: Tensor, environment: Tensor, d
     """
     drawn = torch.multinomial(environment[donors].float(), frames.shape[1], replacement=True)  # (R, T)
     foreign = frames[donors].gather(1, drawn.unsqueeze(-1).expand_as(frames))
-    own = environment & ~causal
-    mean = _mean(frames, own)  # (R, E)
-    donated = _mean(frames, environment)[donors]
-    move = visible_share(frames, causal, own) * (donated - mean) * own.any(1, keepdim=True)
+    replaced = environment & ~causal
+    before = _mean(frames, replaced)  # (R, E)
+    after = _mean(frames, environment)[donors]
+    move = visible_share(frames, causal, replaced) * (after - before) * replaced.any(1, keepdim=True)
     return torch.where(causal.unsqueeze(-1), frames + move.unsqueeze(1), foreign)
 
 

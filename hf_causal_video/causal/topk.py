@@ -1,26 +1,33 @@
 """Differentiable top-K: keep the K parts of a video that the answer needs, and still pass gradient to the scores.
 
 Why: a hard choice of frames or objects makes evidence readable but has no gradient. The mean of hard choices under
-Gaussian noise has one; at test time the choice is hard again. No (batch, samples, K, d) tensor is ever built: samples
-are drawn, counted and forgotten chunk by chunk, and drawn again from a seed for the backward pass.
+Gaussian noise has one; at test time the choice is hard again.
+
+Memory: no (batch, samples, K, d) tensor is ever built. Samples are drawn, counted and forgotten chunk by chunk, and
+drawn again from a seed for the backward pass.
+
 Source: TranSTR (arXiv 2307.12058) section 3.2, after Berthet et al. 2020 and Cordonnier et al. 2021.
 """
 
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from hf_causal_video.causal.noise import normal_chunks
-from hf_causal_video.utils.errors import CausalVideoError, require_values
+from hf_causal_video.utils.errors import require, require_values
 
 Order = Literal["temporal", "score", "unsorted"]
 Gradient = Literal["full", "diagonal"]
 CHUNK_ELEMENTS = 1 << 19  # noisy scores alive at once; 2 MiB of float32 stays in cache
+NOISE_USES = 4  # samples that a drawn noise vector serves
+NOISE_REUSED_FROM = 64  # length of a vector from which it serves more than one
 
 
 def topk_indices(scores: Tensor, k: int, order: Order = "temporal") -> Tensor:
-    """Positions (..., k) of the K largest scores (..., d).
+    """Select the positions (..., k) of the K largest scores (..., d).
 
     Args:
         scores: (..., d), without NaN.
@@ -28,13 +35,22 @@ def topk_indices(scores: Tensor, k: int, order: Order = "temporal") -> Tensor:
         order: "temporal" sorts the kept positions ascending, "score" by falling score; "unsorted" leaves the order of
             `torch.topk(sorted=False)`, which the published TranSTR feeds to its later stages at test time.
 
+    Raises:
+        CausalVideoError: k outside 1..d, NaN, an unknown order.
+
     Example:
         >>> topk_indices(torch.tensor([[0.1, 0.9, 0.3, 0.7]]), 2).tolist()
         [[1, 3]]
     """
-    _require("order", order, get_args(Order), order in get_args(Order))
-    d = scores.shape[-1]
-    _require("size", f"k={k} of {d} positions", f"1 <= k <= {d}", 1 <= k <= d, "keep fewer, or give more")
+    require(order in get_args(Order), "top-K order", found=order, expected=get_args(Order))
+    length = scores.shape[-1]
+    require(
+        1 <= k <= length,
+        "top-K size",
+        found=f"k={k} of {length} positions",
+        expected=f"1 <= k <= {length}",
+        fix="keep fewer, or give more",
+    )
     require_values(
         ~scores.isnan().any(),
         "top-K scores",
@@ -47,7 +63,7 @@ def topk_indices(scores: Tensor, k: int, order: Order = "temporal") -> Tensor:
 
 
 def hard_topk(scores: Tensor, k: int, order: Order = "temporal") -> Tensor:
-    """The K largest of scores (B, d) as a 0/1 selector (B, d, k); the limit of `perturbed_topk` as sigma goes to zero.
+    """Select the K largest of scores (B, d) by a 0/1 selector (B, d, k), the limit of `perturbed_topk` for sigma to 0.
 
     Example:
         >>> hard_topk(torch.tensor([[0.1, 0.9, 0.3]]), 2)[0].T.tolist()
@@ -69,7 +85,7 @@ def perturbed_topk(
     baseline: bool = False,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Expected top-K selector under Gaussian noise, with a gradient for the scores.
+    """Estimate the expected top-K selector under Gaussian noise, with a gradient for the scores.
 
     Args:
         scores: (B, d); -inf marks positions that must never be kept while others are left.
@@ -77,7 +93,8 @@ def perturbed_topk(
         num_samples: noise draws per row.
         sigma: standard deviation of the noise, in units of the scores; below their spread nothing is explored.
         noise: optional (B, num_samples, d) standard normal draws, to be multiplied by sigma; repeatable then.
-        gradient: "full" is unbiased; "diagonal" the published shortcut: a position only hears of its own indicator.
+        gradient: "full" is unbiased; in "diagonal", the published shortcut, each position's gradient uses only its own
+            indicator (biased).
         baseline: subtract from a draw's credit the mean of the others ("full" only): same mean, lower variance.
         generator: source of the noise; torch's global one otherwise.
 
@@ -91,69 +108,157 @@ def perturbed_topk(
         >>> perturbed_topk(torch.tensor([[0.0, 2.0, 1.0]]), 2, num_samples=9, sigma=1e-3)[0].T.tolist()
         [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
-    _require("scores", f"shape {tuple(scores.shape)}", "(batch, positions)", scores.dim() == 2)
-    topk_indices(scores, k, order)  # refuses a bad k or order, and NaN
+    require(scores.dim() == 2, "top-K scores", found=f"shape {tuple(scores.shape)}", expected="(batch, positions)")
+    topk_indices(scores, k, order)  # refuses an invalid k or order, and NaN
     num_samples = noise.shape[1] if noise is not None and noise.dim() == 3 else num_samples
     shape = len(scores), num_samples, scores.shape[1]
-    _require("noise", f"sigma={sigma}", "sigma > 0", sigma > 0, "use hard_topk for a choice without noise")
-    _require("noise", noise if noise is None else tuple(noise.shape), shape, noise is None or noise.shape == shape)
-    _require("samples", num_samples, f"at least {1 + baseline}", num_samples > baseline)
-    _require("gradient", gradient, get_args(Gradient), gradient in get_args(Gradient))
-    _require("baseline", f"{baseline} with {gradient!r}", "'full' where True", not baseline or gradient == "full")
-    device = generator.device if generator else "cpu"
-    seed = int(torch.randint(2**62, (), generator=generator, device=device)) if noise is None else None
-    return _PerturbedTopK.apply(scores, k, num_samples, sigma, noise, seed, gradient, order, baseline)
+    require(
+        sigma > 0,
+        "top-K noise",
+        found=f"sigma={sigma}",
+        expected="sigma > 0",
+        fix="use hard_topk for a choice without noise",
+    )
+    require(
+        noise is None or noise.shape == shape,
+        "top-K noise",
+        found=lambda: None if noise is None else tuple(noise.shape),
+        expected=shape,
+    )
+    require(num_samples > baseline, "top-K samples", found=num_samples, expected=f"at least {1 + baseline}")
+    require(gradient in get_args(Gradient), "top-K gradient", found=gradient, expected=get_args(Gradient))
+    require(
+        not baseline or gradient == "full",
+        "top-K baseline",
+        found=f"{baseline} with {gradient!r}",
+        expected="'full' where True",
+    )
+    seed = 0
+    if noise is None:
+        device = generator.device if generator else "cpu"
+        seed = int(torch.randint(2**62, (), generator=generator, device=device))
+    dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    chunk = min(num_samples, max(1, CHUNK_ELEMENTS // (len(scores) * scores.shape[1])))
+    sampling = Sampling(noise, seed, shape, chunk, scores.device, dtype)
+    return _PerturbedTopK.apply(scores, k, sigma, sampling, gradient, order, baseline)
 
 
-def _require(what: str, found: object, expected: object, right: bool, fix: str | None = None) -> None:
-    if not right:
-        raise CausalVideoError(f"top-K {what}", found=found, expected=expected, fix=fix or f"correct the {what}")
+@dataclass
+class Sampling:
+    """Noise of a perturbed top-K, the same whenever it is drawn.
+
+    Args:
+        noise: (B, samples, d) given draws, or None.
+        seed: decides every number where none are given.
+        shape: (B, samples, d).
+        chunk: samples alive at once.
+        device, dtype: of the draws.
+    """
+
+    noise: Tensor | None
+    seed: int
+    shape: tuple[int, int, int]
+    chunk: int
+    device: torch.device
+    dtype: torch.dtype
+
+    def draws(self) -> Iterator[Tensor]:
+        """Yield chunks of whole samples (B, n, d)."""
+        if self.noise is None:
+            yield from normal_chunks(self.seed, self.shape, self.chunk, self.device, self.dtype)
+        else:
+            for part in self.noise.split(self.chunk, 1):
+                yield part.to(self.device, self.dtype)
 
 
 class _PerturbedTopK(torch.autograd.Function):
+    """Counts of kept positions forward; backward the score function of the noise.
+
+    With s_n the credit of draw n, sum over slots j of credit[j, index_nj]:
+    full: grad_i = mean over n of (s_n - baseline_n) noise_ni / sigma;
+    diagonal: grad_i = sum over j of credit[j, i] * mean over n of 1(index_nj = i) noise_ni / sigma.
+    """
+
     @staticmethod
-    def forward(ctx: Any, scores, k, num_samples, sigma, noise, seed, gradient, order, baseline) -> Tensor:
-        (batch, length), base = scores.shape, scores if scores.dtype == torch.float64 else scores.float()
-        chunk = min(num_samples, max(1, CHUNK_ELEMENTS // (batch * length)))
-        ctx.sampling = noise, seed, (batch, num_samples, length), chunk, base.device, base.dtype
-        ctx.rest = k, sigma, gradient, baseline, scores.dtype
+    def forward(ctx: Any, scores, k, sigma, sampling, gradient, order, baseline) -> Tensor:
+        batch, _, length = sampling.shape
+        base = scores.to(sampling.dtype)
+        ctx.k = k
+        ctx.sigma = sigma
+        ctx.sampling = sampling
+        ctx.diagonal = gradient == "diagonal"
+        ctx.baseline = baseline
+        ctx.dtype = scores.dtype
         counts = base.new_zeros(batch, k * length)
-        correlation = counts.clone() if gradient == "diagonal" else counts.new_empty(0)  # its own memory: it is kept
-        offsets, one, kept = torch.arange(k, device=base.device) * length, base.new_ones(()), []
-        for draw in _draws(*ctx.sampling):  # (B, n, d)
+        # A tensor of its own: it is kept for the backward pass, the counts are not.
+        correlation = torch.zeros_like(counts) if ctx.diagonal else counts.new_empty(0)
+        offsets = torch.arange(k, device=base.device) * length
+        one = base.new_ones(())
+        kept = []
+        for draw in sampling.draws():  # (B, n, d)
             indices = torch.add(base.unsqueeze(1), draw, alpha=sigma).topk(k, sorted=order == "score").indices
             indices = indices.sort().values if order == "temporal" else indices  # (B, n, k)
             flat = (indices + offsets).flatten(1)  # (B, n*k) into (k, d)
             counts.scatter_add_(1, flat, one.expand_as(flat))
-            if ctx.needs_input_grad[0] and gradient == "diagonal":
+            if ctx.needs_input_grad[0] and ctx.diagonal:
                 correlation.scatter_add_(1, flat, draw.gather(2, indices).flatten(1))
             elif ctx.needs_input_grad[0]:
                 kept.append(indices.to(torch.int16 if length < 2**15 else torch.int32))
         ctx.save_for_backward(torch.cat(kept, 1) if kept else correlation)
-        shares = counts.div_(num_samples).view(batch, k, length)
+        shares = counts.div_(sampling.shape[1]).view(batch, k, length)
         return shares.transpose(1, 2).to(scores.dtype)  # (B, d, k)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple:
-        (k, sigma, gradient, baseline, dtype), (saved,) = ctx.rest, ctx.saved_tensors
-        batch, num_samples, length = ctx.sampling[2]
-        credit = upstream[0].to(ctx.sampling[-1]).transpose(1, 2)  # (B, k, d)
-        if gradient == "diagonal":  # mean over draws of 1(slot j holds i) * noise_i, summed over slots
-            grad = (credit * saved.view(batch, k, length)).sum(1)
-        else:  # s_n = sum_j credit[j, index_nj]; grad_i = mean_n (s_n - baseline_n) noise_ni / sigma
+        sampling, (saved,) = ctx.sampling, ctx.saved_tensors
+        batch, num_samples, length = sampling.shape
+        credit = upstream[0].to(sampling.dtype).transpose(1, 2)  # (B, k, d)
+        if ctx.diagonal:
+            grad = (credit * saved.view(batch, ctx.k, length)).sum(1)
+        else:
             total = credit.new_zeros(batch, num_samples)
-            for slot in range(k):
-                total += credit[:, slot].gather(1, saved[:, :, slot].long())  # (B, n)
-            if baseline:
+            for slot in range(ctx.k):
+                total += credit[:, slot].gather(1, saved[:, :, slot].long())
+            if ctx.baseline:
                 total = (total - total.mean(1, keepdim=True)) * (num_samples / (num_samples - 1))
             grad = credit.new_zeros(batch, length)
-            for part, draw in zip(total.split(ctx.sampling[3], 1), _draws(*ctx.sampling), strict=True):
+            for part, draw in zip(total.split(sampling.chunk, 1), sampling.draws(), strict=True):
                 grad += torch.bmm(part.unsqueeze(1), draw).squeeze(1)
-        return (grad / (num_samples * sigma)).to(dtype), *(None,) * 8
+        return (grad / (num_samples * ctx.sigma)).to(ctx.dtype), *(None,) * 6
 
 
-def _draws(noise, seed, shape, chunk, device, dtype):
-    """Standard normal noise in chunks of whole samples (B, n, d): parts of what was given, or drawn from the seed."""
-    if noise is not None:
-        return (part.to(device, dtype) for part in noise.split(chunk, 1))
-    return normal_chunks(seed, shape, chunk, device, dtype)
+def normal_chunks(
+    seed: int, shape: tuple[int, int, int], chunk: int, device: torch.device, dtype: torch.dtype
+) -> Iterator[Tensor]:
+    """Draw standard normal samples (batch, n, length) in chunks of n = `chunk`, the last one smaller.
+
+    Why: the gradient needs the noise of the forward pass once more. Keeping it costs more memory than anything else in
+    a step, and drawing it is most of the time; so each long vector drawn serves `NOISE_USES` samples, rolled along its
+    positions by a random offset. A rolled normal vector is a normal vector: every sample keeps its distribution and
+    every estimate its mean; two uses of one vector correlate like one part in its length.
+
+    Args:
+        seed: decides every number.
+        shape: (batch, samples, length) of all samples together.
+        chunk: samples alive at once.
+        device, dtype: of the samples.
+
+    Example:
+        >>> chunks = normal_chunks(0, (2, 5, 3), 2, torch.device("cpu"), torch.float32)
+        >>> [tuple(chunk.shape) for chunk in chunks]
+        [(2, 2, 3), (2, 2, 3), (2, 1, 3)]
+    """
+    batch, samples, length = shape
+    offsets = random.Random(seed)
+    source = torch.Generator(device).manual_seed(seed)
+    drawn = torch.empty(0)
+    uses = 0  # left of the last drawn vectors
+    for start in range(0, samples, chunk):
+        if not uses:
+            drawn = torch.randn(batch, chunk, length, generator=source, device=device, dtype=dtype)
+            uses = NOISE_USES if length >= NOISE_REUSED_FROM else 1
+            part = drawn
+        else:
+            part = drawn.roll(offsets.randrange(1, length), -1)
+        uses -= 1
+        yield part[:, : samples - start]

@@ -1,43 +1,72 @@
 """`hf-causal-video app`: upload a clip, ask, and see what the answer rests on, in a browser.
 
-Why: who judges a model is often not who can run it. The page that the app shows is the same self-contained file that
-`hf-causal-video answer --html` writes. It listens on this machine alone unless told otherwise, limits uploads, asks
-nothing of any other server, and forgets uploads after an hour.
+Why: who judges a model is often not who can run it. The page inside is the same self-contained file that
+`hf-causal-video answer --html` writes. The app listens on this machine alone by default, limits uploads, sends nothing
+to any other server, and deletes uploads after an hour.
 """
 
 import argparse
 import base64
+import json
 import os
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, as_message, require
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from hf_causal_video.pipelines.question_answering import VideoQuestionAnsweringPipeline
+
 LOOPBACK = "127.0.0.1"
 FORGET_S = 3600  # uploads older than this are deleted
-MOST_QUESTION, MOST_CHOICES = 500, 4000  # characters; the page counts them too, but whoever calls the API need not
+MOST_QUESTION, MOST_CHOICES = 500, 4000  # characters; the page counts them too, but a caller of the API need not
+MOST_SCORES = 6  # answers with a bar
+CLIPS = {".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif"}
+STYLE = """
+.verdict p { margin: 2px 0; } .verdict .because { font-weight: 650; } .verdict .warning { color: #c92a2a; }
+.error { border: 1px solid #c92a2a; border-radius: 8px; padding: 8px 12px; overflow-wrap: anywhere; }
+@media (max-width: 640px) {
+  .sides { flex-direction: column; }
+  .sides:has(.filled) .results { order: -1; }
+  .sides .results, .sides .asking { min-width: 0 !important; width: 100%; }
+}
+"""
 EXAMPLES = """examples:
   hf-causal-video app outputs/transtr
   hf-causal-video app outputs/transtr outputs/ivrd --port 7861           # questions and relations
+  hf-causal-video app outputs/transtr --example clip.mp4                 # offer a clip to try
   hf-causal-video app org/igv-nextqa --max-size 500 --device cuda
 """
 
 
 def add_app_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `app`."""
-    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="folder or Hub id of a question model, a "
-                        "relation model, or one of each")  # fmt: skip
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "checkpoints",
+        nargs="+",
+        metavar="CHECKPOINT",
+        help="folder or Hub id of a question model, a relation model, or one of each",
+    )
     parser.add_argument("--host", default=LOOPBACK, help="address to listen on (default: this machine alone)")
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument("--max-size", type=int, default=200, metavar="MB", help="largest upload (default: 200)")
+    parser.add_argument(
+        "--example",
+        type=Path,
+        metavar="CLIP",
+        help="a clip to offer as an example (default: the first one in CHECKPOINT/examples)",
+    )
+    parser.add_argument("--font", type=Path, help="font file for the picture (default: found by its letters)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
     parser.add_argument("--frame-model", metavar="DIR", help="where the frame network of the checkpoint lies now")
     parser.add_argument("--object-model", metavar="DIR", help="where its object network lies now")
@@ -45,19 +74,35 @@ def add_app_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_app(args: argparse.Namespace) -> None:
     """Body of `hf-causal-video app`: serve until stopped."""
-    if args.max_size < 1:
-        raise CausalVideoError("--max-size", found=args.max_size, expected="1 or more megabytes", fix="raise it")
+    require(args.max_size >= 1, "--max-size", found=args.max_size, expected="1 or more megabytes", fix="raise it")
+    require(0 <= args.port < 65536, "--port", found=args.port, expected="0 to 65535", fix="name a free port")
+    require(
+        args.example is None or args.example.is_file(),
+        "--example",
+        found=f"no file {args.example}",
+        expected="a video file",
+        fix="check the path",
+    )
     networks = {"frame_model": args.frame_model, "object_model": args.object_model}
-    demo = build_app(*load_models(args.checkpoints, args.device, networks))
+    qa, detect = load_models(args.checkpoints, args.device, networks)
+    demo = build_app(qa, detect, example=args.example, font=args.font)
     if args.host != LOOPBACK:
-        print(f"listening on {args.host}: whoever reaches this address can upload clips and use this machine")
-    demo.launch(server_name=args.host, server_port=args.port, max_file_size=f"{args.max_size}mb", share=False)
+        print(f"listening on {args.host}: anyone who reaches this address can upload clips and use this machine")
+    allowed = [] if qa is None else [str(path) for path in [example_clip(qa, args.example)] if path]
+    demo.launch(
+        server_name=args.host,
+        server_port=args.port,
+        max_file_size=f"{args.max_size}mb",
+        share=False,
+        css=STYLE,
+        allowed_paths=allowed,
+    )
 
 
 def load_models(
     checkpoints: Sequence[str | Path], device: str = "cpu", networks: dict[str, str | None] | None = None
 ) -> tuple[Any, Any]:
-    """The pipelines of up to two checkpoints: for questions and for relations, None where there is none.
+    """Open up to two checkpoints: the pipeline for questions and the one for relations, None where there is none.
 
     Args:
         checkpoints: folders or Hub ids.
@@ -72,128 +117,190 @@ def load_models(
     from hf_causal_video.models.loading import open_pretrained
     from hf_causal_video.pipelines.question_answering import load_pipeline
 
-    found: dict[bool, Any] = {}
+    pipelines: dict[bool, Any] = {}
     for checkpoint in checkpoints:
         related = open_pretrained(AutoConfig.from_pretrained, checkpoint).model_type in RELATION_METHODS
-        if related in found:
-            raise CausalVideoError(
-                "two checkpoints of one kind", found=", ".join(map(str, checkpoints)),
-                expected="a question model, a relation model, or one of each", fix="start a second app",
-            )  # fmt: skip
+        require(
+            related not in pipelines,
+            "two checkpoints of one kind",
+            found=", ".join(map(str, checkpoints)),
+            expected="a question model, a relation model, or one of each",
+            fix="start a second app",
+        )
         if related:
-            found[related] = load_relation_pipeline(checkpoint, device=device)
+            pipelines[related] = load_relation_pipeline(checkpoint, device=device)
         else:
-            found[related] = load_pipeline(checkpoint, device=device, **networks or {})
-    return found.get(False), found.get(True)
+            pipelines[related] = load_pipeline(checkpoint, device=device, **networks or {})
+    return pipelines.get(False), pipelines.get(True)
 
 
-def build_app(qa: Any = None, detect: Any = None) -> Any:
-    """The app over loaded pipelines, a tab for each; `.launch()` serves it.
+def build_app(qa: Any = None, detect: Any = None, example: Path | None = None, font: Path | None = None) -> Any:
+    """Build the app over loaded pipelines, a tab for each; `.launch()` serves it.
 
     Args:
         qa: a `VideoQuestionAnsweringPipeline`, or None.
         detect: a `VideoRelationDetectionPipeline`, or None.
+        example: a clip to offer.
+        font: font file for the picture.
 
     Raises:
         CausalVideoError: neither, or Gradio is not installed.
     """
-    if qa is None and detect is None:
-        raise CausalVideoError("an app without a model", found="neither", expected="qa or detect", fix="pass one")
+    require(
+        qa is not None or detect is not None,
+        "an app without a model",
+        found="neither",
+        expected="qa or detect",
+        fix="pass one",
+    )
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
         import gradio as gr
     except ImportError as error:
         raise CausalVideoError(
-            "the app needs Gradio", found="no package gradio", expected="the extra `app`",
+            "the app needs Gradio",
+            found="no package gradio",
+            expected="the extra `app`",
             fix="pip install 'hf-causal-video[app,video]'",
-        ) from error  # fmt: skip
-
-    def told(run: Any) -> Any:
-        """Bad input as a message on the page instead of a stack."""
-
-        def wrapped(*given: Any) -> Any:
-            try:
-                return run(*given)
-            except CausalVideoError as error:
-                raise gr.Error(escape(str(error)), print_exception=False) from error  # Gradio shows it as HTML
-
-        return wrapped
-
+        ) from error
     with gr.Blocks(title="hf_causal_video", analytics_enabled=False, delete_cache=(FORGET_S, FORGET_S)) as demo:
         if qa is not None:
-            with gr.Tab("Ask"), gr.Row():
-                with gr.Column(scale=1):
-                    gr.Markdown("# Why this answer?\nThe frames it rests on, and what it becomes without them.")
-                    clip = gr.Video(label="Clip", sources=["upload"])
-                    question = gr.Textbox(
-                        label="Question", placeholder="why did the boy run", max_length=MOST_QUESTION
-                    )
-                    choices = gr.Textbox(
-                        label="Choices, one a line (none for an open question)", lines=5, max_length=MOST_CHOICES
-                    )
-                    ask = gr.Button("Ask", variant="primary")
-                    scores = gr.Label(label="Answer")
-                    seconds = gr.Textbox(label="Evidence", interactive=False)
-                with gr.Column(scale=2):
-                    strip = gr.Image(
-                        show_label=False, format="png", interactive=False, buttons=["download", "fullscreen"]
-                    )
-                    page = gr.HTML(label="Evidence page")
-            shown = [scores, seconds, strip, page]
-            ask.click(told(lambda *given: answer_clip(qa, *given)), [clip, question, choices], shown, api_name="ask")
+            with gr.Tab("Ask"):
+                _add_questions(gr, qa, example, font)
         if detect is not None:
-            with gr.Tab("Relations"), gr.Row():
-                with gr.Column(scale=1):
-                    gr.Markdown("# Who does what to whom?\nThe relations of a clip, with their seconds and tracks.")
-                    scene = gr.Video(label="Clip", sources=["upload"])
-                    least = gr.Slider(0.0, 1.0, 0.2, step=0.05, label="Least confidence of a predicate")
-                    find = gr.Button("Find relations", variant="primary")
-                with gr.Column(scale=2):
-                    heads = ["subject", "predicate", "object", "score", "from s", "to s"]
-                    table = gr.Dataframe(headers=heads, label="Relations", interactive=False, max_height=320)
-                    picture = gr.Image(
-                        show_label=False, format="png", interactive=False, buttons=["download", "fullscreen"]
-                    )
-                    relations = gr.HTML(label="Relation page")
-            shown = [table, picture, relations]
-            find.click(told(lambda *given: relate_clip(detect, *given)), [scene, least], shown, api_name="relations")
+            with gr.Tab("Relations"):
+                _add_relations(gr, detect)
     demo.queue(default_concurrency_limit=1, max_size=16)
     return demo
 
 
+def _add_questions(gr: Any, qa: "VideoQuestionAnsweringPipeline", example: Path | None, font: Path | None) -> None:
+    takes_choices = qa.model.config.num_answers is None
+    clip_path = example_clip(qa, example)
+    gr.Markdown(f"# Why this answer?\n{about_model(qa)}")
+    with gr.Row(elem_classes="sides"):
+        with gr.Column(scale=2, min_width=280, elem_classes="asking"):
+            clip = gr.Video(label="Clip", sources=["upload"], height=220)
+            question = gr.Textbox(label="Question", placeholder="what happens", max_length=MOST_QUESTION)
+            choices = gr.Textbox(
+                label="Choices, one per line", lines=3, max_length=MOST_CHOICES, visible=takes_choices
+            )
+            ask = gr.Button("Ask", variant="primary")
+            if rows := example_rows(qa, clip_path):
+                columns = [clip, question, choices] if takes_choices else [clip, question]
+                gr.Examples([row[: len(columns)] for row in rows], columns, label="Try", examples_per_page=6)
+        with gr.Column(scale=3, min_width=280, elem_classes="results"):
+            error = gr.HTML(visible=False)
+            scores = gr.Label(label="Answer", num_top_classes=MOST_SCORES, visible=False)
+            verdict = gr.HTML()
+            strip = gr.Image(
+                show_label=False, format="png", interactive=False, visible=False, buttons=["download", "fullscreen"]
+            )
+            with gr.Accordion("Every frame, and the page to keep", open=False, visible=False) as closer:
+                page = gr.HTML()
+
+    def answer(*values: Any) -> list[Any]:
+        try:
+            shown = answer_clip(qa, *values, font=font)
+        except Exception as fault:  # in one place, and nothing of the answer before is left
+            hidden = gr.update(value=None, visible=False)
+            return [gr.update(value=_as_error(fault), visible=True), hidden, gr.update(visible=False), "", hidden, ""]
+        return [
+            gr.update(value="", visible=False),
+            gr.update(value=shown.scores, visible=True),
+            gr.update(visible=True),
+            shown.verdict,
+            gr.update(value=shown.strip, visible=True),
+            shown.page,
+        ]
+
+    ask.click(answer, [clip, question, choices], [error, scores, closer, verdict, strip, page], api_name="ask")
+
+
+def _add_relations(gr: Any, detect: Any) -> None:
+    with gr.Row():
+        with gr.Column(scale=1):
+            gr.Markdown("# Who does what to whom?\nThe relations of a clip, with their seconds and tracks.")
+            scene = gr.Video(label="Clip", sources=["upload"], height=220)
+            least = gr.Slider(0.0, 1.0, 0.2, step=0.05, label="Least confidence of a predicate")
+            find = gr.Button("Find relations", variant="primary")
+            error = gr.HTML(visible=False)
+        with gr.Column(scale=2):
+            heads = ["subject", "predicate", "object", "score", "from s", "to s"]
+            table = gr.Dataframe(headers=heads, label="Relations", interactive=False, max_height=320)
+            picture = gr.Image(show_label=False, format="png", interactive=False, buttons=["download", "fullscreen"])
+            relations = gr.HTML(label="Relation page")
+
+    def relate(*values: Any) -> list[Any]:
+        try:
+            rows, drawn, page = relate_clip(detect, *values)
+        except Exception as fault:
+            return [gr.update(value=_as_error(fault), visible=True), [], None, ""]
+        return [gr.update(value="", visible=False), rows, drawn, page]
+
+    find.click(relate, [scene, least], [error, table, picture, relations], api_name="relations")
+
+
+@dataclass
+class ShownAnswer:
+    """What the app shows of one answer.
+
+    Args:
+        scores: score of each answer; equal choices are numbered.
+        verdict: HTML of what asking again has shown, and notes.
+        strip: the picture.
+        page: HTML with the evidence page in a frame and a link that saves it.
+    """
+
+    scores: dict[str, float]
+    verdict: str
+    strip: "Image.Image"
+    page: str
+
+
 def answer_clip(
-    qa: Any, clip: str | None, question: str, choices: str
-) -> tuple[dict[str, float], str, "Image.Image", str]:
+    qa: Callable[..., Any], clip: str | None, question: str | None, choices: str | None, font: Path | None = None
+) -> ShownAnswer:
     """Answer one question about an uploaded clip.
 
     Args:
         qa: the pipeline.
         clip: path of the upload.
         question: the question.
-        choices: one a line, none for an open question.
-
-    Returns:
-        Score of each choice, the seconds of the evidence in words, the strip, and the evidence page in a frame.
+        choices: one per line, none for an open question.
+        font: font file for the picture.
 
     Raises:
         CausalVideoError: no clip, a longer text than the page takes, and what the pipeline refuses.
     """
+    from hf_causal_video.stress.ablation import unique_labels
     from hf_causal_video.viewer import EvidenceCase, draw_strip, report_html
 
     path = _uploaded(clip)
+    question, choices = (question or "").strip(), choices or ""  # a box that is not shown is None
     for what, text, most in (("question", question, MOST_QUESTION), ("choices", choices, MOST_CHOICES)):
-        if len(text) > most:
-            raise CausalVideoError(
-                f"the {what}", found=f"{len(text)} characters", expected=f"at most {most}", fix="shorten it"
-            )
-    offered = [line.strip() for line in choices.splitlines() if line.strip()]
-    result = qa(str(path), question=question.strip(), choices=offered or None, return_frames=True)
+        require(
+            len(text) <= most,
+            f"the {what}",
+            found=f"{len(text)} characters",
+            expected=f"at most {most}",
+            fix="shorten it",
+        )
+    lines = [line.strip() for line in choices.splitlines() if line.strip()]
+    result = qa(str(path), question=question, choices=lines or None, return_frames=True)
     evidence = result["evidence"]
-    case = EvidenceCase.of_result(question.strip(), result, title=path.name)
-    seconds = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in sorted(evidence.spans))
-    scores = dict(zip(evidence.choices, evidence.scores, strict=True))
-    page = _framed(report_html([case]), "evidence")
-    return scores, seconds or "no frame was singled out", draw_strip(case), page
+    case = EvidenceCase.of_result(question, result, title=path.name)
+    scores = dict(zip(unique_labels(evidence.choices), evidence.scores, strict=True))
+    strip = draw_strip(case, font_path=None if font is None else str(font))
+    return ShownAnswer(scores, _verdict_html(case), strip, _framed(report_html([case]), "evidence"))
+
+
+def _verdict_html(case: Any) -> str:
+    """The reason, the findings and the notes of a case; the class `filled` lifts the results on a narrow screen."""
+    lines = [f'<p class="because">{escape(case.reason[0].upper() + case.reason[1:])}</p>']
+    lines += [f"<p>{escape(text)}</p>" for text in (*case.findings, case.looked_at + ".")]
+    lines += [f'<p class="warning">{escape(text)}</p>' for text in case.notes]
+    return f'<div class="verdict filled">{"".join(lines)}</div>'
 
 
 def relate_clip(detect: Any, clip: str | None, least: float) -> tuple[list[list[Any]], "Image.Image", str]:
@@ -214,21 +321,81 @@ def relate_clip(detect: Any, clip: str | None, least: float) -> tuple[list[list[
     from hf_causal_video.viewer.relations_page import relations_html
 
     path = _uploaded(clip)
-    found = detect(str(path), predicate_threshold=least, return_clip=True)
+    result = detect(str(path), predicate_threshold=least, return_clip=True)
+    relations = result["relations"]
     case = RelationCase(
-        found["relations"], found["frames"], found["frame_indices"], found["frame_size"], found["times_s"], path.name
+        relations, result["frames"], result["frame_indices"], result["frame_size"], result["times_s"], path.name
     )
     rows = [
         [*one["triplet"], round(one["score"], 3), round(one["start_s"], 2), round(one["end_s"], 2)]
-        for one in found["relations"]
+        for one in relations
     ]
     return rows, draw_relations(case), _framed(relations_html(case), "relations")
 
 
+def about_model(qa: "VideoQuestionAnsweringPipeline") -> str:
+    """Name a model and what it was trained on, in a line of Markdown.
+
+    Args:
+        qa: a pipeline; a folder's `card_data.json` says more than its config.
+    """
+    model, config = qa.model, qa.model.config
+    name = Path(str(model.name_or_path)).name if model.name_or_path else type(model).__name__
+    parts = [f"**{_plain(name)}** ({config.model_type})"]
+    card = Path(str(model.name_or_path)) / "card_data.json"
+    if card.is_file():
+        data = json.loads(card.read_text(encoding="utf-8"))
+        dataset = Path(str(data.get("dataset") or "")).name
+        parts += [f"trained on {_plain(dataset)}"] if dataset else []
+        accuracy = [row for row in data.get("metrics", []) if row["name"] == "Acc"]
+        parts += [f"{row['value']:.1f} % right on {_plain(row['split'])} (measured here)" for row in accuracy[:1]]
+    provenance = config.feature_provenance or {}
+    if provenance.get("frame_model"):
+        seen = Path(str(provenance["frame_model"])).name
+        parts.append(f"sees frames through {_plain(seen)}, {_plain(provenance.get('sampling', ''))}")
+    parts.append("chooses among your choices" if config.num_answers is None else f"knows {config.num_answers} answers")
+    return " · ".join(parts)
+
+
+def example_clip(qa: "VideoQuestionAnsweringPipeline", example: Path | None = None) -> Path | None:
+    """Return the clip to offer: the one named, or the first in the checkpoint's folder `examples`."""
+    if example is not None:
+        return example
+    folder = Path(str(qa.model.name_or_path or "")) / "examples"
+    clips = sorted(path for path in folder.glob("*") if path.suffix.lower() in CLIPS)
+    return clips[0] if clips else None
+
+
+def example_rows(qa: "VideoQuestionAnsweringPipeline", clip: Path | None) -> list[list[str | None]]:
+    """Rows of clip, question and choices, from the questions that the checkpoint keeps."""
+    questions = qa.processor.example_questions or []
+    rows = [[row["question"], "\n".join(row.get("choices") or [])] for row in questions]
+    return [[None if clip is None else str(clip), *row] for row in rows] or ([[str(clip), "", ""]] if clip else [])
+
+
+def _plain(text: str) -> str:
+    """Text of a checkpoint as Markdown shows it: no markup, no HTML."""
+    return "".join(f"\\{letter}" if letter in "\\`*_{}[]()#+!|" else escape(letter) for letter in text)
+
+
+def _as_error(fault: Exception) -> str:
+    """A fault as HTML; one that is not about the input is a defect, whose stack goes to the terminal."""
+    if not isinstance(fault, CausalVideoError | OSError):
+        traceback.print_exception(fault)
+        fault = CausalVideoError(
+            "this did not work",
+            found=type(fault).__name__,
+            expected="an answer",
+            fix="try another clip or question; the terminal of the app says more",
+        )
+    return f'<div class="error filled" role="alert">{escape(str(as_message(fault)))}</div>'
+
+
 def _uploaded(clip: str | None) -> Path:
-    if not clip or not Path(clip).is_file():
-        raise CausalVideoError("no clip", found="nothing uploaded", expected="a video file", fix="upload one")
-    return Path(clip)
+    require(
+        clip and Path(clip).is_file(), "no clip", found="nothing uploaded", expected="a video file", fix="upload one"
+    )
+    return Path(str(clip))
 
 
 def _framed(page: str, name: str) -> str:

@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hf_causal_video.features.arrays import complete_card, import_arrays, infer_from
+from hf_causal_video.features.arrays import import_arrays, infer_from
 from hf_causal_video.features.build import add_push_arguments, conclude
 from hf_causal_video.features.legacy_hdf5 import import_app_mot, import_appearance_motion, import_transtr
-from hf_causal_video.features.store.provenance import Provenance
+from hf_causal_video.features.store.provenance import Provenance, complete_card
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 LAYOUTS = {
@@ -122,9 +122,11 @@ def _sizes(path: str) -> dict[str, tuple[int, int]]:
         return {row[names[0]]: (int(row["width"]), int(row["height"])) for row in rows}
     except (IndexError, KeyError, ValueError, TypeError) as error:
         raise CausalVideoError(
-            f"no picture sizes in {path}", found=f"{type(error).__name__}: {error}",
-            expected="columns video (or video_id), width and height", fix="give such a csv, or JSON",
-        ) from error  # fmt: skip
+            f"no picture sizes in {path}",
+            found=f"{type(error).__name__}: {error}",
+            expected="columns video (or video_id), width and height",
+            fix="give such a csv, or JSON",
+        ) from error
 
 
 def _numbers(path: str, count: int) -> dict[str, Any]:
@@ -132,10 +134,13 @@ def _numbers(path: str, count: int) -> dict[str, Any]:
     for video_id, value in data.items():
         numbers = value if count > 1 and isinstance(value, list) else [value]
         good = len(numbers) == count and all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
-        if not good or min(numbers) <= 0:
-            raise CausalVideoError(
-                f"{path}, video {video_id!r}", found=value, expected=f"{count} number(s) above zero", fix="mend it"
-            )
+        require(
+            good and min(numbers) > 0,
+            f"{path}, video {video_id!r}",
+            found=value,
+            expected=f"{count} number(s) above zero",
+            fix="correct it",
+        )
     return data
 
 
@@ -144,8 +149,11 @@ def _read_json(path: str) -> dict[str, Any]:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CausalVideoError(f"{path} cannot be read", found=error, expected="JSON", fix="check the file") from error
-    if not isinstance(data, dict):
-        raise CausalVideoError(
-            f"{path} cannot be used", found=type(data).__name__, expected="a mapping", fix="see --help"
-        )
+    require(
+        isinstance(data, dict),
+        f"{path} cannot be used",
+        found=lambda: type(data).__name__,
+        expected="a mapping",
+        fix="see --help",
+    )
     return data

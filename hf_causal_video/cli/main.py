@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from hf_causal_video.utils.errors import CausalVideoError, parse_arguments, run_command
+from hf_causal_video.utils.errors import CausalVideoError, parse_arguments, require, run_command
 from hf_causal_video.utils.plugins import add_import_argument, import_modules
 from hf_causal_video.utils.version import __version__
 
@@ -139,13 +139,18 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _add_answer(parser: argparse.ArgumentParser) -> None:
-    parser.epilog, parser.formatter_class = ANSWER_EXAMPLES, argparse.RawDescriptionHelpFormatter
+    parser.epilog = ANSWER_EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("checkpoint", help="folder or Hub id of a trained model")
     parser.add_argument("video", help="a video file")
     parser.add_argument("question")
     parser.add_argument("--choices", nargs="+", help="the choices of a multiple-choice model")
+    parser.add_argument("--truncate", action="store_true", help="cut a text that is longer than the model can read")
     parser.add_argument("--html", type=Path, help="write a self-contained page with the clip's evidence")
     parser.add_argument("--png", type=Path, help="write a picture strip with the clip's evidence")
+    parser.add_argument(
+        "--font", type=Path, help="font file for the picture (default: a font of the system that has the letters)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
     add_network_arguments(parser)
@@ -161,34 +166,52 @@ def _answer(args: argparse.Namespace) -> None:
     import hf_causal_video.pipelines.question_answering as pipelines
     from hf_causal_video.models import METHODS
 
+    _check_pictures(args)
     networks = {"frame_model": args.frame_model, "object_model": args.object_model}
     qa = pipelines.load_pipeline(args.checkpoint, device=args.device, **networks)
-    if qa.model.config.model_type not in METHODS:
-        raise CausalVideoError(
-            "no question model", found=f"a {qa.model.config.model_type} in {args.checkpoint}",
-            expected=f"one of {', '.join(METHODS)}", fix="relation models go to `hf-causal-video relations`",
-        )  # fmt: skip
-    result = qa(args.video, question=args.question, choices=args.choices, return_frames=True)
+    method = qa.model.config.model_type
+    require(
+        method in METHODS,
+        "wrong kind of model",
+        found=f"a {method} in {args.checkpoint}",
+        expected=f"one of {', '.join(METHODS)}",
+        fix="relation models go to `hf-causal-video relations`",
+    )
+    result = qa(args.video, question=args.question, choices=args.choices, truncation=args.truncate, return_frames=True)
     if args.json:
-        hidden = ("frames", "times_s")
-        shown = {name: value for name, value in result.items() if name not in hidden}
+        shown = {name: value for name, value in result.items() if name not in ("frames", "times_s")}
         print(json.dumps({"question": args.question, **shown}, indent=2))
     else:
         _print_answer(result)
-    if args.html or args.png:
-        from hf_causal_video.viewer import EvidenceCase, save_strip
-
-        case = EvidenceCase.of_result(args.question, result, title=Path(args.video).name)
-        for path, write in ((args.png, save_strip), (args.html, _write_page)):
-            if path:
-                write(case, path)
-                print(f"written: {path}", file=sys.stderr)
+    _write_pictures(args, result)
 
 
-def _write_page(case, path: Path) -> None:
-    from hf_causal_video.viewer import write_report
+def _check_pictures(args: argparse.Namespace) -> None:
+    """Refuse names and fonts before the weights are read."""
+    if args.png is not None:
+        from hf_causal_video.viewer.canvas import Canvas, check_ending
 
-    write_report(path, [case])
+        check_ending(args.png)
+        Canvas(1, 1, None if args.font is None else str(args.font))
+
+
+def _write_pictures(args: argparse.Namespace, result: dict) -> None:
+    if args.html is None and args.png is None:
+        return
+    from hf_causal_video.viewer import EvidenceCase, draw_strip, write_report
+    from hf_causal_video.viewer.canvas import write_png
+    from hf_causal_video.viewer.words import replaced_in_words
+
+    case = EvidenceCase.of_result(args.question, result, title=Path(args.video).name)
+    if args.png is not None:
+        picture = draw_strip(case, font_path=None if args.font is None else str(args.font))
+        write_png(args.png, picture)
+        print(f"written: {args.png}", file=sys.stderr)
+        if letters := picture.info["replaced"]:
+            print(f"note: {replaced_in_words(letters)}", file=sys.stderr)
+    if args.html is not None:
+        write_report(args.html, [case])
+        print(f"written: {args.html}", file=sys.stderr)
 
 
 def _print_answer(result: dict) -> None:

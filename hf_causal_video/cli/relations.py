@@ -13,7 +13,7 @@ from hf_causal_video.models import RELATION_METHODS
 from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.pipelines.registration import RELATION_TASK
 from hf_causal_video.pipelines.relation_detection import VideoRelationDetectionPipeline, pictures_of
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 EXAMPLES = """examples:
   hf-causal-video relations outputs/ivrd clip.mp4
@@ -45,13 +45,13 @@ def add_relations_arguments(parser: argparse.ArgumentParser) -> None:
 def run_relations(args: argparse.Namespace) -> None:
     """Detect, print and draw."""
     detect = load_relation_pipeline(args.checkpoint, device=args.device)
-    if detect.model.config.model_type not in RELATION_METHODS:
-        raise CausalVideoError(
-            "no relation model",
-            found=f"a {detect.model.config.model_type} in {args.checkpoint}",
-            expected=f"one of {', '.join(RELATION_METHODS)}",
-            fix="question models go to `hf-causal-video answer`",
-        )
+    require(
+        detect.model.config.model_type in RELATION_METHODS,
+        "no relation model",
+        found=lambda: f"a {detect.model.config.model_type} in {args.checkpoint}",
+        expected=f"one of {', '.join(RELATION_METHODS)}",
+        fix="question models go to `hf-causal-video answer`",
+    )
     options = {"classes": args.classes, "predicate_threshold": args.threshold, "return_clip": True}
     if args.tracks:
         clip = detect(**read_tracks(args.tracks), **options)
@@ -100,13 +100,13 @@ def read_tracks(path: Path) -> dict[str, Any]:
     from hf_causal_video.data.relations.vidvrd import read_relations
 
     row = read_relations(path)[0]
-    if not row["fps"] > 0:
-        raise CausalVideoError(
-            f"tracks of {path}",
-            found=f"fps {row['fps']}",
-            expected="frames a second above 0",
-            fix="write the field fps into the annotation",
-        )
+    require(
+        row["fps"] > 0,
+        f"tracks of {path}",
+        found=lambda: f"fps {row['fps']}",
+        expected="frames a second above 0",
+        fix="write the field fps into the annotation",
+    )
     return {
         "tracks": [part | {"label": part["category"]} for part in tracklets(row)],
         "frame_size": (row["width"], row["height"]),
@@ -121,17 +121,21 @@ def _tracker(detect: VideoRelationDetectionPipeline, args: argparse.Namespace) -
 
     card, changed = detect.model.config.trajectory_provenance, {"sampling": args.sampling} if args.sampling else {}
     if card is None:
-        if not args.detector:
-            raise CausalVideoError(
-                "--detector", found="none, and a model that does not say which tracks it was trained on",
-                expected="a detector", fix="add --detector with a folder or Hub id, or --tracks with a file of tracks",
-            )  # fmt: skip
+        require(
+            args.detector,
+            "--detector",
+            found="none, and a model that does not say which tracks it was trained on",
+            expected="a detector",
+            fix="add --detector with a folder or Hub id, or --tracks with a file of tracks",
+        )
         return ClipTracker(ObjectEncoder(args.detector, device=args.device), **changed)
-    if card.get("tracker") != LINKER:
-        raise CausalVideoError(
-            "tracks of this clip", found=f"a model trained on tracks that were not made from pixels here: {card}",
-            expected="tracks made in the same way", fix="add --tracks with a file of them; --detector makes others",
-        )  # fmt: skip
+    require(
+        card.get("tracker") == LINKER,
+        "tracks of this clip",
+        found=f"a model trained on tracks that were not made from pixels here: {card}",
+        expected="tracks made in the same way",
+        fix="add --tracks with a file of them; --detector makes others",
+    )
     return ClipTracker.from_provenance({**card, **changed}, args.detector, args.device, args.checkpoint)
 
 

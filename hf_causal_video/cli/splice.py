@@ -2,7 +2,8 @@
 
 import argparse
 
-from hf_causal_video.worlds.spliced import ASK, PLAN_FILE, SpliceOptions, splice
+from hf_causal_video.worlds.spliced import PLAN_FILE, splice
+from hf_causal_video.worlds.spliced_plan import ASK, SpliceOptions
 from hf_causal_video.worlds.spliced_sources import LAYOUT
 
 EXAMPLES = """examples:

@@ -12,10 +12,8 @@ Nothing is unpickled but tensors. Arrays do not say how they were made: the card
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 from zipfile import BadZipFile
@@ -27,44 +25,19 @@ from torch import Tensor
 from hf_causal_video.features.build import ExtractionReport, build_feature_set
 from hf_causal_video.features.extract import VIDEO_ENDINGS
 from hf_causal_video.features.legacy_hdf5 import Durations, check_dataset, open_hdf5
-from hf_causal_video.features.store.provenance import OBJECT_FIELDS, Provenance
+from hf_causal_video.features.store.provenance import Provenance, complete_card
 from hf_causal_video.features.store.rows import VideoFeatures
 from hf_causal_video.features.store.shards import COLUMNS
-from hf_causal_video.features.store.writer import write_text
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 ENDINGS = (".npy", ".npz", ".pt", ".pth", ".h5", ".hdf5")
 FRAME_NAMES = ("frame_features", "features", "feat", "arr_0")
 ID_NAMES = ("ids", "video_ids")
-QUESTIONS = {
-    "frame_model": "network that made the frame features (Hub id or name)",
-    "frame_revision": "its revision (commit, date, or who published it)",
-    "frame_layer": "which output of it (pooled, cls, pool5, ...)",
-    "frame_dim": "channels of a frame feature",
-    "sampling": "instants looked at (uniform-16, fps-1, ...)",
-    "object_model": "detector that made the object features",
-    "object_revision": "its revision",
-    "object_layer": "which output of it",
-    "object_dim": "channels of an object feature",
-    "num_objects": "object regions per frame",
-}
-EXAMPLE = {
-    "frame_model": "google/siglip2-base-patch16-224",
-    "frame_revision": "main",
-    "frame_layer": "pooled",
-    "frame_dim": 768,
-    "sampling": "uniform-16",
-    "object_model": "PekingU/rtdetr_r50vd",
-    "object_revision": "main",
-    "object_layer": "decoder last hidden state",
-    "object_dim": 256,
-    "num_objects": 20,
-}
 
 
 @dataclass
 class _Source:
-    """Where the arrays of one video lie.
+    """Position of the arrays of one video.
 
     Args:
         path: the file.
@@ -133,40 +106,6 @@ def import_arrays(
         reader.close()
 
 
-def complete_card(card: Mapping[str, Any], path: Path | None = None) -> dict[str, Any]:
-    """Ask for the fields that a provenance card lacks, on a terminal; elsewhere refuse it and show an example.
-
-    Args:
-        card: the fields that are known.
-        path: where the completed card is written, if no file lies there.
-
-    Raises:
-        CausalVideoError: a field is missing and nobody can be asked.
-    """
-    if set(card) - {field.name for field in fields(Provenance)}:
-        Provenance.from_dict(dict(card))  # names what is unknown
-    needed = [name for name in QUESTIONS if name not in OBJECT_FIELDS or any(card.get(n) for n in OBJECT_FIELDS)]
-    missing = [name for name in needed if card.get(name) in (None, "", 0)]
-    if not missing:
-        return dict(card)
-    example = json.dumps({name: card.get(name) or EXAMPLE[name] for name in needed})
-    require(
-        sys.stdin.isatty() and sys.stderr.isatty(),
-        "the provenance card is incomplete",
-        found=f"no {', '.join(missing)}" + f" (there is no file {path})" * (path is not None and not path.exists()),
-        expected=f"a card such as {example}",
-        fix="write these fields into the JSON file that --provenance names, or run this on a terminal to be asked",
-    )
-    print("The arrays do not say how they were made. A model refuses features of another kind, so please say:")
-    completed = dict(card)
-    for name in missing:
-        completed[name] = _ask(name)
-    if path is not None and not path.exists():
-        write_text(path, json.dumps(completed, indent=2) + "\n")
-        print(f"written: {path}")
-    return completed
-
-
 def infer_fields(columns: Mapping[str, Tensor]) -> dict[str, int]:
     """Read the fields of a provenance card that the arrays of a video tell."""
     widths = {"frame_dim": columns["frame_features"].shape[-1]}
@@ -183,20 +122,6 @@ def infer_from(files: str | Path) -> dict[str, int]:
         return infer_fields(_first_readable(_list_sources(Path(files), reader), reader))
     finally:
         reader.close()
-
-
-def _ask(name: str) -> str | int:
-    is_number = isinstance(EXAMPLE[name], int)
-    while True:
-        try:
-            answer = input(f"  {name}, {QUESTIONS[name]}: ").strip()
-        except EOFError as error:
-            raise CausalVideoError(
-                "the provenance card is incomplete", found=f"no {name}", expected="an answer", fix="write the card"
-            ) from error
-        if answer and (not is_number or answer.isdecimal() and int(answer) > 0):
-            return int(answer) if is_number else answer
-        print("  a whole number above 0, please" if is_number else "  a few words, please")
 
 
 def _times(video_id: str, count: int, provenance: Provenance, durations_s: Durations | None) -> Tensor:
@@ -365,7 +290,7 @@ def _tensor(path: Path, name: str, values: Any) -> Tensor:
     array = np.asarray(values[()] if hasattr(values, "shape") else values)
     require(
         array.dtype.kind in "fiu" and array.ndim,
-        f"{name!r} of {path.name} is no array of numbers",
+        f"invalid array {name!r} of {path.name}",
         found=f"{array.dtype} {array.shape}",
         expected="numbers",
         fix="leave out what is not a feature",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 FAILED_FILE = "failed.json"
 MOST_NOTES = 10
-READERS = 2  # threads that read ahead, and videos that they may be ahead
+READERS = min(4, os.cpu_count() or 1)  # threads that read ahead
 WAITING_WRITES = 4  # rows that wait for the disk
 PATIENCE = timedelta(days=30)  # how long a process that is done waits for the others
 Make = Callable[[str, Any], VideoFeatures]
@@ -63,7 +64,7 @@ class ExtractionReport:
     Args:
         output: the feature set.
         written: ids written by this run.
-        kept: ids that were there already.
+        kept: ids of earlier runs.
         failed: id to reason.
         notes: id to what is worth knowing about a row that was written, such as a clip with few frames.
         seconds: time taken by this run.
@@ -79,7 +80,7 @@ class ExtractionReport:
     def __str__(self) -> str:
         rate = f", {len(self.written) / self.seconds:.2f} videos/s" if self.seconds and self.written else ""
         lines = [
-            f"{len(self.written)} videos written, {len(self.kept)} were there, {len(self.failed)} failed{rate}",
+            f"{len(self.written)} videos written, {len(self.kept)} kept, {len(self.failed)} failed{rate}",
             f"features: {self.output}",
         ]
         lines += [f"failed: {name}: {reason}" for name, reason in self.failed.items()]
@@ -136,15 +137,15 @@ def build_feature_set(
             journal.sweep(done.intersection(sources))
         state.wait_for_everyone()
         finished = journal.finished()  # by an earlier run of several processes
-        todo = [video_id for video_id in order if video_id not in finished]
-        report.kept = [video_id for video_id in sources if video_id not in set(todo)]
+        todo = {video_id for video_id in order if video_id not in finished}
+        report.kept = [video_id for video_id in sources if video_id not in todo]
         is_alone = state.num_processes == 1 and not finished
         state.wait_for_everyone()  # all have seen the same, so that they split the same
-        groups = _groups(list(sources), maker.group_size, set(todo))
-        with writer or nullcontext(), state.split_between_processes(groups) as mine:
+        groups = _groups(list(sources), maker.group_size, todo)
+        with writer or nullcontext(), state.split_between_processes(groups) as share:
             sink = _Direct(writer) if is_alone and writer is not None else journal
-            run = _Run(sources, maker, set(todo), provenance, sink, report, writer is not None)
-            run.make_rows(mine, label, progress)
+            run = _Run(sources, maker, todo, provenance, sink, report, writer is not None)
+            run.make_rows(share, label, progress)
             state.wait_for_everyone()
             _add_up(report, order)
             if writer is not None:
@@ -234,7 +235,7 @@ class _Run:
                 for video_id, arrays in self._make(contents):
                     submit(self.sink.add, video_id, arrays)
                     self.report.written.append(video_id)
-                submit(self.sink.gather, dict(self.report.failed))
+                submit(self.sink.gather, self.report.failed)
                 bar.update(len(group))
 
     def _read_ahead(self, groups: list[list[str]]) -> Iterator[tuple[list[str], dict[str, Any]]]:
@@ -248,7 +249,7 @@ class _Run:
                     waiting.append(pool.submit(self.maker.read, video_id, self.sources[video_id]))
 
             try:
-                for _ in range(READERS):
+                for _ in range(READERS + self.maker.group_size - 1):  # bounds what is in memory
                     read_next()
                 for group in groups:
                     contents: dict[str, Any] = {}
@@ -293,19 +294,29 @@ class _Run:
 def _in_background() -> Iterator[Callable[..., None]]:
     """Give a function that runs others in a thread, one after another; their errors come with a later call."""
     waiting: deque[Future] = deque()
+    has_failed = threading.Event()
+
+    def run(write: Callable, *args: Any) -> None:
+        if not has_failed.is_set():  # a row behind one that is lost would be out of order
+            try:
+                write(*args)
+            except BaseException:
+                has_failed.set()
+                raise
+
     with ThreadPoolExecutor(1, thread_name_prefix="write") as pool:
 
         def submit(write: Callable, *args: Any) -> None:
             while len(waiting) >= WAITING_WRITES:
                 waiting.popleft().result()
-            waiting.append(pool.submit(write, *args))
+            waiting.append(pool.submit(run, write, *args))
 
         try:
             yield submit
             while waiting:
                 waiting.popleft().result()
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown()  # rows that were made before an error elsewhere are still written
 
 
 def add_push_arguments(parser: argparse.ArgumentParser) -> None:

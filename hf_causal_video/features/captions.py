@@ -1,4 +1,4 @@
-"""Frame features from captions: each second of a video as the sentence vector of what a captioner saw there.
+"""Frame features from captions: the sentence vector of the caption of each second of a video.
 
 Why: captions of every second are public for benchmarks whose videos are gone, they need no picture to be decoded, and
 a text encoder puts them into the same space as the question. A caption file is `<video>_cap.json`, second to text.
@@ -19,7 +19,7 @@ from torch import Tensor
 from hf_causal_video.features.build import ExtractionReport, build_feature_set
 from hf_causal_video.features.encoders import load_network
 from hf_causal_video.features.store.reader import FeatureStore, Provenance, VideoFeatures
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 ENDING = "_cap.json"
 SAMPLING = "captions-fps-1"
@@ -53,8 +53,13 @@ class TextEncoder:
     ):
         from transformers import AutoModel, AutoTokenizer
 
-        if pooling not in ("mean", "cls"):
-            raise CausalVideoError("unknown pooling", found=pooling, expected='"mean" or "cls"', fix="use one of them")
+        require(
+            pooling in ("mean", "cls"),
+            "unknown pooling",
+            found=pooling,
+            expected='"mean" or "cls"',
+            fix="use one of them",
+        )
         self.model_name, self.pooling, self.max_tokens, self.dtype = model, pooling, max_tokens, dtype
         self.device, self.batch_size = device, batch_size
         self.model, self.revision = load_network(
@@ -170,13 +175,13 @@ def import_caption_features(
             expected="safetensors with features, video_id and second",
             fix="make features from captions with extract_captions",
         ) from error
-    if not header.get("encoder") or not header.get("pooling"):
-        raise CausalVideoError(
-            f"{file} has no provenance",
-            found=f"header {sorted(header)}",
-            expected="the fields encoder and pooling",
-            fix="write them into the header",
-        )
+    require(
+        header.get("encoder") and header.get("pooling"),
+        f"{file} has no provenance",
+        found=lambda: f"header {sorted(header)}",
+        expected="the fields encoder and pooling",
+        fix="write them into the header",
+    )
     order = np.lexsort((seconds, ids))
     edges = np.flatnonzero(np.diff(ids[order])) + 1
     rows = {str(ids[part[0]]): part for part in np.split(order, edges)}
@@ -195,13 +200,13 @@ def import_caption_features(
     if output is None:
         return FeatureStore.from_rows(provenance, (make(video_id, part) for video_id, part in rows.items()))
     report = build_feature_set(rows, make, output, provenance, split=split, progress=progress, label="captions")
-    if report.failed:
-        raise CausalVideoError(
-            f"{file} holds bad rows",
-            found=next(iter(report.failed.values())),
-            expected="finite features, each second once",
-            fix="mend the file",
-        )
+    require(
+        not report.failed,
+        f"{file} holds bad rows",
+        found=lambda: next(iter(report.failed.values())),
+        expected="finite features, each second once",
+        fix="correct the file",
+    )
     return FeatureStore.open(output)
 
 
@@ -213,13 +218,13 @@ class _CaptionSource:
         self.archive = zipfile.ZipFile(path) if path.is_file() and zipfile.is_zipfile(path) else None
         listed = self.archive.namelist() if self.archive else [str(f) for f in path.rglob(f"*{ENDING}")]
         files = {Path(name).name.removesuffix(ENDING): name for name in listed if name.endswith(ENDING)}
-        if not files:
-            raise CausalVideoError(
-                f"no captions in {path}",
-                found=f"no file <video>{ENDING}",
-                expected="a folder or zip of caption files",
-                fix="check the path",
-            )
+        require(
+            files,
+            f"no captions in {path}",
+            found=f"no file <video>{ENDING}",
+            expected="a folder or zip of caption files",
+            fix="check the path",
+        )
         self.names = dict(sorted(files.items()))
 
     def read(self, name: str) -> tuple[list[float], list[str]]:
@@ -242,5 +247,5 @@ class _CaptionSource:
             f"{Path(name).name} is not a caption file",
             found=found,
             expected='{"0": text, "1": text, ...}',
-            fix="mend or leave out this file",
+            fix="correct this file, or leave it out",
         )

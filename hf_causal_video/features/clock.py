@@ -142,7 +142,7 @@ def read_clock(container: InputContainer, path: Path) -> Clock:
 
 
 def _read_packets(container: InputContainer) -> tuple[list[_Track], float]:
-    """Read the clocks of all video streams that are no covers, and the end of the longest stream in seconds."""
+    """Read the clocks of all video streams except covers, and the end of the longest stream in seconds."""
     from av.stream import Disposition
 
     covers = Disposition.attached_pic | Disposition.timed_thumbnails

@@ -9,15 +9,16 @@ Pixels that are not square are made so, as on a screen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from hf_causal_video.features.clock import Clock, check_size, open_clip, packets, read_clock
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -72,8 +73,8 @@ def decode_video(
         clock = read_clock(container, path)
     instants = sample_instants(sampling, clock.duration_s)
     shown = np.searchsorted(clock.times, instants + EDGE_S, side="right") - 1
-    there = (shown >= 0) & (instants < clock.end_s + EDGE_S)
-    distinct, wanted = len(set(shown[there].tolist())), len(instants)
+    exists = (shown >= 0) & (instants < clock.end_s + EDGE_S)
+    distinct, wanted = len(set(shown[exists].tolist())), len(instants)
     if distinct < wanted:
         by_rule = isinstance(sampling, str) and not sampling.startswith("seconds")
         if not (allow_fewer and by_rule and clock.duration_s <= clock.end_s):
@@ -95,6 +96,33 @@ def decode_video(
     height, width = frames[0].shape[:2]
     timestamps_s = instants.astype(np.float32)
     return DecodedVideo(frames, timestamps_s, clock.duration_s, (width, height), wanted - len(frames))
+
+
+def pictures(frames: Iterable[Any]) -> list[np.ndarray]:
+    """Frames (T, H, W, 3) uint8 RGB as a list; channels may come first, pictures may be tensors or PIL images.
+
+    Args:
+        frames: T pictures of one size.
+
+    Raises:
+        CausalVideoError: no frames, or of another shape, kind of number, or several sizes.
+
+    Example:
+        >>> pictures(np.zeros((2, 3, 48, 64), np.uint8))[0].shape
+        (48, 64, 3)
+    """
+    read = [np.asarray(frame.cpu() if isinstance(frame, Tensor) else frame) for frame in frames]
+    if read and read[0].ndim == 3 and read[0].shape[2] != 3 and read[0].shape[0] == 3:
+        read = [frame.transpose(1, 2, 0) for frame in read]
+    wrong = [f for f in read if f.ndim != 3 or f.shape[2] != 3 or f.dtype != np.uint8 or f.shape != read[0].shape]
+    require(
+        not wrong and read,
+        "frames of a clip",
+        found=lambda: f"{wrong[0].dtype} {wrong[0].shape}" if wrong else "none",
+        expected="(height, width, 3) RGB uint8, all of one size",
+        fix="decode the clip to such frames, or pass its path",
+    )
+    return read
 
 
 def sample_instants(sampling: str | Sequence[float], duration_s: float) -> np.ndarray:
@@ -127,13 +155,13 @@ def sample_instants(sampling: str | Sequence[float], duration_s: float) -> np.nd
                 return seconds
     except (ValueError, TypeError):
         pass
-    if count > MOST_INSTANTS:
-        raise CausalVideoError(
-            "too many instants",
-            found=f"{count:.3g} of {sampling!r} in {duration_s:.6g} s",
-            expected=f"at most {MOST_INSTANTS:,}",
-            fix="ask for fewer; if the clip is not that long, its header is damaged: fetch it again",
-        )
+    require(
+        count <= MOST_INSTANTS,
+        "too many instants",
+        found=f"{count:.3g} of {sampling!r} in {duration_s:.6g} s",
+        expected=f"at most {MOST_INSTANTS:,}",
+        fix="ask for fewer; if the clip is not that long, its header is damaged: fetch it again",
+    )
     raise CausalVideoError(
         "unknown sampling",
         found=repr(sampling),

@@ -248,41 +248,47 @@ def load_network(
         CausalVideoError: no such network, an unknown arithmetic, a folder whose content changed, or weights that the
             checkpoint does not hold (they would be random numbers).
     """
-    if dtype not in ARITHMETIC:
-        raise CausalVideoError(
-            "unknown arithmetic", found=dtype, expected=" or ".join(ARITHMETIC), fix="use one of them"
-        )
+    require(
+        dtype in ARITHMETIC,
+        "unknown arithmetic",
+        found=dtype,
+        expected=" or ".join(ARITHMETIC),
+        fix="use one of them",
+    )
     is_local = Path(name).is_dir()
     fingerprint = fingerprint_folder(name) if is_local else None
-    if is_local and revision not in (None, fingerprint):
-        raise CausalVideoError(
-            f"the network in {name} is not the one asked for",
-            found=fingerprint,
-            expected=revision,
-            fix="use the folder that the features were made with",
-        )
+    require(
+        not is_local or revision in (None, fingerprint),
+        f"the network in {name} is not the one asked for",
+        found=fingerprint,
+        expected=revision,
+        fix="use the folder that the features were made with",
+    )
     try:
         with _unreported():
             model, info = auto_class.from_pretrained(
-                name, revision=None if is_local else revision, dtype=ARITHMETIC[dtype], output_loading_info=True,
+                name,
+                revision=None if is_local else revision,
+                dtype=ARITHMETIC[dtype],
+                output_loading_info=True,
                 trust_remote_code=False,
-            )  # fmt: skip
+            )
     except FAULTS as error:
-        told = "pickled weights that hold more than tensors" if isinstance(error, UnpicklingError) else str(error)
+        reason = "pickled weights that hold more than tensors" if isinstance(error, UnpicklingError) else str(error)
         raise CausalVideoError(
             f"cannot load the network {name!r}",
-            found=told.splitlines()[0] if told else type(error).__name__,
+            found=reason.splitlines()[0] if reason else type(error).__name__,
             expected="a folder or Hub id with config.json and weights, tensors and nothing else",
             fix="check the name; save local networks with save_pretrained",
         ) from error
     missing = sorted(key for key in info["missing_keys"] if not is_unused(key))
-    if missing:
-        raise CausalVideoError(
-            f"the checkpoint {name!r} lacks weights that the features would come from",
-            found=f"no {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}",
-            expected="every weight",
-            fix="choose another checkpoint or another layer",
-        )
+    require(
+        not missing,
+        f"the checkpoint {name!r} lacks weights that the features would come from",
+        found=lambda: f"no {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}",
+        expected="every weight",
+        fix="choose another checkpoint or another layer",
+    )
     return model.to(device).eval(), fingerprint or getattr(model.config, "_commit_hash", None) or revision or "main"
 
 
@@ -298,14 +304,14 @@ def load_image_processor(name: str, revision: str | None):
         raise CausalVideoError(
             f"cannot load the image processor of {name!r}",
             found=str(error).splitlines()[0],
-            expected="preprocessor_config.json beside the weights",
+            expected="preprocessor_config.json next to the weights",
             fix="save the image processor into the same folder",
         ) from error
 
 
 @contextmanager
 def _unreported() -> Iterator[None]:
-    """Without transformers' report of weights: those left over are no news, and those missing are refused by us."""
+    """Silence transformers' report of weights: unused ones do not matter, and missing ones are refused here."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()
@@ -360,7 +366,7 @@ def find_network(name: str, revision: str | None, checkpoint: str | Path | None,
 
 
 def fingerprint_folder(folder: str | Path) -> str:
-    """Give a name to the content of a local model folder: weights, configuration and vocabulary.
+    """Hash the content of a local model folder: weights, configuration and vocabulary.
 
     Example:
         >>> import tempfile

@@ -132,33 +132,33 @@ def find_videos(videos: str | Path | Iterable[str | Path]) -> dict[str, Path]:
         videos: a folder, a file, or files.
 
     Raises:
-        CausalVideoError: no such folder or file, no videos in it, a name that is no text, or one id for two files.
+        CausalVideoError: no such folder or file, no videos in it, a name that is not UTF-8, or one id for two files.
     """
     if isinstance(videos, str | os.PathLike):
         files = _search(Path(videos)) if os.path.isdir(videos) else [Path(videos)]
     else:
         files = [Path(file) for file in videos]
     absent = [str(file) for file in files if not file.is_file()]
-    if absent or not files:
-        raise CausalVideoError(
-            "no videos to extract",
-            found=absent[:3] or f"nothing in {videos}",
-            expected=f"files ending in {' '.join(VIDEO_ENDINGS)}",
-            fix="check the path",
-        )
+    require(
+        not absent and files,
+        "no videos to extract",
+        found=lambda: absent[:3] or f"nothing in {videos}",
+        expected=f"files ending in {' '.join(VIDEO_ENDINGS)}",
+        fix="check the path",
+    )
     if odd := [os.fsencode(file) for file in files if not _is_text(file.stem)]:
-        raise CausalVideoError("a file name that is no text", found=odd[:3], expected="UTF-8", fix="rename the file")
-    found: dict[str, Path] = {}
+        raise CausalVideoError("a file name that is not text", found=odd[:3], expected="UTF-8", fix="rename the file")
+    by_id: dict[str, Path] = {}
     for file in sorted(files, key=lambda f: (f.stem, str(f))):
-        first = found.setdefault(file.stem, file)
+        first = by_id.setdefault(file.stem, file)
         require(
             first is file or file.resolve() == first.resolve(),  # a link and what it links to
-            f"video id {file.stem!r} is there twice",
+            f"video id {file.stem!r} occurs twice",
             found=f"{first} and {file}",
             expected="one file for each name",
             fix="rename or leave out one of them",
         )
-    return found
+    return by_id
 
 
 def _search(root: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""One clip to features, in exactly the way a feature set was made."""
+"""One clip to features, as a feature set was made."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_causal_video.features.decode import decode_video, sample_instants
+from hf_causal_video.features.decode import decode_video, pictures, sample_instants
 from hf_causal_video.features.encoders import LAYERS, FrameEncoder, ObjectEncoder, find_network
-from hf_causal_video.features.pictures import pictures
 from hf_causal_video.features.store.reader import Provenance, VideoFeatures
 from hf_causal_video.features.words import WordEncoder, is_word_layer
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.errors import require
 
 logger = logging.getLogger(__name__)
 
@@ -100,13 +99,13 @@ class VideoFeatureExtractor:
         """
         card = provenance if isinstance(provenance, Provenance) else Provenance.from_dict(provenance)
         made = card.created_with
-        if card.frame_layer not in LAYERS and not is_word_layer(card.frame_layer):
-            raise CausalVideoError(
-                "these features were not extracted from frames by this package",
-                found=f"{card.frame_model}, layer {card.frame_layer!r}",
-                expected=f"a layer of {', '.join(LAYERS)}",
-                fix="pass precomputed features, or train on features from `hf-causal-video extract`",
-            )
+        require(
+            card.frame_layer in LAYERS or is_word_layer(card.frame_layer),
+            "these features were not extracted from frames by this package",
+            found=f"{card.frame_model}, layer {card.frame_layer!r}",
+            expected=f"a layer of {', '.join(LAYERS)}",
+            fix="pass precomputed features, or train on features from `hf-causal-video extract`",
+        )
         dtype = made.get("dtype", "float32")
         frame_model = frame_model or find_network(
             card.frame_model, card.frame_revision, checkpoint, "--frame-model (frame_model=...)"
@@ -144,13 +143,13 @@ class VideoFeatureExtractor:
         Raises:
             CausalVideoError: a model that does not say which features those are, and as in `from_provenance`.
         """
-        if model.config.feature_provenance is None:
-            raise CausalVideoError(
-                "clip",
-                found="a checkpoint that does not say which features it was trained on",
-                expected="feature_provenance in its config",
-                fix="pass features, or a VideoFeatureExtractor of your own",
-            )
+        require(
+            model.config.feature_provenance is not None,
+            "clip",
+            found="a checkpoint that does not say which features it was trained on",
+            expected="feature_provenance in its config",
+            fix="pass features, or a VideoFeatureExtractor of your own",
+        )
         return cls.from_provenance(
             model.config.feature_provenance,
             str(model.device),
@@ -161,7 +160,7 @@ class VideoFeatureExtractor:
 
     @property
     def provenance(self) -> Provenance:
-        """Where features of this extractor come from."""
+        """Provenance of the features of this extractor."""
         import av
         import PIL
         import transformers

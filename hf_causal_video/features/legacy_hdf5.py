@@ -52,7 +52,7 @@ def import_appearance_motion(
         output: folder of the feature set.
         provenance: where the features come from; `frame_dim` is the width of both together.
         durations_s: seconds of each video; 1.0 for all of them gives times as fractions of the clip.
-        appearance_key, motion_key: dataset names, needed if a file has more than one beside `ids`.
+        appearance_key, motion_key: dataset names, needed if a file has more than one in addition to `ids`.
         split, progress: see `build_feature_set`.
 
     Raises:
@@ -63,13 +63,13 @@ def import_appearance_motion(
 
         def make(video_id: str, row: int) -> VideoFeatures:
             parts = [_middle_frames(first.features[row]), _middle_frames(second.features[second.rows[video_id]])]
-            if len(parts[0]) != len(parts[1]):
-                raise CausalVideoError(
-                    f"video {video_id!r}: unequal lengths",
-                    found=[len(p) for p in parts],
-                    expected="one motion row for each appearance row",
-                    fix="check the two files",
-                )
+            require(
+                len(parts[0]) == len(parts[1]),
+                f"video {video_id!r}: unequal lengths",
+                found=lambda: [len(p) for p in parts],
+                expected="one motion row for each appearance row",
+                fix="check the two files",
+            )
             return _row(video_id, np.concatenate(parts, axis=-1), durations_s)
 
         return build_feature_set(first.rows, make, output, provenance, split=split, progress=progress, label="import")
@@ -127,23 +127,23 @@ def import_transtr(
     """
     if objects is None:
         return import_app_mot(frames, output, provenance, durations_s, split=split, progress=progress)
-    if sizes is None:
-        raise CausalVideoError(
-            "boxes in pixels without picture sizes",
-            found="no sizes",
-            expected="width and height of each video",
-            fix="pass sizes={video_id: (width, height)}",
-        )
+    require(
+        sizes is not None,
+        "boxes in pixels without picture sizes",
+        found="no sizes",
+        expected="width and height of each video",
+        fix="pass sizes={video_id: (width, height)}",
+    )
     with _Legacy(frames, "feat") as first, _Legacy(objects, "feat") as second:
         first.must_match(second)
         boxes = second.dataset("bbox")
-        if second.features.ndim != 5 or boxes.shape != (*second.features.shape[:4], 4):
-            raise CausalVideoError(
-                f"{objects} has another layout",
-                found=f"feat {second.features.shape}, bbox {boxes.shape}",
-                expected="feat (videos, clips, frames, N, C), bbox (videos, clips, frames, N, 4)",
-                fix="check which of the two files this is",
-            )
+        require(
+            second.features.ndim == 5 and boxes.shape == (*second.features.shape[:4], 4),
+            f"{objects} has another layout",
+            found=f"feat {second.features.shape}, bbox {boxes.shape}",
+            expected="feat (videos, clips, frames, N, C), bbox (videos, clips, frames, N, 4)",
+            fix="check which of the two files this is",
+        )
 
         def make(video_id: str, row: int) -> VideoFeatures:
             keep, there = provenance.num_objects, second.rows[video_id]
@@ -151,13 +151,13 @@ def import_transtr(
             regions = regions.reshape(-1, *regions.shape[2:])  # (T, N, C)
             corners = boxes[there][::clip_stride, :, :keep].reshape(*regions.shape[:2], 4)
             frame_rows = first.features[row]
-            if len(regions) != len(frame_rows):
-                raise CausalVideoError(
-                    f"video {video_id!r}: unequal lengths",
-                    found=f"{len(frame_rows)} frames, {len(regions)} object rows",
-                    expected="one object row for each frame",
-                    fix="change clip_stride",
-                )
+            require(
+                len(regions) == len(frame_rows),
+                f"video {video_id!r}: unequal lengths",
+                found=lambda: f"{len(frame_rows)} frames, {len(regions)} object rows",
+                expected="one object row for each frame",
+                fix="change clip_stride",
+            )
             is_object = (regions != 0).any(-1)
             scale = np.array([*_of(video_id, sizes, "size"), *_of(video_id, sizes, "size")], dtype=np.float32)
             return _row(
@@ -182,28 +182,33 @@ class _Legacy:
 
         held = [n for n in self.file if n != "ids" and isinstance(self.file.get(n, getlink=True), h5py.HardLink)]
         names = sorted(n for n in held if len(getattr(self.file[n], "shape", None) or ()) > 2)
-        if key is None and len(names) != 1:
-            raise CausalVideoError(f"which dataset of {path}?", found=names, expected="one name", fix="pass its name")
+        require(
+            key is not None or len(names) == 1,
+            f"which dataset of {path}?",
+            found=names,
+            expected="one name",
+            fix="pass its name",
+        )
         self.features = self.dataset(key or names[0])
         ids = [i.decode(errors="replace") if isinstance(i, bytes) else str(i) for i in self._ids()]
         self.rows = {video_id: row for row, video_id in enumerate(ids)}
-        if len(self.rows) != len(ids) or len(ids) != len(self.features):
-            raise CausalVideoError(
-                f"the ids of {path} do not name its rows",
-                found=f"{len(ids)} ids, {len(self.rows)} different, {len(self.features)} rows",
-                expected="one id for each row",
-                fix="check the file",
-            )
+        require(
+            len(self.rows) == len(ids) and len(ids) == len(self.features),
+            f"the ids of {path} do not name its rows",
+            found=lambda: f"{len(ids)} ids, {len(self.rows)} different, {len(self.features)} rows",
+            expected="one id for each row",
+            fix="check the file",
+        )
 
     def _ids(self) -> list:
         ids = self.dataset("ids")[()]
-        if getattr(ids, "ndim", 0) != 1 or ids.dtype.kind not in "SUOiu":
-            raise CausalVideoError(
-                f"the ids of {self.path} do not name its rows",
-                found=f"{getattr(ids, 'dtype', type(ids).__name__)} {getattr(ids, 'shape', '')}",
-                expected="a row of texts or whole numbers",
-                fix="check the file",
-            )
+        require(
+            getattr(ids, "ndim", 0) == 1 and ids.dtype.kind in "SUOiu",
+            f"the ids of {self.path} do not name its rows",
+            found=lambda: f"{getattr(ids, 'dtype', type(ids).__name__)} {getattr(ids, 'shape', '')}",
+            expected="a row of texts or whole numbers",
+            fix="check the file",
+        )
         return ids.tolist()
 
     def dataset(self, name: str):
@@ -213,13 +218,13 @@ class _Legacy:
     def must_match(self, other: _Legacy) -> None:
         """Refuse two files that do not hold the same videos."""
         odd = sorted(set(self.rows) ^ set(other.rows))
-        if odd:
-            raise CausalVideoError(
-                f"{self.path} and {other.path} do not hold the same videos",
-                found=f"{len(odd)} videos in one only, such as {odd[:3]}",
-                expected="the same ids",
-                fix="use files of the same split",
-            )
+        require(
+            not odd,
+            f"{self.path} and {other.path} do not hold the same videos",
+            found=lambda: f"{len(odd)} videos in one only, such as {odd[:3]}",
+            expected="the same ids",
+            fix="use files of the same split",
+        )
 
     def __enter__(self) -> _Legacy:
         return self
@@ -274,7 +279,7 @@ def check_dataset(path: str | Path, group: Any, name: str, allow_groups: bool = 
         return inside
     require(
         link is None or isinstance(inside, h5py.Dataset),
-        f"{name!r} of {path} is no dataset of this file",
+        f"{name!r} of {path} is not a dataset of this file",
         found="something that lies in another file, or a group",
         expected="the numbers themselves",
         fix="copy them into one file: h5repack, or h5py's File.copy",
@@ -300,11 +305,11 @@ def _middle_frames(rows: np.ndarray) -> np.ndarray:
 
 
 def _of(video_id: str, values: Mapping, what: str):
-    if video_id not in values:
-        raise CausalVideoError(
-            f"no {what} for video {video_id!r}",
-            found=f"{len(values)} entries",
-            expected=f"the {what} of every video",
-            fix="add it, or leave the video out",
-        )
+    require(
+        video_id in values,
+        f"no {what} for video {video_id!r}",
+        found=lambda: f"{len(values)} entries",
+        expected=f"the {what} of every video",
+        fix="add it, or leave the video out",
+    )
     return values[video_id]

@@ -83,23 +83,23 @@ class WordEncoder:
         Raises:
             CausalVideoError: a network is absent or not the same.
         """
-        found = LAYER.fullmatch(card.frame_layer)
-        assert found is not None
+        layer = LAYER.fullmatch(card.frame_layer)
+        assert layer is not None
         made = card.created_with
         text_model = label_words or made.get("label_words") or ""
         return cls(
             frame_model or card.frame_model,
             text_model,
-            int(found[1]),
+            int(layer[1]),
             card.frame_revision,
-            found[2],
+            layer[2],
             device,
             made.get("dtype", "float32"),
         )
 
     @property
     def layer(self) -> str:
-        """What the vectors are, the text encoder's revision included: features of another one are refused."""
+        """Name of the vectors, with the text encoder's revision, so that features of another one are refused."""
         return f"words of the {self.top} likeliest labels, text {self.text.revision}"
 
     @torch.inference_mode()

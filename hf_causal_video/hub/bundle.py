@@ -17,7 +17,7 @@ from hf_causal_video.utils.version import __version__
 PACKAGE = Path(__file__).resolve().parents[1]
 NAME = PACKAGE.name
 TRAVELS = {"causal", "backbones", "models", "utils"}  # folders that may leave the package
-LIBRARIES = {"torch", "transformers", "huggingface_hub", "numpy", "safetensors"}  # transformers needs the last three
+LIBRARIES = {"torch", "transformers", "huggingface_hub", "numpy", "safetensors", "yaml"}  # transformers needs the last
 ROOT = f"{NAME}.models"  # its __init__ registers every method, which remote code does in its own way
 OWN_NAME = ("configuration_", "modeling_", "processing_")
 

@@ -122,6 +122,35 @@ class CausalVideoPreTrainedModel(PreTrainedModel):
             )
         return super().load_adapter(peft_model_id, *args, **kwargs)
 
+    def _check_kwargs(self, kwargs: Mapping[str, Any]) -> bool:
+        """Refuse unknown arguments of `forward`, and attention maps that this model cannot give.
+
+        Returns:
+            Whether hidden states or attention maps are asked for.
+
+        Raises:
+            CausalVideoError: an argument that is neither an input nor one of transformers, or attention maps of a
+                model without attention layers of its own.
+        """
+        name = f"{type(self).__name__}.forward"
+        unknown = sorted(kwargs.keys() - TransformersKwargs.__annotations__.keys())
+        require(
+            not unknown, name, found=f"unknown argument {', '.join(unknown)}", expected="its inputs", fix="drop it"
+        )
+        wanted = [
+            getattr(self.config, flag) if kwargs.get(flag) is None else kwargs[flag]
+            for flag in ("output_attentions", "output_hidden_states")
+        ]
+        if wanted[0]:
+            require(
+                "attentions" in self.can_record_outputs,
+                name,
+                found="output_attentions=True",
+                expected="False: the network has no attention layers",
+                fix="read the scores of the output; of a text, call model.text_encoder(output_attentions=True)",
+            )
+        return any(wanted)
+
     def get_input_embeddings(self) -> nn.Module:
         """Raise NotImplementedError, which transformers expects of a model without a vocabulary."""
         raise NotImplementedError(f"{type(self).__name__} reads features: it has no token embeddings to get or resize")
@@ -212,48 +241,13 @@ class VideoQAPreTrainedModel(CausalVideoPreTrainedModel):
             self._text_encoder().eval()
         return self
 
-    def _check_kwargs(self, kwargs: Mapping[str, Any]) -> bool:
-        """Refuse unknown arguments of `forward`, and attention maps that this model cannot give.
-
-        Returns:
-            Whether attention maps are asked for.
-
-        Raises:
-            CausalVideoError: an argument that is neither an input nor one of transformers, or attention maps of a
-                model without attention layers of its own or of an implementation that keeps none.
-        """
-        name = f"{type(self).__name__}.forward"
-        unknown = sorted(kwargs.keys() - TransformersKwargs.__annotations__.keys())
-        require(
-            not unknown, name, found=f"unknown argument {', '.join(unknown)}", expected="its inputs", fix="drop it"
-        )
-        wanted = kwargs.get("output_attentions")
-        wanted = self.config.output_attentions if wanted is None else wanted
-        if wanted:
-            require(
-                "attentions" in self.can_record_outputs,
-                name,
-                found="output_attentions=True",
-                expected="False: the backbone has no attention layers",
-                fix="read frame_scores and causal_mask; of the text, call model.text_encoder(output_attentions=True)",
-            )
-            require(
-                self.config._attn_implementation == "eager",
-                name,
-                found=f"output_attentions=True with attn_implementation={self.config._attn_implementation!r}",
-                expected="'eager': a fused implementation keeps no map",
-                fix="load with attn_implementation='eager', or call model.set_attn_implementation('eager')",
-            )
-        return bool(wanted)
-
     def encode_text(self, groups: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
         """Encode groups of (ids, mask), each (rows, L), to (rows, L, D_text); see `encode_in_buckets`."""
-        text_encoder = self._text_encoder()
-        check_text_length(text_encoder, *(ids for ids, _ in groups))
+        check_text_length(self._text_encoder(), *(ids for ids, _ in groups))
         # Buckets depend on the values of the masks; a compiled or exported graph has one shape per input shape.
         buckets = 1 if torch.compiler.is_compiling() else self.config.text_length_buckets
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self._text_is_frozen):
-            return encode_in_buckets(text_encoder, groups, buckets)
+            return encode_in_buckets(self._text_encoder(), groups, buckets)
 
 
 def check_width(name: str, tensor: Tensor, dims: int, width: int, fix: str) -> None:

@@ -1,29 +1,35 @@
-"""What the configs of all methods share: named settings, no misspelt field, and what a question model is fed."""
+"""Base classes of the configs: presets, misspelt fields, and the fields of every question model."""
 
+import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Self
 
+import yaml
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.errors import require
 
 
 @strict
 class CausalVideoConfig(PreTrainedConfig):
-    """Base of every config. A method says its named settings in `presets`."""
+    """Base of every config. Named settings are YAML files in the folder `presets` of a method."""
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Refuse a misspelt field; transformers keeps whatever else it is given, and would keep that too."""
+        """Refuse a misspelt field. Why: transformers keeps any unknown field as an attribute without effect."""
         known = [name for name in type(self).__dataclass_fields__ if name not in PreTrainedConfig.__dataclass_fields__]
         for name in kwargs:
-            if not hasattr(PreTrainedConfig, name) and (meant := get_close_matches(name, known, 1, 0.8)):
-                raise CausalVideoError(
-                    type(self).__name__, found=f"unknown field {name}", expected=meant[0],
-                    fix=f"see help({type(self).__name__})",
-                )  # fmt: skip
+            meant = None if hasattr(PreTrainedConfig, name) else get_close_matches(name, known, 1, 0.8)
+            require(
+                not meant,
+                type(self).__name__,
+                found=f"unknown field {name}",
+                expected=meant[0] if meant else None,
+                fix=f"see help({type(self).__name__})",
+            )
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -34,12 +40,17 @@ class CausalVideoConfig(PreTrainedConfig):
 
     @classmethod
     def presets(cls) -> dict[str, dict[str, Any]]:
-        """The named settings of this method; "clean" is the config's defaults."""
-        return {"clean": {}}
+        """Read the named settings of this method, a YAML file each in the folder `presets` next to its config.
+
+        "clean" is the config's defaults; "official-..." are the numbers in effect in the authors' code.
+        """
+        source = getattr(sys.modules.get(cls.__module__), "__file__", None)
+        files = sorted(Path(source).parent.glob("presets/*.yaml")) if source else []
+        return {"clean": {}, **{file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files}}
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Self:
-        """A named setting: "clean", or, as a rule, "official-<dataset>" with every released behaviour switched on.
+        """Build a named setting: "clean", or, as a rule, "official-<dataset>" as in the authors' code.
 
         Args:
             name: one of `presets()`.
@@ -48,16 +59,23 @@ class CausalVideoConfig(PreTrainedConfig):
         Raises:
             CausalVideoError: an unknown preset, or an override that is no field.
         """
-        if name not in cls.presets():
-            raise CausalVideoError(
-                f"{cls.__name__} preset", found=name, expected=sorted(cls.presets()), fix="take one of these names"
-            )
-        if unknown := sorted(set(overrides) - set(cls.__dataclass_fields__)):
-            raise CausalVideoError(
-                cls.__name__, found=f"unknown field {', '.join(unknown)}", expected=f"fields of {cls.__name__}",
-                fix=f"see help({cls.__name__})",
-            )  # fmt: skip
-        return cls(**cls._filled(cls.presets()[name], overrides))
+        presets = cls.presets()
+        require(
+            name in presets,
+            f"{cls.__name__} preset",
+            found=name,
+            expected=sorted(presets),
+            fix="take one of these names",
+        )
+        unknown = sorted(set(overrides) - set(cls.__dataclass_fields__))
+        require(
+            not unknown,
+            cls.__name__,
+            found=f"unknown field {', '.join(unknown)}",
+            expected=f"fields of {cls.__name__}",
+            fix=f"see help({cls.__name__})",
+        )
+        return cls(**cls._filled(presets[name], overrides))
 
     @classmethod
     def _filled(cls, preset: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
@@ -105,8 +123,16 @@ class VideoQAConfig(CausalVideoConfig):
 
     sub_configs_defaults = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
     keys_to_ignore_at_inference = [
-        "losses", "frame_scores", "kept_frames", "object_scores", "kept_objects", "kept_boxes", "causal_mask",
-    ]  # fmt: skip
+        "losses",
+        "frame_scores",
+        "kept_frames",
+        "object_scores",
+        "kept_objects",
+        "kept_boxes",
+        "causal_mask",
+        "hidden_states",
+        "attentions",
+    ]
 
     text_config: dict | PreTrainedConfig | None = None
     frame_feature_dim: int = 768

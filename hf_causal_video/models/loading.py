@@ -5,6 +5,7 @@ a traceback. The methods are registered here, so nothing that a repository bring
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -13,7 +14,8 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.models.hub_access import offline_where_unreachable
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 FAULTS = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, UnpicklingError, SafetensorError)
 
@@ -42,11 +44,20 @@ def open_pretrained(
         options["use_safetensors"] = True
     elif isinstance(load, partial):  # a pipeline
         options["model_kwargs"] = {**options.get("model_kwargs", {}), "use_safetensors": True}
+    remote = not Path(name).exists()
     try:
-        return load(str(name), trust_remote_code=False, **options)
+        with offline_where_unreachable() if remote else nullcontext(True) as reachable:
+            return load(str(name), trust_remote_code=False, **options)
     except CausalVideoError:
         raise
     except FAULTS as error:
+        require(
+            reachable,
+            f"cannot reach the Hub for {name}",
+            found="no connection within a few seconds, and no earlier download",
+            expected="a network connection, or a local folder",
+            fix="check the network, or name the folder of a checkpoint",
+        )
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise CausalVideoError(
             f"checkpoint {name}",

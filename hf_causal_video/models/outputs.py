@@ -23,8 +23,9 @@ class VideoQAOutput(ModelOutput):
         kept_objects: (B, K, M) object index of every kept slot.
         kept_boxes: (B, K, M, 4) their boxes, where boxes were given.
         causal_mask: (B, T) bool, the frames that a grounding model calls causal.
-        hidden_states: asked for by `output_hidden_states`: TranSTR's, the input of its first layer and the result of
-            every layer in the order of computation; of a model around a backbone, the embedded and the encoded frames.
+        hidden_states: asked for by `output_hidden_states`: TranSTR's, the frames before they meet the question and the
+            results of its decoders and encoder in the order of computation (frames, objects, kept frames with their
+            objects, kept frames with the question, answers); else the embedded and the encoded frames.
         attentions: asked for by `output_attentions`: the attention maps (rows, heads, queries, keys) of TranSTR's
             layers in the order of computation.
     """

@@ -1,8 +1,8 @@
-"""Means over all training processes, for a term that is no mean over as many samples on each of them.
+"""Means over distributed processes, for loss terms that are not averages over samples.
 
-Why: of several processes each has a share of the batch, and their losses and gradients are averaged. A mean over as
-many samples each survives that; the square of a mean does not, nor a mean over other numbers of rows. So such a mean,
-or such a number, has to be that of the whole batch first.
+Why: each process holds a share of the batch, and losses and gradients of the processes are averaged. That is right for
+a mean over equally many samples, and wrong for the square of a mean or a mean over different numbers of rows. Such a
+mean, or such a count, has to be that of the whole batch first.
 """
 
 import torch
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean of a tensor over all processes, which call this together; of one process, the tensor itself.
+    """Average a tensor over distributed processes, keeping the local gradient; all of them call this together.
 
-    Where gradients of the processes are averaged afterwards, as DDP does, a loss made of such means gets the gradient
-    that one process with the whole batch would give it.
+    A loss made of such means, whose gradients are averaged afterwards as DDP does, gets the gradient that one process
+    with the whole batch would give it.
 
     Args:
         value: any shape, the same on every process.
@@ -26,4 +26,4 @@ def mean_over_processes(value: Tensor) -> Tensor:
         return value
     total = value.detach().clone()
     torch.distributed.all_reduce(total)
-    return total / torch.distributed.get_world_size() + (value - value.detach())  # each brings its own gradient
+    return total / torch.distributed.get_world_size() + (value - value.detach())  # zero, with the local gradient

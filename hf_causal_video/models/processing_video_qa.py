@@ -51,6 +51,7 @@ class VideoQAProcessor(ProcessorMixin):
             doubles.
         max_length: longest string in tokens; a longer one is an error, unless `truncation` is passed.
         clip_statistics: mean and spread of the training clips' features, see `ClipStatistics`.
+        example_questions: some training questions, `{"question": ..., "choices": [...]}`, for an app to offer.
 
     Example:
         >>> from hf_causal_video.data import world_tokenizer
@@ -69,6 +70,7 @@ class VideoQAProcessor(ProcessorMixin):
         choice_template: ChoiceTemplate = "pair",
         max_length: int = 512,
         clip_statistics: dict[str, Any] | None = None,
+        example_questions: list[dict[str, Any]] | None = None,
     ):
         require(
             choice_template in get_args(ChoiceTemplate) and type(max_length) is int and max_length >= 1,
@@ -90,6 +92,7 @@ class VideoQAProcessor(ProcessorMixin):
         self.choice_template = choice_template
         self.max_length = max_length
         self.clip_statistics = clip_statistics
+        self.example_questions = example_questions
         super().__init__(tokenizer)
 
     @property
@@ -277,7 +280,7 @@ class VideoQAProcessor(ProcessorMixin):
             "text",
             found=lambda: f"{int(lengths[longest])} tokens in {texts[longest][:60]!r}",
             expected=f"at most max_length={limit}",
-            fix="shorten it, or pass truncation=True",
+            fix="shorten it, or cut it by truncation=True (in the shell answer --truncate)",
         )
         unknown = find_unknown_words(self.tokenizer, encoded, texts, pairs)
         return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}, unknown

@@ -81,8 +81,8 @@ class VideoQuestionAnsweringPipeline(ClipPipeline):
         Returns:
             A dictionary, or one per question: `answer`, `score`, `choices` (words, with `scores` in the same order),
             `evidence` (an `Evidence`), `verdict` (a `Verdict`; None without `prove`), `unknown_words` that the
-            tokenizer does not know, and `unlike_training` (see `ClipStatistics`; None where the checkpoint holds no
-            statistics). `json.dumps` takes it.
+            tokenizer does not know, `unlike_training` (see `ClipStatistics`; None where the checkpoint holds no
+            statistics), and `frames_missing` of a clip with fewer frames than are looked at. `json.dumps` takes it.
 
         Raises:
             CausalVideoError: neither video nor features, both, or no question; and whatever decoding and the model
@@ -177,6 +177,7 @@ class VideoQuestionAnsweringPipeline(ClipPipeline):
             "frames": frames,
             "unknown_words": inputs.unknown_words,
             "unlike_training": self._distance(inputs["frame_features"][0]),
+            "frames_missing": self._missing(len(times)) if clip["video"] is not None else 0,
         }
 
     def _tokenized_alone(self, questions: list[str], choices: Any, truncation: bool) -> dict[str, Any]:
@@ -187,6 +188,11 @@ class VideoQuestionAnsweringPipeline(ClipPipeline):
             nothing = torch.zeros(1, 1)
             self.processor(questions, choices, frame_features=nothing, **options)
         return options
+
+    def _missing(self, count: int) -> int:
+        """How many frames the clip lacks of those that the model's features look at."""
+        rule, _, number = str((self.model.config.feature_provenance or {}).get("sampling", "")).partition("-")
+        return max(int(number) - count, 0) if rule == "uniform" and number.isdigit() else 0
 
     def _distance(self, frame_features: torch.Tensor) -> dict[str, Any] | None:
         statistics = self.processor.clip_statistics
@@ -235,6 +241,7 @@ class VideoQuestionAnsweringPipeline(ClipPipeline):
                     "verdict": verdict,
                     "unknown_words": model_outputs["unknown_words"][row],
                     "unlike_training": model_outputs["unlike_training"],
+                    "frames_missing": model_outputs["frames_missing"],
                     "frames": model_outputs["frames"],
                     "times_s": times,
                 }

@@ -1,4 +1,4 @@
-"""Lend a selector to a loaded video processor for the length of a `with` block.
+"""Bind a selector to a loaded video processor for the length of a `with` block.
 
 Why in front of `preprocess`: the library's hook for choosing frames, `sample_frames`, sees how many frames a clip has
 but neither the frames nor the question, and takes the chosen ones for evenly spaced ticks of one clock. So the call as
@@ -18,20 +18,20 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from hf_causal_video.features.pictures import pictures
+from hf_causal_video.features.decode import pictures
 from hf_causal_video.selection.budget import TokenBudget
 from hf_causal_video.selection.clip import Clip, candidate_positions, check_times
 from hf_causal_video.selection.rules import Selection
 from hf_causal_video.selection.selectors import FrameSelector
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
-CLOCK = 1000.0  # ticks a second of metadata whose frames fit no clock of their own
+CLOCK = 1000.0  # ticks per second of metadata whose frames fit no clock of their own
 TRIED = "Qwen2.5-VL, Qwen3-VL, LLaVA-OneVision, SmolVLM, InternVL"
 
 
 @dataclass
 class Binding:
-    """What happens inside the block: `selections` gets one entry for each clip that the processor is given."""
+    """State of one binding: `selections` gets one entry for each clip that the processor is given."""
 
     selector: FrameSelector
     question: str | Sequence[str] | None
@@ -42,31 +42,32 @@ class Binding:
     is_active: bool = True
 
     def choose(self, videos: Any, metadata: Any, least: int = 1) -> tuple[list[Any], list[Any]]:
-        """Chosen frames of each clip and the metadata that goes with them; fewer than `least` repeat the last."""
+        """Choose the frames of each clip and their metadata; fewer than `least` repeat the last."""
         from transformers.video_utils import make_batched_metadata, make_batched_videos
 
         videos = [os.fspath(v) if isinstance(v, os.PathLike) else v for v in _listed(videos)]
         clips: Any = make_batched_videos(videos)
-        if not clips or isinstance(clips[0], list):
-            raise CausalVideoError(
-                "clip", found="pictures given by path", expected="a video's path, or its decoded frames",
-                fix="decode them, or pass the video's path",
-            )  # fmt: skip
-        given: list[Any] = [None] * len(clips)
-        if metadata is not None:
-            given = make_batched_metadata(clips, metadata)
-        questions = (
-            [self.question] * len(clips)
-            if self.question is None or isinstance(self.question, str)
-            else list(self.question)
+        require(
+            clips and not isinstance(clips[0], list),
+            "clip",
+            found="pictures given by path",
+            expected="a video's path, or its decoded frames",
+            fix="decode them, or pass the video's path",
         )
-        if len(questions) != len(clips):
-            raise CausalVideoError(
-                "questions", found=f"{len(questions)} for {len(clips)} clips", expected="one a clip, or one for all",
-                fix="bind the selector with as many questions as the call has videos",
-            )  # fmt: skip
-        taken = [self._one(*item, least) for item in zip(clips, given, questions, strict=True)]
-        return [frames for frames, _ in taken], [seen for _, seen in taken]
+        known: list[Any] = [None] * len(clips)
+        if metadata is not None:
+            known = make_batched_metadata(clips, metadata)
+        is_one = self.question is None or isinstance(self.question, str)
+        questions = [self.question] * len(clips) if is_one else list(self.question or ())
+        require(
+            len(questions) == len(clips),
+            "questions",
+            found=f"{len(questions)} for {len(clips)} clips",
+            expected="one per clip, or one for all",
+            fix="bind the selector with as many questions as the call has videos",
+        )
+        chosen = [self._one(*item, least) for item in zip(clips, known, questions, strict=True)]
+        return [frames for frames, _ in chosen], [times for _, times in chosen]
 
     def _one(self, video: Any, metadata: Any, question: str | None, least: int) -> tuple[Any, Any]:
         if isinstance(video, str):
@@ -79,24 +80,24 @@ class Binding:
         selection = self.selector.select(clip, question, self.budget, self.choices)
         self.selections.append(selection)
         order = np.arange(max(len(selection.frame_indices), least)).clip(max=len(selection.frame_indices) - 1)
-        places = np.array(selection.frame_indices)[order]
+        indices = np.array(selection.frame_indices)[order]
         if ticks is None:
-            return video[places], metadata_in_ms(np.array(selection.timestamps_s)[order], end, video)
-        seen = type(metadata)(**metadata)
-        seen.frames_indices = ticks[places]
-        return video[places], seen
+            return video[indices], metadata_in_ms(np.array(selection.timestamps_s)[order], end, video)
+        shown = type(metadata)(**metadata)
+        shown.frames_indices = ticks[indices]
+        return video[indices], shown
 
     def _times(self, metadata: Any, count: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Seconds of decoded frames, and their ticks on the metadata's clock if that is where they come from."""
+        """Return the seconds of decoded frames, and their ticks if they come from the metadata's clock."""
         if self.timestamps_s is not None:
             return check_times(self.timestamps_s, count), None
-        if metadata is None or not metadata.fps:
-            raise CausalVideoError(
-                "the times of the frames",
-                found="decoded frames without times",
-                expected="the seconds of each frame, which decide its timestamp in the prompt",
-                fix="give the processor video_metadata with fps, or bind_selector timestamps_s, or pass a path",
-            )
+        require(
+            metadata is not None and metadata.fps,
+            "the times of the frames",
+            found="decoded frames without times",
+            expected="the seconds of each frame, which decide its timestamp in the prompt",
+            fix="give the processor video_metadata with fps, or bind_selector timestamps_s, or pass a path",
+        )
         ticks = np.arange(metadata.total_num_frames) if metadata.frames_indices is None else metadata.frames_indices
         ticks = np.asarray(ticks)
         return check_times(ticks / float(metadata.fps), count), ticks
@@ -114,40 +115,43 @@ def bind_selector(
     """Make a processor of transformers take the frames that a selector chooses, inside the block and nowhere else.
 
     Inside, every clip given to this processor (a path, read by PyAV, or decoded frames) is reduced to the chosen
-    frames; its own `num_frames`, `fps` and `do_sample_frames` have no say. On leaving, also by an error, the processor
-    is what it was. Of several bindings on one processor the last one made chooses alone, and the one before is back
-    when it ends, in whatever order they end. A bound processor serves one thread.
+    frames; its own `num_frames`, `fps` and `do_sample_frames` are ignored. On leaving, also by an error, the processor
+    is what it was. If several bindings are active on one processor, the last one made chooses; when it ends, the one
+    before is active again, in whatever order they end. A bound processor serves one thread.
 
-    The true seconds are `video_metadata[i].timestamps`. What a model makes of them is the model's affair: Qwen3-VL
-    and SmolVLM write them into the prompt (Qwen3-VL the mean of each pair of frames, which it merges), Qwen2.5-VL
-    knows one mean spacing a clip, LLaVA-OneVision and InternVL know only the order.
+    The true seconds are `video_metadata[i].timestamps`. Models use them differently: Qwen3-VL and SmolVLM write them
+    into the prompt (Qwen3-VL the mean of each pair of frames, which it merges), Qwen2.5-VL knows one mean spacing per
+    clip, LLaVA-OneVision and InternVL know only the order.
 
     Args:
         processor: `AutoProcessor` of a video language model, or its video processor.
         selector: chooses; `selector.sampling` says which moments of a clip it looks at.
-        question: one for all clips of a call, or one a clip.
+        question: one for all clips of a call, or one per clip.
         budget: frames, or a `TokenBudget`.
         choices: given to the selector.
-        timestamps_s: (T,) seconds of decoded frames, where `video_metadata` with a rate cannot say them.
+        timestamps_s: (T,) seconds of decoded frames, without `video_metadata` that has a rate.
 
     Returns:
         A `Binding`; its `selections` say what was chosen for each clip, in the order of the calls.
 
     Raises:
-        CausalVideoError: an object that cannot be bound; in the block, whatever the selector refuses.
+        CausalVideoError: an object that cannot be bound; inside the block, as the selector.
     """
     video_processor = getattr(processor, "video_processor", processor)
-    if not callable(getattr(type(video_processor), "sample_frames", None)):
-        raise CausalVideoError(
-            "this processor cannot be bound",
-            found=type(processor).__name__,
-            expected=f"a processor of transformers with a video processor (tried: {TRIED})",
-            fix="pass AutoProcessor.from_pretrained(...) of such a model (its video processor needs torchvision)",
-        )
-    if not isinstance(selector, FrameSelector):
-        raise CausalVideoError(
-            "selector", found=type(selector).__name__, expected="a FrameSelector", fix="subclass FrameSelector"
-        )
+    require(
+        callable(getattr(type(video_processor), "sample_frames", None)),
+        "this processor cannot be bound",
+        found=type(processor).__name__,
+        expected=f"a processor of transformers with a video processor (tried: {TRIED})",
+        fix="pass AutoProcessor.from_pretrained(...) of such a model (its video processor needs torchvision)",
+    )
+    require(
+        isinstance(selector, FrameSelector),
+        "selector",
+        found=type(selector).__name__,
+        expected="a FrameSelector",
+        fix="subclass FrameSelector",
+    )
     times = None if timestamps_s is None else [float(second) for second in timestamps_s]
     binding = Binding(selector, question, budget, choices, times)
     video_processor.__class__ = _bound_class(video_processor, binding)
@@ -189,7 +193,7 @@ def _length(times: np.ndarray) -> float:
 
 
 def metadata_in_ms(times_s: np.ndarray, duration_s: float | None, frames: Any) -> Any:
-    """Metadata on a clock of milliseconds, which uneven frames fit."""
+    """Make metadata on a clock of milliseconds, which uneven frames fit."""
     from transformers.video_utils import VideoMetadata, get_video_size
 
     duration = max(duration_s or 0.0, float(times_s[-1]))

@@ -1,8 +1,8 @@
 """A budget in visual tokens: how many frames of this clip a language model's processor turns into so many tokens.
 
-Why measured and not computed: tokens a frame depend on the picture's size, on pixel limits over the whole clip and on
-frames merged in pairs, in another way for each model. The processor itself is asked with blank frames of the clip's
-size, and the placeholders it writes are counted, so the number is the one the model will see.
+Why measured and not computed: the tokens of a frame depend on the picture's size, on pixel limits over the whole clip
+and on frames merged in pairs, differently for each model. So the processor itself gets blank frames of the clip's
+size, and the placeholders it writes are counted: the number is the one that the model will see.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hf_causal_video.selection.clip import Clip
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 
 @dataclass
@@ -29,36 +29,37 @@ class TokenBudget:
     size: tuple[int, int] | None = None
 
     def in_frames(self, clip: Clip) -> int:
-        """The most frames of the clip that stay within the limit; all of them if they do.
+        """Count the most frames of the clip that stay within the limit.
 
         Raises:
             CausalVideoError: the limit is below one frame, or the size of the frames is not known.
         """
         size = clip.size or self.size
-        if size is None:
-            raise CausalVideoError(
-                "a budget in tokens",
-                found="a clip given as features",
-                expected="the size of its frames, which decides the tokens of each",
-                fix="pass TokenBudget(..., size=(height, width)), the clip itself, or a budget in frames",
-            )
-        low, high = 0, len(clip)  # low fits; what lies above high does not
+        require(
+            size is not None,
+            "a budget in tokens",
+            found="a clip given as features",
+            expected="the size of its frames, which decides the tokens of each",
+            fix="pass TokenBudget(..., size=(height, width)), the clip itself, or a budget in frames",
+        )
+        assert size is not None
+        low, high = 0, len(clip)  # low fits; counts above high do not
         while low < high:
             middle = (low + high + 1) // 2
             fits = visual_tokens(self.processor, middle, *size) <= self.tokens
             low, high = (middle, high) if fits else (low, middle - 1)
-        if low == 0:
-            raise CausalVideoError(
-                "budget",
-                found=f"{self.tokens} visual tokens",
-                expected=f"at least {visual_tokens(self.processor, 1, *size)}, the tokens of one frame",
-                fix="raise the budget, or lower the processor's size",
-            )
+        require(
+            low > 0,
+            "budget",
+            found=f"{self.tokens} visual tokens",
+            expected=f"at least {visual_tokens(self.processor, 1, *size)}, the tokens of one frame",
+            fix="raise the budget, or lower the processor's size",
+        )
         return low
 
 
 def visual_tokens(processor: Any, num_frames: int, height: int, width: int) -> int:
-    """Visual tokens that a processor makes of a clip: the placeholders that the model fills with pictures.
+    """Count the visual tokens that a processor makes of a clip: placeholders that the model fills with pictures.
 
     Args:
         processor: of a video language model.
@@ -71,30 +72,30 @@ def visual_tokens(processor: Any, num_frames: int, height: int, width: int) -> i
     from transformers.video_utils import VideoMetadata
 
     token = getattr(processor, "video_token", None)
-    if token is None:
-        raise CausalVideoError(
-            "visual tokens",
-            found=f"{type(processor).__name__} without a video token",
-            expected="the whole processor of a video language model",
-            fix="pass AutoProcessor.from_pretrained(...), not its video processor alone",
-        )
+    require(
+        token is not None,
+        "visual tokens",
+        found=f"{type(processor).__name__} without a video token",
+        expected="the whole processor of a video language model",
+        fix="pass AutoProcessor.from_pretrained(...), not its video processor alone",
+    )
     patch = getattr(getattr(processor, "video_processor", None), "temporal_patch_size", None) or 1
     num_frames = max(num_frames, patch)
     blank = np.zeros((num_frames, height, width, 3), np.uint8)
-    seen = VideoMetadata(num_frames, 1.0, width, height, float(num_frames), "blank", list(range(num_frames)))
+    metadata = VideoMetadata(num_frames, 1.0, width, height, float(num_frames), "blank", list(range(num_frames)))
     inputs = processor(
-        text=[token], videos=[blank], video_metadata=[seen], do_sample_frames=False, return_tensors="pt"
+        text=[token], videos=[blank], video_metadata=[metadata], do_sample_frames=False, return_tensors="pt"
     )
     return count_visual_tokens(processor, inputs["input_ids"])
 
 
 def count_visual_tokens(processor: Any, input_ids: Any) -> int:
-    """Placeholders of pictures among token ids (B, L)."""
+    """Count the placeholders of pictures among token ids (B, L)."""
     return int(np.isin(np.asarray(input_ids), visual_token_ids(processor)).sum())
 
 
 def visual_token_ids(processor: Any) -> list[int]:
-    """Ids of the placeholders that a model fills with pictures."""
+    """List the ids of the placeholders that a model fills with pictures."""
     names = ("video_token_id", "image_token_id")
     ids = [getattr(processor, name) for name in names if getattr(processor, name, None) is not None]
     return ids or [processor.tokenizer.convert_tokens_to_ids(processor.video_token)]

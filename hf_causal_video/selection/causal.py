@@ -1,9 +1,9 @@
 """The causal selector: the frames a trained VideoQA model needs for this question.
 
-Why: similarity finds frames that look like the question, which is not what answers it. A model trained to answer from
-the frames it keeps, and from those alone, ranks frames by what they are needed for (TranSTR's temporal rationale, the
-causal scene of IGV and EIGV). Any model of this package serves whose output carries `frame_scores`; a budget above the
-K frames that it keeps goes on down its scores.
+Why: similarity finds frames that look like the question; the answer may be in others. A model trained to answer from
+the frames it keeps, and from those alone, ranks frames by how much it needs them (TranSTR's temporal rationale, the
+causal scene of IGV and EIGV). Any model of this package whose output has `frame_scores` can be used. A budget above
+the K frames that it keeps is filled in the order of its scores; `Selection.kept` says which are which.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,11 @@ from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.models.outputs import asking_for_evidence
 from hf_causal_video.selection.clip import Clip
 from hf_causal_video.selection.selectors import FrameSelector, Ranking
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
+
+NO_EVIDENCE = "no evidence to select by"
+EXPECTED = "a VideoQA model of this package (TranSTR, IGV, EIGV)"
+LOAD = "load such a checkpoint, or use SimilaritySelector or UniformSelector"
 
 
 class CausalSelector(FrameSelector):
@@ -66,19 +70,14 @@ class CausalSelector(FrameSelector):
         """Load a checkpoint folder or Hub id with its processor; `frame_model` and `object_model` as in `networks`.
 
         Raises:
-            CausalVideoError: nothing that loads is there, or it is no VideoQA model of this package.
+            CausalVideoError: nothing to load, or a model other than a VideoQA model of this package.
         """
         from transformers import AutoModel, AutoProcessor
 
         model = open_pretrained(AutoModel.from_pretrained, checkpoint)
         processor = open_pretrained(AutoProcessor.from_pretrained, checkpoint)
-        if not isinstance(processor, VideoQAProcessor):
-            raise CausalVideoError(
-                "no evidence to select by",
-                found=f"{type(model).__name__} in {checkpoint}",
-                expected="a VideoQA model of this package (TranSTR, IGV, EIGV)",
-                fix="load such a checkpoint, or use SimilaritySelector or UniformSelector",
-            )
+        is_ours = isinstance(processor, VideoQAProcessor)
+        require(is_ours, NO_EVIDENCE, found=f"{type(model).__name__} in {checkpoint}", expected=EXPECTED, fix=LOAD)
         return cls(model.to(device).eval(), processor, sampling=sampling, scene_s=scene_s, networks=networks)
 
     @torch.inference_mode()
@@ -86,17 +85,17 @@ class CausalSelector(FrameSelector):
         """The model's frame scores."""
         features = clip.features if clip.features is not None else self._extract(clip)
         config = self.model.config
-        asked: list[list[str]] | None = None
+        offered: list[list[str]] | None = None
         reads = "the question"
         if choices is not None:
-            asked, reads = [list(choices)], "the question and its choices"
+            offered, reads = [list(choices)], "the question and its choices"
         elif getattr(config, "num_answers", None) is None:
             width = getattr(config, "num_choices", None) or 1
-            asked, reads = [[question] * width, [f"{question} {question}"] * width], "the question alone"
-        count = len(asked) if asked else 1
+            offered, reads = [[question] * width, [f"{question} {question}"] * width], "the question alone"
+        count = len(offered) if offered else 1
         inputs = self.processor(
             [question] * count,
-            asked,
+            offered,
             frame_features=features.frame_features,
             object_features=features.object_features,
             object_boxes=features.object_boxes,
@@ -111,20 +110,20 @@ class CausalSelector(FrameSelector):
             self.model.train(was_training)
         scores = frame_scores(output, type(self.model).__name__)
         real = np.isfinite(scores).all(0)  # (T,)
-        if real.sum() > 1 and np.ptp(scores[0, real]) == 0:
-            raise CausalVideoError(
-                "no evidence to select by",
-                found=f"{type(self.model).__name__}, which scores all frames alike",
-                expected="a model that answers from some frames rather than others (TranSTR, IGV, EIGV)",
-                fix="load such a checkpoint, or use SimilaritySelector or UniformSelector",
-            )
-        if count == 2 and not np.allclose(scores[0, real], scores[1, real], rtol=1e-3, atol=1e-4):
-            raise CausalVideoError(
-                "choices",
-                found="none, and a model whose frame scores depend on them",
-                expected="the choices of the question",
-                fix="pass choices=[...], or use a model that ranks frames by the question (TranSTR, IGV)",
-            )
+        require(
+            real.sum() <= 1 or np.ptp(scores[0, real]) > 0,
+            NO_EVIDENCE,
+            found=f"{type(self.model).__name__}, which scores all frames alike",
+            expected="a model that answers from some frames rather than others (TranSTR, IGV, EIGV)",
+            fix=LOAD,
+        )
+        require(
+            count == 1 or np.allclose(scores[0, real], scores[1, real], rtol=1e-3, atol=1e-4),
+            "choices",
+            found="none, and a model whose frame scores depend on them",
+            expected="the choices of the question",
+            fix="pass choices=[...], or use a model that ranks frames by the question (TranSTR, IGV)",
+        )
         kept = _kept(output, len(clip))
         keeps = "" if kept is None else f"; it keeps {int(kept.sum())} itself"
         return Ranking(scores[0], f"that {_name(self.model)} needs, reading {reads}{keeps}", kept=kept)
@@ -138,7 +137,7 @@ class CausalSelector(FrameSelector):
 
 
 def frame_scores(output: Any, model_name: str = "the model") -> np.ndarray:
-    """The scores of a model's output as (B, T) float64 on the CPU, wherever and in whatever precision they are.
+    """Read the scores of a model's output as (B, T) float64 on the CPU, from any device and precision.
 
     Raises:
         CausalVideoError: an output without frame scores.
@@ -149,13 +148,14 @@ def frame_scores(output: Any, model_name: str = "the model") -> np.ndarray:
         [[1.0, 2.0]]
     """
     scores = getattr(output, "frame_scores", None)
-    if scores is None:
-        raise CausalVideoError(
-            "no evidence to select by",
-            found=f"an output of {model_name} without frame_scores",
-            expected="a VideoQA model of this package (TranSTR, IGV, EIGV), or another with frame_scores (B, T)",
-            fix="load such a checkpoint, or use SimilaritySelector or UniformSelector",
-        )
+    require(
+        scores is not None,
+        NO_EVIDENCE,
+        found=f"an output of {model_name} without frame_scores",
+        expected=f"{EXPECTED}, or another with frame_scores (B, T)",
+        fix=LOAD,
+    )
+    assert scores is not None
     return scores.detach().to("cpu", torch.float64).numpy()
 
 

@@ -1,7 +1,7 @@
-"""What a selector may choose from: the moments of one clip, with their seconds, as pictures or as features.
+"""Candidates of a selector: the moments of one clip, with their seconds, as pictures or as features.
 
-Why: a frame without its second is no evidence, and a selector that guesses seconds makes every timestamp in a prompt
-wrong. So a clip without times, or with times that do not increase, is refused before anything is scored.
+Why: a frame without its second cannot serve as evidence, and a selector that guesses seconds makes every timestamp in
+a prompt wrong. So a clip without times, or with times that do not increase, is refused before anything is scored.
 """
 
 import os
@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_causal_video.features.decode import EDGE_S, decode_video, sample_instants
-from hf_causal_video.features.pictures import pictures
+from hf_causal_video.features.decode import EDGE_S, decode_video, pictures, sample_instants
 from hf_causal_video.features.store.reader import VideoFeatures
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 
 @dataclass
@@ -73,9 +72,9 @@ class Clip:
         """
         if isinstance(video, str | os.PathLike):
             if timestamps_s is not None:
-                raise _times("times beside a file", "read from the file", "leave timestamps_s out")
-            if not Path(video).is_file():
-                raise CausalVideoError("clip", found=f"no file {video}", expected="a video file", fix="check the path")
+                raise _times("times in addition to a file", "read from the file", "leave timestamps_s out")
+            is_file = Path(video).is_file()
+            require(is_file, "clip", found=f"no file {video}", expected="a video file", fix="check the path")
             decoded = decode_video(Path(video), sampling, allow_fewer=allow_fewer)
             times = decoded.timestamps_s.astype(np.float64)
             return cls(times, np.arange(len(times)), decoded.frames, duration_s=decoded.duration_s)
@@ -94,7 +93,7 @@ class Clip:
 
 
 def check_times(times: Sequence[float] | np.ndarray | Tensor | None, count: int) -> np.ndarray:
-    """Seconds as (T,) float64, or an error that says what is wrong with them.
+    """Read seconds as (T,) float64.
 
     Example:
         >>> check_times([0, 2, 1], 3)
@@ -106,18 +105,18 @@ def check_times(times: Sequence[float] | np.ndarray | Tensor | None, count: int)
     values = times.detach().cpu().double().numpy() if isinstance(times, Tensor) else np.asarray(times, np.float64)
     if count == 0 or values.shape != (count,):
         raise _times(f"{values.size} times for {count} frames", "one for each of at least one frame", "pass them all")
-    if not np.isfinite(values).all() or values[0] < 0 or (np.diff(values) <= 0).any():
-        raise CausalVideoError(
-            "the times of the frames do not increase",
-            found=[round(float(value), 3) for value in values[:8]],
-            expected="finite seconds from 0 on, strictly increasing",
-            fix="sort the frames by time and drop repeated ones",
-        )
+    require(
+        np.isfinite(values).all() and values[0] >= 0 and (np.diff(values) > 0).all(),
+        "the times of the frames do not increase",
+        found=[round(float(value), 3) for value in values[:8]],
+        expected="finite seconds from 0 on, strictly increasing",
+        fix="sort the frames by time and drop repeated ones",
+    )
     return values
 
 
 def candidate_positions(times_s: np.ndarray, sampling: str) -> np.ndarray:
-    """Which of many frames are looked at: the one on screen at each instant of the sampling, each once.
+    """Positions of the frames on screen at the instants of a sampling, each once.
 
     Example:
         >>> candidate_positions(np.arange(8) / 2.0, "uniform-2").tolist()

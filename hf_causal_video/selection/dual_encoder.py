@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hf_causal_video.features.encoders import FrameEncoder
 from hf_causal_video.features.words import WordEncoder
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 
 def open_encoder(model: str, label_words: str | None = None, device: str = "cpu") -> "DualEncoder | WordEncoder":
@@ -36,7 +36,7 @@ class DualEncoder:
         model: Hub id or local folder, with its tokenizer and image processor.
         revision: branch, tag or commit on the Hub.
         device: where to compute.
-        batch_size: frames a forward pass.
+        batch_size: frames per forward pass.
 
     Raises:
         CausalVideoError: the network is not there, is incomplete, or has only one side.
@@ -52,15 +52,18 @@ class DualEncoder:
 
         self.frames = FrameEncoder(model, "projected", revision, device, batch_size=batch_size)
         self.model = self.frames.model
-        if not hasattr(self.model, "get_text_features"):
-            raise CausalVideoError(
-                f"{model} cannot read a question",
-                found=f"{type(self.model).__name__} without get_text_features",
-                expected="a dual encoder of text and pictures",
-                fix="name one such as openai/clip-vit-base-patch32 or google/siglip2-base-patch16-224",
-            )
-        found = self.frames.revision if revision is not None and not revision.startswith("sha256-") else None
-        self.tokenizer = AutoTokenizer.from_pretrained(model, revision=found or "main", trust_remote_code=False)
+        require(
+            hasattr(self.model, "get_text_features"),
+            f"{model} cannot read a question",
+            found=f"{type(self.model).__name__} without get_text_features",
+            expected="a dual encoder of text and pictures",
+            fix="name one such as openai/clip-vit-base-patch32 or google/siglip2-base-patch16-224; "
+            "an image classifier needs --label-words",
+        )
+        is_on_hub = revision is not None and not revision.startswith("sha256-")
+        self.tokenizer = AutoTokenizer.from_pretrained(
+            model, revision=self.frames.revision if is_on_hub else "main", trust_remote_code=False
+        )
 
     @property
     def max_tokens(self) -> int:
@@ -69,24 +72,27 @@ class DualEncoder:
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Texts to unit vectors (n, C) on the CPU; one that is too long is an error, never cut in silence."""
-        # SigLIP was trained on texts padded to full length, and reads its answer from the last place
-        fixed = self.model.config.model_type.startswith("siglip")
+        """Encode texts as unit vectors (n, C) on the CPU; a text that is too long is an error, never cut."""
+        # SigLIP was trained on texts padded to full length, and pools at the last position
+        is_padded = self.model.config.model_type.startswith("siglip")
         inputs = self.tokenizer(
-            list(texts), padding="max_length" if fixed else True, max_length=self.max_tokens if fixed else None,
+            list(texts),
+            padding="max_length" if is_padded else True,
+            max_length=self.max_tokens if is_padded else None,
             return_tensors="pt",
-        )  # fmt: skip
-        if inputs["input_ids"].shape[1] > self.max_tokens:
-            raise CausalVideoError(
-                "text",
-                found=f"{inputs['input_ids'].shape[1]} tokens",
-                expected=f"at most {self.max_tokens}",
-                fix="shorten the question",
-            )
+        )
+        length = inputs["input_ids"].shape[1]
+        require(
+            length <= self.max_tokens,
+            "text",
+            found=f"{length} tokens",
+            expected=f"at most {self.max_tokens}",
+            fix="shorten the question",
+        )
         output = self.model.get_text_features(**inputs.to(self.model.device))
         features = output if isinstance(output, Tensor) else output.pooler_output
         return torch.nn.functional.normalize(features.float().cpu(), dim=-1)
 
     def encode_frames(self, frames: Sequence[np.ndarray]) -> Tensor:
-        """T arrays (height, width, 3) uint8 RGB to unit vectors (T, C) on the CPU."""
+        """Encode T arrays (height, width, 3) uint8 RGB as unit vectors (T, C) on the CPU."""
         return torch.nn.functional.normalize(self.frames(frames), dim=-1)

@@ -1,16 +1,19 @@
 """A light causal regulariser for a video language model: its answer must survive an exchange of the environment.
 
-On one step in `every`, the visual tokens of the environment frames are exchanged between the clips of the batch, at
-the input of the language model, where the first forward pass has left them. One more pass of the language model alone
-gives the answer on the exchanged clips, and at the position of the answer the two distributions must agree:
+Why: if the model answers from the causal frames, its answer must not change when the other frames come from another
+video. Decoding and encoding those videos again for every intervention is too costly for a large model. Their visual
+tokens are already in the batch, at the input of the language model, so they are exchanged there on one step in
+`every`. One more pass of the language model alone gives the answer on the exchanged clips, and at the position of the
+answer the two distributions must agree:
 
     loss = CE(answer) + weight * KL(p(answer | clip) || p(answer | clip with another environment))
 
-Pictures are neither decoded nor encoded again, the language head runs on one position a sample, and only LoRA weights
-of the language model learn. Which frames are causal is said by a frozen selector. Nothing is claimed about
+Pictures are neither decoded nor encoded again, the language head runs on one position per sample, and only LoRA
+weights of the language model are trained. A frozen selector says which frames are causal. No claim is made about
 hallucination: it was not measured.
 
-Source: the intervention of IGV (arXiv 2206.02349) at the cost asked for in section 7 of the thesis (arXiv 2503.12447).
+Source: the intervention of IGV (arXiv 2206.02349, section 3.3) on the tokens of a video language model, the second
+open question of the thesis (arXiv 2503.12447, section 7).
 """
 
 import inspect
@@ -21,9 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_causal_video.causal.divergence import divergence
-from hf_causal_video.selection.token_swap import frames_of_tokens, swap_sources, swap_tokens
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.causal.intervention import divergence
+from hf_causal_video.utils.errors import require
 
 
 @dataclass
@@ -46,19 +48,23 @@ class EnvironmentSwap:
     """
 
     def __init__(self, model: Any, visual_token_ids: Sequence[int], every: int = 4, weight: float = 1.0):
-        if every < 1 or weight < 0:
-            raise CausalVideoError(
-                "regulariser", found=f"every {every}, weight {weight}", expected="every >= 1, weight >= 0",
-                fix="every=4 intervenes on a quarter of the steps",
-            )  # fmt: skip
-        self.model, self.every, self.weight = model, every, weight
+        require(
+            every >= 1 and weight >= 0,
+            "regulariser",
+            found=f"every {every}, weight {weight}",
+            expected="every >= 1, weight >= 0",
+            fix="every=4 intervenes on a quarter of the steps",
+        )
+        self.model = model
+        self.every = every
+        self.weight = weight
         self.visual_token_ids = torch.tensor(list(visual_token_ids))
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.language_model: nn.Module = base.get_decoder()
         self.head: nn.Module = base.get_output_embeddings()
 
     def __call__(self, inputs: Mapping[str, Any], causal: Tensor, step: int) -> RegularizedLoss:
-        """The loss of one step.
+        """Compute the loss of one step.
 
         Args:
             inputs: what the processor returned for B samples, with `labels` (B, L), -100 outside the answer.
@@ -71,14 +77,15 @@ class EnvironmentSwap:
         if step % self.every or not self.weight:
             output = self.model(**inputs, use_cache=False)
             return RegularizedLoss(output.loss, output.loss.detach(), None)
-        rows, places = answer_positions(inputs.get("labels"))
-        with _Recorder(self.language_model) as seen:
+        rows, positions = answer_positions(inputs.get("labels"))
+        with _Recorder(self.language_model) as recorded:
             output = self.model(**inputs, use_cache=False)
         is_visual = torch.isin(inputs["input_ids"], self.visual_token_ids.to(inputs["input_ids"].device))
         sources = swap_sources(frames_of_tokens(is_visual, causal.shape[1]), causal)
-        again = swapped_arguments(seen.arguments, sources, is_visual)
-        hidden = self.language_model(**again).last_hidden_state[rows, places]  # (B, D)
-        consistency = divergence(output.logits[rows, places].detach(), self.head(hidden))
+        again = swapped_arguments(recorded.arguments, sources, is_visual)
+        hidden = self.language_model(**again).last_hidden_state[rows, positions]  # (B, D)
+        # the clip as it is teaches the exchanged one, never the other way round: detached, unlike IGV's KL
+        consistency = divergence(output.logits[rows, positions].detach(), self.head(hidden))
         loss = output.loss + self.weight * consistency
         return RegularizedLoss(loss, output.loss.detach(), consistency.detach())
 
@@ -90,18 +97,110 @@ def answer_positions(labels: Tensor | None) -> tuple[Tensor, Tensor]:
         >>> answer_positions(torch.tensor([[-100, -100, 5, 6], [-100, 7, -100, -100]]))[1].tolist()
         [1, 0]
     """
-    if labels is None or not (labels[:, 1:] != -100).any(1).all():
-        raise CausalVideoError(
-            "labels", found="none" if labels is None else "a sample without an answer",
-            expected="(B, L) with -100 outside the answer", fix="set labels to the ids of the answer's tokens",
-        )  # fmt: skip
+    require(
+        labels is not None and (labels[:, 1:] != -100).any(1).all(),
+        "labels",
+        found="none" if labels is None else "a sample without an answer",
+        expected="(B, L) with -100 outside the answer",
+        fix="set labels to the ids of the answer's tokens",
+    )
+    assert labels is not None
     return torch.arange(len(labels), device=labels.device), (labels[:, 1:] != -100).int().argmax(1)
 
 
-def swapped_arguments(arguments: Mapping[str, Any], sources: Tensor, is_visual: Tensor) -> dict[str, Any]:
-    """The recorded arguments of the language model with the environment's tokens exchanged.
+def frames_of_tokens(is_visual: Tensor, num_frames: int) -> Tensor:
+    """Number the frame that each token shows: visual tokens come frame by frame, equally many per frame.
 
-    Qwen3-VL adds visual features of inner layers too (`deepstack_visual_embeds`, one row a visual token); they go
+    Args:
+        is_visual: (B, L) bool.
+        num_frames: T; for a model that merges frames in pairs, the pairs.
+
+    Returns:
+        (B, L) int64, -1 for text and for visual tokens left over at the end (a closing newline).
+
+    Raises:
+        CausalVideoError: a clip with fewer visual tokens than frames.
+
+    Example:
+        >>> frames_of_tokens(torch.tensor([[False, True, True, True, True, True, False]]), 2).tolist()
+        [[-1, 0, 0, 1, 1, -1, -1]]
+    """
+    tokens_per_frame = is_visual.sum(1, keepdim=True) // max(num_frames, 1)  # (B, 1)
+    require(
+        num_frames >= 1 and (tokens_per_frame > 0).all(),
+        "visual tokens",
+        found=lambda: f"{is_visual.sum(1).tolist()} tokens",
+        expected=f"at least one for each of {num_frames} frames",
+        fix="mark the placeholders of the video, and count merged frames once",
+    )
+    number = is_visual.cumsum(1) - 1  # (B, L) among the visual tokens
+    frame = number // tokens_per_frame
+    return frame.where(is_visual & (frame < num_frames), -1)
+
+
+def swap_sources(frame_of: Tensor, causal: Tensor, partner: Tensor | None = None) -> Tensor:
+    """Find the source of each token when environment frames are exchanged between clips.
+
+    The e-th environment frame of a clip gets the tokens of its partner's, counted in a circle where the partner has
+    fewer. Text, causal frames and tokens of no frame stay where they are.
+
+    Args:
+        frame_of: (B, L) from `frames_of_tokens`.
+        causal: (B, T) bool, the frames that hold the answer.
+        partner: (B,) another clip for each; the next one of the batch by default.
+
+    Returns:
+        (B, L) int64 indices into the B*L tokens of the batch.
+
+    Raises:
+        CausalVideoError: one clip alone, a clip that is its own partner, a partner without environment, or frames of
+            different sizes.
+
+    Example:
+        >>> frame_of = torch.tensor([[-1, 0, 1], [-1, 0, 1]])
+        >>> swap_sources(frame_of, torch.tensor([[True, False], [False, True]])).tolist()
+        [[0, 1, 4], [3, 2, 5]]
+    """
+    batch, length = frame_of.shape
+    rows = torch.arange(batch, device=frame_of.device)
+    partner = rows.roll(-1) if partner is None else partner
+    environment = ~causal  # (B, T)
+    has_no_source = environment.sum(1)[partner] == 0
+    require(
+        batch >= 2 and (partner != rows).all() and not (has_no_source & environment.any(1)).any(),
+        "environment swap",
+        found=lambda: f"{batch} clips, partners {partner.tolist()}, environment frames {environment.sum(1).tolist()}",
+        expected="another clip with environment frames for each",
+        fix="use a batch of two clips or more, and call fewer frames causal than there are",
+    )
+    sources = torch.arange(batch * length, device=frame_of.device).view(batch, length)
+    result = sources.clone()
+    for row, other in enumerate(partner.tolist()):
+        frames = environment[row].nonzero().flatten().tolist()
+        partner_frames = environment[other].nonzero().flatten().tolist()
+        for number, frame in enumerate(frames):
+            is_target = frame_of[row] == frame
+            source = sources[other][frame_of[other] == partner_frames[number % len(partner_frames)]]
+            require(
+                len(source) == int(is_target.sum()),
+                "environment swap",
+                found=f"frames of {int(is_target.sum())} and {len(source)} tokens",
+                expected="equally many tokens in every frame of the batch",
+                fix="resize the clips of a batch to one size",
+            )
+            result[row, is_target] = source
+    return result
+
+
+def swap_tokens(tokens: Tensor, sources: Tensor) -> Tensor:
+    """Tokens (B, L, D) in their new positions; a token that stays is the same to the bit."""
+    return tokens.flatten(0, 1)[sources.flatten()].view_as(tokens)
+
+
+def swapped_arguments(arguments: Mapping[str, Any], sources: Tensor, is_visual: Tensor) -> dict[str, Any]:
+    """Exchange the environment's tokens in the recorded arguments of the language model.
+
+    Qwen3-VL adds visual features of inner layers too (`deepstack_visual_embeds`, one row per visual token); they go
     where their tokens go.
     """
     again = {**arguments, "inputs_embeds": swap_tokens(arguments["inputs_embeds"].detach(), sources)}
@@ -116,7 +215,7 @@ def swapped_arguments(arguments: Mapping[str, Any], sources: Tensor, is_visual: 
 def add_language_lora(
     model: Any, rank: int = 8, alpha: int = 16, targets: Sequence[str] = ("q_proj", "v_proj")
 ) -> Any:
-    """Wrap a video language model so that nothing but adapters of its language model learns.
+    """Wrap a video language model so that only adapters of its language model are trained.
 
     Args:
         model: bare model.
@@ -130,22 +229,26 @@ def add_language_lora(
 
     inside = {id(module) for module in model.get_decoder().modules()}
     names = [
-        name for name, module in model.named_modules()
+        name
+        for name, module in model.named_modules()
         if id(module) in inside and name.rsplit(".", 1)[-1] in targets and isinstance(module, nn.Linear)
-    ]  # fmt: skip
-    if not names:
-        raise CausalVideoError(
-            "no layer to adapt", found=f"a language model without {', '.join(targets)}",
-            expected="linear layers of these names", fix="pass targets that the language model has",
-        )  # fmt: skip
+    ]
+    require(
+        names,
+        "no layer to adapt",
+        found=f"a language model without {', '.join(targets)}",
+        expected="linear layers of these names",
+        fix="pass targets that the language model has",
+    )
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=names))
 
 
 class _Recorder:
-    """Keeps what the language model was called with inside a `with` block."""
+    """Record what the language model is called with inside a `with` block."""
 
     def __init__(self, language_model: nn.Module):
-        self.language_model, self.arguments = language_model, dict[str, Any]()
+        self.language_model = language_model
+        self.arguments = dict[str, Any]()
 
     def __enter__(self) -> "_Recorder":
         names = list(inspect.signature(self.language_model.forward).parameters)
@@ -158,9 +261,10 @@ class _Recorder:
 
     def __exit__(self, *error: object) -> None:
         self.handle.remove()
-        if error[0] is None and self.arguments.get("inputs_embeds") is None:
-            raise CausalVideoError(
-                "this model cannot be regularised", found="a language model that is not called with inputs_embeds",
-                expected="visual tokens merged before the language model, as in Qwen-VL, LLaVA-OneVision, SmolVLM",
-                fix="use one of these models",
-            )  # fmt: skip
+        require(
+            error[0] is not None or self.arguments.get("inputs_embeds") is not None,
+            "this model cannot be regularised",
+            found="a language model that is not called with inputs_embeds",
+            expected="visual tokens merged before the language model, as in Qwen-VL, LLaVA-OneVision, SmolVLM",
+            fix="use one of these models",
+        )

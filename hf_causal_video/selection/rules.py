@@ -59,7 +59,7 @@ def evenly(total: int, count: int) -> np.ndarray:
 
 
 def best(scores: np.ndarray, count: int) -> np.ndarray:
-    """The `count` highest scores, best first; of equals the earlier.
+    """Positions of the `count` highest scores, best first; among equals the earlier.
 
     Example:
         >>> best(np.array([0.1, 0.9, 0.9, 0.3]), 3).tolist()
@@ -69,9 +69,9 @@ def best(scores: np.ndarray, count: int) -> np.ndarray:
 
 
 def over_scenes(scores: np.ndarray, times_s: np.ndarray, scene_s: float) -> np.ndarray:
-    """Each frame judged with those around it: the mean score within `scene_s / 2` seconds on either side.
+    """Average each score with those within `scene_s / 2` seconds on either side.
 
-    An event lasts longer than a frame, so a frame beside several good ones is better evidence than a lone peak.
+    An event lasts longer than a frame, so a frame among several good ones is better evidence than a single peak.
 
     Args:
         scores: (T,), -inf where a frame may not be chosen; it is left out of the means and stays so.
@@ -256,7 +256,7 @@ def _needed(vectors: np.ndarray | None) -> np.ndarray:
 
 
 def check_count(count: object, available: int) -> int:
-    """The number of frames asked for, refused unless it is 1 to what there is.
+    """Read a number of frames: 1 to the number available.
 
     Example:
         >>> check_count(0, 16)

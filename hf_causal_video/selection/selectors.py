@@ -46,7 +46,7 @@ class Ranking(NamedTuple):
 class FrameSelector:
     """Base of the selectors: reads the clip, resolves the budget, checks the scores, writes the record.
 
-    A selector of your own defines `rank`, which scores every candidate; the highest scores are chosen.
+    A new selector defines `rank`, which scores every candidate; the highest scores are chosen.
 
     Args:
         sampling: which moments of a file, or of more frames than that, are candidates, see `decode_video`.
@@ -90,7 +90,7 @@ class FrameSelector:
 
         Raises:
             CausalVideoError: no question, a budget of zero or beyond the clip, times that are missing or do not
-                increase, scores that are no numbers.
+                increase, scores that are NaN or infinite.
         """
         is_asked = not self.needs_question or (question or "").strip()
         require(is_asked, "question", found=repr(question), expected="words", fix="pass the question")
@@ -100,7 +100,7 @@ class FrameSelector:
         scores = ranking.scores
         require(
             scores.shape == (len(clip),) and not np.isnan(scores).any() and not (scores == np.inf).any(),
-            "frame scores are no numbers",
+            "invalid frame scores",
             found=f"shape {scores.shape}, {int(np.isnan(scores).sum())} NaN",
             expected=f"({len(clip)},) numbers, -inf for a frame that may not be chosen",
             fix="check the features of this clip for NaN, and that the model was trained",
@@ -131,7 +131,7 @@ class FrameSelector:
 
 
 class UniformSelector(FrameSelector):
-    """Frames at equal distances: what a video processor does by itself, and what every selector must beat.
+    """Frames at equal distances: the default of video processors, and the baseline of every selector.
 
     Example:
         >>> UniformSelector().select(torch.zeros(8, 4), None, 2, timestamps_s=range(8)).frame_indices
@@ -150,7 +150,7 @@ class UniformSelector(FrameSelector):
 
 
 class RandomSelector(FrameSelector):
-    """Frames by chance; the same for the same seed, question and number of candidates.
+    """Random frames; the same for the same seed, question and number of candidates.
 
     Example:
         >>> clip = torch.zeros(8, 4)
@@ -173,7 +173,7 @@ class RandomSelector(FrameSelector):
 
 
 class TwoSided(Protocol):
-    """What similarity needs of an encoder: text and frames as unit vectors of one space."""
+    """Interface of an encoder for similarity: text and frames as unit vectors of one space."""
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """(n, C)."""

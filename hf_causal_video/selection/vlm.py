@@ -10,7 +10,7 @@ from hf_causal_video.selection.binding import bind_selector
 from hf_causal_video.selection.budget import TokenBudget, count_visual_tokens
 from hf_causal_video.selection.rules import Selection
 from hf_causal_video.selection.selectors import FrameSelector
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 
 @dataclass
@@ -24,7 +24,7 @@ class VLMAnswer:
 
 
 def prompt_of(question: str, choices: Sequence[str] | None = None) -> str:
-    """The words that go to the model: the question, and its choices by letter.
+    """Write the prompt: the question, and its choices by letter.
 
     Example:
         >>> print(prompt_of("why did he run", ["to play", "to hide"]))
@@ -35,8 +35,7 @@ def prompt_of(question: str, choices: Sequence[str] | None = None) -> str:
     """
     if not choices:
         return question
-    if len(choices) > 26:
-        raise CausalVideoError("choices", found=len(choices), expected="at most 26", fix="offer fewer")
+    require(len(choices) <= 26, "choices", found=len(choices), expected="at most 26", fix="offer fewer")
     letters = [f"{chr(ord('A') + i)}. {choice}" for i, choice in enumerate(choices)]
     return "\n".join([question, *letters, "Answer with the letter of one choice."])
 
@@ -69,20 +68,20 @@ def ask_vlm(
         generation: arguments of `generate`, such as max_new_tokens.
 
     Raises:
-        CausalVideoError: whatever the binding and the selector refuse, or a processor without a chat template.
+        CausalVideoError: as the binding and the selector, or a processor without a chat template.
     """
-    if not getattr(processor, "chat_template", None):
-        raise CausalVideoError(
-            "a prompt",
-            found=f"{type(processor).__name__} without a chat template",
-            expected="the processor of an instruction-tuned model",
-            fix="load the -Instruct checkpoint, or set processor.chat_template",
-        )
+    require(
+        getattr(processor, "chat_template", None),
+        "a prompt",
+        found=f"{type(processor).__name__} without a chat template",
+        expected="the processor of an instruction-tuned model",
+        fix="load the -Instruct checkpoint, or set processor.chat_template",
+    )
     content = [{"type": "video"}, {"type": "text", "text": prompt or prompt_of(question, choices)}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    given = {} if video_metadata is None else {"video_metadata": [video_metadata]}
+    times = {} if video_metadata is None else {"video_metadata": [video_metadata]}
     with bind_selector(processor, selector, question, budget, choices) as bound:
-        inputs = processor(text=[text], videos=[video], return_tensors="pt", **given)
+        inputs = processor(text=[text], videos=[video], return_tensors="pt", **times)
     ids = inputs["input_ids"]
     answer = model.generate(**inputs.to(model.device, dtype=model.dtype), **{"do_sample": False, **generation})
     words = processor.batch_decode(answer[:, ids.shape[1] :], skip_special_tokens=True)[0]

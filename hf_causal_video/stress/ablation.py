@@ -9,39 +9,18 @@ every short gap between them (`event_frames`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from hf_causal_video.models.frame_times import frame_slices
-from hf_causal_video.models.outputs import Evidence, Record, VideoQAOutput
+from hf_causal_video.models.outputs import Evidence, VideoQAOutput
 from hf_causal_video.models.spans import kept_frames_to_spans
+from hf_causal_video.models.verdict import Verdict, unique_labels
 from hf_causal_video.utils.errors import require
 
 SHORT_GAP = 1 / 8  # of the clip
-
-
-@dataclass
-class Verdict(Record):
-    """What asking again has shown about the evidence of one answer.
-
-    Args:
-        sufficient: the evidence alone gives the same answer; None where that could not be asked.
-        necessary: without the event the answer is another one; None where that could not be asked.
-        scores_only: probability of each answer from the evidence alone, or None.
-        scores_without: probability of each answer without the event, or None.
-        answer_only, answer_without: the answer then, in words.
-        removed_s: [start_s, end_s] that were taken away, in order of time.
-    """
-
-    sufficient: bool | None = None
-    necessary: bool | None = None
-    scores_only: dict[str, float] | None = None
-    scores_without: dict[str, float] | None = None
-    answer_only: str | None = None
-    answer_without: str | None = None
-    removed_s: list[tuple[float, float]] = field(default_factory=list)
 
 
 def event_frames(kept: Tensor, frame_mask: Tensor, timestamps_s: Tensor | None = None) -> Tensor:
@@ -205,23 +184,6 @@ def judge(
         removed = proof.removed[row : row + 1, : len(timestamps_s)].cpu()
         verdict.removed_s = [(start, end) for start, end, _ in kept_frames_to_spans(removed, timestamps_s)[0]]
     return verdict
-
-
-def unique_labels(words: Sequence[str]) -> list[str]:
-    """Name equal answers apart, so that a dictionary by answer keeps every one of them.
-
-    Example:
-        >>> unique_labels(["yes", "no", "yes"])
-        ['yes', 'no', 'yes (2)']
-    """
-    labels: list[str] = []
-    for word in words:
-        label, number = word, 1
-        while label in labels:
-            number += 1
-            label = f"{word} ({number})"
-        labels.append(label)
-    return labels
 
 
 def _enough(model: nn.Module, mask: Tensor) -> bool:

@@ -1,6 +1,5 @@
 """A stress test as one picture: an accuracy bar for every way of asking, and what the evidence was worth."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from hf_causal_video.utils.errors import CausalVideoError
-from hf_causal_video.viewer.canvas import EVIDENCE, FAINT, INK, MUTED, PLAIN, TRUTH, Canvas
+from hf_causal_video.viewer.canvas import EVIDENCE, FAINT, INK, MUTED, PLAIN, TRUTH, Canvas, write_png
 
 MARGIN, LINE, BAR = 40, 38, 20
 LABELS, VALUES = 340, 210  # width of the words on the left and of the numbers on the right
@@ -82,11 +81,7 @@ def draw_stress(report: Mapping[str, Any], title: str = "", width: int = 1200) -
 
 def save_stress(report: Mapping[str, Any], path: str | Path, title: str = "", width: int = 1200) -> Path:
     """Write the picture of `draw_stress` as a PNG file, whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    draw_stress(report, title, width).save(partial, format="PNG", optimize=True)
-    os.replace(partial, path)
-    return path
+    return write_png(path, draw_stress(report, title, width))
 
 
 def _whisker(canvas: Canvas, edges: list[float], y: float) -> None:

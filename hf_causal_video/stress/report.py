@@ -5,7 +5,6 @@ every accuracy and difference comes from the same draws, so differences are pair
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.files import write_whole
 
 EFFECTS = {  # name: (what it says, test, minus test)
     "evidence_effect": ("evidence only - evidence removed", "evidence_only", "evidence_removed"),
@@ -160,11 +160,7 @@ def card_results(report: Mapping[str, Any], dataset: str, split: str) -> list[di
 
 def save_report(report: Mapping[str, Any], path: str | Path) -> Path:
     """Write the report as JSON, whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    return write_whole(path, (json.dumps(report, indent=2) + "\n").encode())
 
 
 def _bootstrap(right: np.ndarray, videos: np.ndarray, resamples: int, seed: int) -> np.ndarray:

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.geometry import check_boxes, iou
 
 DUPLICATE_IOU = 0.7
+EDGE = 0.01  # of the picture, by which an annotated box may reach over its edge
 FIRST_SIGHT_IOU = 0.3  # overlap by which the first sighting of a track is found again
 SCALE = 1000.0  # trackers tune their motion noise in pixels; every clip is tracked as if it were this large
 
@@ -98,13 +100,7 @@ class Tracklet:
         """
         seen = np.asarray(frames)
         boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) / (1.0 if frame_size is None else [*frame_size] * 2)
-        if seen.shape != (len(boxes),) or not len(boxes) or (np.diff(seen) <= 0).any():
-            raise CausalVideoError(
-                "track",
-                found=f"{len(boxes)} boxes in frames {seen.tolist()[:8]}",
-                expected="a box for each of increasing frames",
-                fix="sort them, one box a frame",
-            )
+        check_track(seen, boxes, f"track {label!r}")
         cls(int(seen[0]), boxes, label=label)  # refuses bad boxes before they are spread over gaps
 
         def fill(values: Any) -> Any:
@@ -179,7 +175,7 @@ def link_detections(
         detections: what `ObjectEncoder` returns: `object_boxes` (T, N, 4), `object_scores` (T, N), `object_labels`
             (T, N), and `object_features` (T, N, C) if wanted; scores of 0 are padding.
         labels: class names by index, `detector.config.id2label`; the index itself without.
-        frame_rate: frames a second.
+        frame_rate: frames per second.
         max_gap: frames for which an unseen object is remembered; gaps are interpolated.
         min_frames: tracks seen in fewer frames are left out. The library never confirms what it saw once, so 2 is the
             least it can give.
@@ -190,22 +186,35 @@ def link_detections(
         Tracks by their first frame; none without detections.
 
     Raises:
-        CausalVideoError: the package `trackers` is absent, or arrays do not fit each other.
+        CausalVideoError: the package `trackers` is absent, arrays do not fit each other, a box is inverted or not
+            finite, a rate that is not above 0.
 
     Example:
         >>> link_detections({"object_boxes": np.zeros((3, 0, 4)), "object_scores": np.zeros((3, 0)),
         ...                  "object_labels": np.zeros((3, 0), int)})
         []
     """
-    boxes, scores, kinds = (np.asarray(detections[f"object_{name}"]) for name in ("boxes", "scores", "labels"))
-    features = None if detections.get("object_features") is None else np.asarray(detections["object_features"])
-    if boxes.shape != (*scores.shape, 4) or kinds.shape != scores.shape or min_frames < 2 or max_gap < 0:
-        raise CausalVideoError(
-            "detections",
-            found=f"boxes {boxes.shape}, scores {scores.shape}, labels {kinds.shape}, {min_frames=}, {max_gap=}",
-            expected="(T, N, 4), (T, N), (T, N), min_frames >= 2, max_gap >= 0",
-            fix="pass what ObjectEncoder returns",
-        )
+    boxes, scores, kinds = (_array(detections[f"object_{name}"]) for name in ("boxes", "scores", "labels"))
+    features = None if detections.get("object_features") is None else _array(detections["object_features"])
+    require(
+        boxes.shape == (*scores.shape, 4) and kinds.shape == scores.shape and min_frames >= 2 and max_gap >= 0,
+        "detections",
+        found=f"boxes {boxes.shape}, scores {scores.shape}, labels {kinds.shape}, {min_frames=}, {max_gap=}",
+        expected="(T, N, 4), (T, N), (T, N), min_frames >= 2, max_gap >= 0",
+        fix="pass what ObjectEncoder returns",
+    )
+    require(
+        0 < frame_rate < np.inf,
+        "frame_rate",
+        found=frame_rate,
+        expected="frames per second above 0",
+        fix="pass the rate at which the frames were taken; 30.0 where it is unknown",
+    )
+    require(
+        np.isfinite(scores).all(), "detections", found="NaN or infinity among the scores", expected="finite scores"
+    )
+    real = scores > 0
+    check_boxes(boxes[real], "detections", np.nonzero(real)[0])
     if make_tracker is None:
         make_tracker = _byte_tracker(frame_rate, max_gap, min_score)
     tracks = []
@@ -226,6 +235,70 @@ def link_detections(
                 )
             )
     return sorted(tracks, key=lambda track: (track.start_frame, -len(track)))
+
+
+def _array(values: Any) -> np.ndarray:
+    """An array; tensors of any precision and device too."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() else values
+    return np.asarray(values)
+
+
+def check_track(
+    frames: Any,
+    boxes: np.ndarray,
+    name: str,
+    num_frames: int | None = None,
+    frame_size: tuple[float, float] | None = None,
+) -> None:
+    """Check an annotated track: one box per frame, forward in time, in order and inside the picture.
+
+    Args:
+        frames: (L,) frame of each box.
+        boxes: (L, 4) xyxy.
+        name: what holds the track, for the message.
+        num_frames: frames of the video, if known.
+        frame_size: width and height in the unit of the boxes; a box may reach over the edge by 1 % of them. Without
+            it only the order of a box is checked (the boxes of VidVRD and VidOR may reach over the edge).
+
+    Raises:
+        CausalVideoError: no box, frames that do not ascend or lie outside the video, an inverted box, NaN, or a box
+            beyond the picture.
+
+    Example:
+        >>> check_track([4, 3], np.array([[0, 0, 9, 9]] * 2), "track 0")
+        Traceback (most recent call last):
+        hf_causal_video.utils.errors.CausalVideoError: track 0: found frames [4, 3] ... 3; expected ascending, ...
+    """
+    frames = np.asarray(frames)
+    require(
+        frames.ndim == 1 and len(frames) > 0 and boxes.shape == (len(frames), 4),
+        name,
+        found=f"frames {frames.shape}, boxes {boxes.shape}",
+        expected="(L,) whole numbers and (L, 4) numbers, L at least 1",
+        fix="drop empty tracks",
+    )
+    last = "" if num_frames is None else f" in 0..{num_frames - 1}"
+    require(
+        (np.diff(frames) > 0).all() and frames[0] >= 0 and (num_frames is None or frames[-1] < num_frames),
+        name,
+        found=lambda: f"frames {frames[:3].tolist()} ... {frames[-1]}",
+        expected=f"ascending{last}, one box per frame",
+        fix="sort the boxes of a track by frame, and keep one box per frame",
+    )
+    check_boxes(boxes, name, frames)
+    if frame_size is None:
+        return
+    side = np.array([*frame_size, *frame_size])
+    beyond = ((boxes < -EDGE * side) | (boxes > (1 + EDGE) * side)).any(1)
+    require(
+        not beyond.any(),
+        name,
+        found=lambda: f"{boxes[beyond.argmax()].tolist()} in frame {frames[beyond.argmax()]}",
+        expected=f"a box inside the picture of {frame_size[0]:g} x {frame_size[1]:g}",
+        fix="cut boxes at the edge of the picture, or correct its size",
+    )
 
 
 def _byte_tracker(frame_rate: float, max_gap: int, min_score: float) -> Callable[[], Any]:
@@ -251,7 +324,7 @@ def _distinct(boxes: np.ndarray, scores: np.ndarray, there: np.ndarray) -> np.nd
     """Rows of one frame without duplicates: of two boxes that overlap by more than 0.7 the better stays."""
     kept: list[int] = []
     for row in sorted(np.flatnonzero(there).tolist(), key=lambda row: -scores[row]):
-        if not kept or _iou(boxes[row], boxes[kept]).max() <= DUPLICATE_IOU:
+        if not kept or iou(boxes[row], boxes[kept]).max() <= DUPLICATE_IOU:
             kept.append(row)
     return np.array(kept, dtype=np.int64)
 
@@ -277,16 +350,8 @@ def _linked(
                 loose.append(int(row))
                 continue
             if name not in found:  # a track gets its name at the second sight; the first is the loose box it grew from
-                overlaps = _iou(boxes[frame, row], boxes[frame - 1, before]) if before else np.zeros(1)
+                overlaps = iou(boxes[frame, row], boxes[frame - 1, before]) if before else np.zeros(1)
                 first = int(overlaps.argmax())
                 found[name] = [(frame - 1, before.pop(first))] if overlaps[first] > FIRST_SIGHT_IOU else []
             found[name].append((frame, int(row)))
     return list(found.values())
-
-
-def _iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Intersection over union of a box (4,) with each of boxes (n, 4)."""
-    extent = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-    shared = extent.clip(min=0).prod(1)
-    union = (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - shared
-    return np.divide(shared, union, out=np.zeros(len(boxes)), where=union > 0)

@@ -20,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.features.store.writer import claim_folder
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 if TYPE_CHECKING:
     from hf_causal_video.tracks.tracker import ClipTracker, TrackedClip
@@ -50,11 +51,13 @@ class TrackSet(Mapping[str, list[dict[str, Any]]]):
 
     def __init__(self, folder: str | Path, appearance: bool = True):
         self.folder = Path(folder)
-        if not self.is_one(folder):
-            raise CausalVideoError(
-                "no track set", found=f"no {CARD} in {folder}", expected="a folder that `hf-causal-video track` wrote",
-                fix="check the path, or track the videos first",
-            )  # fmt: skip
+        require(
+            self.is_one(folder),
+            "no track set",
+            found=f"no {CARD} in {folder}",
+            expected="a folder that `hf-causal-video track` wrote",
+            fix="check the path, or track the videos first",
+        )
         try:
             card = json.loads((self.folder / CARD).read_text(encoding="utf-8"))
             self.provenance: dict[str, Any] = dict(card["provenance"])
@@ -83,11 +86,13 @@ class TrackSet(Mapping[str, list[dict[str, Any]]]):
         return video_id in self._ids
 
     def __getitem__(self, video_id: str) -> list[dict[str, Any]]:
-        if video_id not in self:
-            raise CausalVideoError(
-                f"tracks of video {video_id!r}", found=f"not among {len(self)} videos of {self.folder}",
-                expected="every video that is asked for", fix="track it: the same command goes on where it stopped",
-            )  # fmt: skip
+        require(
+            video_id in self,
+            f"tracks of video {video_id!r}",
+            found=lambda: f"not among {len(self)} videos of {self.folder}",
+            expected="every video that is asked for",
+            fix="track it: the same command goes on where it stopped",
+        )
         path = track_file(self.folder, video_id)
         try:
             return self._read(path)
@@ -102,8 +107,12 @@ class TrackSet(Mapping[str, list[dict[str, Any]]]):
         tracks, size = [], np.array([*about["frame_size"]] * 2)
         for first, count, end, label in zip(start, length, length.cumsum(), about["labels"], strict=True):
             rows = slice(end - count, end)
-            track = {"start": int(first), "boxes": boxes[rows] * size, "label": label,
-                     "score": float(scores[rows].mean())}  # fmt: skip
+            track = {
+                "start": int(first),
+                "boxes": boxes[rows] * size,
+                "label": label,
+                "score": float(scores[rows].mean()),
+            }
             tracks.append(track if features is None else {**track, "features": features[rows].astype(np.float32)})
         return tracks
 
@@ -121,12 +130,13 @@ def track_file(folder: str | Path, video_id: str) -> Path:
     """
     name = str(video_id)
     plain = PureWindowsPath(name).name == name and not DEVICES.fullmatch(name) and name.isprintable()
-    if not plain or not 0 < len(name.encode(errors="replace")) <= 200:
-        raise CausalVideoError(
-            f"video id {name!r} is no name of a file",
-            found="separators, a drive, a device, or signs that do not print",
-            expected="a plain name of at most 200 bytes", fix="rename the video",
-        )  # fmt: skip
+    require(
+        plain and 0 < len(name.encode(errors="replace")) <= 200,
+        f"video id {name!r} is no name of a file",
+        found="separators, a drive, a device, or signs that do not print",
+        expected="a plain name of at most 200 bytes",
+        fix="rename the video",
+    )
     return Path(folder) / FOLDER / f"{name}.safetensors"
 
 
@@ -135,8 +145,11 @@ def write_tracks(folder: str | Path, video_id: str, clip: TrackedClip) -> None:
     path = track_file(folder, video_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     tracks = clip.tracks
-    about = {"labels": [track.label for track in tracks], "frame_size": list(clip.frame_size),
-             "num_frames": len(clip.times_s)}  # fmt: skip
+    about = {
+        "labels": [track.label for track in tracks],
+        "frame_size": list(clip.frame_size),
+        "num_frames": len(clip.times_s),
+    }
     columns: dict[str, np.ndarray] = {
         "start": np.array([track.start_frame for track in tracks], dtype=np.int64),
         "length": np.array([len(track) for track in tracks], dtype=np.int64),
@@ -168,19 +181,27 @@ def track_folder(
         The reason for each video that could not be read, also in `failed.json`.
 
     Raises:
-        CausalVideoError: no videos, or a folder whose tracks were made in another way.
+        CausalVideoError: no videos, a folder whose tracks were made in another way, or another run that writes there.
     """
     from hf_causal_video.features.extract import find_videos
 
     files, folder = find_videos(videos), Path(output)
+    with claim_folder(folder):
+        return _track_files(files, folder, tracker, progress)
+
+
+def _track_files(files: Mapping[str, Path], folder: Path, tracker: ClipTracker, progress: bool) -> dict[str, str]:
     card = {"provenance": tracker.provenance, "feature_dim": tracker.detector.dim}
     if TrackSet.is_one(folder):
         there = TrackSet(folder)
         before = {"provenance": there.provenance, "feature_dim": there.feature_dim}
-        if before != json.loads(json.dumps(card)):
-            raise CausalVideoError(
-                f"{folder} holds tracks made in another way", found=card, expected=before, fix="take another --output"
-            )
+        require(
+            before == json.loads(json.dumps(card)),
+            f"{folder} holds tracks made in another way",
+            found=card,
+            expected=before,
+            fix="take another --output",
+        )
     else:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / CARD, card)
@@ -232,11 +253,13 @@ def run(args: argparse.Namespace) -> int:
     there = TrackSet.open(args.output)
     print(f"{len(there)} videos tracked in {args.output}, {len(failed)} failed")
     print("".join(f"failed: {name}: {reason}\n" for name, reason in failed.items()), end="")
-    if not len(there):
-        raise CausalVideoError(
-            "no video could be tracked", found=f"{len(failed)} failed", expected="at least one",
-            fix=f"see {Path(args.output) / 'failed.json'}",
-        )  # fmt: skip
+    require(
+        len(there),
+        "no video could be tracked",
+        found=lambda: f"{len(failed)} failed",
+        expected="at least one",
+        fix=f"see {Path(args.output) / 'failed.json'}",
+    )
     return int(bool(failed))
 
 
@@ -248,6 +271,8 @@ def _write(path: Path, content: Any) -> None:
 
 def _damaged(path: Path, error: Exception) -> CausalVideoError:
     return CausalVideoError(
-        f"{path} cannot be read", found=f"{type(error).__name__}: {error}",
-        expected="what `hf-causal-video track` wrote", fix="delete it and track again: it goes on where it stopped",
-    )  # fmt: skip
+        f"{path} cannot be read",
+        found=f"{type(error).__name__}: {error}",
+        expected="what `hf-causal-video track` wrote",
+        fix="delete it and track again: it goes on where it stopped",
+    )

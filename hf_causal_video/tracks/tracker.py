@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from hf_causal_video.features.decode import decode_video, sample_instants
+from hf_causal_video.features.decode import decode_video, pictures, sample_instants
 from hf_causal_video.features.encoders import ObjectEncoder, find_network
-from hf_causal_video.features.pictures import pictures
 from hf_causal_video.tracks.track import Tracklet, link_detections
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 CHUNK = 64  # frames that are in memory at a time
 OPTIONS = ("sampling", "min_score", "max_gap", "min_frames")
@@ -65,13 +64,13 @@ class ClipTracker:
         max_gap: int = 15,
         min_frames: int = 2,
     ):
-        if not sampling.startswith("fps-"):
-            raise CausalVideoError(
-                "sampling of tracks",
-                found=sampling,
-                expected="an even pace such as 'fps-10'",
-                fix="objects are followed from frame to frame; say how many frames a second",
-            )
+        require(
+            sampling.startswith("fps-"),
+            "sampling of tracks",
+            found=sampling,
+            expected="an even pace such as 'fps-10'",
+            fix="objects are followed from frame to frame; say how many frames a second",
+        )
         sample_instants(sampling, 1.0)
         self.detector, self.sampling, self.min_score = detector, sampling, min_score
         self.max_gap, self.min_frames = max_gap, min_frames
@@ -95,13 +94,13 @@ class ClipTracker:
         Raises:
             CausalVideoError: tracks that this package did not make, or a detector that is not the same.
         """
-        if card.get("tracker") != LINKER or "detector" not in card:
-            raise CausalVideoError(
-                "these tracks cannot be made from a clip",
-                found=dict(card),
-                expected=f"a detector, and tracker {LINKER!r}",
-                fix="pass tracks=..., or clip_tracker=ClipTracker(ObjectEncoder(...))",
-            )
+        require(
+            card.get("tracker") == LINKER and "detector" in card,
+            "these tracks cannot be made from a clip",
+            found=lambda: dict(card),
+            expected=f"a detector, and tracker {LINKER!r}",
+            fix="pass tracks=..., or clip_tracker=ClipTracker(ObjectEncoder(...))",
+        )
         encoder = ObjectEncoder(
             detector or find_network(card["detector"], card.get("revision"), checkpoint, "--detector (detector=...)"),
             card.get("num_objects", 20),
@@ -154,10 +153,13 @@ class ClipTracker:
         parts, sizes = [], set()
         for chunk in chunks:
             sizes |= {(frame.shape[1], frame.shape[0]) for frame in chunk}
-            if len(sizes) > 1:
-                raise CausalVideoError(
-                    "frames of several sizes", found=sorted(sizes), expected="one size", fix="encode the clip to one"
-                )
+            require(
+                len(sizes) <= 1,
+                "frames of several sizes",
+                found=lambda sizes=sizes: sorted(sizes),
+                expected="one size",
+                fix="encode the clip to one",
+            )
             parts.append(self.detector(chunk))
         detections = {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
         tracks = link_detections(

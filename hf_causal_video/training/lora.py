@@ -1,7 +1,6 @@
-"""LoRA on the nested text encoder; everything of the method itself is trained in full and saved with the adapters.
+"""LoRA on the nested text encoder; the method's own modules are trained in full and saved with the adapters.
 
-Why: the text encoder holds most of the weights and is the part that was trained before. Source: Hu et al. 2022,
-arXiv 2106.09685.
+Why: the text encoder holds most of the weights, and it is pretrained. Source: Hu et al. 2022, arXiv 2106.09685.
 """
 
 from typing import Any
@@ -10,7 +9,7 @@ from transformers import PreTrainedModel
 
 from hf_causal_video.utils.errors import CausalVideoError, require
 
-# The query and value projections; encoders that fuse them with the key are adapted as a whole.
+# Query and value projections; where an encoder fuses them with the key, the fused projection.
 TARGETS = {
     "deberta": "in_proj",
     "deberta-v2": "query_proj|value_proj",
@@ -56,9 +55,8 @@ def _check_trained(wrapped: Any) -> None:
     wrong = []
     for name, parameter in wrapped.named_parameters():
         in_text = ".text_encoder." in name
-        is_copy = ".original_module." in name
-        should = "lora_" in name if in_text else not is_copy
-        if parameter.requires_grad != should:
+        expected = "lora_" in name if in_text else ".original_module." not in name
+        if parameter.requires_grad != expected:
             wrong.append(name)
     require(
         not wrong,

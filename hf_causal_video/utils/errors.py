@@ -1,5 +1,8 @@
 """The one error of the package: what was found, what was expected, and how to mend it; and how commands end."""
 
+import errno
+import os
+import socket
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
@@ -7,6 +10,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+STOPPED = 130  # exit code after Ctrl-C
+NETWORK_CLIENTS = {"httpx", "httpcore", "requests", "urllib3"}
+CANNOT_WRITE = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
+DENIED = {errno.EACCES, errno.EPERM}
 
 
 class CausalVideoError(ValueError):
@@ -108,6 +116,8 @@ def parse_arguments(parser: ArgumentParser, argv: Sequence[str] | None = None) -
 def run_command(name: str, run: Callable[[], int | None]) -> int:
     """Run the body of a command; a bad input ends with its message and exit code 2, never with a stack of frames.
 
+    Ctrl-C ends with one sentence and 130, as in a shell.
+
     Example:
         >>> run_command("quiet", lambda: None)
         0
@@ -117,17 +127,64 @@ def run_command(name: str, run: Callable[[], int | None]) -> int:
     except (CausalVideoError, OSError) as error:
         print(f"{name}: {as_message(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"\n{name}: stopped by Ctrl-C.", file=sys.stderr)
+        return STOPPED
 
 
 def as_message(error: CausalVideoError | OSError) -> CausalVideoError:
-    """An error of ours as it is; one of files (a checkpoint that the Hub does not give, a folder without rights) put
-    in the same words."""
+    """Return an error of this package as it is; one of files or network in its words, one sentence for each fault.
+
+    Example:
+        >>> print(as_message(FileNotFoundError(2, "No such file or directory", "a.mp4")))
+        cannot read a.mp4: found no such file or directory; expected a file that exists. Fix: check the path.
+    """
     if isinstance(error, CausalVideoError):
         return error
+    reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
+    reason = reason[0].lower() + reason[1:]
+    path = error.filename2 or error.filename
+    if isinstance(error, ConnectionError | TimeoutError) or path is None and _is_about_network(error):
+        return CausalVideoError(
+            "cannot reach the Hub",
+            found=reason,
+            expected="a network connection to it",
+            fix="check the network, or name a local folder; HF_HUB_OFFLINE=1 uses what was downloaded before",
+        )
+    if path is None:
+        return CausalVideoError(
+            "cannot read a file or repository",
+            found=reason,
+            expected="one that exists and may be read",
+            fix="check its name and your rights",
+        )
+    name = os.fsdecode(path)
+    denied = error.errno in DENIED and (not os.path.exists(name) or os.access(name, os.R_OK))
+    if error.errno in CANNOT_WRITE or denied:
+        return CausalVideoError(
+            f"cannot write {name}",
+            found=reason,
+            expected="a place with free space that may be written",
+            fix="free some space, or name another place",
+        )
+    missing = error.errno == errno.ENOENT
     return CausalVideoError(
-        "a file or repository", found=" ".join(str(error).split()), expected="one that can be reached",
-        fix="check path, name, rights and network",
-    )  # fmt: skip
+        f"cannot read {name}",
+        found=reason,
+        expected="a file that exists" if missing else "a file that may be read",
+        fix="check the path" if missing else "check its rights",
+    )
+
+
+def _is_about_network(error: BaseException) -> bool:
+    """Return whether an error, or what caused it, comes from a client of the network."""
+    seen: BaseException | None = error
+    while seen is not None:
+        module = type(seen).__module__.partition(".")[0]
+        if module in NETWORK_CLIENTS or isinstance(seen, socket.gaierror | ConnectionError | TimeoutError):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def _rebuild(what: str, found: object, expected: object, fix: str) -> CausalVideoError:

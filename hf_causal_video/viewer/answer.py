@@ -14,7 +14,7 @@ import torch
 
 from hf_causal_video.models.frame_times import frame_slices
 from hf_causal_video.models.outputs import Evidence, EvidenceFrame, EvidenceObject
-from hf_causal_video.stress.ablation import Verdict, unique_labels
+from hf_causal_video.models.verdict import Verdict, unique_labels
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.viewer.words import pace_in_words, reason_in_words, verdict_in_words
 
@@ -235,8 +235,9 @@ def notes_of(result: Mapping[str, Any]) -> list[str]:
             )
     if words := result.get("unknown_words"):
         notes.append(f"Words that the model does not know: {', '.join(words)}.")
-    if result.get("frames_missing"):
-        notes.append(result["frames_missing"])
+    if missing := result.get("frames_missing"):
+        count = len(result["times_s"])
+        notes.append(f"The clip has {count} of the {count + missing} frames that are looked at; the rest is left out.")
     return notes
 
 

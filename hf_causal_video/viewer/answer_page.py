@@ -8,7 +8,6 @@ everything is there but the slider.
 import base64
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.files import write_whole
 from hf_causal_video.viewer.answer import EvidenceCase
 from hf_causal_video.viewer.style import POLICY, SCRIPT, STYLE
 from hf_causal_video.viewer.words import clock, percent, spans_in_words, tick_in_words
@@ -60,12 +60,7 @@ def write_report(
         >>> page.startswith("<!doctype html>"), page.count('class="frame')
         (True, 4)
     """
-    path = Path(path)
-    page = report_html(cases, metrics, title, note, frame_width)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    return write_whole(path, report_html(cases, metrics, title, note, frame_width).encode())
 
 
 def report_html(

@@ -6,15 +6,14 @@ whole clip as a film, kept frames raised and the rest faded; and under it, on th
 predicted and the annotated spans.
 """
 
-import os
 from pathlib import Path
 
 from PIL import Image
 
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.viewer.answer import EvidenceCase
-from hf_causal_video.viewer.canvas import EVIDENCE, INK, MUTED, PLAIN, TRUTH, WRONG, Canvas
-from hf_causal_video.viewer.words import clock, percent, spans_in_words, tick_in_words
+from hf_causal_video.viewer.canvas import EVIDENCE, INK, MUTED, PLAIN, TRUTH, WRONG, Canvas, write_png
+from hf_causal_video.viewer.words import clock, percent, replaced_in_words, spans_in_words, tick_in_words
 
 MARGIN, GAP = 48, 12
 QUESTION, BODY, SMALL = 40, 26, 20  # text sizes in pixels at width 1600
@@ -29,10 +28,10 @@ def draw_strip(case: EvidenceCase, width: int = 1600, font_path: str | None = No
     Args:
         case: question, evidence, frames and, where known, the truth.
         width: width in pixels, at least 800; the height follows from the content.
-        font_path: a font file for scripts that Pillow's own font does not have.
+        font_path: a font file; by default Pillow's own, and for each letter that it lacks a font of the system.
 
     Returns:
-        An RGB picture.
+        An RGB picture; its `info["replaced"]` holds the letters that are written as question marks.
 
     Raises:
         CausalVideoError: a width too small to read.
@@ -55,11 +54,7 @@ def draw_strip(case: EvidenceCase, width: int = 1600, font_path: str | None = No
 
 def save_strip(case: EvidenceCase, path: str | Path, width: int = 1600, font_path: str | None = None) -> Path:
     """Write the strip of `draw_strip` as a PNG file, whole or not at all, and return its path."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    draw_strip(case, width, font_path).save(partial, format="PNG", optimize=True)
-    os.replace(partial, path)
-    return path
+    return write_png(path, draw_strip(case, width, font_path))
 
 
 class _Strip:
@@ -77,7 +72,13 @@ class _Strip:
         y = self.proof(y + 10)
         y, anchors = self.cards(y + 16)
         y = self.film(y, anchors)
-        return self.timeline(y + 10) + MARGIN - 14
+        y = self.timeline(y + 10)
+        if self.canvas.replaced:
+            text = replaced_in_words("".join(sorted(self.canvas.replaced)))
+            for line in self.canvas.wrap(text, SMALL, self.right - self.left, most=2):
+                self.canvas.text(self.left, y, line, SMALL, MUTED)
+                y += SMALL * 1.3
+        return y + MARGIN - 14
 
     def heading(self, y: float) -> float:
         """The title and the question."""

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.geometry import iou
 
 SAME_OBJECT = 0.5  # mean overlap on common frames above which two trajectories are one object
 COLOURS = ("#e8590c", "#1971c2", "#2b8a3e", "#9c36b5", "#b08900", "#c2255c", "#0b7285", "#5f3dc4")
@@ -91,21 +92,21 @@ class RelationCase:
     def __post_init__(self) -> None:
         self.frames = [np.asarray(frame) for frame in self.frames]
         self.frame_indices = [int(index) for index in self.frame_indices]
-        if len(self.frames) != len(self.frame_indices) or (np.diff(self.frame_indices) <= 0).any():
-            raise CausalVideoError(
-                "pictures of a clip",
-                found=f"{len(self.frames)} of frames {self.frame_indices[:8]}",
-                expected="increasing frames, one a picture",
-                fix="pass both from one result",
-            )
+        require(
+            len(self.frames) == len(self.frame_indices) and not (np.diff(self.frame_indices) <= 0).any(),
+            "pictures of a clip",
+            found=lambda: f"{len(self.frames)} of frames {self.frame_indices[:8]}",
+            expected="increasing frames, one a picture",
+            fix="pass both from one result",
+        )
         for frame in self.frames:
-            if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
-                raise CausalVideoError(
-                    "picture of a clip",
-                    found=f"{frame.dtype} {frame.shape}",
-                    expected="uint8 (height, width, 3)",
-                    fix="pass decoded RGB frames",
-                )
+            require(
+                frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3 and frame.size,
+                "picture of a clip",
+                found=lambda frame=frame: f"{frame.dtype} {frame.shape}",
+                expected="uint8 (height, width, 3)",
+                fix="pass decoded RGB frames",
+            )
         self.objects, self.shown = [], []
         for number, row in enumerate(sorted(self.relations, key=lambda one: -float(one.get("score") or 0.0))):
             self._add(row, number)
@@ -189,13 +190,13 @@ class RelationCase:
         first, end = (int(frame) for frame in row["duration"])
         words = tuple(str(word) for word in row["triplet"])
         tracks = [self._fractions(row[side], number) for side in ("sub_traj", "obj_traj")]
-        if len(words) != 3 or not 0 <= first < end or any(len(track) != end - first for track in tracks):
-            raise CausalVideoError(
-                f"relation {number}",
-                found=f"{words}, frames [{first}, {end}), {[len(track) for track in tracks]} boxes",
-                expected="three words, a box a frame of its duration",
-                fix="pass relations as they were predicted",
-            )
+        require(
+            len(words) == 3 and 0 <= first < end and not any(len(track) != end - first for track in tracks),
+            f"relation {number}",
+            found=lambda: f"{words}, frames [{first}, {end}), {[len(track) for track in tracks]} boxes",
+            expected="three words, a box a frame of its duration",
+            fix="pass relations as they were predicted",
+        )
         seen = [dict(zip(range(first, end), map(tuple, track.tolist()), strict=True)) for track in tracks]
         subject = self._find(seen[0], None)
         other = self._find(seen[1], subject)
@@ -252,7 +253,5 @@ def _overlap(one: Mapping[int, Box], two: Mapping[int, Box]) -> float:
     common = sorted(set(one) & set(two))
     if not common:
         return 0.0
-    a, b = (np.array([boxes[frame] for frame in common]) for boxes in (one, two))
-    shared = (np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])).clip(min=0).prod(1)
-    union = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - shared
-    return float(np.divide(shared, union, out=np.zeros(len(a)), where=union > 0).mean())
+    one_boxes, two_boxes = (np.array([boxes[frame] for frame in common]) for boxes in (one, two))
+    return float(iou(one_boxes, two_boxes).mean())

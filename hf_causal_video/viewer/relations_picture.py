@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 from hf_causal_video.viewer.canvas import INK, MUTED, PLAIN, Canvas
 from hf_causal_video.viewer.relations import DrawnObject, DrawnRelation, RelationCase
 
@@ -38,10 +38,7 @@ def draw_relations(case: RelationCase, width: int = 1600, font_path: str | None 
         >>> draw_relations(RelationCase([relation], frame_size=(40, 20))).width
         1600
     """
-    if width < 1000:
-        raise CausalVideoError(
-            "picture too narrow", found=f"{width} px", expected="at least 1000", fix="try width=1600"
-        )
+    require(width >= 1000, "picture too narrow", found=f"{width} px", expected="at least 1000", fix="try width=1600")
     height = round(_Picture(case, width, 10, font_path).draw())
     picture = _Picture(case, width, height, font_path)
     picture.draw()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hf_causal_video.stress.ablation import Verdict
+from hf_causal_video.models.verdict import Verdict
 
 CLOCK_FROM_S = 120.0  # longer times are written as minutes and seconds
 SPARSE_S = 10.0  # a clip that is looked at less often than this says so
@@ -58,7 +58,7 @@ def percent(share: float) -> str:
     value = 100 * min(max(share, 0.0), 1.0)
     if value == 0 or value == 100:
         return f"{value:.0f} %"
-    if value < 0.1:
+    if value < 0.095:
         return f"{value:.2f} %" if value >= 0.005 else "< 0.01 %"
     return f"{min(value, 99.9):.1f} %"
 
@@ -74,6 +74,18 @@ def pace_in_words(times_s: Sequence[float]) -> str:
         return ""
     pace = (float(times_s[-1]) - float(times_s[0])) / (len(times_s) - 1)
     return f"looked once every {pace:.0f} s" if pace >= SPARSE_S else ""
+
+
+def replaced_in_words(letters: str) -> str:
+    """Say that a picture holds question marks in the place of letters.
+
+    Example:
+        >>> replaced_in_words("中")
+        '1 letter is written as a question mark, as no font here has it; name one by --font'
+    """
+    if len(letters) == 1:
+        return "1 letter is written as a question mark, as no font here has it; name one by --font"
+    return f"{len(letters)} letters are written as question marks, as no font here has them; name one by --font"
 
 
 def reason_in_words(verdict: Verdict | None, spans: Sequence[Sequence[float]]) -> str:

@@ -45,7 +45,7 @@ TRUTH_FEATURES = Features(
 
 @dataclass(frozen=True)
 class WorldClips:
-    """What happens in every clip of a split: the truth from which features, videos and questions are made.
+    """Events of every clip of a split: the truth from which features, videos and questions are made.
 
     Shapes: n clips, T frames, N objects. Objects that never act have action -1 and the window [0, 0).
     """
@@ -80,7 +80,7 @@ class WorldClips:
 
     @cached_property
     def values(self) -> np.ndarray:
-        """What can be asked about each object, in the order of KINDS: action, class, colour. (3, n, N)"""
+        """The values of each object that questions ask for, in the order of KINDS: action, class, colour. (3, n, N)"""
         return np.stack([self.actions, self.classes, self.colours])
 
     @property
@@ -114,7 +114,8 @@ def draw_clips(config: WorldConfig, split: str, num_clips: int, seed: int = 0) -
     num_frames, num_objects = config.sizes(split)
     require(num_clips >= 1, "number of clips", found=num_clips, expected="1 or more")
     rng = np.random.default_rng([seed, SPLITS.index(split), 0])
-    clip, actors = np.arange(num_clips), config.num_actors
+    clip = np.arange(num_clips)
+    actors = config.num_actors
     slots = _permutations(rng, num_clips, num_objects)[:, :actors]  # where the actors stand, (n, M)
 
     def with_actors(actor_values: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -256,7 +257,7 @@ def _all_questions(clips: WorldClips) -> Iterator[_Question]:
 
 
 def _environment_agrees(clips: WorldClips, i: int, kind: int, target: int, answer: int) -> bool:
-    """Whether the environment, or its tint, agrees with what it follows in this question."""
+    """Return whether the environment, or its tint, agrees with what it follows in this question."""
     named = clips.classes[i, target] if KINDS[kind] == "action" else clips.actions[i, target]
     if clips.config.environment_follows == "question":
         return bool(clips.environment[i] == named)

@@ -22,7 +22,7 @@ NUM_VALUES = 8  # of classes, of colours, of actions, of environments
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """Everything that defines a confounded world; the presets hold the settings of our studies.
+    """Definition of a confounded world; the presets hold the settings of our studies.
 
     Args:
         num_frames: frames T of a clip, one per second; four times as many in the splits long and both.
@@ -138,7 +138,7 @@ class WorldConfig:
 
     @property
     def environment_wins(self) -> bool:
-        """Whether the best predictor on iid clips leans on the environment: it follows the answer, and r > 1 - q."""
+        """True if the best predictor on iid clips leans on the environment: it follows the answer, and r > 1 - q."""
         return self.environment_follows != "question" and self.environment_reliability > 1 - self.cause_noise
 
     @classmethod

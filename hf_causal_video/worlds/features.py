@@ -31,7 +31,7 @@ class WorldSplit:
     clips: WorldClips
 
     def write(self, folder: str | Path) -> Path:
-        """Write a feature set with `questions.parquet` beside it, and return the folder.
+        """Write a feature set together with `questions.parquet`, and return the folder.
 
         Args:
             folder: one folder per split, since crowded clips hold another number of objects.

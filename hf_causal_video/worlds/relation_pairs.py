@@ -63,9 +63,15 @@ class RelationPairs(torch.utils.data.Dataset):
         classes, predicates = int(split.classes.max()) + 1, max(part.stop for part in PARTS.values())
         ids = [f"{name}-{number:05d}" for number in range(len(split))]
         found = cls(
-            split.boxes, split.features, split.predicates, split.classes,
-            [f"class {i}" for i in range(classes)], [f"predicate {i}" for i in range(predicates)], ids, PARTS,
-        )  # fmt: skip
+            split.boxes,
+            split.features,
+            split.predicates,
+            split.classes,
+            [f"class {i}" for i in range(classes)],
+            [f"predicate {i}" for i in range(predicates)],
+            ids,
+            PARTS,
+        )
         found.provenance = {"tracks": "the relation world"}
         return found
 
@@ -80,9 +86,14 @@ class RelationPairs(torch.utils.data.Dataset):
         ids = [f"{name}#{number}" for number, name in enumerate(ids)]  # two pedestrians may share a window
         nobody = torch.full((len(windows), 2), -100)
         found = cls(
-            inputs["track_boxes"], inputs["track_features"], windows.labels, nobody, ["pedestrian", "car"],
-            JAAD_LABELS, ids,
-        )  # fmt: skip
+            inputs["track_boxes"],
+            inputs["track_features"],
+            windows.labels,
+            nobody,
+            ["pedestrian", "car"],
+            JAAD_LABELS,
+            ids,
+        )
         found.provenance = {"tracks": f"JAAD 2.0, windows of {frames} frames", "appearance": list(CAR_STATES)}
         return found
 
@@ -130,10 +141,11 @@ def relation_world_pairs(split: str, options: Mapping[str, Any] | None = None) -
     pairs = sizes.get(split, given.pop("eval_pairs"))
     if unknown := sorted(set(given) - set(RelationWorldConfig.__dataclass_fields__)):
         raise CausalVideoError(
-            "no such relation world", found=f"unknown options {unknown}",
+            "no such relation world",
+            found=f"unknown options {unknown}",
             expected=f"{', '.join(WORLD_SIZES)}, or a field of RelationWorldConfig: "
             f"{', '.join(RelationWorldConfig.__dataclass_fields__)}",
             fix="mend the world options",
-        )  # fmt: skip
+        )
     config = RelationWorldConfig(**{"world_seed": seed, **given})
     return RelationPairs.of_world(generate_relation_world(config, split, pairs, seed), split)

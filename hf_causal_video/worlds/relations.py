@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 RELATION_SPLITS = ("train", "validation", "iid", "balanced")
 PARTS: Mapping[str, slice] = {"head": slice(0, 5), "body": slice(5, 12), "tail": slice(12, 20)}  # by falling frequency
@@ -51,11 +51,13 @@ class RelationWorldConfig:
     world_seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.favoured <= self.num_predicates or self.num_steps < 2 or self.num_classes < 1:
-            raise CausalVideoError(
-                "relation world", found=f"{self}", expected="1 <= favoured <= predicates, 2 steps or more, a class",
-                fix="change the field that is out of range",
-            )  # fmt: skip
+        require(
+            1 <= self.favoured <= self.num_predicates and self.num_steps >= 2 and self.num_classes >= 1,
+            "relation world",
+            found=f"{self}",
+            expected="1 <= favoured <= predicates, 2 steps or more, a class",
+            fix="change the field that is out of range",
+        )
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,13 @@ def generate_relation_world(
         >>> generate_relation_world(RelationWorldConfig(), "balanced", num_pairs=3).boxes.shape
         torch.Size([3, 2, 16, 4])
     """
-    if split not in RELATION_SPLITS or num_pairs < 1:
-        raise CausalVideoError("relation world", found=f"{num_pairs} pairs of split {split!r}",
-                               expected=f"1 or more of {RELATION_SPLITS}", fix="name one of them")  # fmt: skip
+    require(
+        split in RELATION_SPLITS and num_pairs >= 1,
+        "relation world",
+        found=f"{num_pairs} pairs of split {split!r}",
+        expected=f"1 or more of {RELATION_SPLITS}",
+        fix="name one of them",
+    )
     world = np.random.default_rng([config.world_seed, 17])
     signatures = _signatures(world, config)  # (P, T, 4)
     words = world.normal(size=(config.num_classes, config.feature_dim))

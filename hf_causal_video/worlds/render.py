@@ -10,6 +10,7 @@ the second [i, i + 1) of the file.
 import json
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -30,10 +31,10 @@ STAGE = (70, 70, 74)  # the grey of the backdrop while somebody acts
 
 @dataclass(frozen=True)
 class ClipTruth:
-    """What is really in one rendered clip. Shapes: F video frames, N objects.
+    """Ground truth of one rendered clip. Shapes: F video frames, N objects.
 
     Args:
-        fps: video frames a second.
+        fps: video frames per second.
         environment: index into `ENVIRONMENTS`.
         classes: (N,) index into `CLASSES`.
         colours: (N,) index into `COLOURS`.
@@ -76,7 +77,7 @@ def render_split(
         config: the world; `WorldConfig.rendered()` if None.
         seed: with the split it fixes every pixel.
         size: width and height in pixels, even.
-        fps: video frames a second.
+        fps: video frames per second.
         backdrop_while_acting: how much of the environment is still seen while somebody acts, from 0.0 nothing to
             1.0 all; None: all if the world has background_everywhere, else nothing.
         progress: show a bar.
@@ -178,12 +179,12 @@ def draw_clip(
     rng = np.random.default_rng([clips.seed, SPLITS.index(clips.split), 2, index])
     acting = np.repeat(clips.acting[index], fps, axis=0)  # (F, N)
     num_frames, num_objects = acting.shape
-    places, cell = _places(rng, num_objects, size)
+    positions, cell = _positions(rng, num_objects, size)
     radius = max(5, round(0.21 * cell))
     seconds = np.arange(num_frames)[:, None] / fps
     phase = rng.uniform(0, 2 * math.pi, (2, num_objects))
     drift = 0.05 * cell * np.stack([np.sin(seconds * 0.9 + phase[0]), np.sin(seconds * 0.7 + phase[1])], axis=-1)
-    centres = places + drift  # (F, N, 2)
+    centres = positions + drift  # (F, N, 2)
     tint = None if clips.tint is None else int(clips.tint[index])
     empty = backdrop(int(clips.environment[index]), size, tuple(rng.integers(0, 24, 2)), tint)
     if backdrop_while_acting is None:
@@ -216,8 +217,8 @@ def draw_clip(
     )
 
 
-def _places(rng: np.random.Generator, num_objects: int, size: int) -> tuple[np.ndarray, float]:
-    """Give each object a cell of a grid, so that nobody hides another: centres (N, 2), width of a cell."""
+def _positions(rng: np.random.Generator, num_objects: int, size: int) -> tuple[np.ndarray, float]:
+    """Give each object a cell of a grid, so that no object hides another: centres (N, 2), width of a cell."""
     columns = math.ceil(math.sqrt(num_objects))
     rows = math.ceil(num_objects / columns)
     cells = rng.permutation(columns * rows)[:num_objects]
@@ -271,7 +272,7 @@ def write_video(path: Path, pictures: list[Image.Image], fps: int) -> None:
     _replace(path, encode)
 
 
-def _replace(path: Path, write: Any) -> None:
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     write(temporary)
     os.replace(temporary, path)

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 from hf_causal_video.worlds.config import CLASSES, COLOURS, ENVIRONMENTS
 from hf_causal_video.worlds.render import write_video
 from hf_causal_video.worlds.shapes import backdrop, shape_sprite
@@ -55,8 +55,7 @@ def render_relations(
     Raises:
         CausalVideoError: fewer than one film.
     """
-    if num_clips < 1:
-        raise CausalVideoError("films of relations", found=num_clips, expected="1 or more", fix="raise num_clips")
+    require(num_clips >= 1, "films of relations", found=num_clips, expected="1 or more", fix="raise num_clips")
     folder, ids = Path(folder), [f"{split}-s{seed}-{index:04d}" for index in range(num_clips)]
     for name in ("videos", "annotations"):
         (folder / name / split).mkdir(parents=True, exist_ok=True)
@@ -95,16 +94,28 @@ def draw_relations(video_id: str) -> tuple[list[Image.Image], dict[str, Any]]:
         pictures.append(picture)
         frames.append(boxes)
     relations = [
-        {"subject_tid": 2 * pair, "object_tid": 2 * pair + 1, "predicate": RELATION_WORDS[acts[pair, act]],
-         "begin_fid": act * ACT_FRAMES, "end_fid": (act + 1) * ACT_FRAMES}
-        for pair in range(PAIRS) for act in range(ACTS)
-    ]  # fmt: skip
+        {
+            "subject_tid": 2 * pair,
+            "object_tid": 2 * pair + 1,
+            "predicate": RELATION_WORDS[acts[pair, act]],
+            "begin_fid": act * ACT_FRAMES,
+            "end_fid": (act + 1) * ACT_FRAMES,
+        }
+        for pair in range(PAIRS)
+        for act in range(ACTS)
+    ]
     return pictures, {
-        "video_id": video_id, "frame_count": len(pictures), "fps": float(FPS), "width": SIZE, "height": SIZE,
-        "subject/objects": [{"tid": tid, "category": CLASSES[kind], "colour": colours[tid]}
-                            for tid, kind in enumerate(kinds)],
-        "trajectories": frames, "relation_instances": relations,
-    }  # fmt: skip
+        "video_id": video_id,
+        "frame_count": len(pictures),
+        "fps": float(FPS),
+        "width": SIZE,
+        "height": SIZE,
+        "subject/objects": [
+            {"tid": tid, "category": CLASSES[kind], "colour": colours[tid]} for tid, kind in enumerate(kinds)
+        ],
+        "trajectories": frames,
+        "relation_instances": relations,
+    }
 
 
 def _centres(rng: np.random.Generator, acts: np.ndarray) -> np.ndarray:

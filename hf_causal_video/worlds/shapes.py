@@ -1,8 +1,8 @@
-"""What the rendered world is painted with: shapes, the marks of their actions, and backdrops.
+"""Shapes, marks of their actions and backdrops: the parts of a rendered frame.
 
-An action must be seen in one single frame, since models look at single frames. So besides moving, whoever
-acts wears a white mark that is different for each of the eight actions: speed lines under a jump, arcs around
-a spin, and so on.
+An action must be seen in one single frame, since models look at single frames. So an actor not
+only moves, but also has a white mark that differs between the eight actions: speed lines under a jump, arcs
+around a spin, and so on.
 """
 
 import colorsys

@@ -12,8 +12,7 @@ these is shown?", wrong choices from outside the film) or by order ("what is sho
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,62 +26,17 @@ from hf_causal_video.data.rows import questions_dataset
 from hf_causal_video.features.decode import decode_video
 from hf_causal_video.utils.errors import CausalVideoError, require
 from hf_causal_video.worlds.render import write_video
-from hf_causal_video.worlds.spliced_sources import Asked, Source, read_sources
+from hf_causal_video.worlds.spliced_plan import (
+    SHORTEST_S,
+    Film,
+    SpliceOptions,
+    plan_films,
+    split_clips,
+    stretch_window,
+)
+from hf_causal_video.worlds.spliced_sources import Source, read_sources
 
-ASK = ("content", "order", "both")
-SPLITS = ("train", "validation", "test")
 PLAN_FILE = "splice.json"
-SHORTEST_S = 0.5
-PRESENCE = "which of these is shown?"
-
-
-@dataclass(frozen=True)
-class SpliceOptions:
-    """How films are made.
-
-    Args:
-        per_film: stretches per film.
-        stretch_s: seconds per stretch, from the middle of the clip or of the annotated span; a shorter clip gives all
-            it has.
-        ask: "content", "order" ("what is shown right after ...") or "both".
-        rounds: how often every clip is dealt into a film.
-        test_share, validation_share: of the clips.
-        width, height: of a film in pixels, even; clips are fitted in and padded.
-        fps: frames per second of a film.
-        seed: fixes everything.
-    """
-
-    per_film: int = 4
-    stretch_s: float = 5.0
-    ask: str = "content"
-    rounds: int = 1
-    test_share: float = 0.3
-    validation_share: float = 0.1
-    width: int = 320
-    height: int = 240
-    fps: int = 8
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require(self.per_film >= 2, "stretches per film", found=self.per_film, expected="2 or more")
-        require(self.stretch_s >= SHORTEST_S, "stretch", found=self.stretch_s, expected=f"{SHORTEST_S} s or more")
-        require(self.ask in ASK, "unknown kind of question", found=self.ask, expected=", ".join(ASK))
-        require(self.rounds >= 1, "rounds", found=self.rounds, expected="1 or more")
-        shares = (self.test_share, self.validation_share)
-        require(min(shares) >= 0 and sum(shares) <= 1, "shares", found=shares, expected="0 to 1, at most 1 together")
-        is_even = self.width % 2 == 0 == self.height % 2
-        require(is_even and min(self.width, self.height) >= 32, "size", found=(self.width, self.height),
-                expected="even, 32 or more")  # fmt: skip
-        require(self.fps >= 1, "frames per second", found=self.fps, expected="1 or more")
-
-
-@dataclass
-class Film:
-    """One film: its stretches in order, and its questions as (stretch, question, choices, answer, kind)."""
-
-    film_id: str
-    stretches: list[Source]
-    questions: list[dict[str, Any]] = field(default_factory=list)
 
 
 def splice(
@@ -127,163 +81,6 @@ def splice(
             write_video(path, [picture for s in film.stretches for picture in _pictures(s, options)], options.fps)
     _write_questions(output, films, options)
     return report
-
-
-def split_clips(sources: Sequence[Source], options: SpliceOptions) -> dict[str, list[Source]]:
-    """Clips of each split. With too few for three splits, validation shares the clips of training; else test alone.
-
-    Raises:
-        CausalVideoError: fewer clips than a film has stretches.
-    """
-    size, count = options.per_film, len(sources)
-    require(
-        count >= size,
-        "clips",
-        found=f"{count} with a question or a class that can be read",
-        expected=f"at least {size}, the stretches of a film",
-        fix="add clips, or lower --per-film",
-    )
-    order = [sources[i] for i in np.random.default_rng(options.seed).permutation(count)]
-    if count < 2 * size or options.test_share == 1:
-        return {"test": order}
-    test = min(max(size, round(options.test_share * count)), count - size)
-    rest = order[test:]
-    pools = {"train": rest, "validation": rest, "test": order[:test]}
-    if len(rest) >= 2 * size and options.validation_share:
-        held = min(max(size, round(options.validation_share * count)), len(rest) - size)
-        pools |= {"train": rest[held:], "validation": rest[:held]}
-    return pools
-
-
-def plan_films(split: str, pools: dict[str, list[Source]], options: SpliceOptions) -> list[Film]:
-    """Deal the clips of a split into films and ask about every stretch.
-
-    Raises:
-        CausalVideoError: no film of the split has a question, since answers coincide or classes are too few.
-    """
-    draw, pool = np.random.default_rng([options.seed, SPLITS.index(split)]), pools[split]
-    films: list[Film] = []
-    for _ in range(options.rounds):
-        queue = [pool[i] for i in draw.permutation(len(pool))]
-        while queue:
-            stretches = _fill([], queue, options.per_film)
-            queue = [source for source in queue if source not in stretches]
-            borrowed = [pool[i] for i in draw.permutation(len(pool))]
-            stretches = _fill(stretches, borrowed, options.per_film)  # the last film of a round borrows
-            if len(stretches) < options.per_film:
-                break  # too few classes to fill a film
-            order = draw.permutation(len(stretches))
-            films.append(Film(f"{split}_{len(films):04d}", [stretches[i] for i in order]))
-    for film in films:
-        film.questions = _questions(film, pool, options, draw)
-    films = [film for film in films if film.questions]
-    require(
-        films,
-        f"questions of split {split}",
-        found=f"{len(pool)} clips whose answers coincide, or whose questions are the same",
-        expected=f"films of {options.per_film} clips with different answers",
-        fix="add clips with other answers, or lower --per-film",
-    )
-    return films
-
-
-def _fill(stretches: list[Source], queue: Sequence[Source], size: int) -> list[Source]:
-    """Add clips of the queue until there are `size`, no clip and no class twice."""
-    filled = list(stretches)
-    for source in queue:
-        if len(filled) == size:
-            break
-        is_there = any(s.clip_id == source.clip_id or (s.name is not None and s.name == source.name) for s in filled)
-        if not is_there:
-            filled.append(source)
-    return filled
-
-
-def _questions(film: Film, pool: Sequence[Source], options: SpliceOptions, draw: np.random.Generator) -> list[dict]:
-    rows: list[dict[str, Any]] = []
-    count = options.per_film
-
-    def add(stretch: int, question: str, right: str, wrong: Sequence[str], kind: str) -> None:
-        choices = [right, *_distinct(right, wrong)[: count - 1]]
-        if len(choices) == count:
-            order = draw.permutation(count)
-            rows.append(
-                {
-                    "stretch": stretch,
-                    "question": question,
-                    "choices": [choices[i] for i in order],
-                    "answer": int(np.flatnonzero(order == 0)[0]),
-                    "question_type": kind,
-                }
-            )
-
-    for here, source in enumerate(film.stretches):
-        others = [other for other in film.stretches if other is not source]
-        before = film.stretches[here - 1] if here else None
-        after = film.stretches[here + 1] if here + 1 < count else None
-        if source.name is not None:
-            names = [str(other.name) for other in others]
-            if options.ask != "order":
-                absent = [str(s.name) for s in pool if s.name not in {source.name, *names}]
-                add(here, PRESENCE, source.name, [absent[i] for i in draw.permutation(len(absent))], "content")
-            if options.ask != "content":
-                for word, neighbour in (("after", before), ("before", after)):
-                    if neighbour is not None:
-                        question = f"what is shown right {word} the {neighbour.name}?"
-                        add(here, question, source.name, names, word)
-        start, length = stretch_window(source, options)
-        for asked in source.asked:
-            if asked.span is not None and not (asked.span[0] < start + length and start < asked.span[1]):
-                continue  # what it asks about was cut away
-            if any(_same(asked.question, one.question) for other in others for one in other.asked):
-                continue  # it would have two windows
-            own = {one.answer.casefold() for one in source.asked if _same(one.question, asked.question)}
-            wrong = [answer for answer in _answers(asked, others, draw) if answer.casefold() not in own]
-            if options.ask != "order":
-                add(here, asked.question, asked.answer, wrong, "content")
-            if options.ask != "content" and before is not None:
-                cue = before.asked[int(draw.integers(len(before.asked)))]
-                question = f'right after "{cue.question} {cue.answer}": {asked.question}'
-                add(here, question, asked.answer, wrong, "after")
-    return rows
-
-
-def _answers(asked: Asked, others: Sequence[Source], draw: np.random.Generator) -> list[str]:
-    """Answers of the other stretches: the one to the most similar question of each, then their further ones."""
-    head = asked.question.casefold().split()
-    first: list[str] = []
-    further: list[str] = []
-    for other in others:
-        questions = [other.asked[i] for i in draw.permutation(len(other.asked))]
-        shared = [len(os.path.commonprefix([head, one.question.casefold().split()])) for one in questions]
-        ranked = [questions[i].answer for i in np.argsort(-np.array(shared), kind="stable")]
-        usable = _distinct(asked.answer, ranked)
-        first += usable[:1]
-        further += usable[1:]
-    return first + further
-
-
-def _distinct(right: str, wrong: Sequence[str]) -> list[str]:
-    seen, distinct = {right.casefold()}, []
-    for answer in wrong:
-        if answer.casefold() not in seen:
-            seen.add(answer.casefold())
-            distinct.append(answer)
-    return distinct
-
-
-def _same(one: str, other: str) -> bool:
-    return one.casefold().strip(" ?.!") == other.casefold().strip(" ?.!")
-
-
-def stretch_window(source: Source, options: SpliceOptions) -> tuple[float, float]:
-    """Start and length in seconds of what a film shows of a clip."""
-    if source.duration_s is None:
-        return 0.0, options.stretch_s
-    length = min(options.stretch_s, source.duration_s)
-    spans = [one.span for one in source.asked if one.span is not None]
-    middle = (spans[0][0] + spans[0][1]) / 2 if spans else source.duration_s / 2
-    return float(np.clip(middle - length / 2, 0.0, source.duration_s - length)), length
 
 
 def _frames_of(source: Source, options: SpliceOptions) -> int:

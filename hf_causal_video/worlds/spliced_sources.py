@@ -1,4 +1,4 @@
-"""What spliced films are made of: a folder of clips or photographs, and what is known about each of them."""
+"""Sources of spliced films: a folder of clips or photographs, with their questions or classes."""
 
 import csv
 import difflib
@@ -142,11 +142,12 @@ def _read_rows(path: Path, sources: Mapping[str, Source], left_out: dict[str, st
         expected="names of its files, with or without their ending",
         fix=f"did you mean {near[0]!r}?" if near else "check that folder and questions belong together",
     )
-    named, asked = ([s for s in sources.values() if test(s)] for test in (lambda s: s.name, lambda s: s.asked))
+    named = [source for source in sources.values() if source.name]
+    questioned = [source for source in sources.values() if source.asked]
     require(
-        not (named and asked),
+        not (named and questioned),
         f"rows of {path}",
-        found=f"classes of {len(named)} clips and questions about {len(asked)}",
+        found=f"classes of {len(named)} clips and questions about {len(questioned)}",
         expected="one of the two",
         fix="split the file",
     )
@@ -157,17 +158,8 @@ def _read_rows(path: Path, sources: Mapping[str, Source], left_out: dict[str, st
 def _table(path: Path) -> list[tuple[int, dict[str, Any]]]:
     text = read_text(path, "whoever made the questions")
     if path.name.removesuffix(".gz").endswith((".jsonl", ".json")):
-        rows = []
-        for number, line in enumerate(text.splitlines(), 1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise CausalVideoError(
-                        f"line {number} of {path}", found=error, expected="one JSON object per line", fix="correct it"
-                    ) from error
-                require(isinstance(row, dict), f"line {number} of {path}", found=line[:40], expected="a JSON object")
-                rows.append((number, row))
+        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        rows = [(number, _parsed(line, f"line {number} of {path}", dict)) for number, line in lines]
     else:
         is_tabbed = "\t" in text.split("\n", 1)[0]
         options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if is_tabbed else {}
@@ -183,19 +175,34 @@ def _cell(row: Mapping[str, Any], names: tuple[str, ...]) -> str:
 
 def _question(row: Mapping[str, Any], number: int, path: Path) -> Asked:
     question, answer = _cell(row, ("question",)), _cell(row, ("answer_text",)) or _cell(row, ("answer",))
+    what = f"row {number} of {path}"
     choices = row.get("choices") or [row[f"a{i}"] for i in range(26) if row.get(f"a{i}") not in (None, "")]
-    if isinstance(choices, str):
-        choices = json.loads(choices) if choices.lstrip().startswith("[") else choices.split("|")
-    choices = [str(choice).strip() for choice in choices]
+    choices = [str(choice).strip() for choice in _parsed(choices, f"choices in {what}", list)]
     if answer not in choices and answer.isdecimal() and choices:
         answer = choices[int(answer)] if int(answer) < len(choices) else ""
     require(
         question and answer,
-        f"row {number} of {path}",
+        what,
         found={name: row.get(name) for name in ("question", "answer")},
         expected=LAYOUT,
         fix="fill both columns",
     )
-    spans = row.get("spans") or []
-    spans = json.loads(spans) if isinstance(spans, str) else spans
-    return Asked(question, answer, (float(spans[0][0]), float(spans[0][1])) if spans else None)
+    spans = _parsed(row.get("spans") or [], f"spans in {what}", list)
+    if not spans:
+        return Asked(question, answer)
+    pair = spans[0] if isinstance(spans[0], list) and len(spans[0]) == 2 else []
+    is_span = len(pair) == 2 and all(isinstance(edge, int | float) for edge in pair) and 0 <= pair[0] < pair[1]
+    require(is_span, f"spans in {what}", found=spans[:2], expected="[[start_s, end_s], ...] in seconds")
+    return Asked(question, answer, (float(pair[0]), float(pair[1])))
+
+
+def _parsed(value: Any, what: str, kind: type) -> Any:
+    """A value of JSON, which a csv file holds as text."""
+    try:
+        parsed = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError) as error:
+        raise CausalVideoError(
+            what, found=error, expected=f"JSON, a {kind.__name__}", fix="correct the row"
+        ) from error
+    require(isinstance(parsed, kind), what, found=str(value)[:60], expected=f"a JSON {kind.__name__}")
+    return parsed

@@ -68,13 +68,14 @@ def sum_of(rows: list[Tensor]) -> Tensor:
     return torch.stack(rows).sum(0)
 
 
-def world_rows(recipe: str, seed: int, work: Path) -> Iterator[dict[str, Any]]:
+def world_rows(recipe: str, seed: int, work: Path, untrained: bool = False) -> Iterator[dict[str, Any]]:
     """Train a recipe if that is not done yet, and measure every selector on the long split of its world."""
-    folder = work / f"{recipe}-seed{seed}"
-    run.main(
-        ["--config", recipe, "--output_dir", str(folder), "--seed", str(seed), "--resume", "--disable_tqdm", "true"]
-    )
-    made = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    folder, source = work / f"{recipe}-seed{seed}", RECIPES / f"{recipe}.yaml"
+    if not untrained:
+        options = ["--config", recipe, "--output_dir", str(folder), "--seed", str(seed), "--resume"]
+        run.main([*options, "--disable_tqdm", "true"])
+        source = folder / "recipe.yaml"
+    made = yaml.safe_load(source.read_text(encoding="utf-8"))
     arguments = DataArguments(dataset="world", world=made["world"], num_frames=made.get("num_frames"))
     data = load_split(arguments, "long")
     study = made["world"]["study"]
@@ -87,8 +88,9 @@ def world_rows(recipe: str, seed: int, work: Path) -> Iterator[dict[str, Any]]:
         "similarity, the world's words": SimilaritySelector(words),
         "the same, spread": SimilaritySelector(words, 0.5),
         **{f"the same, {rule}": SimilaritySelector(words, rule=rule) for rule in COMPARED_RULES},
-        f"causal, {method}": CausalSelector.from_pretrained(folder),
     }
+    if not untrained:
+        selectors[f"causal, {method}"] = CausalSelector.from_pretrained(folder)
     for name, selector in selectors.items():
         found: dict[int, list[float]] = {budget: [] for budget in BUDGETS}
         for row in data.questions:
@@ -160,14 +162,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--results", default=str(Path(__file__).parent / "results"), help="folder of the csv; - for none"
     )
+    parser.add_argument("--untrained", action="store_true", help="only selectors that need no training")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     datasets.disable_progress_bars()
     rows: list[dict[str, Any]] = []
     parts: dict[str, Callable[[int], Iterator[dict[str, Any]]]] = {
-        "world": lambda seed: (row for recipe in options.recipes for row in world_rows(recipe, seed, options.work)),
-        "nextqa": lambda seed: caption_hits(seed, options.data, options.text_model, options.folds, BUDGETS),
+        "world": lambda seed: (
+            row for recipe in options.recipes for row in world_rows(recipe, seed, options.work, options.untrained)
+        ),
+        "nextqa": lambda seed: caption_hits(
+            seed, options.data, options.text_model, options.folds, BUDGETS, options.untrained
+        ),
     }
     for part in options.parts:
         for seed in options.seeds if part == "world" else options.nextqa_seeds:

@@ -13,19 +13,19 @@ the same reason as above.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from nextqa_captions import build_parser, bundled_text_model, encode_texts
+from nextqa_captions import build_parser, bundled_text_model, encode_texts, split_fold
 from nextqa_cosines import Preparation, Texts, collate
 from stress_captions import prepare_fold
 from torch import Tensor
 
-from hf_causal_video.data import read_nextgqa, read_nextqa
-from hf_causal_video.features.captions import import_caption_features
+from hf_causal_video.data import VideoQADataset, read_nextgqa, read_nextqa
+from hf_causal_video.features.captions import TextEncoder, import_caption_features
 from hf_causal_video.selection import Clip, FrameSelector, RandomSelector, Ranking, SimilaritySelector, UniformSelector
 from hf_causal_video.selection.causal import frame_scores
 
@@ -38,8 +38,13 @@ Known = dict[tuple[str, tuple[str, ...]], Texts]
 class QuestionVectors:
     """The sentence encoder as a dual encoder: questions to the vectors that were made of them."""
 
-    def __init__(self, known: Known):
-        self.vectors = {question: texts.question for (question, _), texts in known.items()}
+    def __init__(self, vectors: Mapping[str, Tensor]):
+        self.vectors = vectors
+
+    @classmethod
+    def of(cls, known: Known) -> "QuestionVectors":
+        """Those among known texts."""
+        return cls({question: texts.question for (question, _), texts in known.items()})
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """(n, C)."""
@@ -95,7 +100,12 @@ def choose(
 
 
 def caption_hits(
-    seed: int, data: Path, text_model: str | None, folds: Sequence[int], budgets: Sequence[int]
+    seed: int,
+    data: Path,
+    text_model: str | None,
+    folds: Sequence[int],
+    budgets: Sequence[int],
+    untrained: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Rows of the table: share of chosen seconds inside a true span, and of questions with one inside, in percent.
 
@@ -107,25 +117,37 @@ def caption_hits(
     grounded = read_nextgqa(data / "nextgqa" / "val.csv.gz", data / "nextgqa" / "gsub_val.json")
     spans = {row["question_id"]: row["spans"] for row in grounded}
     store = import_caption_features(data / CAPTIONS)
-    texts = encode_texts(questions, text_model or bundled_text_model(), options.work / "texts.safetensors")
-    known = {(row["question"], tuple(row["choices"])): texts[row["question_id"]] for row in questions}
-    words = QuestionVectors(known)
+    encoder = text_model or bundled_text_model()
+    if untrained:
+        grounded_questions = sorted(set(grounded["question"]))
+        vectors = TextEncoder(encoder, max_tokens=64)(grounded_questions)
+        words = QuestionVectors(dict(zip(grounded_questions, vectors, strict=True)))
+    else:
+        texts = encode_texts(questions, encoder, options.work / "texts.safetensors")
+        known = {(row["question"], tuple(row["choices"])): texts[row["question_id"]] for row in questions}
+        words = QuestionVectors.of(known)
     shares: dict[tuple[str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for fold in folds:
-        model, prepare, asked = prepare_fold(options, fold, questions, texts, store)
+        if untrained:
+            asked = VideoQADataset(split_fold(questions, fold)[2], store, options.frames)
+        else:
+            model, prepare, asked = prepare_fold(options, fold, questions, texts, store)
         selectors: dict[str, FrameSelector] = {
             "uniform": UniformSelector(),
             "random": RandomSelector(seed),
             "similarity to the question": SimilaritySelector(words),
             "the same, spread": SimilaritySelector(words, 0.5),
             **{f"the same, {rule}": SimilaritySelector(words, rule=rule) for rule in COMPARED_RULES},
-            "causal, transtr, question alone": CaptionCausal(model, prepare, known, reads_choices=False),
             "similarity to the question, scenes": SimilaritySelector(words, scene_s=SCENE_S),
-            "causal, transtr, question alone, scenes": CaptionCausal(model, prepare, known, False, SCENE_S),
-            "similarity to question + choices": ChoiceSimilarity(known),
-            "causal, transtr, question + choices": CaptionCausal(model, prepare, known, reads_choices=True),
-            "causal, transtr, question + choices, scenes": CaptionCausal(model, prepare, known, True, SCENE_S),
         }
+        if not untrained:
+            selectors |= {
+                "causal, transtr, question alone": CaptionCausal(model, prepare, known, reads_choices=False),
+                "causal, transtr, question alone, scenes": CaptionCausal(model, prepare, known, False, SCENE_S),
+                "similarity to question + choices": ChoiceSimilarity(known),
+                "causal, transtr, question + choices": CaptionCausal(model, prepare, known, reads_choices=True),
+                "causal, transtr, question + choices, scenes": CaptionCausal(model, prepare, known, True, SCENE_S),
+            }
         for item in (asked[row] for row in range(len(asked))):
             if item["question_id"] not in spans:
                 continue

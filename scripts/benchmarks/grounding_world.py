@@ -18,7 +18,7 @@ import csv
 import os
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,15 +48,26 @@ MODELS: dict[str, Any] = {
     "eigv": (EIGVConfig, EIGVForVideoQuestionAnswering),
 }
 RECIPE: dict[str, Any] = {
-    "grounding_logits": "logprob", "gumbel_tau": 1.0, "intervened_weight": 1.0, "environment_weight": 0.2,
-    "size_weight": 5.0, "size_target": 0.3, "match_weight": 1.0, "warmup_share": 0.1, "ramp_share": 0.1,
-    "mask_mode": "zero", "normalize_question": True,
-}  # fmt: skip
+    "grounding_logits": "logprob",
+    "gumbel_tau": 1.0,
+    "intervened_weight": 1.0,
+    "environment_weight": 0.2,
+    "size_weight": 5.0,
+    "size_target": 0.3,
+    "match_weight": 1.0,
+    "match_answers": False,
+    "intervention": "frames",
+    "intervened_target": "causal",
+    "warmup_share": 0.1,
+    "ramp_share": 0.1,
+    "mask_mode": "zero",
+    "normalize_question": True,
+}
 RECIPE_A = {"match_weight": 0.0, "warmup_share": 0.4}  # what a prototype had instead
 NO_LOSSES = {"intervened_weight": 0.0, "environment_weight": 0.0}
 NO_GROUNDING = {"warmup_share": 1.0, "ramp_share": 0.0}  # the whole clip answers to the end of the training
-NOT_EIGV = ("intervened_weight", "environment_weight")
-MIXING = {name: value for name, value in RECIPE.items() if name not in NOT_EIGV}
+NOT_EIGV = ("intervened_weight", "environment_weight", "intervention", "intervened_target")
+MIXING = {**{name: value for name, value in RECIPE.items() if name not in NOT_EIGV}, "answer_from": "clip"}
 
 
 @dataclass(frozen=True)
@@ -144,18 +155,27 @@ class Split:
     answer: Tensor
     causal: Tensor
     environment_answer: Tensor
+    frame_mask: Tensor | None = None  # (n, T) frames that a model may see; None: all
 
-    def inputs(self, rows: Tensor) -> dict[str, Tensor]:
-        """What a model takes."""
-        return {
-            "question_features": self.words[rows], "attention_mask": self.mask[rows],
-            "frame_features": self.frames[rows], "labels": self.answer[rows],
-        }  # fmt: skip
+    def inputs(self, rows: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the inputs of a model for some rows, or for all."""
+        chosen = slice(None) if rows is None else rows
+        inputs = {
+            "question_features": self.words[chosen],
+            "attention_mask": self.mask[chosen],
+            "frame_features": self.frames[chosen],
+            "labels": self.answer[chosen],
+        }
+        return inputs if self.frame_mask is None else inputs | {"frame_mask": self.frame_mask[chosen]}
 
 
-def load(split: str, clips: int, setting: Setting, seed: int) -> Split:
-    """Make a split of the world of a seed."""
-    config = WorldConfig.grounding(rho=setting.rho, world_seed=seed, unseen_pairs=setting.unseen_pairs)
+def world_of(setting: Setting, seed: int) -> WorldConfig:
+    """Return the world of a setting and a seed."""
+    return WorldConfig.grounding(rho=setting.rho, world_seed=seed, unseen_pairs=setting.unseen_pairs)
+
+
+def load(split: str, clips: int, config: WorldConfig, seed: int) -> Split:
+    """Make a split of a world as tensors."""
     world = generate_world(config, split, clips, seed)
     questions, tokenizer = world.questions, world_tokenizer()
     text = tokenizer(list(questions["question"]), padding=True, return_tensors="pt")
@@ -185,19 +205,37 @@ def build(setting: Setting) -> Any:
     """A new model of a setting."""
     config_class, model_class = MODELS[setting.method]
     config = config_class.preset(
-        "clean", text_feature_dim=64, frame_feature_dim=64, num_answers=len(ANSWERS),
-        backbone="pooling", **setting.fields,
+        "clean",
+        text_feature_dim=64,
+        frame_feature_dim=64,
+        num_answers=len(ANSWERS),
+        backbone="pooling",
         backbone_config={"hidden_size": 64, "normalize_question": setting.normalize_question},
-    )  # fmt: skip
+        **setting.fields,
+    )
     return model_class(config)
 
 
-def train(setting: Setting, data: Split, seed: int, batch: int = 64, rate: float = 2e-3) -> Any:
-    """Train: Adam, one cycle, clipped at 1; the last batch of an epoch is left out if it holds one clip."""
+def train(setting: Setting, data: Split, seed: int) -> Any:
+    """Build and train the model of a setting."""
     torch.manual_seed(seed)
-    model = build(setting).train()
+    model = build(setting)
+    fit(model, data, setting.epochs)
+    return (backbone_of(model) if setting.whole_clip else model).eval()
+
+
+def fit(
+    model: Any,
+    data: Split,
+    epochs: int,
+    batch: int = 64,
+    rate: float = 2e-3,
+    after_epoch: Callable[[], None] | None = None,
+) -> None:
+    """Train: Adam, one cycle, clipped at 1; the last batch of an epoch is left out if it holds one clip."""
+    model.train()
     per_epoch = len(range(0, len(data.answer) - 1, batch))
-    steps = setting.epochs * per_epoch
+    steps = epochs * per_epoch
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     for step in range(steps):
@@ -211,7 +249,10 @@ def train(setting: Setting, data: Split, seed: int, batch: int = 64, rate: float
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    return (backbone_of(model) if setting.whole_clip else model).eval()
+        if after_epoch is not None and (step + 1) % per_epoch == 0:
+            after_epoch()
+            model.train()
+    model.eval()
 
 
 def backbone_of(model: Any) -> Any:
@@ -225,7 +266,7 @@ def backbone_of(model: Any) -> Any:
 def ask(model: Any, data: Split) -> tuple[Tensor, Tensor | None]:
     """Answers (n,), and the causal frames (n, T) of models that ground."""
     asked = {"output_evidence": True} if hasattr(model, "indicator") else {}
-    output = model(**{**data.inputs(torch.arange(len(data.answer))), "labels": None}, **asked)
+    output = model(**data.inputs() | {"labels": None}, **asked)
     return output.logits.argmax(1), output.causal_mask
 
 
@@ -265,7 +306,7 @@ def run(settings: list[Setting], seeds: Iterable[int], output: Path | None) -> l
                 continue
             key = (setting.rho, setting.clips, setting.unseen_pairs)
             if key not in worlds:
-                worlds = {key: {name: load(name, n, setting, seed) for name, n in splits(setting)}}
+                worlds = {key: {name: load(name, n, world_of(setting, seed), seed) for name, n in splits(setting)}}
             started = time.process_time()
             model = train(setting, worlds[key]["train"], seed)
             numbers = measure(model, worlds[key])

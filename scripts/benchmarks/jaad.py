@@ -66,9 +66,14 @@ def train(name: str, preset: str, changes: dict, data: JaadWindows, args: argpar
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=1e-2)
     steps = args.epochs * math.ceil(len(data) / args.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=steps)
+    warmup, step = round(float(config.prototype_warmup) * steps) if config.uses_prototypes else 0, 0
     for epoch in range(args.epochs):
         total = 0.0
         for index in torch.randperm(len(data)).split(args.batch_size):
+            model.warming_up = step < warmup
+            if warmup and step == warmup:
+                start_prototypes(model, data, args.inputs)
+            step += 1
             loss = model(**shown(data, index, args.inputs)).loss
             optimizer.zero_grad()
             loss.backward()
@@ -79,6 +84,16 @@ def train(name: str, preset: str, changes: dict, data: JaadWindows, args: argpar
         print(f"\r{name}, seed {seed}, epoch {epoch + 1}, loss {total / len(data):.3f}", end="", file=sys.stderr)
     print(file=sys.stderr)
     return model.eval()
+
+
+@torch.no_grad()
+def start_prototypes(model: IVRDForVideoRelationDetection, data: JaadWindows, inputs: str) -> None:
+    """Set the prototypes to the class means of the references, as `RelationTrainer` does after the warm-up."""
+    model.eval()
+    rows = torch.arange(len(data)).split(256)
+    references = torch.cat([model(**shown(data, index, inputs)).references[:, 0] for index in rows])
+    model.set_prototypes(references, data.labels)
+    model.train()
 
 
 def shown(data: JaadWindows, index: torch.Tensor, inputs: str) -> dict[str, torch.Tensor]:
@@ -95,7 +110,7 @@ def shown(data: JaadWindows, index: torch.Tensor, inputs: str) -> dict[str, torc
 def predict(model: IVRDForVideoRelationDetection, data: JaadWindows, inputs: str) -> np.ndarray:
     """Logits (n, P)."""
     rows = torch.arange(len(data)).split(256)
-    return torch.cat([model(**shown(data, index, inputs)).predicate_logits for index in rows]).numpy()
+    return torch.cat([model(**shown(data, index, inputs)).predicate_logits[:, 0] for index in rows]).numpy()
 
 
 def measure(logits: np.ndarray, labels: np.ndarray, rarest: Sequence[int]) -> dict[str, float]:
@@ -111,6 +126,8 @@ def main() -> None:
     )
     parser.add_argument("annotations", type=Path, help="jaad_annotations.tar.xz, or a checkout of the JAAD repository")
     parser.add_argument("--seeds", type=int, default=3)
+    names = [name for name, *_ in MODELS]
+    parser.add_argument("--models", nargs="+", choices=names, default=names, help="the csv keeps the other heads")
     parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--batch_size", type=int, default=64)
@@ -128,7 +145,7 @@ def main() -> None:
     rarest = data.labels.sum(0).argsort()[:RAREST].tolist()
     print("rarest five:", ", ".join(JAAD_LABELS[p] for p in rarest), file=sys.stderr)
     rows = []
-    for name, preset, changes, priors in MODELS:
+    for name, preset, changes, priors in (model for model in MODELS if model[0] in args.models):
         for seed in range(args.seeds):
             started = time.process_time()
             model = train(name, preset, changes, data, args, seed)
@@ -140,7 +157,7 @@ def main() -> None:
                 rows.append({**key, **{k: round(v, 2) for k, v in measured.items()}, "train_cpu_s": round(seconds)})
     report(rows)
     if args.output != "-":
-        write(Path(args.output), rows)
+        write(Path(args.output), rows, args.models)
 
 
 def report(rows: list[dict]) -> None:
@@ -155,8 +172,8 @@ def report(rows: list[dict]) -> None:
         print(f"{key[0]}, asked under {key[1]}: " + " | ".join(cells))
 
 
-def write(path: Path, rows: list[dict]) -> None:
-    """Write the rows with how they were made, whole or not at all."""
+def write(path: Path, rows: list[dict], measured: Sequence[str]) -> None:
+    """Write the rows with how they were made, whole or not at all; rows of models not measured now are kept."""
     made = {
         "command": shlex.join(
             ["python", "scripts/benchmarks/jaad.py", *[Path(a).name if os.sep in a else a for a in sys.argv[1:]]]
@@ -164,10 +181,15 @@ def write(path: Path, rows: list[dict]) -> None:
         "versions": f"hf-causal-video-{__version__} torch-{torch.__version__} python-{platform.python_version()}",
     }
     path.parent.mkdir(parents=True, exist_ok=True)
+    kept = []
+    if path.exists():
+        with path.open(newline="") as file:
+            kept = [row for row in csv.DictReader(file) if row["model"] not in measured]
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     with partial.open("w", newline="") as file:
         table = csv.DictWriter(file, [*rows[0], *made])
         table.writeheader()
+        table.writerows(kept)
         table.writerows({**row, **made} for row in rows)
     os.replace(partial, path)
     print(f"written: {path}", file=sys.stderr)

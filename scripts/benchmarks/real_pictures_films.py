@@ -5,10 +5,10 @@ One photograph a class, so a class of a test film was never seen in training. Tw
 find   16 stretches of 4 s: one member of each of eight groups (dogs, birds, ...) and eight other things. "which dog is
        shown?" names the group, so the right stretch must be found; the wrong choices are other dogs, so the right
        stretch alone does not say which.
-noisy  4 stretches of 4 s: an animal, an object and two fillers. "which animal is shown?" has the group of the animal
-       as its answer, and the object goes with the answer (the environment) with probability rho in training and
-       never in ood; "which object is shown?" has the roles exchanged. In a share q of all films the causal photograph
-       is of another group than the answer.
+noisy  4 stretches of 4 s: a member of the first four groups, one of the last four, and two fillers. One question asks
+       which of the first four is shown, the other which of the last four; the group that is not asked about goes with
+       the answer (the environment) with probability rho in training and never in ood. In a share q of all films the
+       causal photograph is of another group than the answer.
 """
 
 import io
@@ -133,9 +133,9 @@ class NoisyFilms:
     """A split of the noisy-cause films as tensors.
 
     Args:
-        question: (n,) 0 asks about the animal, 1 about the object.
+        question: (n,) index into `NOISY_QUESTIONS`.
         photos: (n, T) class shown in each second.
-        answer: (n,) of eight: four groups of animals, four of objects.
+        answer: (n,) of the eight groups.
         environment_answer: (n,) the answer that the environment stands for.
         causal: (n, T) bool, the seconds of the causal stretch.
     """
@@ -147,18 +147,14 @@ class NoisyFilms:
     causal: Tensor
 
 
-ANIMALS = ("dog", "bird", "snake", "insect")
+NOISY_QUESTIONS = tuple(f"which {' or '.join(list(GROUPS)[i : i + 4])} is shown?" for i in (0, 4))
 
 
 def noisy_films(split: str, count: int, seed: int, rho: float = 0.9, noise: float = 0.2) -> NoisyFilms:
     """Films in which the second photograph follows the answer; splits train, validation, iid and ood."""
     draw = np.random.default_rng([seed, 11])
-    kinds = [divide(members(group), draw) for group in ANIMALS]
-    things = draw.permutation(np.arange(OBJECTS[0], OBJECTS[1] + 1))
-    kinds += [
-        divide(part.tolist(), draw) for part in np.array_split(things[:200], 4)
-    ]  # four arbitrary sets of objects
-    fillers = divide(things[200:].tolist(), draw)
+    kinds = [divide(members(group), draw, least=4) for group in GROUPS]
+    fillers = divide(list(range(OBJECTS[0], OBJECTS[1] + 1)), draw)
     part = {"iid": "test", "ood": "test"}.get(split, split)
     draw = np.random.default_rng([seed, 20 + ("train", "validation", "iid", "ood").index(split)])
     made: dict[str, list[Any]] = {"question": [], "photos": [], "answer": [], "environment_answer": [], "causal": []}

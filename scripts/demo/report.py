@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,9 @@ def answer_and_draw(folder: Path, world: WorldConfig, num_pictures: int = 6) -> 
     cases = []
     for place, rows in films:
         clip = place / "videos" / f"{rows[0]['video_id']}.mp4"
+        if place == folder / "unseen":  # the app offers it as an example
+            (folder / "model" / "examples").mkdir(exist_ok=True)
+            shutil.copy2(clip, folder / "model" / "examples")
         answers = qa(str(clip), question=rows["question"][:], return_frames=True)
         for row, result in zip(rows, answers, strict=True):
             truth = {"true_answer": row["answer_text"], "true_spans": row["spans"], "duration_s": row["duration_s"]}

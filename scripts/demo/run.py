@@ -36,7 +36,19 @@ from scripts.demo.report import answer_and_draw, evidence_quality
 WORLD = WorldConfig.rendered(num_choices=None, ask_all=True)  # open answers; six questions about every film
 SPLITS = ("train", "validation", "iid", "ood")
 VISION_SEED = 1  # the clips that are asked about have seed 0
-OWN = ("world", "questions", "networks", "features", "model", "evaluation", "stages", "recipe.yaml", "summary.json")
+OWN = (
+    "world",
+    "questions",
+    "networks",
+    "features",
+    "model",
+    "evaluation",
+    "stages",
+    "recipe.yaml",
+    "summary.json",
+    "films",
+    "unpacked",
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,7 @@ class Demo:
         seed: of TranSTR's training.
     """
 
-    def __init__(self, folder: Path, sizes: Sizes, seed: int = 0):
+    def __init__(self, folder: Path, sizes: Any, seed: int = 0):
         self.folder, self.sizes, self.seed, self.started = folder, sizes, seed, time.monotonic()
         self.stages: tuple[tuple[str, str, Callable[[], dict[str, Any]]], ...] = (
             ("render", "render films of the confounded world", self.render),
@@ -261,6 +273,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a minute of everything; the answers are noise")
     parser.add_argument("--seed", type=int, default=0, help="of TranSTR's training")
     parser.add_argument("--answer", action="store_true", help="only ask the trained model and draw, as the last stage")
+    parser.add_argument("--real", metavar="FOLDER", help="the same on spliced films of these clips or photographs")
+    parser.add_argument("--questions", default="file-names", help="of --real: csv or JSONL, file-names or folders")
     args = parser.parse_args(argv)
     disable_progress_bars()  # of tables and of weights; films, training and answers keep theirs
     logging.disable_progress_bar()
@@ -271,6 +285,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if args.fresh:
             _clear(args.output)
+        if args.real:
+            _run_real(args)
+            return 0
         Demo(args.output, Sizes.quick() if args.quick else Sizes(), args.seed).run()
     except (CausalVideoError, OSError) as error:
         print(f"demo: {as_message(error)}", file=sys.stderr)
@@ -279,6 +296,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nstopped. Finished stages are kept; the same command goes on from here.", file=sys.stderr)
         return 130
     return 0
+
+
+def _run_real(args: argparse.Namespace) -> None:
+    from scripts.demo.real import RealDemo, RealSettings, install_missing
+
+    install_missing()
+    make = RealSettings.quick if args.quick else RealSettings
+    RealDemo(args.output, make(str(Path(args.real).resolve()), args.questions), args.seed).run()
 
 
 def _clear(folder: Path) -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hf_causal_video.causal import noise, perturbed_topk
-from hf_causal_video.causal.noise import normal_chunks
+from hf_causal_video.causal import perturbed_topk
+from hf_causal_video.causal.topk import NOISE_REUSED_FROM, normal_chunks
 
 pytestmark = pytest.mark.rounding
 
@@ -50,8 +50,8 @@ def test_short_vectors_are_never_used_twice() -> None:
 def test_estimates_are_as_precise_as_with_fresh_noise(gradient: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mean is the same and the variance grows by no more than a tenth, at the length where reuse starts."""
     scores, weights = (
-        torch.linspace(-1, 1, noise.LONG)[None],
-        torch.linspace(2, -1, noise.LONG * 5).view(1, noise.LONG, 5),
+        torch.linspace(-1, 1, NOISE_REUSED_FROM)[None],
+        torch.linspace(2, -1, NOISE_REUSED_FROM * 5).view(1, NOISE_REUSED_FROM, 5),
     )
 
     def gradients() -> Tensor:
@@ -64,9 +64,9 @@ def test_estimates_are_as_precise_as_with_fresh_noise(gradient: str, monkeypatch
             found.append(at.grad[0])
         return torch.stack(found)
 
-    monkeypatch.setattr("hf_causal_video.causal.topk.CHUNK_ELEMENTS", 8 * noise.LONG)
+    monkeypatch.setattr("hf_causal_video.causal.topk.CHUNK_ELEMENTS", 8 * NOISE_REUSED_FROM)
     reused = gradients()
-    monkeypatch.setattr(noise, "USES", 1)
+    monkeypatch.setattr("hf_causal_video.causal.topk.NOISE_USES", 1)
     fresh = gradients()
     spread = fresh.var(0).sum()
     assert 0.8 * spread < reused.var(0).sum() < 1.1 * spread

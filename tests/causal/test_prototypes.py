@@ -3,8 +3,12 @@
 import pytest
 import torch
 
-from hf_causal_video.causal.predicate_prior import PredicatePrior
-from hf_causal_video.causal.prototypes import LiteralIntervention, PrototypeDictionary, PrototypeMixture
+from hf_causal_video.causal.prototypes import (
+    LiteralIntervention,
+    PredicatePrior,
+    PrototypeDictionary,
+    PrototypeMixture,
+)
 from hf_causal_video.utils.errors import CausalVideoError
 
 PRED, DIM, ROWS = 5, 8, 7

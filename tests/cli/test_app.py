@@ -2,6 +2,7 @@
 
 import argparse
 import html
+import json
 import re
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import hf_causal_video.cli.app as app
 from hf_causal_video.cli.main import main
 from hf_causal_video.utils.errors import CausalVideoError
+from tests.browser import Browser
 from tests.features.conftest import make_clip
 from tests.pipelines.test_question_answering import CHOICES, QUESTION, checkpoint, qa
 from tests.pipelines.test_relation_detection import CAT, DOG, SIZE, make
@@ -37,23 +39,26 @@ def page_of(framed: str) -> str:
 
 
 def test_an_answer_is_shown_with_its_scores_its_seconds_and_its_page(qa, clip):
-    scores, seconds, strip, framed = app.answer_clip(qa, clip, f" {QUESTION} ", "\n".join([*CHOICES, "", " "]))
+    shown = app.answer_clip(qa, clip, f" {QUESTION} ", "\n".join([*CHOICES, "", " "]))
+    scores, framed = shown.scores, shown.page
     assert list(scores) == CHOICES and sum(scores.values()) == pytest.approx(1, abs=1e-4)
-    assert " s" in seconds and strip.width == 1600
+    assert "With the evidence removed" in shown.verdict and shown.strip.width == 1600
     page = page_of(framed)
     assert page.startswith("<!doctype html>") and QUESTION in page and "evidence removed" in page
     assert 'sandbox="allow-scripts"' in framed and 'download="evidence.html"' in framed
 
 
 def test_words_of_a_user_stay_words(qa, clip, tmp_path):
-    _, _, _, framed = app.answer_clip(qa, clip, NASTY, f"{NASTY}\nring")
+    shown = app.answer_clip(qa, clip, NASTY, f"{NASTY}\nring")
+    framed = shown.page
+    assert "<script" not in shown.verdict and "<img" not in shown.verdict
     assert framed.count("<script") == 0 and framed.count("<iframe") == 1
     assert page_of(framed).count("<script") == 1, "the page's own"
 
 
 @pytest.mark.slow
 def test_in_a_browser_the_frame_works_and_what_a_user_wrote_does_not_run(qa, clip, tmp_path):
-    _, _, _, framed = app.answer_clip(qa, clip, NASTY, f"{NASTY}\nring")
+    framed = app.answer_clip(qa, clip, NASTY, f"{NASTY}\nring").page
     document = browse(f"<!doctype html><title>whole</title><body>{framed}</body>", tmp_path)
     assert "<title>whole</title>" in document
     document = browse(page_of(framed), tmp_path)
@@ -94,12 +99,13 @@ def test_it_listens_on_this_machine_and_limits_uploads(monkeypatch):
     args = parser.parse_args(["outputs/transtr"])
     assert args.host == "127.0.0.1" and args.max_size == 200
     served = {}
-    monkeypatch.setattr(app, "load_models", lambda *_: (object(), None))
+    monkeypatch.setattr(app, "load_models", lambda *_: (None, object()))
     monkeypatch.setattr(
-        app, "build_app", lambda *_: argparse.Namespace(launch=lambda **options: served.update(options))
+        app, "build_app", lambda *_, **__: argparse.Namespace(launch=lambda **options: served.update(options))
     )
     app.run_app(args)
-    assert served == {"server_name": "127.0.0.1", "server_port": 7860, "max_file_size": "200mb", "share": False}
+    told = {"server_name": "127.0.0.1", "server_port": 7860, "max_file_size": "200mb", "share": False}
+    assert served == told | {"css": app.STYLE, "allowed_paths": []}
     with pytest.raises(CausalVideoError, match="1 or more megabytes"):
         app.run_app(parser.parse_args(["outputs/transtr", "--max-size", "0"]))
 
@@ -117,7 +123,8 @@ def served(qa, monkeypatch):
     gradio = pytest.importorskip("gradio", reason="the extra `app` is not installed")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     demo = app.build_app(qa, related)
-    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, max_file_size="1mb", server_name=app.LOOPBACK)
+    options = {"max_file_size": "1mb", "server_name": app.LOOPBACK, "css": app.STYLE}
+    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, **options)
     yield gradio, address, demo
     demo.close()
 
@@ -133,18 +140,74 @@ def test_served_it_answers_over_the_loopback_and_refuses_what_is_too_large(serve
     assert address.startswith("http://127.0.0.1:") and demo.config["analytics_enabled"] is False
     client = Client(address, verbose=False)
     small = make_clip(tmp_path / "small.mp4")
-    scores, seconds, strip, framed = client.predict(
-        handle_file(str(small)), QUESTION, "\n".join(CHOICES), api_name="/ask"
+    error, scores, verdict, strip, framed = (
+        part.get("value") if isinstance(part, dict) and "value" in part else part
+        for part in client.predict(handle_file(str(small)), QUESTION, "\n".join(CHOICES), api_name="/ask")
     )
-    assert scores["label"] in CHOICES and " s" in seconds and str(strip).endswith(".png")
-    assert QUESTION in page_of(framed)
-    table, _, _ = client.predict(handle_file(str(small)), 0.0, api_name="/relations")
+    assert not error and scores["label"] in CHOICES and "evidence removed" in verdict
+    assert str(strip).endswith(".png") and QUESTION in page_of(framed)
+    _, table, _, _ = client.predict(handle_file(str(small)), 0.0, api_name="/relations")
     assert ["dog", "chase", "cat"] in [row[:3] for row in table["data"]]
-    with pytest.raises(Exception, match="Fix: write what you want to know"):
-        client.predict(handle_file(str(small)), "", "", api_name="/ask")
+    failed = client.predict(handle_file(str(small)), "", "", api_name="/ask")
+    assert "Fix: write what you want to know" in failed[0]["value"] and failed[2] == "" == failed[4]
     large = tmp_path / "large.mp4"
     large.write_bytes(small.read_bytes() + b"\0" * 2**21)
     with pytest.raises(Exception, match="(?i)large|exceed|413"):
         client.predict(handle_file(str(large)), QUESTION, "\n".join(CHOICES), api_name="/ask")
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(f"{address}gradio_api/file=/etc/passwd", timeout=300)
+
+
+def test_of_two_equal_choices_none_vanishes(qa, clip):
+    scores = app.answer_clip(qa, clip, QUESTION, "star\nring\nstar").scores
+    assert list(scores) == ["star", "ring", "star (2)"] and scores["star"] == pytest.approx(scores["star (2)"])
+
+
+def test_the_model_is_named_with_what_it_was_trained_on(checkpoint, tmp_path):
+    import shutil
+
+    from hf_causal_video.pipelines.question_answering import load_pipeline
+
+    folder = shutil.copytree(checkpoint, tmp_path / "my *model*")
+    (folder / "examples").mkdir()
+    (folder / "examples" / "film.mp4").write_bytes(b"")
+    card = {"dataset": "org/nextqa", "metrics": [{"name": "Acc", "value": 61.25, "split": "val"}]}
+    (folder / "card_data.json").write_text(json.dumps(card))
+    qa = load_pipeline(folder)
+    about = app.about_model(qa)
+    assert about.startswith("**my \\*model\\*** (transtr)") and "chooses among your choices" in about
+    assert "trained on nextqa" in about and "61.2 % right on val" in about
+    assert app.example_clip(qa) == folder / "examples" / "film.mp4"
+    qa.processor.example_questions = [{"question": QUESTION, "choices": CHOICES}]
+    assert app.example_rows(qa, None) == [[None, QUESTION, "\n".join(CHOICES)]]
+
+
+SEEN = """(() => { const box = (selector) => document.querySelector(selector).getBoundingClientRect();
+  return JSON.stringify({top: box('.results').top, verdict: box('.filled').bottom,
+    wide: document.documentElement.scrollWidth, text: document.querySelector('.results').innerText}); })()"""
+
+
+@pytest.mark.slow
+def test_on_a_phone_the_answer_is_above_the_fold_and_an_error_replaces_it(served, make_clip, tmp_path):
+    """Looked at: the screenshots are left in the folder of the test."""
+    _, address, _ = served
+    clip = make_clip(tmp_path / "small.mp4")
+    with Browser(tmp_path, width=400, height=800) as browser:
+        browser.open(address)
+        browser.wait_for("document.querySelector('input[type=file]')")
+        browser.upload("input[type=file]", clip)
+        browser.wait_for("document.querySelector('video')")
+        browser.type("label:has(span) textarea, label textarea", [QUESTION, "\n".join(CHOICES)])
+        browser.click("button.primary")
+        browser.wait_for("document.querySelector('.filled') && document.querySelector('.results img')")
+        seen = json.loads(browser.evaluate(SEEN))
+        browser.screenshot(tmp_path / "phone.png")
+        assert 0 <= seen["top"] < 800 and seen["verdict"] < 800 and seen["wide"] <= 400
+        assert any(choice in seen["text"] for choice in CHOICES) and "With the evidence removed" in seen["text"]
+        browser.type("label textarea", ["", ""])
+        browser.click("button.primary")
+        browser.wait_for("document.querySelector('.error')")
+        browser.screenshot(tmp_path / "error.png")
+        text = browser.evaluate("document.querySelector('.results').innerText")
+        assert "Fix: write what you want to know" in text and "With the evidence removed" not in text
+        assert browser.evaluate("document.body.innerText.split('write what you want to know').length") == 2

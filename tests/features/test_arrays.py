@@ -13,8 +13,8 @@ import torch
 
 from hf_causal_video.cli.main import main
 from hf_causal_video.features import import_arrays
-from hf_causal_video.features.arrays import complete_card
 from hf_causal_video.features.store import FeatureStore
+from hf_causal_video.features.store.provenance import complete_card
 from hf_causal_video.utils.errors import CausalVideoError
 
 CARD = {"frame_model": "org/vit", "frame_revision": "v1", "frame_layer": "pooled", "sampling": "uniform-4"}
@@ -182,7 +182,7 @@ def test_without_a_terminal_a_missing_card_is_an_error_with_an_example(tmp_path,
     (tmp_path / "card.json").write_text(json.dumps(example))
     assert main([*command, "--provenance", str(tmp_path / "card.json")]) == 0, "the example is a card"
     assert main([*command[:-2], str(tmp_path / "b"), "--provenance", str(tmp_path / "typo.json")]) == 2
-    assert "no file" in capsys.readouterr().err
+    assert "missing file" in capsys.readouterr().err
 
 
 def test_on_a_terminal_the_missing_fields_are_asked_for_and_written(tmp_path, monkeypatch):

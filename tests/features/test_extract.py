@@ -232,7 +232,7 @@ def test_files_are_found_once_and_in_order(tmp_path):
         (tmp_path / name).touch()
     assert list(find_videos(tmp_path)) == ["a", "b"]
     (tmp_path / "b.gif").touch()
-    with pytest.raises(CausalVideoError, match="'b' is there twice.*b.gif and .*b.mp4"):
+    with pytest.raises(CausalVideoError, match="'b' occurs twice.*b.gif and .*b.mp4"):
         find_videos(tmp_path)
     with pytest.raises(CausalVideoError, match="no videos.*nothing.mp4"):
         find_videos(["nothing.mp4"])

@@ -144,7 +144,7 @@ def test_the_extract_command_takes_what_it_can_names_the_rest_and_ends_with_1(fi
     assert main([*command, "--output", str(tmp_path / "set"), "--no-progress"]) == 1
     said, good = capsys.readouterr(), {name for name, (_, words) in FILMS.items() if words is None}
     bad = FILMS.keys() - good
-    assert f"{len(good)} videos written, 0 were there, {len(bad)} failed" in said.out
+    assert f"{len(good)} videos written, 0 kept, {len(bad)} failed" in said.out
     assert all(f"failed: {Path(name).stem}: " in said.out for name in bad) and "Traceback" not in said.err
     store = FeatureStore.open(tmp_path / "set")
     assert set(store.video_ids) == {Path(name).stem for name in good}
@@ -177,7 +177,7 @@ def test_a_name_that_is_no_text_is_refused_before_anything_is_decoded(tmp_path, 
     with open(odd, "wb"):
         pass
     assert main(["extract", str(tmp_path), "--frame-model", "org/none", "--output", str(tmp_path / "set")]) == 2
-    assert "no text" in capsys.readouterr().err
+    assert "not text" in capsys.readouterr().err
 
 
 def damage(data: bytes, seed: int) -> bytes:

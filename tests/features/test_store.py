@@ -5,13 +5,14 @@ import multiprocessing
 import os
 import pickle
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from hf_causal_video.features.store import FeatureStore, FeatureWriter, Provenance, VideoFeatures
+from hf_causal_video.features.store import FeatureStore, FeatureWriter, Provenance, VideoFeatures, shards
 from hf_causal_video.features.store.writer import FeatureWriter as Writer
 from hf_causal_video.utils.errors import CausalVideoError
 
@@ -110,10 +111,10 @@ def test_a_missing_id_is_named_with_its_neighbours(tmp_path):
 def test_an_id_twice_is_refused_within_and_across_splits(tmp_path):
     write(tmp_path, [make_row("a")])
     for split in ("train", "test"):
-        with pytest.raises(CausalVideoError, match="'a' is there twice"):
+        with pytest.raises(CausalVideoError, match="'a' occurs twice"):
             write(tmp_path, [make_row("a")], split=split)
     os.link(tmp_path / "features/train-00000.parquet", tmp_path / "features/test-00000.parquet")
-    with pytest.raises(CausalVideoError, match="'a' is there twice"):
+    with pytest.raises(CausalVideoError, match="'a' occurs twice"):
         FeatureStore.open(tmp_path)
 
 
@@ -286,3 +287,20 @@ def test_open_says_what_is_wrong_with_a_path(tmp_path, monkeypatch):
     FeatureWriter(tmp_path, CARD).close()
     with pytest.raises(CausalVideoError, match="is empty"):
         FeatureStore.open(tmp_path)
+
+
+def test_a_set_of_many_shards_does_not_run_out_of_files(tmp_path, monkeypatch):
+    """A process may open about a thousand files, and 100,000 videos lie in more shards than that."""
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("this system does not list the open files of a process")
+    card = Provenance("org/vit", "main", "pooled", 3, sampling="uniform-2")
+    with FeatureWriter(tmp_path, card, rows_per_shard=1) as writer:
+        for number in range(12):
+            writer.add(VideoFeatures(f"v{number}", torch.tensor([0.5, 1.5]), torch.full((2, 3), float(number))))
+    store = FeatureStore.open(tmp_path)
+    monkeypatch.setattr(shards, "MOST_OPEN", shards.Shard.open_count + 4)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        for number in range(12):
+            assert (store[f"v{number}"].frame_features == number).all()
+    assert len(os.listdir("/proc/self/fd")) - before <= 4

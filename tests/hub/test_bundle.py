@@ -41,10 +41,10 @@ def test_a_flat_file_is_its_module_but_for_the_imports(method):
 def house(tmp_path, monkeypatch):
     """A small package of the same name and rooms, to put into it what must not travel."""
     package = tmp_path / "hf_causal_video"
-    for room in ("causal", "backbones", "models", "models/x", "data"):
+    for room in ("causal", "backbones", "models", "models/x", "data", "utils"):
         (package / room).mkdir(parents=True)
         (package / room / "__init__.py").write_text("")
-    (package / "errors.py").write_text("class CausalVideoError(ValueError): pass\n")
+    (package / "utils" / "errors.py").write_text("class CausalVideoError(ValueError): pass\n")
     monkeypatch.setattr(bundles, "PACKAGE", package)
 
     def write(**modules: str):
@@ -60,7 +60,7 @@ REFUSED = {
     "another room": ("from hf_causal_video.data.rows import row\n", "an import of hf_causal_video.data.rows"),
     "the table of methods": ("from hf_causal_video.models import METHODS\n", "an import of hf_causal_video.models"),
     "another library": ("def f():\n    import datasets\n", "imports of datasets"),
-    "a name that is not there": ("from hf_causal_video.utils.errors import Gone\n", "Gone from .errors"),
+    "a name that is not there": ("from hf_causal_video.utils.errors import Gone\n", "Gone from .utils_errors"),
     "a module that is not there": (
         "from hf_causal_video.causal.gone import x\n",
         "an import of hf_causal_video.causal.gone",
@@ -87,8 +87,8 @@ def test_an_init_that_acts_is_refused_because_flat_code_would_not_run_it(house):
 def test_equal_file_names_in_two_rooms_stay_two_files(house):
     files = house(
         causal__trajectory="A = 1\n",
-        backbones__trajectory="from hf_causal_video.models.ivrd.motion import A\nB = A\n",
-        models__x__modeling_x="from hf_causal_video.backbones.track_encoder import (\n    B,\n)\n",
+        backbones__trajectory="from hf_causal_video.causal.trajectory import A\nB = A\n",
+        models__x__modeling_x="from hf_causal_video.backbones.trajectory import (\n    B,\n)\n",
     )
     assert files.keys() == {"backbones_trajectory.py", "causal_trajectory.py", "modeling_x.py"}
     assert files["modeling_x.py"].endswith("from .backbones_trajectory import (\n    B,\n)\n")

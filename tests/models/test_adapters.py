@@ -41,7 +41,23 @@ def other_backbone(name: str) -> Case:
     )
 
 
-EVERY = [*CASES, *map(other_backbone, BACKBONES)]
+class WithSimilarities(Case):
+    """TranSTR that also reads how well each choice fits each frame."""
+
+    def inputs(self, **sizes: Any) -> dict[str, torch.Tensor]:
+        """The batch, and similarities of 4 choices and 9 frames."""
+        batch = super().inputs(**sizes)
+        source = torch.Generator().manual_seed(0)
+        return batch | {"similarities": torch.rand(3, 4, 9, 2, generator=source)}
+
+
+SIMILARITY = WithSimilarities(
+    "transtr-similarity",
+    CASES[0].model_class,
+    CASES[0].fields | {"num_similarities": 2, "rank_by": "scorer"},
+    unused=CASES[0].unused,
+)
+EVERY = [*CASES, SIMILARITY, *map(other_backbone, BACKBONES)]
 ALL = pytest.mark.parametrize("case", EVERY, ids=lambda case: case.name)
 # One question model of each class over every encoder, and every case over the first.
 PAIRS = [(case, "bert") for case in EVERY] + [
@@ -174,8 +190,29 @@ def test_hooks_of_every_module_that_is_called(case: Case, kind: str) -> None:
     assert "text_encoder" in called
 
 
-@pytest.mark.parametrize("case", EVERY, ids=lambda case: case.name)
-def test_the_blocks_that_may_not_be_split(case: Case) -> None:
-    model = case.build()
-    present = {type(module).__name__ for module in model.modules()}
-    assert model._no_split_modules & present
+@OVER_ENCODERS
+def test_blocks_that_may_not_be_split(case: Case, kind: str) -> None:
+    """A block's layers run inside a call of the block, which is where sharding and offloading bring its weights in."""
+    model, active, outside = build(case, kind), [], set()
+    blocks = {
+        name: module for name, module in model.named_modules() if type(module).__name__ in model._no_split_modules
+    }
+    assert blocks
+
+    def end(*_: Any) -> None:
+        active.pop()
+
+    for name, module in model.named_modules():
+        owners = [block for block in blocks if name == block or name.startswith(f"{block}.")]
+
+        def begin(
+            module: torch.nn.Module, args: Any, name: str = name, owners: tuple[str, ...] = tuple(owners)
+        ) -> None:
+            active.append(name)
+            outside.update((name, block) for block in owners if block not in active)
+
+        module.register_forward_pre_hook(begin)
+        module.register_forward_hook(end)
+    answer(model, case)
+    model.train()(**case.inputs())
+    assert outside == set() and not active

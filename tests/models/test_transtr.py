@@ -8,7 +8,6 @@ from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 
 from hf_causal_video.causal import topk_indices
 from hf_causal_video.models.transtr import TranSTRConfig, TranSTRForVideoQuestionAnswering
-from hf_causal_video.models.transtr.configuration_transtr import PRESETS
 from hf_causal_video.utils.errors import CausalVideoError
 from tests.backbones.test_text import KINDS, text_config
 from tests.models.cases import CASES as ALL_CASES
@@ -26,7 +25,7 @@ EFFECTIVE = {
 }
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", TranSTRConfig.presets())
 def test_every_preset_builds_and_answers(preset: str, no_network: None) -> None:
     names = ("text_config", "hidden_size", "num_attention_heads", "intermediate_size", "object_feature_dim")
     tiny = {name: TRANSTR[name] for name in names} | {"frame_feature_dim": 16, "topk_samples": 8, "num_choices": None}

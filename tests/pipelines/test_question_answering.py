@@ -132,6 +132,7 @@ def test_a_result_is_json_and_its_evidence_has_attributes(qa):
     told = json.loads(json.dumps(result))
     assert set(told) == {
         "answer", "score", "choices", "scores", "evidence", "verdict", "unknown_words", "unlike_training",
+        "frames_missing",
     }  # fmt: skip
     assert told["evidence"]["frames"][0]["time_s"] == result["evidence"].frames[0].time_s
     again = pickle.loads(pickle.dumps(result))

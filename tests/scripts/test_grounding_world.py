@@ -23,7 +23,7 @@ def test_overlap_by_hand() -> None:
 
 
 def test_ood_clips_never_agree_and_iid_clips_often_do() -> None:
-    iid, ood = (bench.load(split, 300, bench.backbone(), 5) for split in ("iid", "ood"))
+    iid, ood = (bench.load(split, 300, bench.world_of(bench.backbone(), 5), 5) for split in ("iid", "ood"))
     assert not (ood.environment_answer == ood.answer).any()
     assert 0.6 < (iid.environment_answer == iid.answer).double().mean() < 0.85
     assert iid.frames.shape == (300, 16, 64) and iid.causal.sum(1).min() >= 3
@@ -43,7 +43,7 @@ def test_a_finished_run_is_not_repeated_and_the_table_is_of_the_csv(tmp_path, mo
 
 
 def test_words_are_what_is_seen_and_a_backbone_stands_by_itself() -> None:
-    data = bench.load("train", 40, bench.backbone(unseen_pairs=2), 5)
+    data = bench.load("train", 40, bench.world_of(bench.backbone(unseen_pairs=2), 5), 5)
     words = bench.word_vectors(bench.WorldConfig.grounding(world_seed=5, unseen_pairs=2))
     assert data.words.shape[2] == 64 and torch.allclose(words.norm(dim=1), torch.ones(len(words)))
     setting = bench.matched("matched", epochs=1)

@@ -190,7 +190,7 @@ def test_a_model_without_evidence_says_what_is_missing(features):
 def test_scores_that_are_no_numbers_are_refused_and_padding_is_never_chosen(features):
     scores = torch.arange(12.0)[None]
     scores[0, 3] = float("nan")
-    with pytest.raises(CausalVideoError, match="no numbers"):
+    with pytest.raises(CausalVideoError, match="invalid frame scores"):
         CausalSelector(Bare(scores), transtr(3)[1]).select(features, QUESTION, 2, timestamps_s=TIMES)
     scores[0, 3:] = -torch.inf
     selector = CausalSelector(Bare(scores), transtr(3)[1])

@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 
+from hf_causal_video.features.store.writer import claim_folder
 from hf_causal_video.tracks.track import Tracklet
 from hf_causal_video.tracks.track_set import TrackSet, track_folder, write_tracks
 from hf_causal_video.tracks.tracker import TrackedClip
 from hf_causal_video.utils.errors import CausalVideoError
-from tests.features.conftest import make_clip, save_network
-
-__all__ = ["make_clip", "save_network"]  # fixtures
 
 
 def tracklet(start: int, length: int, label: str) -> Tracklet:
@@ -105,3 +103,11 @@ def test_the_verb_tracks_a_folder(save_network, make_clip, tmp_path, capsys) -> 
     assert track_set.run(parser.parse_args(given)) == 0
     tracks = TrackSet.open(tmp_path / "set")
     assert tracks["clip"] and tracks["clip"][0]["features"].shape[1] == tracks.feature_dim
+
+
+def test_a_second_run_into_one_set_is_refused(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    with claim_folder(tmp_path / "set"), pytest.raises(CausalVideoError, match="another run writes to"):
+        track_folder(tmp_path, tmp_path / "set", FakeTracker(), progress=False)
+    track_folder(tmp_path, tmp_path / "set", FakeTracker(), progress=False)
+    assert len(TrackSet.open(tmp_path / "set")) == 1 and not (tmp_path / "set" / ".claim").exists()

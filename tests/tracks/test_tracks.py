@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from hf_causal_video.features.encoders import ObjectEncoder
-from hf_causal_video.tracks.track import Tracklet, link_detections
+from hf_causal_video.tracks.track import Tracklet, check_track, link_detections
 from hf_causal_video.utils.errors import CausalVideoError
 
 FRAMES = 40
@@ -122,9 +123,9 @@ def test_sightings_in_pixels_become_fractions_without_gaps():
     assert (track.start_frame, track.end_frame) == (2, 7)
     np.testing.assert_allclose(track.boxes[:, 0], [0, 0.1, 0.2, 0.3, 0.4], atol=1e-6)
     np.testing.assert_allclose(track.to_dict((100, 50))["boxes"][1], [10, 0, 20, 10], atol=1e-4)
-    with pytest.raises(CausalVideoError, match="increasing"):
+    with pytest.raises(CausalVideoError, match="ascending"):
         Tracklet.from_sightings([3, 2], [[0, 0, 1, 1]] * 2)
-    with pytest.raises(CausalVideoError, match="inverted"):
+    with pytest.raises(CausalVideoError, match="x1 <= x2"):
         Tracklet.from_sightings([1, 3], [[0.5, 0, 0.1, 1], [0.1, 0, 0.5, 1]])
 
 
@@ -153,3 +154,52 @@ def test_the_tracks_of_a_clip_are_made_again_from_their_provenance(save_network,
         ClipTracker(tracker.detector, "uniform-8")
     with pytest.raises(CausalVideoError, match="timestamps_s"):
         tracker([np.zeros((48, 64, 3), np.uint8)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "more", "message"),
+    [
+        ("NaN", lambda d: d["object_boxes"].__setitem__((3, 0), np.nan), {}, "frame 3"),
+        (
+            "x, y, w, h",
+            lambda d: d["object_boxes"].__setitem__((slice(None), 0), [0.5, 0.1, 0.2, 0.3]),
+            {},
+            "x1 <= x2",
+        ),
+        ("a score of NaN", lambda d: d["object_scores"].__setitem__((3, 0), np.nan), {}, "scores"),
+        ("no rate", lambda d: None, {"frame_rate": 0.0}, "frame_rate"),
+        ("no rate", lambda d: None, {"frame_rate": float("nan")}, "frame_rate"),
+    ],
+)
+def test_odd_detections_are_named(name, spoil, more, message):
+    odd = detections((RIGHT, 0.9, 0))
+    spoil(odd)
+    with pytest.raises(CausalVideoError, match=message):
+        link_detections(odd, **more)
+
+
+def test_what_stands_in_padding_is_not_read_and_tensors_of_half_precision_are(crossing):
+    crossing["object_boxes"][5, 1], crossing["object_scores"][5, 1] = np.nan, 0
+    half = {name: torch.from_numpy(value) for name, value in crossing.items()}
+    half = {name: value.bfloat16() if value.is_floating_point() else value for name, value in half.items()}
+    wanted = {(track.label, track.start_frame, track.end_frame) for track in link_detections(crossing)}
+    assert {(track.label, track.start_frame, track.end_frame) for track in link_detections(half)} == wanted
+
+
+@pytest.mark.parametrize(
+    ("frames", "boxes", "message"),
+    [
+        ([2, 1], [[0, 0, 9, 9]] * 2, "ascending"),
+        ([1, 1], [[0, 0, 9, 9]] * 2, "ascending"),
+        ([-1, 1], [[0, 0, 9, 9]] * 2, "ascending"),
+        ([1, 10], [[0, 0, 9, 9]] * 2, "0..9"),
+        ([1, 2], [[0, 0, 9, 9], [9, 0, 0, 9]], "frame 2"),
+        ([1, 2], [[0, 0, 9, 9], [0, 0, np.inf, 9]], "frame 2"),
+        ([1, 2], [[0, 0, 9, 9], [0, 0, 60, 9]], "inside the picture"),
+        ([], np.zeros((0, 4)), "empty"),
+    ],
+)
+def test_annotated_tracks_are_forward_in_time_in_order_and_inside_the_picture(frames, boxes, message):
+    with pytest.raises(CausalVideoError, match=message):
+        check_track(frames, np.asarray(boxes, dtype=np.float64), "track 0", num_frames=10, frame_size=(50, 50))
+    check_track([1, 2], np.array([[0, 0, 9, 9], [0, 0, 50.5, 9]]), "track 0", num_frames=10, frame_size=(50, 50))

@@ -48,7 +48,19 @@ def draw_by_group(argv: list[str]) -> None:
             losses.append(matching_loss(seen, part, rows[here] - number * len(part), own[here]))
         return torch.stack(losses).mean()
 
+    exchange = modeling_igv.exchange_surroundings
+
+    def exchange_in_groups(frames: Tensor, causal: Tensor, environment: Tensor, donors: Tensor) -> Tensor:
+        moved, sides = [], [side.split(GROUP) for side in (frames, causal, environment)]
+        for group, parts in zip(_groups(), zip(*sides, strict=True), strict=True):
+            with torch.random.fork_rng():
+                torch.manual_seed(1000 * Steps.now + group)
+                rotated = torch.roll(torch.arange(GROUP), 1 + int(torch.randint(GROUP - 1, ())))  # the donors
+                moved.append(exchange(*parts, rotated))
+        return torch.cat(moved)
+
     modeling_igv.matching_loss = matching_in_groups
+    modeling_igv.exchange_surroundings = exchange_in_groups
     perturbed_topk = selection.perturbed_topk
 
     @functools.wraps(perturbed_topk)

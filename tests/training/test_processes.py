@@ -115,7 +115,7 @@ def test_two_killed_processes_resume_to_the_same_bytes(method: str, bank: str | 
     if bank is None:
         recipe = write_recipe(tmp_path / "r.yaml", test_splits=["iid"])
     else:
-        recipe = grounding_recipe(tmp_path / "r.yaml", method, fields={"bank": bank})
+        recipe = grounding_recipe(tmp_path / "r.yaml", method, fields={"bank": bank, "intervention": "frames"})
     command = ["--config", recipe, "--per_device_train_batch_size", 4, "--output_dir"]
     options = {"processes": 2, "before": "note_banks"}
     warm.run(*command, tmp_path / "whole", **options)

@@ -12,8 +12,10 @@ from PIL import Image
 
 from hf_causal_video.models.outputs import Evidence, EvidenceFrame, EvidenceObject
 from hf_causal_video.utils.errors import CausalVideoError
-from hf_causal_video.viewer import EvidenceCase, draw_strip, report_html, save_strip, write_report
+from hf_causal_video.viewer import EvidenceCase, draw_strip, fonts, report_html, save_strip, write_report
+from hf_causal_video.viewer import canvas as drawing
 from hf_causal_video.viewer.canvas import EVIDENCE, TRUTH, Canvas
+from hf_causal_video.viewer.fonts import font_with
 
 CHOICES = ["to catch the ball", "to sit", "because it rains", "to wave", "for fun"]
 
@@ -57,7 +59,7 @@ def test_long_text_wraps_within_the_width() -> None:
     for text in ("a few words that need several lines to fit", "x" * 300, "où – 中文 " * 20):
         lines = canvas.wrap(text, 20, 150)
         assert all(canvas.width_of(line, 20) <= 150 for line in lines)
-        assert "".join(lines).replace(" ", "") == canvas.legible(text).replace(" ", "")
+        assert "".join(lines).replace(" ", "") == text.replace(" ", "")
     cut = canvas.wrap("word " * 50, 20, 150, most=2)
     assert len(cut) == 2 and cut[1].endswith("…") and canvas.width_of(cut[1], 20) <= 150
 
@@ -175,3 +177,60 @@ def test_a_report_is_written_whole(tmp_path: Path) -> None:
     with pytest.raises(CausalVideoError, match="0 cases"):
         write_report(tmp_path / "none.html", [])
     assert not (tmp_path / "none.html").exists()
+
+
+def ink(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("L")) < 128
+
+
+def test_letters_that_the_font_lacks_come_from_a_font_of_the_system() -> None:
+    letter = "\N{CYRILLIC SMALL LETTER YA}"
+    if font_with(letter) is None:
+        pytest.skip("no font of this system has Cyrillic letters")
+    canvas = Canvas(60, 30)
+    canvas.text(4, 4, letter, 20)
+    asked = Canvas(60, 30)
+    asked.text(4, 4, "?", 20)
+    drawn, question_mark = canvas.finish(), asked.finish()
+    assert ink(drawn).any() and (ink(drawn) != ink(question_mark)).any() and drawn.info["replaced"] == ""
+
+
+def test_letters_that_no_font_has_are_counted_and_said(monkeypatch) -> None:
+    letter = "\ue001"
+    monkeypatch.setattr(fonts, "font_files", lambda: ())
+    fonts.font_with.cache_clear()
+    drawing._written.cache_clear()
+    try:
+        image = draw_strip(make_case(question=f"who is {letter}", title=f"{letter}{letter}"))
+        assert image.info["replaced"] == letter
+        assert image.height > draw_strip(make_case(question="who is x", title="xx")).height, "a line says so"
+        assert draw_strip(make_case(question="où – x")).info["replaced"] == ""
+    finally:
+        fonts.font_with.cache_clear()
+        drawing._written.cache_clear()
+
+
+def test_a_font_can_be_named_and_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CausalVideoError, match="a font file"):
+        draw_strip(make_case(), font_path=str(tmp_path / "none.ttf"))
+    if not (files := fonts.font_files()):
+        pytest.skip("no font file on this system")
+    named = next(path for path in files if fonts.has_letter(path, "a"))
+    assert (np.asarray(draw_strip(make_case(), font_path=named)) != np.asarray(draw_strip(make_case()))).any()
+
+
+def test_a_png_is_called_png(tmp_path: Path) -> None:
+    with pytest.raises(CausalVideoError, match="name it strip.png"):
+        save_strip(make_case(), tmp_path / "strip.jpg")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_long_clip_is_in_minutes_and_says_how_often_it_was_looked_at() -> None:
+    case = make_case(frames=16, kept=(2, 9))
+    frames = [EvidenceFrame(index, 75 * index + 37.5, 0.5) for index in (2, 9)]
+    evidence = replace(case.evidence, spans=[(150.0, 225.0), (675.0, 750.0)], frames=frames, objects=[])
+    hour = make_case(frames=16, times_s=[75 * index + 37.5 for index in range(16)], evidence=evidence)
+    page = report_html([hour])
+    assert "looked once every 75 s" in page and "evidence 2:30 to 3:45, 11:15 to 12:30" in page
+    assert ">4:00<" in page and "looked once" not in report_html([case])
+    draw_strip(hour)

@@ -13,7 +13,8 @@ from hf_causal_video.cli.main import main
 from hf_causal_video.data.rows import questions_dataset
 from hf_causal_video.features.decode import decode_video
 from hf_causal_video.utils.errors import CausalVideoError
-from hf_causal_video.worlds.spliced import PRESENCE, SpliceOptions, plan_films, splice, split_clips
+from hf_causal_video.worlds.spliced import splice
+from hf_causal_video.worlds.spliced_plan import PRESENCE, SpliceOptions, plan_films, split_clips
 from hf_causal_video.worlds.spliced_sources import Asked, Source, read_sources
 
 SMALL = {"width": 64, "height": 48, "stretch_s": 1.0, "fps": 4}
@@ -138,8 +139,9 @@ def test_photographs_with_classes_of_their_names_and_order_questions(tmp_path):
             assert set(row["choices"]) == set(shown)
         if row["question_type"] == "before":
             assert row["question"] == f"what is shown right before the {shown[place + 1]}?"
-    assert kinds == {"after", "before"}  # in test no class is outside the film, so none can be asked about by presence
-    assert PRESENCE not in {row["question"] for row in rows_of(tmp_path / "set", "test")}
+        if row["question_type"] == "content":
+            assert row["question"] == PRESENCE and len(set(row["choices"]) & set(shown)) == 1
+    assert kinds == {"after", "before", "content"}
 
 
 def source(number, questions, **options):
@@ -191,6 +193,10 @@ def test_bad_input_is_named(clips, tmp_path):
     wrong.write_text("video,question,answer\nclip0,why,so\n")
     with pytest.raises(CausalVideoError, match="none about a clip.*did you mean 'clip"):
         read_sources(clips, wrong)
+    for row in ('clip00,why,so,"[[3, 1]]"', "clip00,why,so,[[", "clip00,why,so,7"):
+        wrong.write_text(f"video,question,answer,spans\n{row}\n")
+        with pytest.raises(CausalVideoError, match="spans in row 2"):
+            read_sources(clips, wrong)
     wrong.write_text("video,question,answer\nclip00,why,\n")
     with pytest.raises(CausalVideoError, match="row 2 of"):
         read_sources(clips, wrong)
@@ -222,3 +228,18 @@ def test_a_turned_clip_stands_upright(tmp_path, make_clip=None):
     splice(tmp_path / "in", "file-names", tmp_path / "set", options, progress=False)
     frame = decode_video(tmp_path / "set" / "videos" / "test_0000.mp4", "uniform-1").frames[0]
     assert frame[8:24].mean() > 200 and frame[40:56].mean() < 60
+
+
+def test_answers_about_spliced_films_are_scored_with_their_seconds(made):
+    """Own questions with annotated seconds get the metrics of NExT-GQA, without being called so."""
+    from hf_causal_video.training.evaluate import score
+
+    output, _ = made
+    rows = questions_dataset(load_dataset(str(output), "questions", split="test"))
+    right = [
+        {"question_id": row["question_id"], "prediction": row["answer"], "spans": [row["spans"][0]]} for row in rows
+    ]
+    assert score(right, rows, str(output))["Acc@GQA"] == 100.0
+    whole = [{**one, "spans": [[0.0, row["duration_s"]]]} for one, row in zip(right, rows, strict=True)]
+    metrics = score(whole, rows, str(output))
+    assert metrics["Acc"] == 100.0 and metrics["Acc@GQA"] == 0.0 and metrics["mIoP"] < 50

@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 from xml.etree import ElementTree
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.tracks.track import check_track
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 JAAD_LABELS = (
     "walking",
@@ -103,7 +105,7 @@ def read_jaad(path: str | Path, split: str, window: int = 30, stride: int | None
 
     Raises:
         CausalVideoError: no such file or split, a video of the split without annotation, an unknown state or label, an
-            inverted box.
+            inverted box, boxes that are not in the order of frames or beyond the picture.
 
     Source: Rasouli et al. 2017, JAAD.
 
@@ -113,10 +115,13 @@ def read_jaad(path: str | Path, split: str, window: int = 30, stride: int | None
         hf_causal_video.utils.errors.CausalVideoError: ...
     """
     stride = window if stride is None else stride
-    if split not in JAAD_SPLITS or window < 1 or stride < 1:
-        _fail(
-            "JAAD", f"split {split!r}, {window=}, {stride=}", f"one of {JAAD_SPLITS}, 1 frame or more", "name a split"
-        )
+    require(
+        split in JAAD_SPLITS and window >= 1 and stride >= 1,
+        "JAAD",
+        found=f"split {split!r}, {window=}, {stride=}",
+        expected=f"one of {JAAD_SPLITS}, 1 frame or more",
+        fix="name a split",
+    )
     files = dict(_files(Path(path)))
     wanted = files.get(f"split_ids/all_videos/{split}.txt")
     if wanted is None:
@@ -126,23 +131,32 @@ def read_jaad(path: str | Path, split: str, window: int = 30, stride: int | None
         sources = [
             files.get(name.format(video)) for name in ("annotations/{}.xml", "annotations_vehicle/{}_vehicle.xml")
         ]
-        if None in sources:
-            _fail(f"JAAD {video}", "no annotation", "annotations and annotations_vehicle", f"get {SOURCE}")
+        require(
+            None not in sources,
+            f"JAAD {video}",
+            found="no annotation",
+            expected="annotations and annotations_vehicle",
+            fix=f"get {SOURCE}",
+        )
         states, size, tracks = _video(video, *map(bytes, sources))  # type: ignore[arg-type]
         for seen in tracks:
+            if not seen:
+                continue
+            corners = np.array([one.box for one in seen])
+            check_track([one.frame for one in seen], corners, f"JAAD {video}", frame_size=(size[0], size[1]))
             for first in range(0, len(seen) - window + 1, stride):
                 part = seen[first : first + window]
                 if missing := [one.frame for one in part if one.frame not in states]:
                     _fail(
                         f"JAAD {video}", f"no state of the car in frames {missing[:3]}", "one a frame", f"get {SOURCE}"
                     )
-                boxes.append([[value / side for value, side in zip(one.box, size, strict=True)] for one in part])
+                boxes.append((corners[first : first + window] / size).clip(0, 1))
                 cars.append([states[one.frame] for one in part])
                 labels.append(_labels(part))
                 videos.append(video)
                 starts.append(part[0].frame)
     return JaadWindows(
-        torch.tensor(boxes).reshape(-1, window, 4),
+        torch.tensor(np.array(boxes), dtype=torch.float32).reshape(-1, window, 4),
         torch.tensor(cars).reshape(-1, window).long(),
         torch.tensor(labels).reshape(-1, len(JAAD_LABELS)),
         videos,
@@ -186,8 +200,13 @@ def _video(video: str, people: bytes, car: bytes) -> tuple[dict[int, int], list[
         raise CausalVideoError(
             f"JAAD {video} cannot be read", found=error, expected="the XML of JAAD 2.0", fix=f"get {SOURCE}"
         ) from error
-    if not all(0 < side < math.inf for side in size):
-        _fail(f"JAAD {video}: original_size", size[:2], "width and height in pixels", f"get {SOURCE}")
+    require(
+        all(0 < side < math.inf for side in size),
+        f"JAAD {video}: original_size",
+        found=lambda: size[:2],
+        expected="width and height in pixels",
+        fix=f"get {SOURCE}",
+    )
     return states, size, tracks
 
 
@@ -201,8 +220,6 @@ def _car_states(vehicle: ElementTree.Element, video: str) -> dict[int, int]:
 def _sighting(box: ElementTree.Element, video: str) -> _Sighting:
     corners = [float(box.get(name, "nan")) for name in ("xtl", "ytl", "xbr", "ybr")]
     frame = int(box.get("frame", -1))
-    if not (-math.inf < corners[0] <= corners[2] < math.inf and -math.inf < corners[1] <= corners[3] < math.inf):
-        _fail(f"JAAD {video}, frame {frame}", corners, "left <= right, top <= bottom", "mend the annotation")
     given = {one.get("name"): one.text for one in box.iterfind("attribute")}
     found = {str(given.get(name)) for name in STATES}
     for event in EVENTS:

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.geometry import area, over_union, shared_area
 
 IGNORED = -100
 
@@ -109,9 +110,11 @@ def segment_targets(
 
 
 def tracks_viou(
-    one: Sequence[tuple[int, np.ndarray]], two: Sequence[tuple[int, np.ndarray]], segment: tuple[int, int],
+    one: Sequence[tuple[int, np.ndarray]],
+    two: Sequence[tuple[int, np.ndarray]],
+    segment: tuple[int, int],
     inclusive: bool = True,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """vIoU inside a segment of each track of one list with each of another, (N, G); tracks as in `segment_targets`."""
     return _viou(*_dense(_framed(one), segment), *_dense(_framed(two), segment), inclusive)
 
@@ -134,19 +137,17 @@ def _dense(tracks: Sequence[tuple[Any, Any]], segment: tuple[int, int]) -> tuple
 
 def _viou(a: np.ndarray, in_a: np.ndarray, b: np.ndarray, in_b: np.ndarray, inclusive: bool) -> np.ndarray:
     """vIoU inside the segment of every tracklet with every annotated track, (N, G)."""
-    areas = [np.prod(x[..., 2:] - x[..., :2] + inclusive, axis=-1) * there for x, there in ((a, in_a), (b, in_b))]
-    low, high = np.maximum(a[:, None, :, :2], b[None, :, :, :2]), np.minimum(a[:, None, :, 2:], b[None, :, :, 2:])
-    shared = np.prod((high - low + inclusive).clip(min=0), axis=-1) * (in_a[:, None] & in_b[None])  # (N, G, F)
-    overlap = shared.sum(axis=2)
-    total = areas[0].sum(axis=1)[:, None] + areas[1].sum(axis=1)[None] - overlap
-    return np.divide(overlap, total, out=np.zeros_like(overlap), where=total > 0)
+    one, two = ((area(boxes, inclusive) * there).sum(1) for boxes, there in ((a, in_a), (b, in_b)))
+    shared = shared_area(a[:, None], b[None], inclusive) * (in_a[:, None] & in_b[None])  # (N, G, F)
+    return over_union(shared.sum(2), one[:, None], two[None])
 
 
 def _index(names: Sequence[str], name: str, row: Mapping[str, Any], what: str) -> int:
-    if name not in names:
-        raise CausalVideoError(
-            f"{what} of video {row.get('video_id')}", found=name,
-            expected=f"one of {len(names)}: {list(names)[:5]} ...",
-            fix="build the vocabulary from the training split, or drop the annotation",
-        )  # fmt: skip
+    require(
+        name in names,
+        f"{what} of video {row.get('video_id')}",
+        found=name,
+        expected=f"one of {len(names)}: {list(names)[:5]} ...",
+        fix="build the vocabulary from the training split, or drop the annotation",
+    )
     return list(names).index(name)

@@ -16,7 +16,8 @@ import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
 from hf_causal_video.data.rows import is_list, is_number, is_text
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.tracks.track import check_track
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 LONGEST = 10_000_000  # frames; four days of film, beyond which a number is a mistake
 RELATION_FEATURES = Features(
@@ -65,19 +66,34 @@ def relations_dataset(rows: Iterable[Mapping[str, Any]]) -> Dataset:
         >>> relations_dataset([row])[0]["relations"][0]["predicate"]
         'chase'
     """
-    if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
-        _fail("relation rows", type(rows).__name__, "a list of mappings, or a Dataset", "pass a list of rows")
+    require(
+        not isinstance(rows, str | Mapping) and isinstance(rows, Iterable),
+        "relation rows",
+        found=lambda: type(rows).__name__,
+        expected="a list of mappings, or a Dataset",
+        fix="pass a list of rows",
+    )
     columns: dict[str, list[Any]] = {name: [] for name in RELATION_FEATURES}
     seen: set[str] = set()
     for number, row in enumerate(rows):
-        if not isinstance(row, Mapping):
-            _fail(f"relation row {number}", repr(row)[:80], "a mapping by column", "pass rows as mappings")
+        require(
+            isinstance(row, Mapping),
+            f"relation row {number}",
+            found=lambda row=row: repr(row)[:80],
+            expected="a mapping by column",
+            fix="pass rows as mappings",
+        )
         name = f"relation row of video {row.get('video_id')!r}"
         if missing := sorted(set(columns) - set(row)):
             _fail(f"{name} lacks columns", f"nothing in {missing}", sorted(columns), "write every column")
         _check_video(row, name)
-        if row["video_id"] in seen:
-            _fail(name, "it is there twice", "one row a video", "join the rows")
+        require(
+            row["video_id"] not in seen,
+            name,
+            found="it is there twice",
+            expected="one row a video",
+            fix="join the rows",
+        )
         seen.add(row["video_id"])
         present = [_check_track(track, row, f"{name}, track {i}") for i, track in enumerate(row["tracks"])]
         for place, relation in enumerate(row["relations"]):
@@ -88,9 +104,11 @@ def relations_dataset(rows: Iterable[Mapping[str, Any]]) -> Dataset:
         return Dataset.from_dict(columns, features=RELATION_FEATURES)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:  # such as True among frames
         raise CausalVideoError(
-            "relation rows cannot be put in a table", found=str(error).splitlines()[0],
-            expected="the kinds of RELATION_FEATURES", fix="mend the column",
-        ) from error  # fmt: skip
+            "relation rows cannot be put in a table",
+            found=str(error).splitlines()[0],
+            expected="the kinds of RELATION_FEATURES",
+            fix="mend the column",
+        ) from error
 
 
 def ground_truth(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -134,8 +152,15 @@ def tracklets(row: Mapping[str, Any]) -> list[dict[str, Any]]:
         frames, boxes = np.asarray(track["frames"]), np.asarray(track["boxes"], dtype=np.float64).reshape(-1, 4)
         for run in np.split(np.arange(len(frames)), np.flatnonzero(np.diff(frames) > 1) + 1):
             if len(run):
-                parts.append({"start": int(frames[run[0]]), "boxes": boxes[run], "category": track["category"],
-                              "score": track["score"], "track": index})  # fmt: skip
+                parts.append(
+                    {
+                        "start": int(frames[run[0]]),
+                        "boxes": boxes[run],
+                        "category": track["category"],
+                        "score": track["score"],
+                        "track": index,
+                    }
+                )
     return parts
 
 
@@ -159,56 +184,99 @@ def training_counts(rows: Iterable[Mapping[str, Any]]) -> tuple[dict[str, int], 
 
 
 def _check_video(row: Mapping[str, Any], name: str) -> None:
-    if not is_text(row["video_id"]) or not row["video_id"]:
-        _fail(name, f"video_id {row['video_id']!r}", "a name", "write it as a string")
+    require(
+        is_text(row["video_id"]) and row["video_id"],
+        name,
+        found=lambda: f"video_id {row['video_id']!r}",
+        expected="a name",
+        fix="write it as a string",
+    )
     if bad := {side: row[side] for side in ("width", "height", "num_frames") if not _is_count(row[side], 1)}:
         _fail(name, bad, "whole numbers above 0", "give the size in pixels and the number of frames")
-    if row["num_frames"] > LONGEST:
-        _fail(name, f"{row['num_frames']} frames", f"at most {LONGEST}", "cut the video into parts")
-    if not is_number(row["fps"]) or row["fps"] < 0:
-        _fail(name, f"fps {row['fps']!r}", "frames a second, 0.0 if unknown", "mend the column")
-    if not is_list(row["tracks"]) or not is_list(row["relations"]):
-        _fail(name, "tracks or relations that are no list", "lists of mappings", "mend the columns")
+    require(
+        row["num_frames"] <= LONGEST,
+        name,
+        found=lambda: f"{row['num_frames']} frames",
+        expected=f"at most {LONGEST}",
+        fix="cut the video into parts",
+    )
+    require(
+        is_number(row["fps"]) and row["fps"] >= 0,
+        name,
+        found=lambda: f"fps {row['fps']!r}",
+        expected="frames a second, 0.0 if unknown",
+        fix="mend the column",
+    )
+    require(
+        is_list(row["tracks"]) and is_list(row["relations"]),
+        name,
+        found="tracks or relations that are no list",
+        expected="lists of mappings",
+        fix="mend the columns",
+    )
 
 
 def _check_track(track: Mapping[str, Any], row: Mapping[str, Any], name: str) -> set[int]:
     """Refuse a malformed track; the frames in which it has a box."""
     fields = ("category", "score", "frames", "boxes")
-    if not isinstance(track, Mapping) or any(field not in track for field in fields):
-        _fail(name, repr(track)[:80], f"a mapping with {', '.join(fields)}", "write every field")
-    if not is_text(track["category"]) or not is_number(track["score"]):
-        _fail(name, f"{track['category']!r}, score {track['score']!r}", "a class name, a finite score", "mend it")
+    require(
+        isinstance(track, Mapping) and not any(field not in track for field in fields),
+        name,
+        found=lambda: repr(track)[:80],
+        expected=f"a mapping with {', '.join(fields)}",
+        fix="write every field",
+    )
+    require(
+        is_text(track["category"]) and is_number(track["score"]),
+        name,
+        found=lambda: f"{track['category']!r}, score {track['score']!r}",
+        expected="a class name, a finite score",
+        fix="mend it",
+    )
     frames, boxes = _array(track["frames"], "iu"), _array(track["boxes"], "iuf").astype(np.float64)
-    if not frames.size or frames.ndim != 1 or boxes.shape != (len(frames), 4):
-        _fail(name, f"frames {frames.shape}, boxes {boxes.shape}", "(L,) whole numbers and (L, 4) numbers, L at least "
-              "1", "drop empty tracks")  # fmt: skip
-    if (np.diff(frames) <= 0).any() or frames[0] < 0 or frames[-1] >= row["num_frames"]:
-        _fail(
-            name, f"frames {frames[:3].tolist()} ... {frames[-1]}", f"ascending in 0..{row['num_frames'] - 1}",
-            "sort them",
-        )  # fmt: skip
-    bad = ~(np.abs(boxes) < np.finfo(np.float32).max).all(1) | (boxes[:, 2:] < boxes[:, :2]).any(1)
-    if bad.any():
-        _fail(f"{name}, frame {frames[bad.argmax()]}", boxes[bad.argmax()].tolist(),
-              "finite left, top, right, bottom with left <= right, top <= bottom", "mend the annotation")  # fmt: skip
+    check_track(frames, boxes, name, row["num_frames"])
     return set(frames.tolist())
 
 
 def _check_relation(relation: Mapping[str, Any], present: list[set[int]], name: str) -> None:
     fields = ("subject", "object", "start", "end")
-    if not isinstance(relation, Mapping) or not all(_is_count(relation.get(field), -1) for field in fields):
-        _fail(name, repr(relation)[:80], f"whole numbers in {', '.join(fields)}", "mend the annotation")
-    if not is_text(relation.get("predicate")) or not relation["predicate"]:
-        _fail(name, f"predicate {relation.get('predicate')!r}", "a name", "mend the annotation")
+    require(
+        isinstance(relation, Mapping) and all(_is_count(relation.get(field), -1) for field in fields),
+        name,
+        found=lambda: repr(relation)[:80],
+        expected=f"whole numbers in {', '.join(fields)}",
+        fix="mend the annotation",
+    )
+    require(
+        is_text(relation.get("predicate")) and relation["predicate"],
+        name,
+        found=lambda: f"predicate {relation.get('predicate')!r}",
+        expected="a name",
+        fix="mend the annotation",
+    )
     subject, other, start, end = (relation[field] for field in fields)
-    if not (0 <= subject < len(present) and 0 <= other < len(present)) or subject == other:
-        _fail(name, f"tracks {subject} and {other}", f"two different of {len(present)} tracks", "mend the annotation")
-    if not 0 <= start < end:
-        _fail(name, f"frames [{start}, {end})", "a first frame before the end", "mend the annotation")
+    require(
+        (0 <= subject < len(present) and 0 <= other < len(present)) and subject != other,
+        name,
+        found=f"tracks {subject} and {other}",
+        expected=f"two different of {len(present)} tracks",
+        fix="mend the annotation",
+    )
+    require(
+        0 <= start < end,
+        name,
+        found=f"frames [{start}, {end})",
+        expected="a first frame before the end",
+        fix="mend the annotation",
+    )
     for track in (subject, other):
         if lacking := list(islice((frame for frame in range(start, end) if frame not in present[track]), 6)):
-            _fail(f"{name}: track {track} has no box in some of its frames", f"none in {lacking[:5]} ...",
-                  f"one in each of [{start}, {end})", "shorten the relation, or interpolate the track")  # fmt: skip
+            _fail(
+                f"{name}: track {track} has no box in some of its frames",
+                f"none in {lacking[:5]} ...",
+                f"one in each of [{start}, {end})",
+                "shorten the relation, or interpolate the track",
+            )
 
 
 def _is_count(value: Any, least: int) -> bool:

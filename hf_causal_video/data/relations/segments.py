@@ -16,7 +16,7 @@ from datasets import Dataset
 
 from hf_causal_video.data.relations.labels import PairRule, segment_targets, tracks_viou
 from hf_causal_video.data.relations.rows import tracklets
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 SAME_OBJECT = 0.7  # vIoU above which a detection lends its appearance to an annotated track
 
@@ -69,11 +69,13 @@ class RelationSegments(torch.utils.data.Dataset):
         self.segment_frames = segment_frames
         self.video_ids: list[str] = rows["video_id"][:]
         missing = [] if tracks is None else [video_id for video_id in self.video_ids if video_id not in tracks]
-        if not self.video_ids or missing:
-            raise CausalVideoError(
-                "annotated videos", found=f"{len(self.video_ids)}, without tracks {missing[:3]}",
-                expected="one or more, with tracks for each", fix="track the videos that are missing",
-            )  # fmt: skip
+        require(
+            self.video_ids and not missing,
+            "annotated videos",
+            found=lambda: f"{len(self.video_ids)}, without tracks {missing[:3]}",
+            expected="one or more, with tracks for each",
+            fix="track the videos that are missing",
+        )
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers see it move
         self._video = lru_cache(maxsize=32)(self._read)
         self.segments = self._segments(segment_begins)
@@ -104,9 +106,14 @@ class RelationSegments(torch.utils.data.Dataset):
             parts += self._annotated(row, parts, segment)
         seed = (self.seed * 1_000_003 + int(self._epoch)) * 10_000_019 + int(index)
         targets = segment_targets(
-            [(part["start"], part["boxes"]) for part in parts], row, segment, self.object_classes, self.predicates,
-            self.rule, torch.Generator().manual_seed(seed % 2**63),
-        )  # fmt: skip
+            [(part["start"], part["boxes"]) for part in parts],
+            row,
+            segment,
+            self.object_classes,
+            self.predicates,
+            self.rule,
+            torch.Generator().manual_seed(seed % 2**63),
+        )
         return {
             "question_id": f"{row['video_id']}:{segment[0]}-{segment[1]}",
             "tracks": parts,
@@ -138,13 +145,13 @@ class RelationSegments(torch.utils.data.Dataset):
             track["frames"], track["boxes"] = np.asarray(track["frames"]), np.asarray(track["boxes"]).reshape(-1, 4)
         given = tracklets(row) if self.tracks is None else self.tracks[row["video_id"]]
         late = [track for track in given if track["start"] + len(track["boxes"]) > row["num_frames"]]
-        if late:
-            raise CausalVideoError(
-                f"tracks of video {row['video_id']}",
-                found=f"a track up to frame {late[0]['start'] + len(late[0]['boxes'])}",
-                expected=f"tracks within the {row['num_frames']} frames of the annotation",
-                fix="track every frame that the annotation counts (--sampling fps-RATE, the video's own rate)",
-            )
+        require(
+            not late,
+            f"tracks of video {row['video_id']}",
+            found=lambda: f"a track up to frame {late[0]['start'] + len(late[0]['boxes'])}",
+            expected=f"tracks within the {row['num_frames']} frames of the annotation",
+            fix="track every frame that the annotation counts (--sampling fps-RATE, the video's own rate)",
+        )
         return row, given
 
     def _segments(self, segment_begins: Callable[[int, int], list[int]]) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ from datasets import Dataset
 
 from hf_causal_video.data.relations.rows import relations_dataset
 from hf_causal_video.data.tables import read_json
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 SOURCES = "https://huggingface.co/datasets/shangxd/imagenet-vidvrd and https://huggingface.co/datasets/shangxd/vidor"
 VIDEO_COUNTS = {  # videos of the full splits, as published
@@ -48,13 +48,20 @@ def read_relations(path: str | Path, split: str | None = None) -> Dataset:
     """
     path = Path(path)
     files = [path] if path.is_file() else sorted(path.rglob("*.json"))
-    if not files:
-        _fail("annotations are not there", f"no json in {path}", "one json a video", f"download them from {SOURCES}")
+    require(
+        files,
+        "annotations are not there",
+        found=f"no json in {path}",
+        expected="one json a video",
+        fix=f"download them from {SOURCES}",
+    )
     if split is not None and len(files) != VIDEO_COUNTS.get(split):
         _fail(
-            f"{path} is not the full split {split!r}", f"{len(files)} videos",
-            VIDEO_COUNTS.get(split) or f"a split of {sorted(VIDEO_COUNTS)}", "leave `split` out to read a part",
-        )  # fmt: skip
+            f"{path} is not the full split {split!r}",
+            f"{len(files)} videos",
+            VIDEO_COUNTS.get(split) or f"a split of {sorted(VIDEO_COUNTS)}",
+            "leave `split` out to read a part",
+        )
     return relations_dataset(_row(read_json(file, SOURCES), file) for file in files)
 
 
@@ -80,38 +87,56 @@ def read_trajectories(
         hf_causal_video.utils.errors.CausalVideoError: ...
     """
     path = Path(path)
-    if not path.is_file():
-        _fail("trajectories are not there", f"no file {path}", "a json of the object task", "run a tracker first")
+    require(
+        path.is_file(),
+        "trajectories are not there",
+        found=f"no file {path}",
+        expected="a json of the object task",
+        fix="run a tracker first",
+    )
     content = read_json(path, "whoever made the tracks")
     results = content.get("results", content) if isinstance(content, dict) else content
-    if not isinstance(results, dict) or not all(isinstance(given, list) for given in results.values()):
-        _fail(f"{path} holds no trajectories", repr(content)[:80], "{video_id: [track]}", "see `read_trajectories`")
-    known = videos if isinstance(videos, Mapping) else {
-        row["video_id"]: (row["width"], row["height"], row["num_frames"]) for row in videos
-    }  # fmt: skip
+    require(
+        isinstance(results, dict) and all(isinstance(given, list) for given in results.values()),
+        f"{path} holds no trajectories",
+        found=lambda: repr(content)[:80],
+        expected="{video_id: [track]}",
+        fix="see `read_trajectories`",
+    )
+    known = (
+        videos
+        if isinstance(videos, Mapping)
+        else {row["video_id"]: (row["width"], row["height"], row["num_frames"]) for row in videos}
+    )
     unknown = sorted(set(results) - set(known))
-    if unknown and others == "error":
-        _fail(
-            f"{path} has tracks of unknown videos", f"{len(unknown)}, first {unknown[:3]}",
-            f"ids such as {sorted(known)[:3]}", "name the size and length of these videos, or drop their tracks",
-        )  # fmt: skip
+    require(
+        not unknown or others != "error",
+        f"{path} has tracks of unknown videos",
+        found=lambda: f"{len(unknown)}, first {unknown[:3]}",
+        expected=f"ids such as {sorted(known)[:3]}",
+        fix="name the size and length of these videos, or drop their tracks",
+    )
     rows = []
     for video, given in results.items():
         if video not in known:
             continue
         tracks = []
         for number, track in enumerate(given):
-            if not isinstance(track, dict) or {"category", "score", "trajectory"} - set(track):
-                _fail(
-                    f"track {number} of video {video}", repr(track)[:80], "category, score, trajectory",
-                    "mend the file",
-                )  # fmt: skip
+            require(
+                isinstance(track, dict) and not {"category", "score", "trajectory"} - set(track),
+                f"track {number} of video {video}",
+                found=lambda track=track: repr(track)[:80],
+                expected="category, score, trajectory",
+                fix="mend the file",
+            )
             boxes = track["trajectory"]
-            if not isinstance(boxes, dict) or not all(re.fullmatch("[0-9]{1,9}", frame) for frame in boxes):
-                _fail(
-                    f"track {number} of video {video}", repr(boxes)[:80], "{frame: [left, top, right, bottom]}",
-                    "mend the file",
-                )  # fmt: skip
+            require(
+                isinstance(boxes, dict) and all(re.fullmatch("[0-9]{1,9}", frame) for frame in boxes),
+                f"track {number} of video {video}",
+                found=lambda boxes=boxes: repr(boxes)[:80],
+                expected="{frame: [left, top, right, bottom]}",
+                fix="mend the file",
+            )
             order = sorted(boxes, key=int)
             tracks.append(
                 {
@@ -122,8 +147,17 @@ def read_trajectories(
                 }
             )
         width, height, count = known[video]
-        rows.append({"video_id": video, "width": width, "height": height, "fps": 0.0, "num_frames": count,
-                     "tracks": tracks, "relations": []})  # fmt: skip
+        rows.append(
+            {
+                "video_id": video,
+                "width": width,
+                "height": height,
+                "fps": 0.0,
+                "num_frames": count,
+                "tracks": tracks,
+                "relations": [],
+            }
+        )
     return relations_dataset(rows)
 
 
@@ -133,33 +167,47 @@ def _row(annotation: Any, file: Path) -> dict[str, Any]:
         found = f"no {missing}" if isinstance(annotation, dict) else type(annotation).__name__
         _fail(f"{file} is no relation annotation", found, list(FIELDS), f"get it from {SOURCES}")
     lists = [annotation[name] for name in FIELDS[-3:]]
-    if not all(isinstance(one, list) for one in (*lists, *(lists[1] if isinstance(lists[1], list) else ()))):
-        _fail(f"{file} is no relation annotation", f"no lists in {FIELDS[-3:]}", "lists", f"get it from {SOURCES}")
+    require(
+        all(isinstance(one, list) for one in (*lists, *(lists[1] if isinstance(lists[1], list) else ()))),
+        f"{file} is no relation annotation",
+        found=lambda: f"no lists in {FIELDS[-3:]}",
+        expected="lists",
+        fix=f"get it from {SOURCES}",
+    )
     try:
         return _joined(annotation, file)
     except (KeyError, TypeError, AttributeError) as error:
         raise CausalVideoError(
-            f"{file} is no relation annotation", found=f"{type(error).__name__}: {error}",
+            f"{file} is no relation annotation",
+            found=f"{type(error).__name__}: {error}",
             expected="objects with tid and category; boxes with tid and bbox; relations with subject_tid, predicate, "
-            "object_tid, begin_fid and end_fid", fix=f"get it from {SOURCES}",
-        ) from error  # fmt: skip
+            "object_tid, begin_fid and end_fid",
+            fix=f"get it from {SOURCES}",
+        ) from error
 
 
 def _joined(annotation: Mapping[str, Any], file: Path) -> dict[str, Any]:
     places = {item["tid"]: place for place, item in enumerate(annotation["subject/objects"])}
-    if len(places) < len(annotation["subject/objects"]):
-        _fail(f"{file}, subject/objects", "a tid that is there twice", "each object once", "mend the annotation")
+    require(
+        len(places) == len(annotation["subject/objects"]),
+        f"{file}, subject/objects",
+        found="a tid that is there twice",
+        expected="each object once",
+        fix="mend the annotation",
+    )
     tracks: list[dict[str, Any]] = [
         {"category": item["category"], "score": 1.0, "frames": [], "boxes": []}
         for item in annotation["subject/objects"]
     ]
     for frame, boxes in enumerate(annotation["trajectories"]):
         for box in boxes:
-            if box["tid"] not in places:
-                _fail(
-                    f"{file}, frame {frame}", f"a box of object {box['tid']}", f"one of {list(places)}",
-                    "mend the file",
-                )  # fmt: skip
+            require(
+                box["tid"] in places,
+                f"{file}, frame {frame}",
+                found=lambda box=box: f"a box of object {box['tid']}",
+                expected=f"one of {list(places)}",
+                fix="mend the file",
+            )
             track = tracks[places[box["tid"]]]
             track["frames"].append(frame)
             track["boxes"].append([box["bbox"][corner] for corner in CORNERS])
@@ -168,18 +216,32 @@ def _joined(annotation: Mapping[str, Any], file: Path) -> dict[str, Any]:
     relations = []
     for number, relation in enumerate(annotation["relation_instances"]):
         pair = [places.get(relation[side], -1) for side in ("subject_tid", "object_tid")]
-        if any(place not in moved for place in pair):
-            _fail(f"{file}, relation {number}", f"objects {relation['subject_tid']} and {relation['object_tid']}",
-                  "two objects that have boxes", "mend the annotation")  # fmt: skip
-        relations.append({"subject": moved[pair[0]], "predicate": relation["predicate"], "object": moved[pair[1]],
-                          "start": relation["begin_fid"], "end": relation["end_fid"]})  # fmt: skip
+        require(
+            not any(place not in moved for place in pair),
+            f"{file}, relation {number}",
+            found=lambda relation=relation: f"objects {relation['subject_tid']} and {relation['object_tid']}",
+            expected="two objects that have boxes",
+            fix="mend the annotation",
+        )
+        relations.append(
+            {
+                "subject": moved[pair[0]],
+                "predicate": relation["predicate"],
+                "object": moved[pair[1]],
+                "start": relation["begin_fid"],
+                "end": relation["end_fid"],
+            }
+        )
     video = annotation["video_id"]
     return {
         "video_id": str(video) if isinstance(video, int) else video,
-        "width": annotation["width"], "height": annotation["height"], "fps": annotation.get("fps", 0.0),
+        "width": annotation["width"],
+        "height": annotation["height"],
+        "fps": annotation.get("fps", 0.0),
         "num_frames": max(annotation["frame_count"], len(annotation["trajectories"])),
-        "tracks": [tracks[place] for place in seen], "relations": relations,
-    }  # fmt: skip
+        "tracks": [tracks[place] for place in seen],
+        "relations": relations,
+    }
 
 
 def _fail(what: str, found: object, expected: object, fix: str) -> None:

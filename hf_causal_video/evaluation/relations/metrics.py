@@ -15,7 +15,7 @@ import numpy as np
 
 from hf_causal_video.evaluation.relations.matching import ScoredVideo, match, read_scored_video
 from hf_causal_video.evaluation.relations.tracks import Triplet, read_triplet
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 RECALL_AT = (50, 100)
 TAGGING_AT = (1, 5, 10)
@@ -73,28 +73,28 @@ def vidvrd_metrics(
         (1.0, 1.0, 1.0, 1.0)
     """
     results = predictions.get("results", predictions) if isinstance(predictions, Mapping) else predictions
-    if not isinstance(results, Mapping) or not isinstance(ground_truth, Mapping):
-        raise CausalVideoError(
-            "relations by video",
-            found=f"{type(results).__name__} of predictions, {type(ground_truth).__name__} of ground truth",
-            expected="{video_id: [relation]} of each",
-            fix="pass the content of a submission file, and `ground_truth(rows)`",
-        )
-    if unknown_videos not in ("ignore", "error") or not 0 < viou_threshold <= 1:
-        raise CausalVideoError(
-            "bad option",
-            found=f"unknown_videos={unknown_videos!r}, viou_threshold={viou_threshold}",
-            expected="'ignore' or 'error', and a threshold in (0, 1]",
-            fix="use one of these",
-        )
+    require(
+        isinstance(results, Mapping) and isinstance(ground_truth, Mapping),
+        "relations by video",
+        found=lambda: f"{type(results).__name__} of predictions, {type(ground_truth).__name__} of ground truth",
+        expected="{video_id: [relation]} of each",
+        fix="pass the content of a submission file, and `ground_truth(rows)`",
+    )
+    require(
+        unknown_videos in ("ignore", "error") and 0 < viou_threshold <= 1,
+        "bad option",
+        found=f"unknown_videos={unknown_videos!r}, viou_threshold={viou_threshold}",
+        expected="'ignore' or 'error', and a threshold in (0, 1]",
+        fix="use one of these",
+    )
     unknown = sorted(set(results) - set(ground_truth), key=str)
-    if unknown and (unknown_videos == "error" or len(unknown) == len(results)):
-        raise CausalVideoError(
-            "predicted videos without ground truth",
-            found=f"{len(unknown)} of {len(results)}: {unknown[:3]}",
-            expected=f"ids such as {sorted(ground_truth, key=str)[:3]}",
-            fix="score the split that was predicted",
-        )
+    require(
+        not unknown or (unknown_videos != "error" and len(unknown) != len(results)),
+        "predicted videos without ground truth",
+        found=lambda: f"{len(unknown)} of {len(results)}: {unknown[:3]}",
+        expected=f"ids such as {sorted(ground_truth, key=str)[:3]}",
+        fix="score the split that was predicted",
+    )
     read = {
         key: read_scored_video(key, results.get(key, []), rows, viou_threshold, inclusive)
         for key, rows in ground_truth.items()
@@ -163,11 +163,13 @@ def _thirds(per_predicate: Mapping[str, Mapping[str, float]], counts: Mapping[st
         isinstance(name, str) and isinstance(n, int | float | np.number) and 0 <= n < np.inf
         for name, n in counts.items()
     )
-    if not is_counted:
-        raise CausalVideoError(
-            "training_counts", found=repr(counts)[:80], expected="{predicate: how often it is annotated}",
-            fix="pass what `training_counts(rows)` gives",
-        )  # fmt: skip
+    require(
+        is_counted,
+        "training_counts",
+        found=lambda: repr(counts)[:80],
+        expected="{predicate: how often it is annotated}",
+        fix="pass what `training_counts(rows)` gives",
+    )
     order = sorted({*counts, *per_predicate}, key=lambda name: (-counts.get(name, 0), name))
     table: dict[str, float | None] = {}
     for part, places in zip(PARTS, np.array_split(np.arange(len(order)), len(PARTS)), strict=True):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -68,17 +68,25 @@ def pair_metrics(
     single = labels.ndim == 1
     wanted = scores.shape[:1] if single else scores.shape
     known = np.arange(scores.shape[-1]) if single and scores.ndim == 2 else np.array([0, 1])
-    if (
-        scores.ndim != 2 or labels.shape != wanted or not scores.size or not np.isfinite(scores).all()
-        or not np.isin(labels, known).all() or not (single or labels.any())
-    ):  # fmt: skip
-        raise CausalVideoError(
-            "scores of pairs", found=f"scores {scores.shape}, labels {labels.shape}",
-            expected="(n, P) finite scores; (n,) indices of predicates, or (n, P) 0/1, some of them 1",
-            fix="score the pairs of one split",
-        )  # fmt: skip
-    if not isinstance(best, int) or best < 1:
-        raise CausalVideoError("best", found=best, expected="a whole number, 1 or more", fix="leave it at 4")
+    require(
+        scores.ndim == 2
+        and labels.shape == wanted
+        and scores.size
+        and np.isfinite(scores).all()
+        and np.isin(labels, known).all()
+        and (single or labels.any()),
+        "scores of pairs",
+        found=lambda: f"scores {scores.shape}, labels {labels.shape}",
+        expected="(n, P) finite scores; (n,) indices of predicates, or (n, P) 0/1, some of them 1",
+        fix="score the pairs of one split",
+    )
+    require(
+        isinstance(best, int) and best >= 1,
+        "best",
+        found=best,
+        expected="a whole number, 1 or more",
+        fix="leave it at 4",
+    )
     truth = labels[:, None] == np.arange(scores.shape[1]) if single else labels > 0
     present: list[int] = np.flatnonzero(truth.any(axis=0)).tolist()
     place = (-scores).argsort(axis=1, kind="stable").argsort(axis=1)  # 0 is the best
@@ -87,10 +95,13 @@ def pair_metrics(
 
     def mean(values: Mapping[int, float], which: Any) -> float | None:
         places = range(scores.shape[1])[which] if isinstance(which, slice) else which
-        if not set(places) <= set(range(scores.shape[1])):
-            raise CausalVideoError(
-                "parts", found=f"predicates {list(places)}", expected=f"among {scores.shape[1]}", fix="name these only"
-            )
+        require(
+            set(places) <= set(range(scores.shape[1])),
+            "parts",
+            found=lambda: f"predicates {list(places)}",
+            expected=f"among {scores.shape[1]}",
+            fix="name these only",
+        )
         chosen = [values[p] for p in places if p in values]
         return 100 * float(np.mean(chosen)) if chosen else None
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.geometry import area, over_union, shared_area
 
 Triplet = tuple[str, str, str]
 
@@ -61,21 +62,36 @@ def read_video_relations(video_id: str, rows: Iterable[Mapping[str, Any]], what:
         CausalVideoError: a missing field, a triplet that is not three names, an empty duration, a trajectory of
             another length than its duration, an inverted or infinite box, a score that is no finite number.
     """
-    if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
-        _fail(f"relations of video {video_id} ({what})", type(rows).__name__, "a list of relations", "pass a list")
+    require(
+        not isinstance(rows, str | Mapping) and isinstance(rows, Iterable),
+        f"relations of video {video_id} ({what})",
+        found=lambda: type(rows).__name__,
+        expected="a list of relations",
+        fix="pass a list",
+    )
     triplets, scores, spans = [], [], []
     tracks: dict[str, list[Sequence]] = {"sub_traj": [], "obj_traj": []}
     for number, row in enumerate(rows):
         name = f"{what} {number} of video {video_id}"
         fields = ("triplet", "duration", *tracks) + (("score",) if what == "prediction" else ())
-        if not isinstance(row, Mapping):
-            _fail(name, type(row).__name__, f"a mapping with {list(fields)}", "write every field")
+        require(
+            isinstance(row, Mapping),
+            name,
+            found=lambda row=row: type(row).__name__,
+            expected=f"a mapping with {list(fields)}",
+            fix="write every field",
+        )
         if missing := [field for field in fields if row.get(field) is None]:
             _fail(f"{name} lacks fields", f"nothing in {missing}", list(fields), "write every field")
         triplet, span = read_triplet(row["triplet"], name), _span(row["duration"], name)
         for side, given in tracks.items():
-            if not hasattr(row[side], "__len__"):
-                _fail(f"{name}: {side} holds no boxes", repr(row[side]), "a list of boxes", "write a box a frame")
+            require(
+                hasattr(row[side], "__len__"),
+                f"{name}: {side} holds no boxes",
+                found=lambda row=row, side=side: repr(row[side]),
+                expected="a list of boxes",
+                fix="write a box a frame",
+            )
             if len(row[side]) != span[1] - span[0]:
                 wanted = f"{span[1] - span[0]}, one for each frame of [{span[0]}, {span[1]})"
                 _fail(f"{name}: {side} and duration differ", f"{len(row[side])} boxes", wanted, "interpolate the gaps")
@@ -107,9 +123,8 @@ def pair_viou(
     vious = []
     for name in ("subject", "object"):
         a, b = getattr(one, name), getattr(two, name)
-        shared = np.bincount(owner, _intersection(a[rows[0]], b[rows[1]], inclusive), minlength=len(i))
-        total = _volumes(a, one, i, inclusive) + _volumes(b, two, j, inclusive) - shared
-        vious.append(np.divide(shared, total, out=np.zeros(len(i)), where=total > 0))
+        shared = np.bincount(owner, shared_area(a[rows[0]], b[rows[1]], inclusive), minlength=len(i))
+        vious.append(over_union(shared, _volumes(a, one, i, inclusive), _volumes(b, two, j, inclusive)))
     return np.minimum(*vious)
 
 
@@ -141,19 +156,19 @@ def trajectory_viou(
 def read_triplet(value: Any, name: str) -> Triplet:
     """Three names; an error names what they belong to."""
     parts = tuple(value) if isinstance(value, list | tuple | np.ndarray) else ()
-    if len(parts) != 3 or not all(isinstance(part, str) and part for part in parts):
-        _fail(f"{name}: no triplet", repr(value), "[subject class, predicate, object class]", "write names")
+    require(
+        len(parts) == 3 and all(isinstance(part, str) and part for part in parts),
+        f"{name}: no triplet",
+        found=lambda: repr(value),
+        expected="[subject class, predicate, object class]",
+        fix="write names",
+    )
     return parts
-
-
-def _intersection(a: np.ndarray, b: np.ndarray, inclusive: bool) -> np.ndarray:
-    extent = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]) + inclusive  # (frames, 2)
-    return np.prod(np.maximum(extent, 0), axis=1)
 
 
 def _volumes(boxes: np.ndarray, relations: VideoRelations, index: np.ndarray, inclusive: bool) -> np.ndarray:
     """Sum of box areas over the duration of the relations named by `index`."""
-    sums = np.concatenate([[0.0], np.cumsum(np.prod(boxes[:, 2:] - boxes[:, :2] + inclusive, axis=1))])
+    sums = np.concatenate([[0.0], np.cumsum(area(boxes, inclusive))])
     begin = relations.offsets[index]
     return sums[begin + relations.ends[index] - relations.starts[index]] - sums[begin]
 
@@ -167,9 +182,11 @@ def _boxes(tracks: list[Sequence], offsets: np.ndarray, what: str, side: str) ->
         boxes = np.fromiter(chain.from_iterable(rows), np.float64, 4 * len(rows)).reshape(-1, 4)
     except (TypeError, ValueError, OverflowError):
         _fail(
-            f"{what}: {side} holds no boxes", "rows other than four numbers", "[left, top, right, bottom]",
+            f"{what}: {side} holds no boxes",
+            "rows other than four numbers",
+            "[left, top, right, bottom]",
             "mend it",
-        )  # fmt: skip
+        )
     bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
     if bad.any():
         frame = int(np.flatnonzero(bad)[0])
@@ -186,15 +203,25 @@ def _boxes(tracks: list[Sequence], offsets: np.ndarray, what: str, side: str) ->
 def _span(value: Any, name: str) -> tuple[int, int]:
     pair = list(value) if isinstance(value, list | tuple | np.ndarray) else []
     are_frames = all(isinstance(f, int | float | np.number) and not isinstance(f, bool) for f in pair)
-    if len(pair) != 2 or not are_frames or not 0 <= pair[0] < pair[1] < 2**62 or any(f % 1 for f in pair):
-        _fail(f"{name}: no duration", value, "[first frame, frame after the last], not empty", "mend the annotation")
+    require(
+        len(pair) == 2 and are_frames and 0 <= pair[0] < pair[1] < 2**62 and not any(f % 1 for f in pair),
+        f"{name}: no duration",
+        found=value,
+        expected="[first frame, frame after the last], not empty",
+        fix="mend the annotation",
+    )
     return int(pair[0]), int(pair[1])
 
 
 def _score(value: Any, name: str) -> float:
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not is_number or not -np.inf < value < np.inf:
-        _fail(f"{name}: the score is no number", repr(value), "a finite number", "look for NaN in the model's output")
+    require(
+        is_number and -np.inf < value < np.inf,
+        f"{name}: the score is no number",
+        found=lambda: repr(value),
+        expected="a finite number",
+        fix="look for NaN in the model's output",
+    )
     return float(value)
 
 

@@ -1,4 +1,4 @@
-"""The card of a feature set: what `load_dataset` needs to read it, and what a person needs to trust it."""
+"""The card of a feature set, for `load_dataset` and for a reader; and the set on the Hub, in one commit."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from hf_causal_video.features.store.provenance import Provenance
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.features.store.provenance import PROVENANCE_FILE, Provenance
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 
 def feature_card(folder: str | Path, provenance: Provenance) -> str:
-    """Write the README of a feature set from its provenance and the shards that are there.
+    """Write the README of a feature set from its provenance and its shards.
 
     Args:
         folder: the feature set.
@@ -42,7 +42,7 @@ def feature_card(folder: str | Path, provenance: Provenance) -> str:
 
 # Video features
 
-One row a video; videos: {counts}. Frames and objects of a row show the same instants.
+One row per video; videos: {counts}. Frames and objects of a row show the same instants.
 
 ```python
 from hf_causal_video.features import FeatureStore
@@ -67,14 +67,14 @@ store[store.video_ids[0]].frame_features
 
 
 def merge_cards(ours: str, there: str) -> str:
-    """Take over what a repository's card says about its other tables, such as the questions about these videos.
+    """Keep what a repository's card says about its other tables, such as the questions about these videos.
 
     Args:
         ours: card of the feature set; other tables that it lists are left out.
         there: README of the repository it goes to, "" if it has none.
 
     Raises:
-        CausalVideoError: metadata that are no plain YAML.
+        CausalVideoError: metadata that are not plain YAML.
 
     Example:
         >>> there = "---\\nlicense: mit\\nconfigs:\\n- config_name: questions\\n---\\n"
@@ -115,16 +115,92 @@ def _words(value: Any) -> list[str]:
 
 
 def _split_card(card: str) -> tuple[dict[str, Any], str]:
-    found = re.match(r"\s*---\n(.*?)^---\s*?$\n*(.*)", card, re.DOTALL | re.MULTILINE)
-    if not found:
+    match = re.match(r"\s*---\n(.*?)^---\s*?$\n*(.*)", card, re.DOTALL | re.MULTILINE)
+    if not match:
         return {}, card
     try:
-        metadata = yaml.safe_load(found[1]) or {}
+        metadata = yaml.safe_load(match[1]) or {}
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         metadata = str(error)
-    if not isinstance(metadata, dict):
+    require(
+        isinstance(metadata, dict),
+        "the head of a card",
+        found=lambda: " ".join(str(metadata).split())[:200],
+        expected="plain YAML, names and values",
+        fix="correct the README.md of the repository",
+    )
+    return metadata, match[2]
+
+
+def push_features(
+    folder: Path | None, provenance: Provenance, repo_id: str, private: bool | None = None, token: str | None = None
+) -> str:
+    """Upload a feature set; see `FeatureStore.push_to_hub`. The list of clips that failed stays here."""
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    require(
+        folder is not None,
+        "features in memory cannot be pushed",
+        found="no folder",
+        expected="a feature set on disk",
+        fix="write it with FeatureWriter first",
+    )
+    assert folder is not None
+    token = token or get_token()
+    require(
+        token is not None,
+        f"pushing features to {repo_id}",
+        found="no token",
+        expected="a token that may write",
+        fix="log in with `hf auth login`, or set HF_TOKEN",
+    )
+    assert token is not None
+    try:
+        return _push(folder, provenance, repo_id, private, token)
+    except CausalVideoError:
+        raise
+    except (HFValidationError, HTTPError, OSError) as error:
+        reason = " ".join(str(error).replace(token, "hf_***").split())[:400] or type(error).__name__
+        # not `from error`: a traceback would print the request, and with it whatever stands in its headers
         raise CausalVideoError(
-            "the head of a card", found=" ".join(str(metadata).split())[:200], expected="plain YAML, names and values",
-            fix="mend the README.md of the repository",
-        )  # fmt: skip
-    return metadata, found[2]
+            f"pushing features to {repo_id}",
+            found=reason,
+            expected="a connection, and a repository that you may write to",
+            fix="check name, token and network; a push is one commit, so that none of it is there",
+        ) from None
+
+
+def _push(folder: Path, provenance: Provenance, repo_id: str, private: bool | None, token: str) -> str:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    api = HfApi(token=token)
+    api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+    repository = api.dataset_info(repo_id)
+    require(
+        private is None or repository.private == private,
+        f"the repository {repo_id} exists already",
+        found="private" if repository.private else "public",
+        expected="private" if private else "public",
+        fix="change it in the repository's settings, or push under another name",
+    )
+    names = {sibling.rfilename for sibling in repository.siblings or []}
+    readme = folder / "README.md"
+    card = readme.read_text(encoding="utf-8") if readme.is_file() else feature_card(folder, provenance)
+    if "README.md" in names:
+        readme = Path(api.hf_hub_download(repo_id, "README.md", repo_type="dataset", revision=repository.sha))
+    card = merge_cards(card, readme.read_text(encoding="utf-8") if "README.md" in names else "")
+    files = [folder / PROVENANCE_FILE, *folder.glob("features/*.parquet")]
+    sent = {path.relative_to(folder).as_posix(): path for path in sorted(files)}
+    stale = [name for name in sorted(names - set(sent)) if name.startswith("features/")]
+    return api.create_commit(
+        repo_id,
+        [
+            *(CommitOperationAdd(name, str(path)) for name, path in sent.items()),
+            CommitOperationAdd("README.md", card.encode()),
+            *(CommitOperationDelete(name) for name in stale),
+        ],
+        commit_message="Upload features",
+        repo_type="dataset",
+        parent_commit=repository.sha,
+    ).commit_url

@@ -1,4 +1,4 @@
-"""Where a feature set comes from: the identity card without which no feature file is accepted.
+"""Provenance of a feature set: which networks, layers and instants made it. Without it no feature file is accepted.
 
 Why: the most frequent question put to the authors of the original code is which backbone, layer and frames the
 features were made of. Here the answer travels with the arrays, and a model that was trained on other features
@@ -9,15 +9,42 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 from hf_causal_video.utils.version import __version__
 
 PROVENANCE_FILE = "provenance.json"
 CONTENT_HASH = "sha256-"  # revision of a local folder: a hash over its files
 OBJECT_FIELDS = ("object_model", "object_revision", "object_layer", "object_dim", "num_objects")
+QUESTIONS = {
+    "frame_model": "network that made the frame features (Hub id or name)",
+    "frame_revision": "its revision (commit, date, or who published it)",
+    "frame_layer": "which output of it (pooled, cls, pool5, ...)",
+    "frame_dim": "channels of a frame feature",
+    "sampling": "instants looked at (uniform-16, fps-1, ...)",
+    "object_model": "detector that made the object features",
+    "object_revision": "its revision",
+    "object_layer": "which output of it",
+    "object_dim": "channels of an object feature",
+    "num_objects": "object regions per frame",
+}
+EXAMPLE = {
+    "frame_model": "google/siglip2-base-patch16-224",
+    "frame_revision": "main",
+    "frame_layer": "pooled",
+    "frame_dim": 768,
+    "sampling": "uniform-16",
+    "object_model": "PekingU/rtdetr_r50vd",
+    "object_revision": "main",
+    "object_layer": "decoder last hidden state",
+    "object_dim": 256,
+    "num_objects": 20,
+}
 
 
 @dataclass(frozen=True)
@@ -65,13 +92,13 @@ class Provenance:
         empty = [n for n in texts if not isinstance(getattr(self, n), str) or not getattr(self, n)]
         empty += [n for n in counts if type(getattr(self, n)) is not int or getattr(self, n) < 1]
         empty += [] if isinstance(self.created_with, dict) else ["created_with"]
-        if empty:
-            raise CausalVideoError(
-                "incomplete provenance",
-                found=f"nothing of use in {', '.join(empty)}",
-                expected="backbone, revision, layer, width and sampling of the features",
-                fix="fill these fields; ask whoever made the features, or extract them again",
-            )
+        require(
+            not empty,
+            "incomplete provenance",
+            found=lambda: f"no valid {', '.join(empty)}",
+            expected="backbone, revision, layer, width and sampling of the features",
+            fix="fill these fields; ask whoever made the features, or extract them again",
+        )
 
     @property
     def has_objects(self) -> bool:
@@ -90,31 +117,34 @@ class Provenance:
     def from_dict(cls, data: dict) -> Provenance:
         """Rebuild from `to_dict`; unknown or missing keys are refused by name."""
         names = {f.name for f in fields(cls)}
-        if not isinstance(data, dict):
-            raise CausalVideoError(
-                "provenance is no mapping", found=type(data).__name__, expected="field: value", fix="restore the file"
-            )
+        require(
+            isinstance(data, dict),
+            "invalid provenance",
+            found=lambda: type(data).__name__,
+            expected="a mapping of fields",
+            fix="restore the file",
+        )
         missing = {"frame_model", "frame_revision", "frame_layer", "frame_dim", "sampling"} - set(data)
-        if missing or set(data) - names:
-            raise CausalVideoError(
-                "provenance does not have the expected fields",
-                found=f"missing {sorted(missing)}, unknown {sorted(map(str, set(data) - names))}",
-                expected=f"the fields {sorted(names)}",
-                fix="read the feature set with the version that wrote it",
-            )
+        require(
+            not missing and not (set(data) - names),
+            "provenance does not have the expected fields",
+            found=lambda: f"missing {sorted(missing)}, unknown {sorted(map(str, set(data) - names))}",
+            expected=f"the fields {sorted(names)}",
+            fix="read the feature set with the version that wrote it",
+        )
         return cls(**data)
 
     @classmethod
     def read(cls, folder: str | Path) -> Provenance:
         """Read `provenance.json` of a feature set; a set without it is refused."""
         file = Path(folder) / PROVENANCE_FILE
-        if not file.is_file():
-            raise CausalVideoError(
-                f"the feature set {folder} has no provenance",
-                found=f"no {PROVENANCE_FILE}",
-                expected="a card that names backbone, layer and sampling",
-                fix="extract with `hf-causal-video extract`, or write the card if you know how the features were made",
-            )
+        require(
+            file.is_file(),
+            f"the feature set {folder} has no provenance",
+            found=f"no {PROVENANCE_FILE}",
+            expected="a card that names backbone, layer and sampling",
+            fix="extract with `hf-causal-video extract`, or write the card if you know how the features were made",
+        )
         try:
             return cls.from_dict(json.loads(file.read_text(encoding="utf-8")))
         except CausalVideoError as error:
@@ -133,15 +163,15 @@ class Provenance:
             expected: how the new rows are made.
             folder: of the set, for the error.
         """
-        there, ours = self.to_dict(), json.loads(json.dumps(expected.to_dict()))
-        differs = [name for name in ours if ours[name] != there[name]]
-        if differs:
-            raise CausalVideoError(
-                f"the feature set {folder} was made in another way",
-                found=", ".join(f"{name} {there[name]!r}" for name in differs),
-                expected=", ".join(f"{name} {ours[name]!r}" for name in differs),
-                fix="write to a new folder, or go on with the settings and versions found there",
-            )
+        stored, wanted = self.to_dict(), json.loads(json.dumps(expected.to_dict()))
+        differs = [name for name in wanted if wanted[name] != stored[name]]
+        require(
+            not differs,
+            f"the feature set {folder} was made in another way",
+            found=lambda: ", ".join(f"{name} {stored[name]!r}" for name in differs),
+            expected=", ".join(f"{name} {wanted[name]!r}" for name in differs),
+            fix="write to a new folder, or go on with the settings and versions found there",
+        )
 
     def differences(self, expected: dict) -> dict[str, tuple]:
         """Compare the backbones: `{field: (here, expected)}`, empty if the features come from the same networks.
@@ -152,7 +182,7 @@ class Provenance:
         Args:
             expected: fields of another provenance; fields that are absent or empty are not compared.
         """
-        found = {}
+        differs = {}
         for kind in ("frame", "object"):
             if kind == "object" and not (expected.get("object_model") or expected.get("object_revision")):
                 continue
@@ -160,7 +190,55 @@ class Provenance:
             hashed = all(str(revision).startswith(CONTENT_HASH) for revision in revisions)
             identity = () if hashed else (f"{kind}_model",)
             for name in (*identity, f"{kind}_revision", f"{kind}_layer", f"{kind}_dim"):
-                here, there = getattr(self, name), expected.get(name)
-                if there and here != there:
-                    found[name] = (here, there)
-        return found
+                value, wanted = getattr(self, name), expected.get(name)
+                if wanted and value != wanted:
+                    differs[name] = (value, wanted)
+        return differs
+
+
+def complete_card(card: Mapping[str, Any], path: Path | None = None) -> dict[str, Any]:
+    """Ask for the fields that a provenance card lacks, on a terminal; elsewhere refuse it and show an example.
+
+    Args:
+        card: the fields that are known.
+        path: where the completed card is written, if no file lies there.
+
+    Raises:
+        CausalVideoError: a field is missing and nobody can be asked.
+    """
+    if set(card) - {field.name for field in fields(Provenance)}:
+        Provenance.from_dict(dict(card))  # names what is unknown
+    needed = [name for name in QUESTIONS if name not in OBJECT_FIELDS or any(card.get(n) for n in OBJECT_FIELDS)]
+    missing = [name for name in needed if card.get(name) in (None, "", 0)]
+    if not missing:
+        return dict(card)
+    example = json.dumps({name: card.get(name) or EXAMPLE[name] for name in needed})
+    require(
+        sys.stdin.isatty() and sys.stderr.isatty(),
+        "the provenance card is incomplete",
+        found=f"no {', '.join(missing)}" + f" (missing file {path})" * (path is not None and not path.exists()),
+        expected=f"a card such as {example}",
+        fix="write these fields into the JSON file that --provenance names, or run this on a terminal to be asked",
+    )
+    print("The arrays do not say how they were made. A model refuses features of another kind, so please say:")
+    completed = dict(card)
+    for name in missing:
+        completed[name] = _ask(name)
+    if path is not None and not path.exists():
+        path.write_text(json.dumps(completed, indent=2) + "\n", encoding="utf-8")
+        print(f"written: {path}")
+    return completed
+
+
+def _ask(name: str) -> str | int:
+    is_number = isinstance(EXAMPLE[name], int)
+    while True:
+        try:
+            answer = input(f"  {name}, {QUESTIONS[name]}: ").strip()
+        except EOFError as error:
+            raise CausalVideoError(
+                "the provenance card is incomplete", found=f"no {name}", expected="an answer", fix="write the card"
+            ) from error
+        if answer and (not is_number or answer.isdecimal() and int(answer) > 0):
+            return int(answer) if is_number else answer
+        print("  a whole number above 0, please" if is_number else "  a few words, please")

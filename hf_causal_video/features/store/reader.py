@@ -1,11 +1,11 @@
-"""The feature store: one row a video, read lazily by video id, refused without provenance.
+"""The feature store: one row per video, read lazily by video id, refused without provenance.
 
 Why: whole feature files in memory are what makes the old code need 64 GB, and features of unknown origin are what
 makes its numbers impossible to repeat. A feature set is a folder that is also a Hub dataset repository:
 
     provenance.json                 which networks, layers and instants
     README.md                       card; `load_dataset(folder, "features")` works
-    features/<split>-00000.parquet  one row group a video
+    features/<split>-00000.parquet  one row group per video
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hf_causal_video.features.store.provenance import PROVENANCE_FILE, Provenanc
 from hf_causal_video.features.store.rows import VideoFeatures
 from hf_causal_video.features.store.shards import Shard, open_shards, row_shapes
 from hf_causal_video.features.store.writer import FeatureWriter
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 __all__ = ["FeatureStore", "FeatureWriter", "Provenance", "VideoFeatures"]
 
@@ -46,7 +46,7 @@ class FeatureStore:
                 if video_id in self._where:
                     first = shards[self._where[video_id][0]].path
                     raise CausalVideoError(
-                        f"video id {video_id!r} is there twice",
+                        f"video id {video_id!r} occurs twice",
                         found=f"{first} and {shard.path}",
                         expected="each video once in a feature set",
                         fix="delete one of the two shards",
@@ -62,25 +62,25 @@ class FeatureStore:
             revision: branch, tag or commit on the Hub.
 
         Raises:
-            CausalVideoError: no such set, no provenance, no rows, a damaged shard, or an id that is there twice.
+            CausalVideoError: no such set, no provenance, no rows, a damaged shard, or an id that occurs twice.
         """
         folder = Path(path_or_repo_id)
         if not folder.is_dir():
             folder = _download(str(path_or_repo_id), revision)
         provenance = Provenance.read(folder)
         shards = open_shards(folder, provenance)
-        if not any(shard.video_ids for shard in shards):
-            raise CausalVideoError(
-                f"the feature set {folder} is empty",
-                found="no rows in features/*.parquet",
-                expected="at least one video",
-                fix="see failed.json there, or extract again",
-            )
+        require(
+            any(shard.video_ids for shard in shards),
+            f"the feature set {folder} is empty",
+            found="no rows in features/*.parquet",
+            expected="at least one video",
+            fix="see failed.json there, or extract again",
+        )
         return cls(provenance, shards, folder)
 
     @classmethod
     def from_rows(cls, provenance: Provenance, rows: Iterable[VideoFeatures]) -> FeatureStore:
-        """Hold features in memory, for sets that are small or made on the fly."""
+        """Hold features in memory, for small sets."""
         return cls(provenance, [_MemoryShard(provenance, rows)])
 
     @property
@@ -106,13 +106,13 @@ class FeatureStore:
         Raises:
             CausalVideoError: an id is not there, or a row is damaged; the error names the video and the file.
         """
-        places = [(video_id, *self._find(video_id)) for video_id in video_ids]
-        sizes = [shard.nbytes(row) for _, shard, row in places]
-        block, ends = np.empty(sum(sizes), np.uint8), np.cumsum(sizes)
-        rooms = [block[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+        rows = [(video_id, *self._find(video_id)) for video_id in video_ids]
+        sizes = [shard.nbytes(row) for _, shard, row in rows]
+        block = np.empty(sum(sizes), np.uint8)
+        buffers = [block[end - size : end] for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
         return [
-            VideoFeatures(video_id, **self._to_tensors(video_id, shard.read(row, room), shard))
-            for (video_id, shard, row), room in zip(places, rooms, strict=True)
+            VideoFeatures(video_id, **self._to_tensors(video_id, shard.read(row, buffer), shard))
+            for (video_id, shard, row), buffer in zip(rows, buffers, strict=True)
         ]
 
     def check(self, expected: Provenance | dict | None) -> None:
@@ -126,20 +126,22 @@ class FeatureStore:
         """
         if expected is None:
             return
-        if not isinstance(expected, dict | Provenance):
-            raise CausalVideoError(
-                "the provenance that a model expects", found=repr(expected)[:80],
-                expected="fields of Provenance, or None", fix="mend feature_provenance in config.json",
-            )  # fmt: skip
+        require(
+            isinstance(expected, dict | Provenance),
+            "the provenance that a model expects",
+            found=lambda: repr(expected)[:80],
+            expected="fields of Provenance, or None",
+            fix="correct feature_provenance in config.json",
+        )
         expected = expected.to_dict() if isinstance(expected, Provenance) else expected
         differs = self.provenance.differences(expected)
-        if differs:
-            raise CausalVideoError(
-                f"the features {self.folder or 'in memory'} were made by another backbone than the model expects",
-                found=", ".join(f"{name} {here!r}" for name, (here, _) in differs.items()),
-                expected=", ".join(f"{name} {there!r}" for name, (_, there) in differs.items()),
-                fix="extract the videos again with the expected models, or train a model on these features",
-            )
+        require(
+            not differs,
+            f"the features {self.folder or 'in memory'} were made by another backbone than the model expects",
+            found=lambda: ", ".join(f"{name} {value!r}" for name, (value, _) in differs.items()),
+            expected=", ".join(f"{name} {value!r}" for name, (_, value) in differs.items()),
+            fix="extract the videos again with the expected models, or train a model on these features",
+        )
 
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
         """Upload the folder with its card as a dataset repository, in one commit; give the commit's address.
@@ -153,10 +155,10 @@ class FeatureStore:
             token: of the Hub; the one you logged in with if None.
 
         Raises:
-            CausalVideoError: features in memory, a repository that is there and seen by others than asked for, no
-                token, no network, or a name that is not yours.
+            CausalVideoError: features in memory, an existing repository of another visibility, no token, no network,
+                or a name that is not yours.
         """
-        from hf_causal_video.features.store.publish import push_features
+        from hf_causal_video.features.store.card import push_features
 
         return push_features(self.folder, self.provenance, repo_id, private, token)
 
@@ -166,7 +168,7 @@ class FeatureStore:
             raise CausalVideoError(
                 f"no features for video {video_id!r}",
                 found=f"{len(self)} videos, nearest ids {near}",
-                expected="a row for every video that is asked for",
+                expected="a row for every requested video",
                 fix="extract this video into the same folder, or leave its questions out",
             )
         number, row = self._where[video_id]
@@ -174,7 +176,7 @@ class FeatureStore:
 
     def _to_tensors(self, video_id: str, arrays: dict[str, np.ndarray], shard: Shard) -> dict[str, Tensor]:
         shapes = row_shapes(self.provenance, arrays["timestamps_s"].size if "timestamps_s" in arrays else 0)
-        if arrays.keys() != shapes.keys():
+        if arrays.keys() != shapes.keys():  # read often: no text in advance
             raise CausalVideoError(
                 f"{shard.path} does not have the columns that the provenance promises",
                 found=", ".join(arrays),
@@ -195,9 +197,11 @@ class FeatureStore:
                 VideoFeatures(video_id, **tensors).to_arrays(self.provenance)
             except CausalVideoError as error:
                 raise CausalVideoError(
-                    f"{shard.path}: {error.what}", found=error.found, expected=error.expected,
+                    f"{shard.path}: {error.what}",
+                    found=error.found,
+                    expected=error.expected,
                     fix="extract this set again",
-                ) from error  # fmt: skip
+                ) from error
         return tensors
 
 

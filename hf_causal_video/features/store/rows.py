@@ -21,7 +21,7 @@ class VideoFeatures:
         video_id: unique name.
         timestamps_s: (T,) seconds, increasing; frame and object row t both show this instant.
         frame_features: (T, C) float16.
-        object_features: (T, N, C) float16, zero where there is no object; None without objects.
+        object_features: (T, N, C) float16, zero without an object; None without a detector.
         object_boxes: (T, N, 4) xyxy in [0, 1].
         object_scores: (T, N); 0 is padding.
         object_labels: (T, N); -1 is padding.
@@ -50,13 +50,13 @@ class VideoFeatures:
 
         Raises:
             CausalVideoError: T is zero, a width differs, a value is not finite or overflows float16, times do not
-                increase, a box leaves [0, 1], labels are no whole numbers, or object tensors are missing.
+                increase, a box leaves [0, 1], labels are not whole numbers, or object tensors are missing.
         """
         if not isinstance(self.video_id, str) or not self.video_id or self.video_id != _stored(self.video_id):
             raise self._wrong("bad video id", type(self.video_id).__name__, "a name", "use str(id)")
         for name in COLUMNS:
             if not isinstance(getattr(self, name), Tensor | None):
-                raise self._wrong(f"{name} is no tensor", repr(getattr(self, name))[:80], "a tensor", "pass a tensor")
+                raise self._wrong(f"invalid {name}", repr(getattr(self, name))[:80], "a tensor", "pass a tensor")
         if self.timestamps_s is None or self.timestamps_s.dim() != 1 or len(self.timestamps_s) == 0:
             raise self._wrong("has no frames", "T = 0", "at least one frame", "leave the video out")
         shapes = row_shapes(provenance, len(self.timestamps_s))

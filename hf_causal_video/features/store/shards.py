@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -21,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_causal_video.features.store.provenance import Provenance
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 # column -> (dtype, axes); the first axis T is free, the others are fixed by the provenance
 COLUMNS = {
@@ -36,6 +38,7 @@ IDS_KEY = b"hf_causal_video.video_ids"
 SUMS_KEY = b"hf_causal_video.checksums"
 ORIGIN_KEY = b"hf_causal_video.provenance_sha256"
 SEAL = b"hf_causal_video.footer_crc32"  # with 4 bytes behind it stands before the footer, where Parquet reads nothing
+MOST_OPEN = 128  # files
 TAIL = 8  # length of the footer, and "PAR1"
 
 
@@ -163,17 +166,17 @@ class ShardWriter:
 
 
 class _Index(NamedTuple):
-    """Where the rows of a shard lie."""
+    """Byte positions of the rows of a shard."""
 
     columns: list[str]
     group_of: np.ndarray  # (rows,) row group
     ends: np.ndarray  # (rows, columns) first byte after the values
     counts: np.ndarray  # (rows, columns) values
-    rooms: np.ndarray  # (rows, columns) bytes, a multiple of 64
+    sizes: np.ndarray  # (rows, columns) bytes, a multiple of 64
 
 
 class Shard:
-    """Read the rows of one shard by position, holding nothing in memory but where they lie.
+    """Read the rows of one shard by position, holding nothing in memory but their positions.
 
     Args:
         path: the Parquet file.
@@ -181,6 +184,8 @@ class Shard:
     Raises:
         CausalVideoError: the file is truncated, damaged or not a feature shard; the error names it.
     """
+
+    open_count = 0  # files that stay open in this process
 
     def __init__(self, path: Path):
         self.path = path
@@ -203,8 +208,8 @@ class Shard:
 
     def nbytes(self, row: int) -> int:
         """Say how much room `read` wants for this row, in bytes."""
-        rooms = self._index.rooms  # building the index settles is_plain
-        return int(rooms[row].sum()) if self.is_plain else 0
+        sizes = self._index.sizes  # building the index settles is_plain
+        return int(sizes[row].sum()) if self.is_plain else 0
 
     def read(self, row: int, room: np.ndarray) -> dict[str, np.ndarray]:
         """Give the arrays of one row, flat; the caller shapes them.
@@ -219,7 +224,9 @@ class Shard:
         if self._sums is not None:
             expected = self._sums[row]
             for name in sorted({*arrays, *expected}):
-                if name not in arrays or checksum(arrays[name]) != expected.get(name):
+                if name not in arrays or checksum(arrays[name]) != expected.get(
+                    name
+                ):  # read often: no text in advance
                     raise CausalVideoError(
                         f"{name} of video {self.video_ids[row]!r} in {self.path} is damaged",
                         found="other bytes than were written",
@@ -233,6 +240,7 @@ class Shard:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+            Shard.open_count -= 1
 
     def _check_seal(self) -> None:
         """Compare the footer with its checksum: pyarrow ends the process on some damaged footers."""
@@ -245,7 +253,7 @@ class Shard:
 
     @property
     def is_checked(self) -> bool:
-        """Whether `read` compares checksums, so that what it gives is what was written."""
+        """True if `read` compares checksums, so that it gives what was written."""
         return self._sums is not None
 
     @cached_property
@@ -265,27 +273,41 @@ class Shard:
         chunks = [[group.column(names.index(name)) for name in columns] for group in groups]
         ends = np.array([[c.data_page_offset + c.total_compressed_size for c in row] for row in chunks])
         counts = np.array([[c.num_values for c in row] for row in chunks])
-        rooms = -(-counts * np.array([np.dtype(COLUMNS[name][0]).itemsize for name in columns]) // 64) * 64
+        sizes = -(-counts * np.array([np.dtype(COLUMNS[name][0]).itemsize for name in columns]) // 64) * 64
         group_of = np.repeat(np.arange(len(groups)), [group.num_rows for group in groups])
-        index = _Index(columns, group_of, ends, counts, rooms)
+        index = _Index(columns, group_of, ends, counts, sizes)
         if self.is_plain:
-            plain = self._read_plain(index, 0, np.empty(rooms[0].sum(), np.uint8))
+            plain = self._read_plain(index, 0, np.empty(sizes[0].sum(), np.uint8))
             decoded = self._read_decoded(index, 0)
             # pages laid out in another way than ours cost the short cut, never a number
             self.is_plain = all(np.array_equal(plain[name], decoded[name], equal_nan=True) for name in columns)
         return index
 
     def _read_plain(self, index: _Index, row: int, room: np.ndarray) -> dict[str, np.ndarray]:
-        if self._file is None:
-            self._file = os.open(self.path, os.O_RDONLY)
         arrays, start = {}, 0
-        for column, name in enumerate(index.columns):
-            dtype, count = np.dtype(COLUMNS[name][0]), int(index.counts[row, column])
-            array = room[start : start + count * dtype.itemsize]
-            if os.preadv(self._file, [array.data], int(index.ends[row, column]) - array.nbytes) != array.nbytes:
-                raise self._damaged(f"the file ends inside row {row}")
-            arrays[name], start = array.view(dtype), start + int(index.rooms[row, column])
+        with self._opened() as file:
+            for column, name in enumerate(index.columns):
+                dtype, count = np.dtype(COLUMNS[name][0]), int(index.counts[row, column])
+                array = room[start : start + count * dtype.itemsize]
+                if os.preadv(file, [array.data], int(index.ends[row, column]) - array.nbytes) != array.nbytes:
+                    raise self._damaged(f"the file ends inside row {row}")
+                arrays[name], start = array.view(dtype), start + int(index.sizes[row, column])
         return arrays
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """Give the open file. A process may open about a thousand, so that only some stay open for the next read."""
+        if self._file is None and Shard.open_count < MOST_OPEN:
+            self._file = os.open(self.path, os.O_RDONLY)
+            Shard.open_count += 1
+        if self._file is not None:
+            yield self._file
+            return
+        file = os.open(self.path, os.O_RDONLY)
+        try:
+            yield file
+        finally:
+            os.close(file)
 
     def _read_decoded(self, index: _Index, row: int) -> dict[str, np.ndarray]:
         group = int(index.group_of[row])
@@ -330,15 +352,15 @@ def open_shards(folder: Path, provenance: Provenance) -> list[Shard]:
     Raises:
         CausalVideoError: a damaged shard, or one that was made in another way than the provenance says.
     """
-    shards = [Shard(path) for path in sorted((folder / "features").glob("*.parquet"))]
+    shards, digest = [Shard(path) for path in sorted((folder / "features").glob("*.parquet"))], provenance.digest()
     for shard in shards:
-        if shard.origin not in (None, provenance.digest()):
-            raise CausalVideoError(
-                f"the shard {shard.path} was made in another way than the provenance of its folder says",
-                found=f"provenance {shard.origin}",
-                expected=f"provenance {provenance.digest()}",
-                fix="keep shards and provenance.json of one extraction together, each set in a folder of its own",
-            )
+        require(
+            shard.origin in (None, digest),
+            f"the shard {shard.path} was made in another way than the provenance of its folder says",
+            found=f"provenance {shard.origin}",
+            expected=f"provenance {digest}",
+            fix="keep shards and provenance.json of one extraction together, each set in a folder of its own",
+        )
     return shards
 
 
@@ -361,8 +383,8 @@ def _flatten(array: pa.Array, dtype: str) -> np.ndarray:
     values, wanted = array.to_numpy(zero_copy_only=False), np.dtype(dtype)
     if values.dtype.kind not in ("iu" if wanted.kind == "i" else "iuf"):
         raise ValueError(f"{array.type} where numbers of {dtype} are wanted")
-    with np.errstate(over="ignore"):  # what overflows is no finite number, and refused as such
-        found = values.astype(wanted)  # a copy that may be written to
-    if wanted.kind == "i" and not np.array_equal(found, values):
+    with np.errstate(over="ignore"):  # an overflow is not finite, and refused as such
+        converted = values.astype(wanted)  # a copy that may be written to
+    if wanted.kind == "i" and not np.array_equal(converted, values):
         raise ValueError(f"{array.type} beyond {dtype}")
-    return found
+    return converted

@@ -54,13 +54,13 @@ class FeatureWriter:
     def __init__(self, folder: str | Path, provenance: Provenance, split: str = "train", rows_per_shard: int = 64):
         self.folder, self.provenance, self.split, self.rows_per_shard = Path(folder), provenance, split, rows_per_shard
         whole = isinstance(rows_per_shard, int) and rows_per_shard > 0
-        if not whole or not isinstance(split, str) or not split.replace("_", "").isalnum():
-            raise CausalVideoError(
-                "bad shard settings",
-                found=f"split {split!r}, rows_per_shard {rows_per_shard}",
-                expected="a split of letters, digits and _, at least one row",
-                fix="change them",
-            )
+        require(
+            whole and isinstance(split, str) and split.replace("_", "").isalnum(),
+            "bad shard settings",
+            found=f"split {split!r}, rows_per_shard {rows_per_shard}",
+            expected="a split of letters, digits and _, at least one row",
+            fix="change them",
+        )
         self._shard: ShardWriter | None = None
         (self.folder / "features").mkdir(parents=True, exist_ok=True)
         for leftover in (self.folder / "features").glob(f".{split}-*.tmp"):
@@ -75,7 +75,7 @@ class FeatureWriter:
         """Append one video; nothing is written if it is refused."""
         require(
             features.video_id not in self.done,
-            f"video id {features.video_id!r} is there twice",
+            f"video id {features.video_id!r} occurs twice",
             found="a row with this id",
             expected="each video once",
             fix="skip the ids in FeatureWriter.done",

@@ -1,4 +1,4 @@
-"""Configuration of a VideoQA backbone on its own, and what IGV and EIGV share with it."""
+"""Configuration of a VideoQA backbone on its own, and the fields that IGV and EIGV share with it."""
 
 from typing import Any
 
@@ -6,9 +6,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from hf_causal_video.models.backbone.presets import BACKBONE_PRESETS
 from hf_causal_video.models.configuration import VideoQAConfig
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 
 @strict
@@ -36,11 +35,6 @@ class BackboneConfig(VideoQAConfig):
     frame_feature_dim: int = 4096
 
     @classmethod
-    def presets(cls) -> dict[str, dict[str, Any]]:
-        """The named settings: "clean", and "official-<dataset>-<backbone>" as released."""
-        return BACKBONE_PRESETS
-
-    @classmethod
     def _filled(cls, preset: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
         fields = {**preset, **overrides}
         inherited = preset.get("backbone_config", {}) if fields.get("backbone") == preset.get("backbone") else {}
@@ -55,11 +49,12 @@ class BackboneConfig(VideoQAConfig):
 
     def validate_architecture(self) -> None:
         """Refuse sizes that cannot run."""
-        if min(self.frame_feature_dim, self.text_feature_dim) < 1 or (self.num_answers or 1) < 1:
-            raise CausalVideoError(
-                type(self).__name__,
-                found=f"frame_feature_dim={self.frame_feature_dim}, text_feature_dim={self.text_feature_dim}, "
-                f"num_answers={self.num_answers}",
-                expected="sizes of at least 1",
-                fix="change them",
-            )
+        require(
+            min(self.frame_feature_dim, self.text_feature_dim) >= 1
+            and (self.num_answers is None or self.num_answers >= 1),
+            type(self).__name__,
+            found=f"frame_feature_dim={self.frame_feature_dim}, text_feature_dim={self.text_feature_dim}, "
+            f"num_answers={self.num_answers}",
+            expected="sizes of at least 1",
+            fix="change them",
+        )

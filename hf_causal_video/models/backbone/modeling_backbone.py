@@ -41,7 +41,6 @@ class BackboneForVideoQuestionAnswering(VideoQAPreTrainedModel):
         "TransformerLayer",
         "BlockFusion",
         "FrameScorer",
-        "VideoEncoder",
         "QuestionEncoder",
         "StreamEncoder",
         "EpisodicMemory",
@@ -104,7 +103,7 @@ class BackboneForVideoQuestionAnswering(VideoQAPreTrainedModel):
         Raises:
             CausalVideoError: a wrong shape, an empty question, a label outside the answers, a clip without frames.
         """
-        self._check_kwargs(kwargs)
+        record = self._check_kwargs(kwargs)
         batch = read_batch(
             self,
             frame_features=frame_features,
@@ -125,10 +124,11 @@ class BackboneForVideoQuestionAnswering(VideoQAPreTrainedModel):
         else:
             output = self._predict(batch, output_evidence)
             if labels is not None:
-                self._add_losses(output, {"answer": answer_loss(cast(Tensor, output.logits), labels)}, {"answer": 1.0})
-        if kwargs.get("output_hidden_states", self.config.output_hidden_states):
+                losses = {"answer": answer_loss(cast(Tensor, output.logits), labels)}
+                output = self._add_losses(output, losses, {"answer": 1.0})
+        if record:
             encoded = self.backbone.encode_video(batch.frames, batch.frame_mask)
-            output.hidden_states = (batch.frames, encoded.frames)
+            output["hidden_states"] = (batch.frames, encoded.frames)
         return output
 
     def _step(self, batch: Batch, labels: Tensor) -> VideoQAOutput:
@@ -166,9 +166,9 @@ class BackboneForVideoQuestionAnswering(VideoQAPreTrainedModel):
 
     @staticmethod
     def _add_losses(output: VideoQAOutput, losses: dict[str, Tensor], weights: dict[str, float]) -> VideoQAOutput:
-        output.losses = losses
-        output.loss = torch.stack([weights[name] * term for name, term in losses.items()]).sum()
-        return output
+        """Put the loss and its terms in front of an output, where a tuple has them."""
+        loss = torch.stack([weights[name] * term for name, term in losses.items()]).sum()
+        return VideoQAOutput(loss=loss, losses=losses, **output)
 
     def _asks_question(self) -> bool:
         """Return whether the question is encoded by itself, in addition to the strings that are scored."""

@@ -35,7 +35,7 @@ from hf_causal_video.causal import (
     swap_frames,
     uniformity,
 )
-from hf_causal_video.models.backbone import BackboneForVideoQuestionAnswering
+from hf_causal_video.models.backbone.modeling_backbone import BackboneForVideoQuestionAnswering
 from hf_causal_video.models.base import IGNORED_LABEL, answer_loss
 from hf_causal_video.models.igv.bank import load_bank as read_bank
 from hf_causal_video.models.igv.bank import save_bank as write_bank

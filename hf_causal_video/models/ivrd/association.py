@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hf_causal_video.utils.geometry import area, over_union, shared_area
+
 Triplet = tuple[str, str, str]
 
 
@@ -64,8 +66,13 @@ class Relation:
         """The relation in the layout of the public evaluation."""
         subject, other = self.trajectories().tolist()
         total = float(sum(self.scores)) / (1 if score == "sum" else len(self.scores))
-        return {"triplet": list(self.triplet), "score": total, "duration": [self.start, self.end],
-                "sub_traj": subject, "obj_traj": other}  # fmt: skip
+        return {
+            "triplet": list(self.triplet),
+            "score": total,
+            "duration": [self.start, self.end],
+            "sub_traj": subject,
+            "obj_traj": other,
+        }
 
 
 def suppress(relations: Sequence[Relation], threshold: float) -> list[Relation]:
@@ -99,8 +106,11 @@ def associate(segments: Sequence[Sequence[Relation]], threshold: float = 0.5, ma
         taken: set[int] = set()
         fresh: list[Relation] = []
         for one in sorted(relations, key=lambda relation: -relation.scores[0]):
-            near = [place for place, other in enumerate(joined) if place not in taken and other.triplet == one.triplet
-                    and one.start - other.end <= max_gap]  # fmt: skip
+            near = [
+                place
+                for place, other in enumerate(joined)
+                if place not in taken and other.triplet == one.triplet and one.start - other.end <= max_gap
+            ]
             overlaps = [overlap(joined[place], one) for place in near]
             if overlaps and max(overlaps) > threshold:
                 best = near[int(np.argmax(overlaps))]
@@ -124,8 +134,6 @@ def overlap(one: Relation, two: Relation, common_frames_only: bool = True) -> fl
     else:
         part_a = a[:, first - one.start : last - one.start]
         part_b = b[:, first - two.start : last - two.start]
-    extent = np.minimum(part_a[..., 2:], part_b[..., 2:]) - np.maximum(part_a[..., :2], part_b[..., :2])
-    shared = extent.clip(min=0).prod(-1).sum(-1)  # (2,)
-    areas = [(x[..., 2:] - x[..., :2]).prod(-1).sum(-1) for x in ((part_a, part_b) if common_frames_only else (a, b))]
-    union = areas[0] + areas[1] - shared
-    return float(np.divide(shared, union, out=np.zeros(2), where=union > 0).min())
+    whole_a, whole_b = (part_a, part_b) if common_frames_only else (a, b)
+    shared = shared_area(part_a, part_b).sum(-1)  # (2,)
+    return float(over_union(shared, area(whole_a).sum(-1), area(whole_b).sum(-1)).min())

@@ -87,6 +87,15 @@ class IVRDConfig(CausalVideoConfig):
     predicate_loss_weight: float | int = 1.0
     trajectory_provenance: dict | None = None
 
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Name the predicates: `id2label` if passed, else one `LABEL_i` per predicate."""
+        if "num_labels" not in kwargs and (self.id2label is None or len(self.id2label) != self.num_predicates):
+            self.id2label = {index: f"LABEL_{index}" for index in range(self.num_predicates)}
+            self.label2id = None
+        if self.id2label is not None and (self.label2id is None or len(self.label2id) != len(self.id2label)):
+            self.label2id = {label: int(index) for index, label in self.id2label.items()}
+        super().__post_init__(**kwargs)
+
     @classmethod
     def presets(cls) -> dict[str, dict[str, Any]]:
         """The forms of the intervention, and the baselines beside it."""

@@ -20,12 +20,16 @@ and the prior per pair of classes.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.utils import logging
-from transformers.utils.generic import can_return_tuple
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple, logging
 
 from hf_causal_video.backbones.track_encoder import TrackEncoder
-from hf_causal_video.causal.predicate_prior import PredicatePrior
-from hf_causal_video.causal.prototypes import LiteralIntervention, PrototypeDictionary, PrototypeMixture
+from hf_causal_video.causal.prototypes import (
+    LiteralIntervention,
+    PredicatePrior,
+    PrototypeDictionary,
+    PrototypeMixture,
+)
 from hf_causal_video.models.base import IGNORED_LABEL, CausalVideoPreTrainedModel
 from hf_causal_video.models.ivrd.configuration_ivrd import IVRDConfig
 from hf_causal_video.models.ivrd.motion import (
@@ -130,6 +134,7 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         track_classes: Tensor | None = None,
         track_labels: Tensor | None = None,
         predicate_labels: Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> VideoRelationOutput:
         """Judge tracks and pairs.
 
@@ -145,16 +150,19 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
             track_labels: (B, N) object class, C for background, -100 unknown.
             predicate_labels: (B, R, P) 0/1, or (B, R) predicate indices (one predicate per pair); -100 for unknown
                 and for padding.
+            kwargs: `return_dict`, `output_hidden_states`.
 
         Raises:
             CausalVideoError: a wrong shape, a gap inside a track, inverted boxes, NaN, pairs of tracks that do not
                 exist or share no frame, labels outside the vocabularies.
         """
+        record = self._check_kwargs(kwargs)
         boxes, mask, start = self._read_tracks(track_boxes, track_mask, track_start)
         rows, tracks = boxes.shape[:2]
         flat_boxes, flat_mask, flat_start = boxes.flatten(0, 1), mask.flatten(0, 1), start.flatten()
         steps = self._with_features(motion_inputs(flat_boxes, flat_mask), track_features, rows, tracks)
-        states = self.track_encoder(steps, flat_mask)  # (B*N, D)
+        track_states = self.track_encoder(steps, flat_mask).unflatten(0, (rows, tracks))  # (B, N, D)
+        states = track_states.flatten(0, 1)  # (B*N, D)
         object_logits = self.object_classifier(states) * flat_mask.any(1, keepdim=True)
 
         # Pairs are judged without padding: real pairs only, R of the whole batch.
@@ -201,6 +209,7 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
             pair_mask=pair_mask,
             references=per_sample(references),
             responsibilities=None if responsibilities is None else per_sample(responsibilities),
+            hidden_states=(track_states, per_sample(references)) if record else None,
         )
 
     def _judge(

@@ -28,6 +28,7 @@ class VideoRelationOutput(ModelOutput):
         pair_mask: (B, R) bool, True where a pair is.
         references: (B, R, D) relation references, what prototypes summarise.
         responsibilities: (B, R, P) share of each prototype in the judgement, where prototypes are used.
+        hidden_states: tracks (B, N, D) and pairs (B, R, D), if asked for by `output_hidden_states`.
     """
 
     loss: Tensor | None = None
@@ -38,6 +39,7 @@ class VideoRelationOutput(ModelOutput):
     pair_mask: Tensor | None = None
     references: Tensor | None = None
     responsibilities: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 def pad_pairs(pairs: Tensor, rows: int) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from hf_causal_video.models.ivrd.tracks import (
     read_start,
     read_videos,
 )
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.errors import require
 
 
 @dataclass
@@ -76,17 +76,23 @@ class VideoRelationProcessor(ProcessorMixin):
     ):
         for name, words in (("object_classes", object_classes), ("predicates", predicates)):
             named = isinstance(words, list | tuple) and all(isinstance(word, str) and word for word in words)
-            if not named or not words or len(set(words)) < len(words):
-                raise CausalVideoError(name, found=repr(words)[:80], expected="a list of different names",
-                                       fix="pass the vocabulary of the training split")  # fmt: skip
+            require(
+                named and words and len(set(words)) == len(words),
+                name,
+                found=lambda words=words: repr(words)[:80],
+                expected="a list of different names",
+                fix="pass the vocabulary of the training split",
+            )
         self.object_classes, self.predicates = list(object_classes), list(predicates)
         self.segment_frames, self.segment_stride = segment_frames, segment_stride
         whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (segment_frames, segment_stride))
-        if not whole or not 1 <= segment_stride <= segment_frames < 2**31:
-            raise CausalVideoError(
-                "segments", found=f"stride {segment_stride} of {segment_frames} frames",
-                expected="1 <= stride <= frames, so that no frame is skipped", fix="lower the stride",
-            )  # fmt: skip
+        require(
+            whole and 1 <= segment_stride <= segment_frames < 2**31,
+            "segments",
+            found=f"stride {segment_stride} of {segment_frames} frames",
+            expected="1 <= stride <= frames, so that no frame is skipped",
+            fix="lower the stride",
+        )
         super().__init__()
 
     def __call__(
@@ -111,20 +117,26 @@ class VideoRelationProcessor(ProcessorMixin):
             CausalVideoError: inverted boxes, NaN, an empty track, pixels without a frame size, features on some
                 tracks only.
         """
-        if return_tensors != "pt":
-            raise CausalVideoError("return_tensors", found=return_tensors, expected="'pt'", fix="convert afterwards")
+        require(
+            return_tensors == "pt", "return_tensors", found=return_tensors, expected="'pt'", fix="convert afterwards"
+        )
         videos = read_videos(tracks)
         sizes = read_frame_sizes(frame_size, len(videos))
-        boxes = [[read_boxes(track, f"track {i} of video {v}") for i, track in enumerate(given)]
-                 for v, given in enumerate(videos)]  # fmt: skip
+        boxes = [
+            [read_boxes(track, f"track {i} of video {v}") for i, track in enumerate(given)]
+            for v, given in enumerate(videos)
+        ]
         starts = [[read_start(track) for track in given] for given in videos]
         segments = [segment for v in range(len(videos)) for segment in self._segments(v, boxes[v], starts[v])]
         features = read_features(videos, boxes)
 
         count = max((len(segment.tracks) for segment in segments), default=0)
         shape = (len(segments), count, self.segment_frames)
-        data = {"track_boxes": torch.zeros(*shape, 4), "track_mask": torch.zeros(shape, dtype=torch.bool),
-                "track_start": torch.zeros(shape[:2], dtype=torch.long)}  # fmt: skip
+        data = {
+            "track_boxes": torch.zeros(*shape, 4),
+            "track_mask": torch.zeros(shape, dtype=torch.bool),
+            "track_start": torch.zeros(shape[:2], dtype=torch.long),
+        }
         if features is not None:
             data["track_features"] = torch.zeros(*shape, next(one for video in features for one in video).shape[-1])
         for row, segment in enumerate(segments):
@@ -192,13 +204,19 @@ class VideoRelationProcessor(ProcessorMixin):
         limits = (max_per_segment, max_per_video, max_gap)
         thresholds = (object_threshold, predicate_threshold, nms_threshold, association_threshold)
         fractions = all(isinstance(t, int | float | np.number) and 0 <= t <= 1 for t in thresholds)
-        if not fractions or not all(isinstance(n, int) and n >= 0 for n in limits) or association_score not in (
-            "sum", "mean",
-        ):  # fmt: skip
-            raise CausalVideoError(
-                "options of relations", found=f"thresholds {thresholds}, limits {limits}, {association_score!r}",
-                expected="thresholds from 0 to 1, limits of 0 or more, sum or mean", fix="leave the defaults",
-            )  # fmt: skip
+        require(
+            fractions
+            and all(isinstance(n, int) and n >= 0 for n in limits)
+            and association_score
+            in (
+                "sum",
+                "mean",
+            ),
+            "options of relations",
+            found=f"thresholds {thresholds}, limits {limits}, {association_score!r}",
+            expected="thresholds from 0 to 1, limits of 0 or more, sum or mean",
+            fix="leave the defaults",
+        )
         logits, classes, where = self._checked(output, inputs)
         predicates = logits.sigmoid() if multi_label else logits.softmax(-1)  # (R, P)
         objects = classes.softmax(-1)[..., :-1]  # (B, N, C), background dropped
@@ -230,10 +248,14 @@ class VideoRelationProcessor(ProcessorMixin):
         allowed = (of_subject > object_min).unsqueeze(2) & (of_other > object_min).unsqueeze(1)
         which, i, j = allowed.nonzero().unbind(1)
         return {
-            "row": row[which], "subject": subject[which], "object": other[which], "predicate": predicate[which],
-            "subject_class": label[row[which], subject[which], i], "object_class": label[row[which], other[which], j],
+            "row": row[which],
+            "subject": subject[which],
+            "object": other[which],
+            "predicate": predicate[which],
+            "subject_class": label[row[which], subject[which], i],
+            "object_class": label[row[which], other[which], j],
             "score": score[which, i, j],
-        }  # fmt: skip
+        }
 
     def _relation(self, found: dict[str, Tensor], i: int, segment: Segment, inputs: VideoRelationInputs) -> Relation:
         """Candidate i with its two trajectories on the frames that both tracks have in this segment."""

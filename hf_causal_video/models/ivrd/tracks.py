@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.geometry import check_boxes
 
 
 def read_frame_sizes(given: Any, count: int) -> list[tuple[float, float] | None]:
@@ -22,9 +23,13 @@ def read_frame_sizes(given: Any, count: int) -> list[tuple[float, float] | None]
     if pairs.shape == (2,):
         pairs = np.tile(pairs, (count, 1))
     sizes: list[Any] = [tuple(size) for size in pairs.tolist()] if pairs.ndim == 2 else []
-    if pairs.shape != (count, 2) or not (np.isfinite(pairs) & (pairs > 0)).all():
-        raise CausalVideoError("frame_size", found=repr(given)[:80], expected=f"(width, height), or {count} of them",
-                               fix="give the size in pixels of each video")  # fmt: skip
+    require(
+        pairs.shape == (count, 2) and (np.isfinite(pairs) & (pairs > 0)).all(),
+        "frame_size",
+        found=lambda: repr(given)[:80],
+        expected=f"(width, height), or {count} of them",
+        fix="give the size in pixels of each video",
+    )
     return sizes
 
 
@@ -42,11 +47,13 @@ def read_videos(tracks: Any) -> list[Any]:
     given: list[Any] = list(tracks) if _is_list(tracks) else [None]
     videos: list[Any] = [given] if not given or isinstance(given[0], Mapping) else given
     for number, video in enumerate(videos):
-        if not _is_list(video) or not all(isinstance(track, Mapping) and "boxes" in track for track in video):
-            raise CausalVideoError(
-                f"tracks of video {number}", found=repr(video)[:80], expected='a list of {"start", "boxes"}',
-                fix="pass the tracks of one video, or a list of them for each video",
-            )  # fmt: skip
+        require(
+            _is_list(video) and all(isinstance(track, Mapping) and "boxes" in track for track in video),
+            f"tracks of video {number}",
+            found=lambda video=video: repr(video)[:80],
+            expected='a list of {"start", "boxes"}',
+            fix="pass the tracks of one video, or a list of them for each video",
+        )
     return videos
 
 
@@ -58,24 +65,27 @@ def read_start(track: Mapping[str, Any]) -> int:
     """First frame of a track, 0 by default."""
     start: Any = track.get("start", 0)
     known = isinstance(start, int | float | np.integer) and not isinstance(start, bool)
-    if not known or not 0 <= start < 2**31 or start % 1:
-        raise CausalVideoError(
-            "track", found=f"start {start}", expected="a frame, 0 or later", fix="count frames from 0",
-        )  # fmt: skip
+    require(
+        known and 0 <= start < 2**31 and not start % 1,
+        "track",
+        found=f"start {start}",
+        expected="a frame, 0 or later",
+        fix="count frames from 0",
+    )
     return int(start)
 
 
 def read_boxes(track: Mapping[str, Any], name: str) -> np.ndarray:
     """Boxes of a track, (L, 4), each of them finite and in order."""
     boxes = numbers(track["boxes"])
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
-        raise CausalVideoError(name, found=f"boxes {boxes.shape}", expected="(L, 4), L >= 1", fix="drop empty tracks")
-    bad = ~np.isfinite(boxes).all(1) | (boxes[:, 2:] < boxes[:, :2]).any(1)
-    if bad.any():
-        frame = int(bad.argmax())
-        raise CausalVideoError(f"{name}, its frame {frame}", found=boxes[frame].tolist(),
-                               expected="finite x1, y1, x2, y2 with x1 <= x2 and y1 <= y2",
-                               fix="convert x, y, width, height boxes, or mend the tracker")  # fmt: skip
+    require(
+        boxes.ndim == 2 and boxes.shape[1] == 4 and len(boxes),
+        name,
+        found=lambda: f"boxes {boxes.shape}",
+        expected="(L, 4), L >= 1",
+        fix="drop empty tracks",
+    )
+    check_boxes(boxes, name)
     return boxes
 
 
@@ -83,9 +93,11 @@ def as_fractions(boxes: np.ndarray, size: tuple[float, float] | None) -> Tensor:
     """Boxes as fractions of the frame, cut at its edge."""
     if size is None and boxes.max() > 2:
         raise CausalVideoError(
-            "boxes", found=f"{boxes.max():g} without a frame size", expected="fractions of the frame",
+            "boxes",
+            found=f"{boxes.max():g} without a frame size",
+            expected="fractions of the frame",
             fix="pass frame_size=(width, height) for boxes in pixels",
-        )  # fmt: skip
+        )
     scale = np.array([1.0] * 4 if size is None else [*size, *size])
     return torch.tensor((boxes / scale).clip(0, 1), dtype=torch.float32)
 
@@ -97,8 +109,11 @@ def read_features(videos: list, boxes: list[list[np.ndarray]]) -> list[list[Tens
         return None
     if any(feature is None for feature in given):
         raise CausalVideoError(
-            "features", found="tracks with and without", expected="all or none", fix="extract the rest",
-        )  # fmt: skip
+            "features",
+            found="tracks with and without",
+            expected="all or none",
+            fix="extract the rest",
+        )
     found: list[list[Tensor]] = []
     for tracks, lengths in zip(videos, boxes, strict=True):
         found.append([])
@@ -110,7 +125,11 @@ def read_features(videos: list, boxes: list[list[np.ndarray]]) -> list[list[Tens
         feature.dim() == 2 and feature.numel() and len(feature) == len(box) and feature.isfinite().all()
         for feature, box in zip(*flat, strict=True)
     )
-    if not fits or len({feature.shape[-1] for feature in flat[0]}) != 1:
-        raise CausalVideoError("features", found="other lengths than the boxes, several widths, or NaN",
-                               expected="(C,) or (L, C) finite numbers a track", fix="extract them again")  # fmt: skip
+    require(
+        fits and len({feature.shape[-1] for feature in flat[0]}) == 1,
+        "features",
+        found="other lengths than the boxes, several widths, or NaN",
+        expected="(C,) or (L, C) finite numbers a track",
+        fix="extract them again",
+    )
     return found

@@ -19,7 +19,6 @@ from transformers.utils.output_capturing import capture_outputs
 
 from hf_causal_video.backbones.transformer import (
     DotProductAttention,
-    TransformerLayer,
     TransformerStack,
     sine_positions,
 )
@@ -53,7 +52,7 @@ class TranSTRForVideoQuestionAnswering(VideoQAPreTrainedModel):
 
     config: TranSTRConfig
     _supports_sdpa = True
-    _can_record_outputs = {"hidden_states": TransformerLayer, "attentions": DotProductAttention}
+    _can_record_outputs = {"hidden_states": TransformerStack, "attentions": DotProductAttention}
     _no_split_modules = ["TransformerLayer", "FeatureResizer"]
 
     def __init__(self, config: TranSTRConfig):
@@ -149,13 +148,13 @@ class TranSTRForVideoQuestionAnswering(VideoQAPreTrainedModel):
             similarities: (B, A, T, S) how well each choice fits each frame, S = `num_similarities`.
             labels: (B,) index of the right answer.
             video: what `encode_video` returned, in place of all frame and object inputs.
-            kwargs: `return_dict`, `output_hidden_states`, `output_attentions` (the latter with the attention
-                implementation "eager").
+            kwargs: `return_dict`, `output_hidden_states`, `output_attentions`; maps are computed eagerly, whatever the
+                attention implementation.
 
         Raises:
             CausalVideoError: a wrong shape, an empty question, too few objects or choices, an unknown label.
         """
-        want_maps = self._check_kwargs(kwargs)
+        record = self._check_kwargs(kwargs)
         question, question_mask, queries, choice_mask = encode_question(
             self,
             ids=input_ids,
@@ -176,14 +175,14 @@ class TranSTRForVideoQuestionAnswering(VideoQAPreTrainedModel):
         measured = None
         if self.config.num_similarities:
             similarities = check_similarities(self.config, similarities, queries.shape[1], frame_mask).to(self.dtype)
-            measured = self.similarity.rank(similarities, frame_mask, choice_mask)  # (B, T)
+            measured = self.similarity(similarities, frame_mask, choice_mask)  # (B, T)
         kept, kept_frames = self._choose(
             "frames",
             self.frame_decoder,
             Items(frames, frame_mask, pos, query, measured),
             question,
             question_mask,
-            whole_map=want_maps,
+            whole=record,
         )  # (B, K, D)
         filled = kept_frames.take_mask(frame_mask)  # (B, K): a short clip leaves slots empty
 
@@ -192,7 +191,7 @@ class TranSTRForVideoQuestionAnswering(VideoQAPreTrainedModel):
             # Spatial rationalisation (eq. 6-7) inside each kept frame, then fusion of the two grains (eq. 8).
             objects, present = self._objects_of_kept(video, rows, kept_frames)  # (B*K, N, D), (B*K, N)
             memory, chosen = self._choose(
-                "objects", self.obj_decoder, Items(objects, present), question, question_mask, whole_map=want_maps
+                "objects", self.obj_decoder, Items(objects, present), question, question_mask, whole=record
             )  # (B*K, M, D)
             # (B, K*M): few objects and few frames leave slots to padding
             memory_mask = (chosen.take_mask(present).unflatten(0, filled.shape) & filled.unsqueeze(-1)).flatten(1)
@@ -219,7 +218,7 @@ class TranSTRForVideoQuestionAnswering(VideoQAPreTrainedModel):
         logits = self.classifier(answers)  # (B, A, 1) or (B, 1, A)
         logits = logits.squeeze(-1 if self.config.num_answers is None else 1)  # (B, A)
         if similarities is not None and self.config.num_similarities:
-            logits = logits + self.similarity.answer(similarities, kept_frames.share())
+            logits = logits + self.similarity(similarities, kept_frames.share(), part="answer")
         if choice_mask is not None:
             logits = logits.masked_fill(~choice_mask, torch.finfo(logits.dtype).min)
 
@@ -242,7 +241,7 @@ class TranSTRForVideoQuestionAnswering(VideoQAPreTrainedModel):
         items: Items,
         question: Tensor,
         question_mask: Tensor,
-        whole_map: bool,
+        whole: bool,
     ) -> tuple[Tensor, Selection]:
         """Let items meet the question (B, L, D), rank them, keep K: the kept (R, K, D), and which they are.
 
@@ -251,7 +250,7 @@ class TranSTRForVideoQuestionAnswering(VideoQAPreTrainedModel):
             stack: its decoder.
             items: R rows of frames or objects, R a multiple of B.
             question, question_mask: (B, L, D) and (B, L).
-            whole_map: compute the layer for all items, so that the map of all can be captured.
+            whole: compute the layer for all items, so that states and maps of all are recorded.
         """
         config = self.config
         keep = config.num_frames_kept if what == "frames" else config.num_objects_kept
@@ -272,7 +271,7 @@ class TranSTRForVideoQuestionAnswering(VideoQAPreTrainedModel):
             return early[0].indices
 
         # Attention alone ranks, and the choice is hard: only what is kept needs the rest of the layer.
-        only_kept = keep_early if scorer is None and not soft and not whole_map else None
+        only_kept = keep_early if scorer is None and not soft and not whole else None
         y, attention = stack(
             x,
             items.pos,

@@ -7,6 +7,8 @@ frames by it, and an answer may rest on it, but only on frames that were kept: w
 Not part of the published TranSTR; off unless `num_similarities` is set.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -24,18 +26,36 @@ class SimilarityHead(nn.Module):
         >>> head = SimilarityHead(1)
         >>> similarities = torch.tensor([[[[0.0], [0.9], [0.1]], [[0.2], [0.0], [0.1]]]])  # (B, A, T, S)
         >>> mask = torch.ones(1, 3, dtype=torch.bool)
-        >>> head.rank(similarities, mask).argmax(-1), head.answer(similarities, mask.float()).argmax(-1)
+        >>> head(similarities, mask).argmax(-1), head(similarities, mask.float(), part="answer").argmax(-1)
         (tensor([1]), tensor([0]))
     """
 
     def __init__(self, channels: int):
         super().__init__()
-        self.ranking = nn.Parameter(torch.full((channels,), 1.0 / channels))
-        self.peak = nn.Parameter(torch.full((channels,), 0.5))
-        self.mean = nn.Parameter(torch.zeros(channels))
-        self.sharpness = nn.Parameter(torch.full((channels,), 2.0))
+        self.ranking = nn.Parameter(torch.empty(channels))
+        self.peak = nn.Parameter(torch.empty(channels))
+        self.mean = nn.Parameter(torch.empty(channels))
+        self.sharpness = nn.Parameter(torch.empty(channels))
+        self.reset_parameters()
 
-    def rank(self, similarities: Tensor, mask: Tensor, present: Tensor | None = None) -> Tensor:
+    def reset_parameters(self) -> None:
+        """Start as the mean of the similarities, and half their peak."""
+        nn.init.constant_(self.ranking, 1.0 / len(self.ranking))
+        nn.init.constant_(self.peak, 0.5)
+        nn.init.zeros_(self.mean)
+        nn.init.constant_(self.sharpness, 2.0)
+
+    def forward(
+        self,
+        similarities: Tensor,
+        frames: Tensor,
+        present: Tensor | None = None,
+        part: Literal["rank", "answer"] = "rank",
+    ) -> Tensor:
+        """Rank frames, given their mask, or score choices, given how surely each frame was kept."""
+        return self._rank(similarities, frames, present) if part == "rank" else self._answer(similarities, frames)
+
+    def _rank(self, similarities: Tensor, mask: Tensor, present: Tensor | None = None) -> Tensor:
         """Score frames by their best choice, in deviations from the clip's mean.
 
         Args:
@@ -55,7 +75,7 @@ class SimilarityHead(nn.Module):
         spread = ((best.square() * weight).sum(1, keepdim=True) / count + 1e-4).sqrt()
         return (best / spread) @ self.ranking
 
-    def answer(self, similarities: Tensor, share: Tensor) -> Tensor:
+    def _answer(self, similarities: Tensor, share: Tensor) -> Tensor:
         """Score choices by the peak and the mean of their similarities over kept frames.
 
         Args:

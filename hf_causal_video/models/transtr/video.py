@@ -1,4 +1,4 @@
-"""A video as TranSTR knows it before any question: checked, joined with its boxes, encoded once for all of them."""
+"""Question-independent part of a video in TranSTR: checked, joined with its boxes, encoded once for all questions."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ from hf_causal_video.utils.errors import require
 
 @dataclass
 class EncodedVideo:
-    """What does not depend on the question; made by `encode_video`, and read by any number of calls.
+    """Question-independent encoding of a video by `encode_video`, for any number of calls.
 
     Args:
         frames, pos: (V, T, D) frames after self-attention, and their positions.
-        query: (V, T, D) what the frames ask of any question.
+        query: (V, T, D) the frames' queries to any question.
         frame_mask: (V, T) bool.
         features, boxes, object_mask: the objects as given, (V, T, N, C), (V, T, N, 4) and (V, T, N).
         objects: (V, T, N, D) objects after self-attention, where all frames' were encoded.
@@ -32,16 +32,15 @@ class EncodedVideo:
     objects: Tensor | None = None
 
     def frames_of(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Frames, positions, queries and mask of these rows; nothing is copied where all ask about one video."""
-        parts = self.frames, self.pos, self.query, self.frame_mask
+        """Select frames, positions, queries and mask of rows; nothing is copied where all are one video."""
         if len(self.frames) > 1:
             return self.frames[rows], self.pos[rows], self.query[rows], self.frame_mask[rows]
-        frames, pos, query, mask = (x.expand(len(rows), *x.shape[1:]) for x in parts)
-        return frames, pos, query[:1], mask
+        frames, pos, mask = (x.expand(len(rows), *x.shape[1:]) for x in (self.frames, self.pos, self.frame_mask))
+        return frames, pos, self.query, mask
 
 
 class FeatureResizer(nn.Module):
-    """Project features of another model to our width: linear, norm, dropout."""
+    """Projection of features of another model to our width: linear, norm, dropout."""
 
     def __init__(self, width: int, dim: int, dropout: float):
         super().__init__()
@@ -50,24 +49,24 @@ class FeatureResizer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., width) to (..., dim)."""
+        """Project (..., width) to (..., dim)."""
         return self.dropout(self.layer_norm(self.fc(x)))
 
 
 def check_objects(
     config: TranSTRConfig, features: Tensor | None, boxes: Tensor | None, mask: Tensor | None, frames: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The objects and the mask of those that exist, (V, T, N, C) and (V, T, N).
+    """Check objects, and return them (V, T, N, C) with the mask of those that exist (V, T, N).
 
     Args:
-        config: says how wide an object is.
+        config: has the width of an object.
         features: (V, T, N, C), with boxes appended where `boxes` is None.
         boxes: (V, T, N, 4) xyxy.
         mask: (V, T, N), True where an object exists; all do where None.
         frames: (V, T, D) the frames they belong to.
 
     Raises:
-        CausalVideoError: no objects, a wrong shape or width, other frames than those given.
+        CausalVideoError: missing objects, a wrong shape or width, another number of frames.
     """
     require(
         features is not None,
@@ -98,7 +97,7 @@ def check_objects(
 
 
 def join_boxes(config: TranSTRConfig, features: Tensor, boxes: Tensor | None) -> Tensor:
-    """Objects (..., C) with their boxes (..., 4) appended, and their area where the config says "norm5"."""
+    """Append boxes (..., 4) to objects (..., C), and areas where the config says "norm5"."""
     if boxes is None:
         return features
     parts = [features, boxes]

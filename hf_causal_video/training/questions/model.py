@@ -1,16 +1,21 @@
 """From `ModelArguments` to a model and its processor: a checkpoint, a pretrained text encoder, or a new small one."""
 
+import random
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_causal_video.data import BENCHMARKS, VideoQADataset, benchmark_vocabulary
 from hf_causal_video.models import METHODS, VideoQAProcessor
+from hf_causal_video.models.clip_statistics import ClipStatistics
 from hf_causal_video.training.arguments import DataArguments, ModelArguments
 from hf_causal_video.training.questions.splits import vocabulary_option
 from hf_causal_video.training.text_features import QuestionsWithTextFeatures, TextFeatures
 from hf_causal_video.utils.errors import require
 from hf_causal_video.worlds import ANSWERS, tiny_text_config, world_tokenizer
+
+MOST_CLIPS = 2000  # training clips whose features are measured
+EXAMPLES = 4  # questions that the processor keeps as examples
 
 
 def build_model(
@@ -41,6 +46,8 @@ def build_model(
     if data.max_length is not None:
         processor.max_length = data.max_length
     _check_answers(model.config, train)
+    processor.clip_statistics = _clip_statistics(train)
+    processor.example_questions = _example_questions(train)
     return model, processor
 
 
@@ -98,8 +105,24 @@ def _from_preset(
         tokenizer = world_tokenizer() if data.dataset == "world" else word_tokenizer(train)
         fields["text_config"] = _small_text_config(len(tokenizer), fields.get("text_config") or {})
         model = model_class(config_class.preset(arguments.preset, **fields))
+    if vocabulary is not None:
+        model.config.set_answer_vocabulary(vocabulary)
     template: Any = arguments.choice_template or ("official" if official else "pair")
     return model, processor_class(tokenizer, answer_vocabulary=vocabulary, choice_template=template)
+
+
+def _clip_statistics(train: VideoQADataset) -> dict[str, Any]:
+    """Measure the training clips, or many of them, so that a clip unlike them can be told later."""
+    videos = sorted(set(train.questions["video_id"]))
+    step = max(len(videos) // MOST_CLIPS, 1)
+    return ClipStatistics.of_clips(train.store[video].frame_features for video in videos[::step]).to_dict()
+
+
+def _example_questions(train: VideoQADataset) -> list[dict[str, Any]]:
+    """Return some questions of the split, as an app offers them."""
+    drawn = random.Random(0).sample(range(len(train.questions)), min(len(train.questions), 10 * EXAMPLES))
+    different = {row["question"]: row["choices"] for row in train.questions.select(drawn)}
+    return [{"question": question, "choices": choices} for question, choices in list(different.items())[:EXAMPLES]]
 
 
 def _text_features(arguments: ModelArguments, train: VideoQADataset) -> TextFeatures | None:

@@ -16,7 +16,7 @@ from hf_causal_video.training.recipe import recipe_world
 from hf_causal_video.training.relations.predict import measure_pairs, measure_videos, predict_pairs, predict_videos
 from hf_causal_video.training.relations.splits import load_pairs, read_rows, segments_of
 from hf_causal_video.training.report import make_report, print_report
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 DATASETS = ("world", "jaad", "vidvrd", "vidor")
 EXAMPLES = """relations:
@@ -45,7 +45,7 @@ def evaluate_relations(
     training_annotations: str | Path | None = None,
     output: str | Path | None = None,
     world: dict[str, Any] | None = None,
-    prior: str | None = None,
+    prior: str | float | None = None,
     batch_size: int = 256,
     progress: bool = True,
     device: str = "cpu",
@@ -61,7 +61,8 @@ def evaluate_relations(
         training_annotations: adds thirds and zero-shot.
         output: folder for `metrics.json` and `predictions.jsonl`; nothing is written without it.
         world: options of the relation world.
-        prior: P(z) at inference in place of the checkpoint's, "uniform" or "frequency".
+        prior: P(z) at inference in place of the checkpoint's: "uniform", "frequency", or the share of the observed
+            prior that is left, from 0 to 1.
         batch_size: pairs at once.
         progress: show a bar.
         device: where the model runs, such as "cuda:1".
@@ -72,18 +73,18 @@ def evaluate_relations(
     Raises:
         CausalVideoError: an unknown dataset or prior, missing files, or data that the model does not fit.
     """
-    if dataset not in DATASETS or (dataset != "world" and annotations is None) or prior not in (
-        None, "uniform", "frequency",
-    ):  # fmt: skip
-        raise CausalVideoError(
-            f"evaluating relations on {dataset}", found=f"annotations {annotations}, prior {prior}",
-            expected=f"one of {', '.join(DATASETS)}, annotations but for the world, prior uniform or frequency",
-            fix="add --annotations PATH",
-        )  # fmt: skip
+    require(
+        dataset in DATASETS and (dataset == "world" or annotations is not None),
+        f"evaluating relations on {dataset}",
+        found=f"annotations {annotations}",
+        expected=f"one of {', '.join(DATASETS)}, with annotations except for the world",
+        fix="add --annotations PATH",
+    )
+    strength = None if prior is None else _strength(prior)
     model: Any = open_pretrained(AutoModel.from_pretrained, checkpoint).eval().to(device)
     processor: Any = open_pretrained(AutoProcessor.from_pretrained, checkpoint)
-    if prior is not None:
-        model.config.prior_eval = prior
+    if strength is not None:
+        model.config.prior_eval, model.config.prior_eval_strength = "uniform", strength
     if dataset in ("world", "jaad"):
         place: Any = "world" if dataset == "world" else {split: str(annotations)}
         reader = {
@@ -96,8 +97,11 @@ def evaluate_relations(
         metrics = measure_pairs(records, pairs)
     else:
         rows = read_rows(str(annotations))
-        options = {"segment_frames": processor.segment_frames, "segment_stride": processor.segment_stride,
-                   "appearance": model.config.feature_dim > 0}  # fmt: skip
+        options = {
+            "segment_frames": processor.segment_frames,
+            "segment_stride": processor.segment_stride,
+            "appearance": model.config.feature_dim > 0,
+        }
         arguments = DataArguments(
             dataset={split: str(annotations)}, features=None if tracks is None else str(tracks), relations=options
         )
@@ -107,7 +111,7 @@ def evaluate_relations(
         seen = (None, None) if training_annotations is None else training_counts(read_rows(str(training_annotations)))
         metrics = measure_videos(records, rows, *seen)
     tracked = "annotated" if tracks is None and dataset not in ("world", "jaad") else tracks and str(tracks)
-    details = {"records": len(records), "tracks": tracked, "prior": model.config.prior_eval}
+    details = {"records": len(records), "tracks": tracked, "prior_strength": model.config.inference_strength}
     return make_report(checkpoint, dataset, split, records, metrics, output, **details)
 
 
@@ -120,7 +124,9 @@ def add_relation_arguments(parser: argparse.ArgumentParser) -> None:
         "archive of JAAD",
     )
     parser.add_argument("--training-annotations", help="relations: those of the training split")
-    parser.add_argument("--prior", choices=["uniform", "frequency"], help="relations: P(z) at inference")
+    parser.add_argument(
+        "--prior", help="relations: P(z) at inference: uniform, frequency, or the share of the observed prior, 0 to 1"
+    )
     parser.add_argument(
         "--world",
         type=json.loads,
@@ -134,20 +140,39 @@ def run_relations(args: argparse.Namespace, output: Path) -> None:
         output = output.with_name(f"{output.name}-{args.prior}")
     world = recipe_world(args.checkpoint) if args.dataset == "world" and args.world is None else args.world
     report = evaluate_relations(
-        args.checkpoint, args.dataset, args.split, args.annotations, args.features, args.training_annotations, output,
-        world, args.prior, device=args.device,
-    )  # fmt: skip
+        args.checkpoint,
+        args.dataset,
+        args.split,
+        args.annotations,
+        args.features,
+        args.training_annotations,
+        output,
+        world,
+        args.prior,
+        device=args.device,
+    )
     tracks = f", tracks: {report['tracks']}" if report["tracks"] else ""
     title = f"{args.checkpoint} on {args.dataset}, {args.split}{tracks}: {report['records']} records"
     print_report(title, report["metrics"], output)
 
 
+def _strength(prior: str | float) -> float:
+    """Share of the observed prior that a user asks for."""
+    try:
+        strength = {"uniform": 0.0, "frequency": 1.0}.get(str(prior)) if isinstance(prior, str) else None
+        strength = float(prior) if strength is None else strength
+    except (TypeError, ValueError):
+        strength = -1.0
+    require(0 <= strength <= 1, "prior", found=prior, expected="uniform, frequency, or a number from 0 to 1")
+    return strength
+
+
 def _check_fit(model: Any, processor: Any, predicates: list[str], feature_dim: int) -> None:
-    mine = (list(processor.predicates), model.config.feature_dim)
-    if mine != (list(predicates), feature_dim):
-        raise CausalVideoError(
-            "this checkpoint was trained on other data",
-            found=f"{len(mine[0])} predicates, appearance of width {mine[1]}",
-            expected=f"the {len(predicates)} predicates of the split by name, appearance of width {feature_dim}",
-            fix="take the dataset and the tracks that the model was trained with",
-        )
+    known = (list(processor.predicates), model.config.feature_dim)
+    require(
+        known == (list(predicates), feature_dim),
+        "this checkpoint was trained on other data",
+        found=f"{len(known[0])} predicates, appearance of width {known[1]}",
+        expected=f"{len(predicates)} by the same names, width {feature_dim}",
+        fix="evaluate on the data and tracks of its recipe",
+    )

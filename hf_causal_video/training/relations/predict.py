@@ -103,8 +103,12 @@ def measure_videos(
         rows: relation rows of the same videos.
         counts, triplets: see `training_counts`.
     """
-    found = vidvrd_metrics({record["id"]: record["relations"] for record in records}, ground_truth(rows),
-                           training_counts=counts, training_triplets=triplets)  # fmt: skip
+    found = vidvrd_metrics(
+        {record["id"]: record["relations"] for record in records},
+        ground_truth(rows),
+        training_counts=counts,
+        training_triplets=triplets,
+    )
     table = {name: found[name] for name in METRICS}
     table |= {name: value for name, value in found.items() if name.split(" ")[0] in ("head", "body", "tail")}
     for setting in ("zero_shot", "generalized_zero_shot"):

@@ -21,7 +21,7 @@ from hf_causal_video.models import VideoRelationProcessor
 from hf_causal_video.tracks.track_set import TrackSet
 from hf_causal_video.training.arguments import DataArguments
 from hf_causal_video.training.options import RelationOptions
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import CausalVideoError, require
 from hf_causal_video.worlds.relation_pairs import RelationPairs, relation_world_pairs
 
 Split = RelationSegments | RelationPairs
@@ -41,11 +41,15 @@ def load_splits(arguments: DataArguments, names: list[str]) -> dict[str, Split]:
     splits: dict[str, Split] = {name: segments_of(arguments, name, rows[name], *words) for name in names}
     made = splits[names[0]].provenance
     for name, split in splits.items():
-        if isinstance(split, RelationSegments) and isinstance(split.tracks, TrackSet) and split.provenance != made:
-            raise CausalVideoError(
-                f"tracks of split {name!r} were made in another way", found=split.provenance, expected=made,
-                fix="track all splits alike",
-            )  # fmt: skip
+        require(
+            not isinstance(split, RelationSegments)
+            or not isinstance(split.tracks, TrackSet)
+            or split.provenance == made,
+            f"tracks of split {name!r} were made in another way",
+            found=lambda split=split: split.provenance,
+            expected=made,
+            fix="track all splits alike",
+        )
     return splits
 
 
@@ -88,9 +92,11 @@ def read_rows(name: str) -> Dataset:
             rows = relations_dataset(pq.read_table(path).to_pylist())
         except (pa.ArrowException, OSError) as error:
             raise CausalVideoError(
-                f"{path} cannot be read", found=str(error).splitlines()[0], expected="a Parquet file of relation rows",
+                f"{path} cannot be read",
+                found=str(error).splitlines()[0],
+                expected="a Parquet file of relation rows",
                 fix="write it again with relations_dataset(rows).to_parquet(...)",
-            ) from error  # fmt: skip
+            ) from error
     else:
         rows = read_relations(path)
     if match is None:
@@ -99,10 +105,13 @@ def read_rows(name: str) -> Dataset:
         int(match[side].rstrip("%")) if match[side] else whole for side, whole in (("first", 0), ("last", 100))
     )
     chosen = range(len(rows) * first // 100, len(rows) * last // 100)
-    if not chosen:
-        raise CausalVideoError(
-            f"the part {name}", found=f"no video of {len(rows)}", expected="one or more", fix="take a larger part"
-        )
+    require(
+        chosen,
+        f"the part {name}",
+        found=lambda: f"no video of {len(rows)}",
+        expected="one or more",
+        fix="take a larger part",
+    )
     return rows.select(chosen)
 
 
@@ -115,9 +124,11 @@ def read_tracks(path: str, rows: Dataset, appearance: bool = True) -> Any:
 
 
 def _of_split(mapping: Any, split: str, what: str) -> str:
-    if not isinstance(mapping, dict) or split not in mapping:
-        raise CausalVideoError(
-            f"no {what} for split {split!r}", found=mapping, expected=f"a mapping from split to path with {split!r}",
-            fix=f"add it to {what}: {{{split}: PATH}}",
-        )  # fmt: skip
+    require(
+        isinstance(mapping, dict) and split in mapping,
+        f"no {what} for split {split!r}",
+        found=mapping,
+        expected=f"a mapping from split to path with {split!r}",
+        fix=f"add it to {what}: {{{split}: PATH}}",
+    )
     return str(mapping[split])

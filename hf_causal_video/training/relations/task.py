@@ -19,7 +19,7 @@ from hf_causal_video.training.relations.predict import measure_pairs, measure_vi
 from hf_causal_video.training.relations.splits import Split, load_splits
 from hf_causal_video.training.relations.trainer import RelationTrainer
 from hf_causal_video.training.tasks import Collator, Numbers, Record
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 
 class RelationTask:
@@ -81,11 +81,13 @@ def build_model(
     Raises:
         CausalVideoError: LoRA or a text encoder, which a relation model has not; a checkpoint of other vocabularies.
     """
-    if arguments.lora_rank or arguments.text_model:
-        raise CausalVideoError(
-            "a relation model reads no text", expected="neither", fix="remove them from the recipe",
-            found=f"lora_rank={arguments.lora_rank}, text_model={arguments.text_model}",
-        )  # fmt: skip
+    require(
+        not arguments.lora_rank and not arguments.text_model,
+        "a relation model reads no text",
+        found=f"lora_rank={arguments.lora_rank}, text_model={arguments.text_model}",
+        expected="neither",
+        fix="remove them from the recipe",
+    )
     config_class, model_class, processor_class = RELATION_METHODS[arguments.method]
     options = RelationOptions.read(data.relation_options)
     single = not isinstance(train, RelationSegments)
@@ -95,26 +97,28 @@ def build_model(
     if arguments.model_name_or_path:
         model: Any = model_class.from_pretrained(arguments.model_name_or_path, **arguments.overrides)
         processor = processor_class.from_pretrained(arguments.model_name_or_path)
-        mine = (processor.object_classes, processor.predicates, model.config.feature_dim)
-        if mine != (theirs := (train.object_classes, train.predicates, train.feature_dim)):
-            raise CausalVideoError(
-                f"the checkpoint {arguments.model_name_or_path} does not fit the annotations",
-                found=f"{[len(one) for one in mine[:2]]} classes and predicates, appearance of width {mine[2]}",
-                expected=f"the {[len(one) for one in theirs[:2]]} of the data by the same names, width {theirs[2]}",
-                fix="train on the same vocabularies and tracks, or start from a preset",
-            )
+        known = (processor.object_classes, processor.predicates, model.config.feature_dim)
+        needed = (train.object_classes, train.predicates, train.feature_dim)
+        require(
+            known == needed,
+            f"the checkpoint {arguments.model_name_or_path} does not fit the annotations",
+            found=f"{[len(one) for one in known[:2]]} classes and predicates, appearance of width {known[2]}",
+            expected=f"the {[len(one) for one in needed[:2]]} of the data by the same names, width {needed[2]}",
+            fix="train on the same vocabularies and tracks, or start from a preset",
+        )
     else:
-        config = config_class.preset(
-            arguments.preset,
-            **{
-                "num_object_classes": len(train.object_classes), "num_predicates": len(train.predicates),
-                "feature_dim": train.feature_dim, "multi_label": train.multi_label,
-                "trajectory_provenance": train.provenance, **arguments.overrides,
-            },
-        )  # fmt: skip
+        fields = {
+            "num_object_classes": len(train.object_classes),
+            "num_predicates": len(train.predicates),
+            "id2label": dict(enumerate(train.predicates)),
+            "feature_dim": train.feature_dim,
+            "multi_label": train.multi_label,
+            "trajectory_provenance": train.provenance,
+        }
+        config = config_class.preset(arguments.preset, **{**fields, **arguments.overrides})
         model = model_class(config)
         processor = processor_class(train.object_classes, train.predicates, frames, stride)
-    model.set_predicate_counts(*_counts(train))
+    model.set_predicate_counts(*_counts(train, model.config.class_pair_prior))
     return model, processor
 
 
@@ -148,9 +152,33 @@ def headline(numbers: Numbers) -> str:
     return ", ".join(f"{name} {numbers[name]:.2f} %" for name in names if numbers.get(name) is not None) or "unknown"
 
 
-def _counts(train: Split) -> tuple[torch.Tensor, int]:
-    """How often each predicate is annotated among the training pairs, counted by all processes together."""
+def _counts(train: Split, per_class_pair: bool) -> tuple[Any, ...]:
+    """How often each predicate is annotated among the training pairs, counted by all processes together.
+
+    Returns:
+        Arguments of `set_predicate_counts`, with those per pair of classes if wanted.
+    """
     state = PartialState()
     items = range(state.process_index, len(train), state.num_processes)
     counts, pairs = zip(*gather_object([train.training_counts(items)]), strict=True)
-    return torch.tensor(np.sum(counts, axis=0)), int(sum(pairs))
+    total = torch.tensor(np.sum(counts, axis=0)), int(sum(pairs))
+    if not per_class_pair:
+        return total
+    parts = gather_object([class_pair_counts(train, items)])
+    return *total, *(torch.tensor(np.sum(values, axis=0)) for values in zip(*parts, strict=True))
+
+
+def class_pair_counts(train: Split, items: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Annotations per subject class, object class and predicate (C, C, P), and pairs (C, C), of training items."""
+    classes, predicates = len(train.object_classes), len(train.predicates)
+    counts, pairs = np.zeros((classes, classes, predicates)), np.zeros((classes, classes))
+    for item in (train[index] for index in items):
+        labels = item["predicate_labels"]
+        if labels.dim() == 1:
+            labels = torch.nn.functional.one_hot(labels, predicates)
+        of_pair = item["track_labels"][item["pair_index"]]  # (R, 2)
+        known = ((of_pair >= 0) & (of_pair < classes)).all(-1)
+        subject, other = of_pair[known].numpy().T
+        np.add.at(pairs, (subject, other), 1)
+        np.add.at(counts, (subject, other), (labels[known] == 1).numpy())
+    return counts, pairs

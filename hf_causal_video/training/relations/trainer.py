@@ -43,9 +43,12 @@ class RelationTrainer(CausalVideoTrainer):
             PrototypeStart(train_dataset, data_collator),
         ]
         super().__init__(
-            args=args, data_collator=data_collator, train_dataset=train_dataset, callbacks=callbacks,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            callbacks=callbacks,
             **{"compute_metrics": validation_metrics, **kwargs},
-        )  # fmt: skip
+        )
 
     def prediction_step(
         self,
@@ -97,8 +100,15 @@ class PrototypeStart(TrainerCallback):
         model.warming_up = state.global_step < steps
         if steps and state.global_step == steps:
             share = Subset(self.dataset, range(args.process_index, len(self.dataset), args.world_size))
-            start_prototypes(model, DataLoader(share, args.per_device_eval_batch_size, generator=torch.Generator(),
-                                               collate_fn=NamedBatches(self.collator)))  # fmt: skip
+            start_prototypes(
+                model,
+                DataLoader(
+                    share,
+                    args.per_device_eval_batch_size,
+                    generator=torch.Generator(),
+                    collate_fn=NamedBatches(self.collator),
+                ),
+            )
 
 
 @torch.no_grad()

@@ -78,6 +78,9 @@ def test_folder_and_archive_hold_the_same(tmp_path):
         ([box(0), box(1)], ["flying", "stopped"], "flying"),
         ([box(0), box(1, action="dancing")], ["stopped"] * 2, "dancing"),
         ([box(0), box(1).replace('xbr="11"', 'xbr="0"')], ["stopped"] * 2, "frame 1"),
+        ([box(1), box(0)], ["stopped"] * 2, "ascending"),
+        ([box(1), box(1)], ["stopped"] * 2, "ascending"),
+        ([box(0), box(95)], ["stopped"] * 96, "inside the picture"),
     ],
 )
 def test_broken_annotations_are_refused(tmp_path, boxes, states, message):

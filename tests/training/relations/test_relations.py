@@ -117,7 +117,12 @@ def test_evaluate_repeats_the_number_and_the_prior_is_one_switch(world_run: Path
     run_relations(args, tmp_path / "again")
     assert "mean_recall" in capsys.readouterr().out
     assert (tmp_path / "again" / "predictions.jsonl").read_text().splitlines() == lines
-    for bad in ({"dataset": "nextqa"}, {"dataset": "vidvrd"}, {"dataset": "world", "prior": "mine"}):
+    for bad in (
+        {"dataset": "nextqa"},
+        {"dataset": "vidvrd"},
+        {"dataset": "world", "prior": "mine"},
+        {"dataset": "world", "prior": 1.5},
+    ):
         with pytest.raises(CausalVideoError):
             evaluate_relations(world_run, **bad)
     with pytest.raises(CausalVideoError, match="other data"):
@@ -149,6 +154,27 @@ def test_counts_of_the_prior_are_those_of_the_pairs_that_are_shown(films: dict[s
             rates = model.prior.rates[names.index(name)].item()
             assert 0.5 * count / pairs < rates < 2.5 * count / pairs  # max_pairs differ, the order does not
     assert model.config.trajectory_provenance == {"tracks": "annotated"}
+
+
+def test_the_prior_per_pair_of_classes_is_counted_from_the_training_pairs(tmp_path: Path):
+    overrides = {"hidden_size": 8, "class_pair_prior": True, "prior_eval_strength": 0.5}
+    recipe = write(tmp_path / "r.yaml", config_overrides=overrides, num_train_epochs=1, test_splits=["iid"])
+    main(["--config", str(recipe), "--output_dir", str(tmp_path / "run")])
+    model = AutoModel.from_pretrained(tmp_path / "run")
+    split = relation_world_pairs("train", WORLD["world"])
+    assert model.config.id2label == dict(enumerate(split.predicates))
+    for subject, other in split.track_labels[:3].tolist():
+        rows = (split.track_labels == torch.tensor([subject, other])).all(1)
+        counts = torch.bincount(split.labels[rows], minlength=20)
+        wanted = (counts + 4 * model.prior.rates) / (rows.sum() + 4)
+        torch.testing.assert_close(model.prior.pair_rates[subject, other], wanted)
+    options = {"world": WORLD["world"], "progress": False}
+    half, same, none = (
+        evaluate_relations(tmp_path / "run", "world", "iid", prior=prior, **options)
+        for prior in (None, 0.5, "uniform")
+    )
+    assert half["metrics"] == same["metrics"] and half["prior_strength"] == 0.5
+    assert none["metrics"] != half["metrics"]
 
 
 def test_pairs_without_a_relation_change_with_the_epoch_and_come_again_with_it(films: dict[str, str]):

@@ -8,7 +8,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_causal_video.cli.select import make_selector
 from hf_causal_video.selection import TokenBudget, ask_vlm
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
 
 
 class SelectedFrames(lmms):
@@ -44,11 +44,13 @@ class SelectedFrames(lmms):
         **unknown: Any,
     ):
         super().__init__()
-        if unknown or int(batch_size) != 1:
-            raise CausalVideoError(
-                "model_args", found=f"{sorted(unknown)}, batch_size {batch_size}",
-                expected="the arguments of SelectedFrames, batch_size=1", fix="see its docstring",
-            )  # fmt: skip
+        require(
+            not unknown and int(batch_size) == 1,
+            "model_args",
+            found=f"{sorted(unknown)}, batch_size {batch_size}",
+            expected="the arguments of SelectedFrames, batch_size=1",
+            fix="see its docstring",
+        )
         self.processor = AutoProcessor.from_pretrained(pretrained, trust_remote_code=False)
         model = AutoModelForImageTextToText.from_pretrained(pretrained, dtype=dtype, trust_remote_code=False)
         self.model = model.to(device).eval()
@@ -57,21 +59,28 @@ class SelectedFrames(lmms):
         self.report_frames = report_frames
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        """One answer a request; the selector reads the question and the choices of the document, not the prompt."""
+        """Answer each request; the selector reads the question and the choices of the document, not the prompt."""
         answers = []
         for context, generation, visual_of, number, task, split in tqdm([one.args for one in requests]):
             document = self.task_dict[task][split][number]
             visuals = visual_of(document)
             choices = [document[f"a{i}"] for i in range(5)] if "a0" in document else None
-            said = ask_vlm(
-                self.model, self.processor, self.selector, visuals[0], document.get("question", context), self.budget,
-                choices, prompt=context, max_new_tokens=generation.get("max_new_tokens", 64),
-            )  # fmt: skip
-            text = said.text
+            reply = ask_vlm(
+                self.model,
+                self.processor,
+                self.selector,
+                visuals[0],
+                document.get("question", context),
+                self.budget,
+                choices,
+                prompt=context,
+                max_new_tokens=generation.get("max_new_tokens", 64),
+            )
+            text = reply.text
             for stop in generation.get("until", []):
                 text = text.split(stop)[0] if stop else text
             if self.report_frames:
-                text += f" <frames>{','.join(f'{second:.2f}' for second in said.selection.timestamps_s)}</frames>"
+                text += f" <frames>{','.join(f'{second:.2f}' for second in reply.selection.timestamps_s)}</frames>"
             answers.append(text)
         return answers
 

@@ -25,13 +25,13 @@ def spans_file() -> dict[str, Any]:
     path = os.environ.get("NEXTGQA_SPANS", "")
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"NEXTGQA_SPANS={path!r} is no file: name gsub_test.json of github.com/doc-doc/NExT-GQA there"
+            f"NEXTGQA_SPANS={path!r} is not a file: name gsub_test.json of github.com/doc-doc/NExT-GQA there"
         )
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def grounded_only(questions: datasets.Dataset) -> datasets.Dataset:
-    """Questions that have spans, with them beside."""
+    """Keep the questions that have spans, with their spans."""
     known = spans_file()
 
     def spans_of(row: dict[str, Any]) -> list[list[float]]:
@@ -47,12 +47,12 @@ def video_of(row: dict[str, Any]) -> list[str]:
     """The path of the clip."""
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     folder = Path(os.environ.get("NEXTGQA_VIDEOS", home / "nextqa" / "NExTVideo"))
-    found = next(
+    clip = next(
         (path for ending in (".mp4", ".mkv", ".webm") if (path := folder / f"{row['video']}{ending}").is_file()), None
     )
-    if found is None:
+    if clip is None:
         raise FileNotFoundError(f"no clip {row['video']} in {folder}: set NEXTGQA_VIDEOS to the folder of the videos")
-    return [str(found)]
+    return [str(clip)]
 
 
 def prompt_of(row: dict[str, Any], lmms_eval_specific_kwargs: dict[str, Any] | None = None) -> str:
@@ -89,10 +89,10 @@ def split_frames(text: str) -> tuple[str, list[float]]:
         >>> split_frames("B <frames>1.5,3.0</frames>")
         ('B', [1.5, 3.0])
     """
-    found = re.search(r"<frames>([\d.,]*)</frames>", text)
-    if found is None:
+    tag = re.search(r"<frames>([\d.,]*)</frames>", text)
+    if tag is None:
         return text.strip(), []
-    return text[: found.start()].strip(), [float(second) for second in found[1].split(",") if second]
+    return text[: tag.start()].strip(), [float(second) for second in tag[1].split(",") if second]
 
 
 def first_letter(text: str) -> str | None:
@@ -105,8 +105,8 @@ def first_letter(text: str) -> str | None:
     text = text.strip()
     if text in LETTERS and text:
         return text
-    found = re.search(r"\(([A-E])\)|\b([A-E])(?=[.:)]|$)", text)
-    return next((letter for letter in found.groups() if letter), None) if found else None
+    match = re.search(r"\(([A-E])\)|\b([A-E])(?=[.:)]|$)", text)
+    return next((letter for letter in match.groups() if letter), None) if match else None
 
 
 def mean_of_known(values: list[float | None]) -> float | None:

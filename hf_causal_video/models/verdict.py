@@ -1,0 +1,45 @@
+"""Verdict on the evidence of an answer: was it sufficient, and was it necessary?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hf_causal_video.models.outputs import Record
+
+
+@dataclass
+class Verdict(Record):
+    """What asking again has shown about the evidence of one answer.
+
+    Args:
+        sufficient: the evidence alone gives the same answer; None where that could not be asked.
+        necessary: without the event the answer is another one; None where that could not be asked.
+        scores_only: probability of each answer from the evidence alone, or None.
+        scores_without: probability of each answer without the event, or None.
+        answer_only, answer_without: the answer then, in words.
+        removed_s: [start_s, end_s] that were taken away, in order of time.
+    """
+
+    sufficient: bool | None = None
+    necessary: bool | None = None
+    scores_only: dict[str, float] | None = None
+    scores_without: dict[str, float] | None = None
+    answer_only: str | None = None
+    answer_without: str | None = None
+    removed_s: list[tuple[float, float]] = field(default_factory=list)
+
+
+def unique_labels(words: Sequence[str]) -> list[str]:
+    """Name equal answers apart, so that a dictionary by answer keeps every one of them.
+
+    Example:
+        >>> unique_labels(["yes", "no", "yes"])
+        ['yes', 'no', 'yes (2)']
+    """
+    labels: list[str] = []
+    for word in words:
+        label, number = word, 1
+        while label in labels:
+            number += 1
+            label = f"{word} ({number})"
+        labels.append(label)
+    return labels
