@@ -4,8 +4,8 @@
     python -m scripts.own_data --clips clips/ --questions questions.csv --output own_data
 
 Each step is a command that you can type yourself; it is printed before it runs. Only the features are special: so that
-nothing has to be downloaded, a frame is described by the mean colours of its 4 x 4 parts, and `FeatureWriter` stores
-them. For real work replace that step by `hf-causal-video extract` with a vision network.
+nothing has to be downloaded, a frame is described by the mean colours of its 4 x 4 parts, and `import arrays` makes a
+feature set of them. For real work replace that step by `hf-causal-video extract` with a vision network.
 """
 
 import argparse
@@ -17,12 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from hf_causal_video.cli.main import main as verb
 from hf_causal_video.data import read_questions
 from hf_causal_video.features.decode import decode_video
-from hf_causal_video.features.store.reader import FeatureStore, FeatureWriter, Provenance, VideoFeatures
 from hf_causal_video.training import main as train
 from hf_causal_video.utils.errors import CausalVideoError, as_message, require
 
@@ -110,23 +108,22 @@ def run_training(
 
 
 def write_features(clips: Path, folder: Path, questions: Path, frames: int) -> None:
-    """Describe each frame of each clip by the mean colours of its parts, and store that as a feature set."""
-    card = Provenance(
-        frame_model="mean colours",
-        frame_revision="1",
-        frame_layer=f"{GRID} x {GRID}",
-        frame_dim=3 * GRID * GRID,
-        sampling=f"uniform-{frames}",
-    )
+    """Describe each frame of each clip by the mean colours of its parts, and import that as a feature set."""
+    sampling = f"uniform-{frames}"
     wanted = set(read_questions(questions).questions["video_id"])
     paths = sorted(path for path in clips.iterdir() if path.stem in wanted)
     require(paths, "no clips to describe", found=f"none of {sorted(wanted)[:3]} in {clips}", expected="their files")
-    with FeatureWriter(folder, card) as writer:
-        for path in paths:
-            clip = decode_video(path, card.sampling)
-            rows = torch.from_numpy(np.stack([mean_colours(frame) for frame in clip.frames]))  # (T, C)
-            writer.add(VideoFeatures(path.stem, torch.from_numpy(clip.timestamps_s), rows))
-    print(f"\nfeatures of {len(FeatureStore.open(folder))} clips: {folder}")
+    arrays = folder.with_name("arrays")
+    arrays.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        clip = decode_video(path, sampling)
+        features = np.stack([mean_colours(frame) for frame in clip.frames])  # (T, C)
+        np.savez(arrays / f"{path.stem}.npz", frame_features=features, timestamps_s=clip.timestamps_s)
+    layer = f"{GRID} x {GRID} parts"
+    card = {"frame_model": "mean colours", "frame_revision": "1", "frame_layer": layer, "sampling": sampling}
+    card_file = folder.with_name("card.json")
+    card_file.write_text(json.dumps(card), encoding="utf-8")
+    run_verb("import", "arrays", arrays, "--provenance", card_file, "--output", folder, "--no-progress")
 
 
 def mean_colours(frame: np.ndarray) -> np.ndarray:

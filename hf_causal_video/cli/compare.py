@@ -139,14 +139,14 @@ def as_table(report: Mapping[str, Any]) -> str:
     ]
     for row in report["runs"]:
         accuracy = row["accuracy"]
-        own = f"{accuracy['value']:5.1f} [{accuracy['low']:.1f}, {accuracy['high']:.1f}]"
+        measured = f"{accuracy['value']:5.1f} [{accuracy['low']:.1f}, {accuracy['high']:.1f}]"
         difference = row["difference"]
         shift = "-"
         if difference is not None:
             clear = "*" if difference["low"] > 0 or difference["high"] < 0 else ""
             shift = f"{difference['value']:+5.1f} [{difference['low']:+.1f}, {difference['high']:+.1f}] {clear}"
         settings = ", ".join(f"{key} {value}" for key, value in row["settings"].items())
-        lines.append(f"  {row['name']:<{width}}  {own:<24}{shift:<26}{settings}".rstrip())
+        lines.append(f"  {row['name']:<{width}}  {measured:<24}{shift:<26}{settings}".rstrip())
     lines.append("  * the interval of the difference leaves out zero")
     lines += [f"  note: {note}" for note in report["notes"]]
     if "png" in report:
@@ -187,8 +187,7 @@ def _prediction_files(names: Sequence[str], split: str | None) -> list[Path]:
 def _splits(name: str) -> dict[str, Path]:
     """Files of predictions by split, test splits first; a folder of `evaluate` has one, under ""."""
     folder = Path(name)
-    found = f"no folder {name}"
-    require(folder.is_dir(), "missing run", found=found, expected="an output folder", fix="check the path")
+    require(folder.is_dir(), "missing run", found=f"no folder {name}", expected="an output folder")
     if (folder / "predictions.jsonl").is_file():
         return {"": folder / "predictions.jsonl"}
     files = {path.stem: path for path in sorted((folder / "predictions").glob("*.jsonl"))}

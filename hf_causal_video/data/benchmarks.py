@@ -162,7 +162,8 @@ def load_benchmark(
         expected=", ".join(BENCHMARKS),
         fix="name one, or read your own rows",
     )
-    benchmark, split = BENCHMARKS[name], SPLIT_NAMES.get(split, split)
+    benchmark = BENCHMARKS[name]
+    split = SPLIT_NAMES.get(split, split)
     require(
         split in benchmark.splits,
         f"no such split of {name}",
@@ -182,9 +183,9 @@ def _find_files(benchmark: Benchmark, split: str, folder: Path) -> Files:
     files = {}
     for role, names in benchmark.files.items():
         candidates = [folder / (name.format(split=split) + end) for name in names for end in ("", ".gz")]
-        there = [path for path in candidates if path.exists()]
-        if there or role not in OPTIONAL:
-            files[role] = (there or candidates)[0]
+        existing = [path for path in candidates if path.exists()]
+        if existing or role not in OPTIONAL:
+            files[role] = (existing or candidates)[0]
     return files
 
 
@@ -196,7 +197,8 @@ def benchmark_vocabulary(
     Raises:
         CausalVideoError: the benchmark is multiple choice, or a file is not there.
     """
-    benchmark, folder = BENCHMARKS[name], Path(folder)
+    benchmark = BENCHMARKS[name]
+    folder = Path(folder)
     require(
         benchmark.open_ended,
         f"{name} is multiple choice",

@@ -107,8 +107,9 @@ def _from_folder(folder: Path, videos_path: str | Path | None) -> tuple[list[dic
         files = [folder / video / name for name in ("text.json", "answer.json")]
         text, answers = (read_json(file, CAUSALVIDQA_SOURCE) for file in files)
         for kind, (key, part) in KEYS.items():
-            asked, question = _look(text, files[0], key, part, list), _look(text, files[0], key, "question", str)
-            rows.append(_row(video, kind, question, asked, _look(answers, files[1], key, part, int)))
+            choices = _look(text, files[0], key, part, list)
+            question = _look(text, files[0], key, "question", str)
+            rows.append(_row(video, kind, question, choices, _look(answers, files[1], key, part, int)))
     require(
         rows,
         f"{folder} has no clips",

@@ -84,7 +84,8 @@ class VideoQACollator:
             expected=f"{', '.join(sorted(needed))}; choices a list",
             fix="take the items of VideoQADataset",
         )
-        answer, choices = item.get("answer"), item["choices"]
+        answer = item.get("answer")
+        choices = item["choices"]
         most = len(choices) if len(choices) else 2**31
         require(
             not self.with_labels or (is_number(answer) and isinstance(answer, Integral) and -1 <= answer < most),

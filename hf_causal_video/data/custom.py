@@ -163,8 +163,8 @@ class _Line:
         if value is None and default is not None:
             return default
         if value is None or isinstance(value, list | dict | bool):
-            found = "nothing" if value is None else repr(value)
-            raise self.fail(f"no {column}", found, "text", f"fill the column {ALIASES[column][0]}; columns: {EXAMPLE}")
+            shown = "nothing" if value is None else repr(value)
+            raise self.fail(f"no {column}", shown, "text", f"fill the column {ALIASES[column][0]}; columns: {EXAMPLE}")
         return str(value)
 
     def choices(self) -> list[str]:

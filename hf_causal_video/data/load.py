@@ -139,6 +139,13 @@ def _read_file(path: Path, split: str, videos: Container[str] | None) -> Dataset
 
 
 def _hub_or_folder(name: str, split: str) -> Dataset:
+    require(
+        name not in BENCHMARKS or Path(name).exists(),
+        f"the files of {name} are missing",
+        found="its name alone",
+        expected="the folder of its official files",
+        fix="add --annotations FOLDER",
+    )
     try:
         rows = load_dataset(name, "questions", split=split)
     except (ValueError, FileNotFoundError, KeyError, ConnectionError) as error:

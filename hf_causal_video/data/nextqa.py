@@ -141,7 +141,8 @@ def read_nextgqa(path: str | Path, spans_path: str | Path, split: str | None = N
     lines = read_lines(path, NEXTGQA_SOURCE, (*NEXTQA_COLUMNS, *CHOICE_COLUMNS), "NExT-GQA")
     hint = "use the csv of NExT-GQA; NExT-QA (answers as indices) is read by read_nextqa"
     located = read_json(spans_path, NEXTGQA_SOURCE)
-    rows, without = [], []
+    rows = []
+    without = []
     for number, line in lines:
         answer = choice_of_text(path, number, line, hint)
         try:
@@ -165,8 +166,8 @@ def read_nextgqa(path: str | Path, spans_path: str | Path, split: str | None = N
         expected="a list of [start_s, end_s] for every question",
         fix=f"give the gsub_*.json of the same split; both files come from {NEXTGQA_SOURCE}",
     )
-    found = (len(rows), sum(len(row["spans"]) for row in rows))
-    check_counts(path, split, found, NEXTGQA_COUNTS, "questions, spans", NEXTGQA_SOURCE)
+    counts = (len(rows), sum(len(row["spans"]) for row in rows))
+    check_counts(path, split, counts, NEXTGQA_COUNTS, "questions, spans", NEXTGQA_SOURCE)
     return make_table(path, rows, names=[number for number, _ in lines])
 
 
@@ -217,14 +218,14 @@ def _videos(rows: list[dict[str, Any]]) -> int:
 def _add_references(rows: dict[str, dict[str, Any]], references_path: str | Path, path: str | Path) -> None:
     answers = read_json(references_path, NEXTQA_OE_SOURCE)
     require(
-        isinstance(answers, dict) and all(isinstance(given, dict) for given in answers.values()),
+        isinstance(answers, dict) and all(isinstance(by_question, dict) for by_question in answers.values()),
         f"{references_path} holds no reference answers",
         found=type(answers).__name__,
         expected="{video: {qid: answer}}",
         fix=f"use add_reference_answer_test.json of {NEXTQA_OE_SOURCE}",
     )
-    for video_id, given in answers.items():
-        for qid, answer in given.items():
+    for video_id, by_question in answers.items():
+        for qid, answer in by_question.items():
             row = rows.get(f"{video_id}_{qid}")
             require(
                 row is not None and isinstance(answer, str) and answer.strip(),

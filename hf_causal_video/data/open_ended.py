@@ -173,8 +173,8 @@ def read_tgifqa(path: str | Path, task: str, split: str | None = None) -> Datase
         }
         for number, line in lines
     ]
-    found = (len(rows), len({row["video_id"] for row in rows}))
-    check_counts(path, split, found, TGIFQA_COUNTS[task], "questions, videos", TGIFQA_SOURCE)
+    counts = (len(rows), len({row["video_id"] for row in rows}))
+    check_counts(path, split, counts, TGIFQA_COUNTS[task], "questions, videos", TGIFQA_SOURCE)
     return make_table(path, rows, names=[number for number, _ in lines])
 
 

@@ -94,10 +94,10 @@ def questions_dataset(
     try:
         return Dataset.from_dict(columns, features=features)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:  # of the columns in `extra`
-        found = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0]
         what = "question rows cannot be put in a table"
         raise CausalVideoError(
-            what, found=found, expected=f"values of {features}", fix="correct the column"
+            what, found=reason, expected=f"values of {features}", fix="correct the column"
         ) from error
 
 
@@ -117,7 +117,9 @@ def _checked_row(row: Mapping[str, Any], number: int, extra: set[str]) -> dict[s
         if not is_valid(checked[column]):
             what = f"{name}: invalid {column}"
             raise CausalVideoError(what, found=repr(checked[column])[:200], expected=expected, fix=f"correct {column}")
-    choices, answer, stated = list(checked["choices"]), checked["answer"], checked["answer_text"]
+    choices = list(checked["choices"])
+    answer = checked["answer"]
+    stated = checked["answer_text"]
     if choices and answer >= len(choices):
         expected = f"-1 (unknown) or 0 to {len(choices) - 1}"
         fix = "answers are zero-based indices into choices"
@@ -125,7 +127,8 @@ def _checked_row(row: Mapping[str, Any], number: int, extra: set[str]) -> dict[s
     text = choices[answer] if choices and answer >= 0 else ""
     if stated and text and stated != text:
         found = f"{stated!r}, and choice {answer} = {text!r}"
-        what, fix = f"{name}: answer and answer_text disagree", "give only the index, the text follows from it"
+        what = f"{name}: answer and answer_text disagree"
+        fix = "give only the index, the text follows from it"
         raise CausalVideoError(what, found=found, expected="the same text", fix=fix)
     spans = [[float(start), float(end)] for start, end in checked["spans"]]
     return {**checked, "choices": choices, "answer_text": stated or text, "spans": spans}

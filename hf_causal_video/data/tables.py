@@ -87,7 +87,7 @@ def read_lines(path: str | Path, source: str, columns: Sequence[str], layout: st
             has an empty cell; no lines.
     """
     header, rows = read_cells(path, source)
-    places = {name: _place(path, source, header, name, layout) for name in columns}
+    positions = {name: _position(path, source, header, name, layout) for name in columns}
     require(
         "a0" not in columns or "a5" not in header,
         f"{path} is not in the layout of {layout}",
@@ -97,7 +97,7 @@ def read_lines(path: str | Path, source: str, columns: Sequence[str], layout: st
     )
     lines: list[Line] = []
     for number, cells in rows:
-        line = {name: cells[place] for name, place in places.items()}
+        line = {name: cells[position] for name, position in positions.items()}
         if empty := [name for name, cell in line.items() if not cell.strip()]:
             raise _bad_line(path, number, f"nothing in {', '.join(empty)}", "text in every one", source)
         lines.append((number, line))
@@ -219,18 +219,18 @@ def choice_of_text(path: str | Path, number: int, line: Mapping[str, str], hint:
     return choices.index(line["answer"])
 
 
-def _place(path: str | Path, source: str, header: list[str], name: str, layout: str) -> int:
+def _position(path: str | Path, source: str, header: list[str], name: str, layout: str) -> int:
     names = ALIASES.get(name, (name,))
-    places = [place for place, cell in enumerate(header) if cell in names]
-    if len(places) != 1:
-        found = [header[place] for place in places] if places else f"no {name} in {', '.join(header) or 'no header'}"
-        raise CausalVideoError(
-            f"{path} is not in the layout of {layout}",
-            found=found,
-            expected=f"one column named {' or '.join(names)}",
-            fix=f"use the file of {source}" if not places else "drop one of these columns",
-        )
-    return places[0]
+    positions = [position for position, cell in enumerate(header) if cell in names]
+    columns = [header[position] for position in positions]
+    require(
+        len(positions) == 1,
+        f"{path} is not in the layout of {layout}",
+        found=columns or f"no {name} in {', '.join(header) or 'no header'}",
+        expected=f"one column named {' or '.join(names)}",
+        fix="drop one of these columns" if columns else f"use the file of {source}",
+    )
+    return positions[0]
 
 
 def _bad_line(path: str | Path, number: int, found: object, expected: str, source: str) -> CausalVideoError:

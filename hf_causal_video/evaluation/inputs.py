@@ -98,9 +98,11 @@ def by_key(
     for item in rows.items() if isinstance(rows, Mapping) else rows:
         if mapped:
             name, value = item
-            name, row = str(name), value if isinstance(value, Mapping) else {value_name: value}
+            name = str(name)
+            row = value if isinstance(value, Mapping) else {value_name: value}
         elif isinstance(item, Mapping):
-            name, row = key(item), item
+            name = key(item)
+            row = item
         else:
             raise CausalVideoError(
                 f"a row with the {value_name} cannot be read",
@@ -119,11 +121,12 @@ def by_key(
     return keyed
 
 
-def check_keys(found: Iterable[str], expected: Iterable[str], what: str, allow_missing: bool = False) -> None:
-    """Raise where `found` holds a key that `expected` does not, or (unless allowed) misses one that it does."""
-    found, expected = list(found), list(expected)
+def check_keys(keys: Iterable[str], expected: Iterable[str], what: str, allow_missing: bool = False) -> None:
+    """Refuse keys that are not expected and, unless `allow_missing`, expected ones that are missing."""
+    keys = list(keys)
+    expected = list(expected)
     known = set(expected)
-    unknown = [key for key in found if key not in known]
+    unknown = [key for key in keys if key not in known]
     require(
         not unknown,
         f"{what} for questions that are not annotated",
@@ -131,7 +134,7 @@ def check_keys(found: Iterable[str], expected: Iterable[str], what: str, allow_m
         expected=f"keys like {expected[:2]}",
         fix="use the annotations of the same split, and keys of the form <video>_<qid>",
     )
-    present = set(found)
+    present = set(keys)
     missing = [key for key in expected if key not in present]
     require(
         not missing or (allow_missing and present),
@@ -184,10 +187,10 @@ def pair_answers(
     check_keys(predicted, annotated, "predictions")
     pairs = []
     for key, row in annotated.items():
-        given = predicted[key]
+        predicted_row = predicted[key]
         limit = number_of_choices(row, num_choices, key)
         answer = whole_number(row.get("answer"), key, "answer")
-        prediction = whole_number(given.get("prediction"), key, "prediction")
+        prediction = whole_number(predicted_row.get("prediction"), key, "prediction")
         for what, value in (("answer", answer), ("prediction", prediction)):
             require(
                 0 <= value < limit,
@@ -196,10 +199,11 @@ def pair_answers(
                 expected=f"0 to {limit - 1}",
                 fix="count choices from zero; a question without a known answer cannot be scored",
             )
+        stored = predicted_row.get("answer")
         require(
-            given.get("answer") is None or whole_number(given["answer"], key, "answer") == answer,
+            stored is None or whole_number(stored, key, "answer") == answer,
             f"the answer stored with the prediction of {key} is not the annotated one",
-            found=given.get("answer"),
+            found=stored,
             expected=answer,
             fix="the predictions belong to another split or version of the annotations",
         )
@@ -238,7 +242,7 @@ def multiple_choice_accuracy(
         num_choices: choices of a question whose row does not list them.
 
     Returns:
-        `Acc`, one `Acc_<type>` for each type, and `counts`: `{type: {"correct", "total"}}` with "all".
+        `Acc`, one `Acc_<type>` for each type that is not "", and `counts`: `{type: {"correct", "total"}}` with "all".
 
     Raises:
         CausalVideoError: a key unknown, missing or repeated, or an answer that is not a choice.
@@ -249,7 +253,7 @@ def multiple_choice_accuracy(
         100.0
     """
     pairs = pair_answers(predictions, annotations, num_choices=num_choices)
-    types = sorted({pair.question_type for pair in pairs})
+    types = sorted({pair.question_type for pair in pairs} - {""})
     counts = {kind: count_correct(pair.correct for pair in pairs if pair.question_type == kind) for kind in types}
     result: dict[str, Any] = {f"Acc_{kind}": percent(count) for kind, count in counts.items()}
     counts["all"] = count_correct(pair.correct for pair in pairs)

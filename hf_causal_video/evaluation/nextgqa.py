@@ -121,7 +121,9 @@ def intersect_predictions(
         >>> intersect_predictions({"v_0": [0.1, 0.5]}, {"v_0": [3.0, 9.0]}, gold)
         {'v_0': [3.0, 5.0]}
     """
-    gold, one, two = read_grounding(annotations), by_key(fractions, "span"), by_key(seconds, "span")
+    gold = read_grounding(annotations)
+    one = by_key(fractions, "span")
+    two = by_key(seconds, "span")
     check_keys(one, gold, "predicted spans", allow_missing=True)
     check_keys(two, one, "spans in seconds")
     keys = list(one)
@@ -196,7 +198,8 @@ def _right(
     )
     right = np.zeros(len(keys), dtype=bool)
     for position, key in enumerate(keys):
-        stored, annotated = rows[key].get("answer"), gold[key].answer
+        stored = rows[key].get("answer")
+        annotated = gold[key].answer
         truth = annotated if stored is None else whole_number(stored, key, "answer")
         require(
             truth is not None and (annotated is None or truth == annotated),

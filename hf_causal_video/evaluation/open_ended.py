@@ -55,7 +55,8 @@ def open_ended_accuracy(
         >>> result["Acc"], result["who"], result["what"], result["counts"]["out_of_vocabulary"]
         (50.0, 50.0, None, 1)
     """
-    annotated, predicted = by_key(annotations, "answer"), by_key(predictions, "prediction")
+    annotated = by_key(annotations, "answer")
+    predicted = by_key(predictions, "prediction")
     require(annotated, "no questions", found="0 annotations", expected="at least 1", fix="check the split")
     check_keys(predicted, annotated, "predictions")
     index = None if vocabulary is None else _positions(vocabulary)

@@ -39,7 +39,8 @@ def span_overlap(annotated: Any, predicted: Any) -> tuple[np.ndarray, np.ndarray
         >>> iou.round(3).tolist(), iop.tolist()
         ([0.333, 0.0], [0.5, 1.0])
     """
-    annotated, predicted = np.asarray(annotated, np.float64), np.asarray(predicted, np.float64)
+    annotated = np.asarray(annotated, np.float64)
+    predicted = np.asarray(predicted, np.float64)
     inner = np.minimum(annotated[..., 1], predicted[..., 1]) - np.maximum(annotated[..., 0], predicted[..., 0])
     union = np.maximum(annotated[..., 1], predicted[..., 1]) - np.minimum(annotated[..., 0], predicted[..., 0])
     length = predicted[..., 1] - predicted[..., 0]

@@ -101,7 +101,8 @@ def _source(module: str) -> Path | None:
 
 def _flatten(module: str) -> tuple[str, list[str]]:
     """The text of a module with its imports flat, and the modules of the package that it imports."""
-    parts, path = module.split("."), _source(module)
+    parts = module.split(".")
+    path = _source(module)
     if parts[0] != NAME or len(parts) < 2 or parts[1] not in TRAVELS or path is None or module == ROOT:
         raise _refused(module, f"an import of {module}", f"imports of {', '.join(sorted(TRAVELS))}, by module")
     for depth in range(2, len(parts)):  # a parent's __init__ runs before the module does; as flat files it would not
@@ -110,11 +111,13 @@ def _flatten(module: str) -> tuple[str, list[str]]:
             raise _refused(
                 module, f"{parent}/__init__.py does more than import names", "registration in the module of the class"
             )
-    text, needed = path.read_text(encoding="utf-8"), []
+    text = path.read_text(encoding="utf-8")
+    needed = []
     lines = text.splitlines(keepends=True)
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == NAME:
-            wanted, line = str(node.module), node.lineno - 1
+            wanted = str(node.module)
+            line = node.lineno - 1
             needed.append(wanted)
             flat = f"from .{flat_name(wanted)} import"
             lines[line] = re.sub(rf"from\s+{re.escape(wanted)}\s+import", flat, lines[line])

@@ -35,7 +35,9 @@ def repository_card(checkpoint: Checkpoint, repo_id: str, license_id: str) -> st
     Raises:
         CausalVideoError: results of other weights.
     """
-    results, run, recipe = read_results(checkpoint.run), read_run(checkpoint.run), read_recipe(checkpoint.run)
+    results = read_results(checkpoint.run)
+    run = read_run(checkpoint.run)
+    recipe = read_recipe(checkpoint.run)
     metadata = _metadata(checkpoint, repo_id, license_id, results, run)
     parts = [
         f"# {repo_id.split('/')[-1]}",
@@ -105,7 +107,9 @@ def is_hub_id(name: str) -> bool:
 def _metadata(
     checkpoint: Checkpoint, repo_id: str, license_id: str, results: list[Result], run: dict[str, Any]
 ) -> ModelCardData:
-    task, encoder, dataset = _task(checkpoint), str(run.get("text_encoder")), dataset_name(run)
+    task = _task(checkpoint)
+    encoder = str(run.get("text_encoder"))
+    dataset = dataset_name(run)
     evaluated = [
         EvalResult(
             task_type=task,
@@ -186,7 +190,8 @@ def _provenance(config: PreTrainedConfig) -> str:
 def _training(run: dict[str, Any]) -> str:
     if not run:
         return ""
-    training, versions = run.get("training", {}), run.get("versions", {})
+    training = run.get("training", {})
+    versions = run.get("versions", {})
     rows = [(name, str(run[name])) for name in ("hardware", "precision", "seed") if run.get(name) is not None]
     rows += [(name.replace("_", " "), str(value)) for name, value in training.items() if value is not None]
     rows += [("versions", ", ".join(f"{name} {version}" for name, version in versions.items()))]

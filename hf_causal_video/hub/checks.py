@@ -152,7 +152,8 @@ def _open_adapter(folder: Path, base: str | None, token: str | None) -> Checkpoi
         fix="name the base that the adapters were trained on",
     )
     wrapped = _loaded(folder, "the adapters", lambda: PeftModel.from_pretrained(bare, folder))
-    stored, wanted = load_file(folder / ADAPTER), get_peft_model_state_dict(wrapped)
+    stored = load_file(folder / ADAPTER)
+    wanted = get_peft_model_state_dict(wrapped)
     wrong = sorted(set(stored) ^ set(wanted))
     require(
         not wrong,
@@ -233,13 +234,15 @@ def _check_finite(folder: Path, state: dict[str, Any]) -> None:
 
 def _check_match(checkpoint: Checkpoint) -> None:
     """Refuse a processor whose tokens, answers or classes are not those of the model."""
-    config, processor = checkpoint.model.config, checkpoint.processor
+    config = checkpoint.model.config
+    processor = checkpoint.processor
     pairs: list[tuple[str, int | None, list[Any]]] = []
     if checkpoint.is_relation:
         pairs += [("object classes", len(processor.object_classes), [config.num_object_classes])]
         pairs += [("predicates", len(processor.predicates), [config.num_predicates])]
     else:
-        known, size = processor.answer_vocabulary, config.num_answers
+        known = processor.answer_vocabulary
+        size = config.num_answers
         words = None if known is None else len(known)  # a released head has one class more: any other answer
         pairs += [("answers in the vocabulary", words, [None] if size is None else [size, size - 1])]
         text = getattr(config, "text_config", None)

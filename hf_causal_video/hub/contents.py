@@ -79,7 +79,8 @@ def repository_files(checkpoint: Checkpoint, repo_id: str, license_id: str) -> F
     config_class, model_class, processor_class = (METHODS | RELATION_METHODS)[checkpoint.method]
     classes = auto_map(config_class, model_class, processor_class, _tasks(checkpoint))
     files: Files = {path.name: path for path in checkpoint.weights}
-    config, processor = checkpoint.folder, checkpoint.run
+    config = checkpoint.folder
+    processor = checkpoint.run
     if checkpoint.base:
         adapter = _json(config / "adapter_config.json") | {"base_model_name_or_path": checkpoint.base}
         files["adapter_config.json"] = _dump(adapter)
@@ -115,7 +116,8 @@ def check_private(files: Files, secrets: tuple[str | None, ...] = ()) -> None:
     Raises:
         CausalVideoError: the file that holds one, and for a path, which; a token is never repeated.
     """
-    known, home = [secret for secret in secrets if secret and len(secret) >= 8], str(Path.home())
+    known = [secret for secret in secrets if secret and len(secret) >= 8]
+    home = str(Path.home())
     for name, content in files.items():
         if name.endswith(".safetensors"):
             assert isinstance(content, Path)
@@ -134,8 +136,8 @@ def check_private(files: Files, secrets: tuple[str | None, ...] = ()) -> None:
         if name in VOCABULARIES or name.endswith(".py"):
             place = home if len(home) > 5 and home in text else None
         else:
-            found = PLACES.search(text) or (re.search(re.escape(home) + r"\b", text) if len(home) > 5 else None)
-            place = found[0] if found else None
+            match = PLACES.search(text) or (re.search(re.escape(home) + r"\b", text) if len(home) > 5 else None)
+            place = match[0] if match else None
         require(
             not place,
             f"{name} cannot be uploaded",

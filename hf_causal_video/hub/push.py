@@ -116,7 +116,8 @@ def push_checkpoint(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `hf-causal-video push`."""
-    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("folder", help="folder of a training run, of a saved model with its processor, or of adapters")
     parser.add_argument("repository", help="org/name on the Hub, created if absent")
     parser.add_argument("--private", action="store_true", help="make it private")

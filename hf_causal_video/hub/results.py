@@ -17,7 +17,8 @@ from hf_causal_video.hub.checks import read_json
 from hf_causal_video.models.loading import weights_digest
 from hf_causal_video.utils.errors import CausalVideoError, require
 
-RUN_FILE, RECIPE_FILE = "card_data.json", "recipe.yaml"
+RUN_FILE = "card_data.json"
+RECIPE_FILE = "recipe.yaml"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def read_results(run: str | Path) -> list[Result]:
     results: list[Result] = []
     for file in [*run.glob(RUN_FILE), *sorted(run.glob("evaluation/*/metrics.json"))]:
         report = read_json(file)
-        bound, known = _check_weights(file, report, run), {(one.dataset, one.split, one.metric) for one in results}
+        bound = _check_weights(file, report, run)
+        known = {(one.dataset, one.split, one.metric) for one in results}
         try:
             read = [Result(*line, bound) for line in _lines(file, report)]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -141,7 +143,8 @@ def is_path(text: str) -> bool:
 
 def dataset_name(card: dict[str, Any]) -> str:
     """Name what a run was trained on, in one word or by its Hub id."""
-    dataset, preset = card.get("dataset"), str(card.get("preset", ""))
+    dataset = card.get("dataset")
+    preset = str(card.get("preset", ""))
     if isinstance(dataset, str):
         return without_paths(dataset)
     return preset.removeprefix("official-") if preset.startswith("official-") else "own questions"

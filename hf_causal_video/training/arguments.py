@@ -181,7 +181,8 @@ class DataArguments:
         for name in ("dataset", "features", "text_features"):
             if str(getattr(self, name)).startswith("{"):
                 setattr(self, name, _mapping(name, getattr(self, name)))
-        self.world, self.relations = _mapping("world", self.world), _mapping("relations", self.relations)
+        self.world = _mapping("world", self.world)
+        self.relations = _mapping("relations", self.relations)
         require(
             self.dataset,
             "no dataset",
@@ -260,11 +261,9 @@ class CausalVideoTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         for name, (value, why) in FIXED.items():
-            if getattr(self, name) != value:
-                found = "a token" if name == "hub_token" else getattr(self, name)
-                raise CausalVideoError(
-                    f"{name} cannot be changed", found=found, expected=value, fix=f"leave it: {why}"
-                )
+            current = getattr(self, name)
+            shown = "a token" if name == "hub_token" else current
+            require(current == value, f"{name} cannot be changed", found=shown, expected=value, fix=f"leave it: {why}")
         for name in ("learning_rate", "text_encoder_learning_rate", "weight_decay", "num_train_epochs"):
             value = getattr(self, name)
             require(
@@ -310,13 +309,14 @@ class CausalVideoTrainingArguments(TrainingArguments):
                 fix="pip install 'hf-causal-video[tensorboard]'" if name == "tensorboard" else f"pip install {name}",
             )
         self.label_names = ["labels"]
-        if self.mixed_precision != (asked := "fp16" if self.fp16 else "bf16" if self.bf16 else "no"):
-            raise CausalVideoError(
-                "the launcher and the recipe disagree about precision",
-                found=f"{self.mixed_precision} from accelerate, {asked} from the arguments",
-                expected="the recipe to say it, so that the run can be repeated",
-                fix=f"add --{self.mixed_precision}, or set mixed_precision to no in accelerate's configuration",
-            )
+        precision = "fp16" if self.fp16 else "bf16" if self.bf16 else "no"
+        require(
+            self.mixed_precision == precision,
+            "the launcher and the recipe disagree about precision",
+            found=f"{self.mixed_precision} from accelerate, {precision} from the arguments",
+            expected="the recipe to say it, so that the run can be repeated",
+            fix=f"add --{self.mixed_precision}, or set mixed_precision to no in accelerate's configuration",
+        )
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:

@@ -48,7 +48,8 @@ class SigmaAnnealing(TrainerCallback):
         model = bare_model(model)
         final = getattr(model.config, "topk_sigma_final", None)
         if final is not None:
-            first, share = float(model.config.topk_sigma), state.global_step / max(state.max_steps - 1, 1)
+            first = float(model.config.topk_sigma)
+            share = state.global_step / max(state.max_steps - 1, 1)
             model.topk_sigma = first + (float(final) - first) * min(share, 1.0)
 
 
@@ -173,7 +174,8 @@ def read_bank(dataset: VideoQADataset) -> FrameBank:
         expected="a VideoQADataset",
         fix="set model.bank yourself, or swap inside the batch with bank='batch'",
     )
-    names, clips = list(dict.fromkeys(dataset.questions["video_id"])), []
+    names = list(dict.fromkeys(dataset.questions["video_id"]))
+    clips = []
     for name in names:
         frames = dataset.store[name].frame_features  # (T, C)
         kept = dataset.num_frames

@@ -108,7 +108,8 @@ def score(rows: list[dict[str, Any]], questions: Any, dataset: str) -> dict[str,
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `hf-causal-video evaluate`."""
-    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("checkpoint", help="folder or Hub id of a trained model")
     parser.add_argument(
         "--dataset",
@@ -189,6 +190,12 @@ def load_data(
     )
     store = FeatureStore.open(str(features))
     rows = load_questions(
-        dataset, split, annotations=annotations, vocabulary=vocabulary, train_split="", videos=set(store.video_ids)
+        dataset,
+        split,
+        annotations=annotations,
+        vocabulary=vocabulary,
+        train_split="",
+        videos=set(store.video_ids),
+        spans=spans,
     )
     return VideoQADataset(rows, store, num_frames)

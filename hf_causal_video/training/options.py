@@ -41,20 +41,20 @@ class WorldOptions:
             >>> WorldOptions.read({"seed": 3, "rho": 0.9})
             WorldOptions(study='selection', train_clips=4000, eval_clips=1000, seed=3, fields={'rho': 0.9})
         """
-        own = [one.name for one in fields(cls) if one.name != "fields"]
+        names = [one.name for one in fields(cls) if one.name != "fields"]
         config = [one.name for one in fields(WorldConfig)]
-        unknown = sorted(set(options) - {*own, *config})
+        unknown = sorted(set(options) - {*names, *config})
         study = options.get("study", cls.study)
         require(
             study in STUDIES and not unknown,
             "invalid options of the world",
             found=f"unknown options {unknown}" if unknown else f"study {study!r}",
-            expected=f"study ({', '.join(STUDIES)}), {', '.join(own[1:])}, or a field of WorldConfig: "
+            expected=f"study ({', '.join(STUDIES)}), {', '.join(names[1:])}, or a field of WorldConfig: "
             f"{', '.join(config)}",
             fix="correct the world options",
         )
         rest = {name: value for name, value in options.items() if name in config}
-        return cls(**{name: options[name] for name in own if name in options}, fields=rest)
+        return cls(**{name: options[name] for name in names if name in options}, fields=rest)
 
     def config(self) -> WorldConfig:
         """The settings of the world."""
@@ -94,16 +94,16 @@ class RelationOptions:
             >>> RelationOptions.read({"segment_stride": 30}).segment_stride
             30
         """
-        own = [one.name for one in fields(cls) if one.name != "rule"]
+        names = [one.name for one in fields(cls) if one.name != "rule"]
         rules = [one.name for one in fields(PairRule)]
-        unknown = sorted(set(options) - {*own, *rules})
+        unknown = sorted(set(options) - {*names, *rules})
         reader = options.get("reader", cls.reader)
         require(
             reader in READERS and not unknown,
             "invalid options of relations",
             found=f"unknown options {unknown}" if unknown else f"reader {reader!r}",
-            expected=f"{', '.join((*own, *rules))}; reader {' or '.join(READERS)}",
+            expected=f"{', '.join((*names, *rules))}; reader {' or '.join(READERS)}",
             fix="correct `relations`",
         )
         rule = PairRule(**{name: options[name] for name in rules if name in options})
-        return cls(**{name: options[name] for name in own if name in options}, rule=rule)
+        return cls(**{name: options[name] for name in names if name in options}, rule=rule)

@@ -187,7 +187,8 @@ class ConfigParser(HfArgumentParser):
             )
             # argparse converts a default only if it is text: so 1e-3, which is text in YAML, becomes a number too
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            action.default, action.required = (str(value) if number else value), False
+            action.default = str(value) if number else value
+            action.required = False
 
     def _unknown(self, what: str, names: list[str]) -> CausalVideoError:
         known = [action.dest for action in self._actions]

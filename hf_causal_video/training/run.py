@@ -105,7 +105,8 @@ def _run(
 
     started = time.perf_counter()
     set_seed(arguments.seed)
-    train_split, validation_split = data_arguments.train_split, data_arguments.validation_split
+    train_split = data_arguments.train_split
+    validation_split = data_arguments.validation_split
     splits = task.load_splits(data_arguments, [train_split, validation_split, *data_arguments.test_splits])
     train = splits[train_split]
     model, processor = task.build_model(model_arguments, data_arguments, train)

@@ -53,7 +53,7 @@ class TextFeatures:
             ) from error
 
     def names(self, question_id: str, choices: int) -> list[str]:
-        """The tensors of a question: of itself, then of its choices."""
+        """Return the names of a question's tensors: its own, then those of its choices."""
         return [f"{question_id}/question", *(f"{question_id}/choices/{number}" for number in range(choices))]
 
     def check(self, questions: Any) -> None:
@@ -69,13 +69,13 @@ class TextFeatures:
         )
 
     def read(self, question_id: str, choices: int) -> list[Tensor]:
-        """The token features of a question, then of its choices, each (L, D).
+        """Read the token features of a question, then of its choices, each (L, D).
 
         Raises:
             CausalVideoError: a tensor of another shape.
         """
-        found = [self._file.get_tensor(name) for name in self.names(question_id, choices)]
-        shapes = [tuple(tensor.shape) for tensor in found]
+        tensors = [self._file.get_tensor(name) for name in self.names(question_id, choices)]
+        shapes = [tuple(tensor.shape) for tensor in tensors]
         require(
             not any(len(shape) != 2 or not shape[0] or shape[1] != self.width for shape in shapes),
             f"token features of question {question_id}",
@@ -83,7 +83,7 @@ class TextFeatures:
             expected=f"(L, {self.width}) each, at least one token",
             fix="make them again",
         )
-        return found
+        return tensors
 
 
 class QuestionsWithTextFeatures(VideoQADataset):
@@ -118,9 +118,10 @@ class QuestionCollator(VideoQACollator):
             batch["question_features"], batch["attention_mask"] = _padded(questions)  # (B, L, D), (B, L)
             if most := max(map(len, choices)):
                 absent = questions[0][:0]  # no token: a choice that is not there
-                flat = [choice for own in choices for choice in (*own, *[absent] * (most - len(own)))]
+                flat = [part for parts in choices for part in (*parts, *[absent] * (most - len(parts)))]
                 features, mask = (part.unflatten(0, (len(items), most)) for part in _padded(flat))
-                batch["choice_features"], batch["choice_attention_mask"] = features, mask  # (B, A, L, D), (B, A, L)
+                batch["choice_features"] = features
+                batch["choice_attention_mask"] = mask  # (B, A, L, D), (B, A, L)
         return batch
 
 

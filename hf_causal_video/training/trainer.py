@@ -61,7 +61,8 @@ def answer_metrics(prediction: EvalPrediction) -> dict[str, float]:
         >>> answer_metrics(EvalPrediction(scores, torch.tensor([0, 1, 0, -100]).numpy()))["accuracy"]
         50.0
     """
-    logits, labels = torch.as_tensor(prediction.predictions).float(), torch.as_tensor(prediction.label_ids)
+    logits = torch.as_tensor(prediction.predictions).float()
+    labels = torch.as_tensor(prediction.label_ids)
     known = (labels >= 0) & (labels < logits.shape[-1])
     accuracy = 100.0 * (logits.argmax(-1) == labels).double().mean().item()
     if not known.any():
@@ -123,7 +124,8 @@ class CausalVideoTrainer(Trainer):
         )
         if "compute_metrics" not in kwargs:
             check_metric(args.metric_for_best_model, ("accuracy", "loss"))
-        model, dataset = kwargs.get("model"), kwargs.get("train_dataset")
+        model = kwargs.get("model")
+        dataset = kwargs.get("train_dataset")
         if model is not None:
             data_collator = with_video_ids(data_collator, model)
             if dataset is not None:
@@ -213,7 +215,8 @@ class CausalVideoTrainer(Trainer):
     ) -> tuple[None, Tensor | None, Tensor | None]:
         """Answer a batch: logits (B, A) and labels (B,); the loss follows from them in `answer_metrics`."""
         inputs = self._prepare_inputs(inputs)
-        labels, _ = inputs.pop("labels"), inputs.pop("question_ids", None)
+        labels = inputs.pop("labels")
+        _ = inputs.pop("question_ids", None)
         with torch.no_grad(), self.compute_loss_context_manager():
             logits = model(**inputs).logits
         return None, logits.detach(), labels

@@ -23,7 +23,10 @@ def save_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Pat
         path: file to write.
     """
     validation = _validation_metric(logs)
-    panels = [("training loss", {name: _points(log, "loss", smooth=True) for name, log in logs.items()})]
+    # the losses of two methods have different terms; the term of the answers is the one they share
+    shared = all(any("loss_answer" in line for line in log) for log in logs.values())
+    key, title = ("loss_answer", "loss of the answers in training") if shared else ("loss", "training loss")
+    panels = [(title, {name: _points(log, key, smooth=True) for name, log in logs.items()})]
     if validation is not None:
         title = validation.removeprefix("eval_") + " on validation"
         panels.append((title, {name: _points(log, validation) for name, log in logs.items()}))

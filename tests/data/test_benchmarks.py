@@ -88,7 +88,7 @@ def test_open_ended_nextqa_has_second_references_and_ids_of_its_own(shared: Path
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_missing_file_names_the_official_source(name: str, tmp_path: Path):
     for split in BENCHMARKS[name].splits:
-        with pytest.raises(CausalVideoError, match="not there.*https://github.com/"):
+        with pytest.raises(CausalVideoError, match="missing annotation file.*https://github.com/"):
             load_benchmark(name, split, tmp_path)
 
 

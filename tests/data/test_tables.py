@@ -69,7 +69,7 @@ BAD = {
     "six choices": (lambda p: write(p, [*HEADER, "a5"], [*CELLS, "more"]), "a sixth choice"),
     "two names of the video": (lambda p: write(p, ["video_id", *HEADER], ["v8", *CELLS]), r"\['video_id', 'video'\]"),
     "an open quote": (lambda p: p.write_text(",".join(HEADER) + '\nv7,"why'), "line 2 .*cannot be read"),
-    "a folder": (lambda p: p.mkdir(), "not there"),
+    "a folder": (lambda p: p.mkdir(), "missing annotation file"),
 }  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def test_every_layout_gives_the_same_table(predictions, annotations) -> None:
         ([{"question_id": "7_0", "prediction": 1}] * 2, ROWS[:1], "twice"),
         (PREDICTIONS, [*ROWS, ROWS[0]], "twice"),
         (PREDICTIONS, [*ROWS[:2], ROWS[2] | {"type": "XX"}], "'XX'"),
-        (PREDICTIONS, [*ROWS[:2], ROWS[2] | {"answer": -1}], "no choice"),
+        (PREDICTIONS, [*ROWS[:2], ROWS[2] | {"answer": -1}], "not a choice"),
         (PREDICTIONS, [*ROWS[:2], ROWS[2] | {"answer": None}], "not an index"),
         (PREDICTIONS, [{"qid": 1, "type": "CW", "answer": 0}], "no video"),
         (["7_0"], ROWS, "cannot be read"),

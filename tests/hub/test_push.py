@@ -256,7 +256,7 @@ BAD = {
     "an infinite result": (
         rewrite("evaluation/nextqa-test/metrics.json", metrics={"Acc": float("inf")}), "expected finite numbers",
     ),
-    "a token in the recipe": (tell_a_secret, "recipe.yaml is not fit.*a token in it"),
+    "a token in the recipe": (tell_a_secret, "recipe.yaml cannot be uploaded.*a token in it"),
     "a path of this machine": (rewrite("config.json", feature_provenance=PROVENANCE), "/home/somebody/vit"),
 }  # fmt: skip
 

@@ -53,7 +53,7 @@ def test_nextqa(load, shared):
     references = columns(rows, "question_id", "question_type", "answer")
     found = load("nextqa_accuracy").compute(predictions=predictions, references=references)
     assert found == nextqa_accuracy(predictions, rows)
-    with pytest.raises(CausalVideoError, match="no choice: found 3; expected 0 to 2"):
+    with pytest.raises(CausalVideoError, match="not a choice: found 3; expected 0 to 2"):
         load("nextqa_accuracy").compute(predictions=predictions[:9], references=references[:9], num_choices=3)
     with pytest.raises(CausalVideoError):
         load("nextqa_accuracy").compute(predictions=predictions[:9], references=references[1:10])

@@ -17,7 +17,7 @@ def test_clips_and_questions_become_a_compared_table(tmp_path: Path, capsys):
     report = own_data.main(["--output", str(tmp_path), "--num-clips", "18", "--epochs", "2", "--frames", "8"])
     text = capsys.readouterr().out
     commands = [line.split()[2] for line in text.splitlines() if line.startswith("$ hf-causal-video")]
-    assert commands == ["questions", "questions", "evaluate", "evaluate", "compare", "compare"]
+    assert commands == ["questions", "import", "questions", "evaluate", "evaluate", "compare", "compare"]
     assert "for every video" in text and "12 questions of 6 videos" in text
     assert report["questions"] == 12 and len(report["runs"]) == 2
     assert json.loads((tmp_path / "table.json").read_text()) == report

@@ -39,7 +39,8 @@ def grounding_model(
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     """A model of the checkpoint's sizes, and its tensors under our names."""
     config_class, model_class = CLASSES[method]
-    preset, backbone = PRESETS[method][variant], variant.split("-")[1]
+    preset = PRESETS[method][variant]
+    backbone = variant.split("-")[1]
     fields: dict[str, Any] = SIZES[backbone](_Shapes(state_dict, f"{method} checkpoint"))
     released = config_class.preset(preset)
     require(
@@ -53,9 +54,9 @@ def grounding_model(
         fields["num_answers"] = None
     if method == "eigv":
         fields["projection_dim"] = _Shapes(state_dict, "eigv checkpoint")["project_head.1.weight"][0]
-    given = dict(overrides)
-    fields["backbone_config"] = {**fields["backbone_config"], **given.pop("backbone_config", {})}
-    return model_class(config_class.preset(preset, **{**fields, **given})), renamed(state_dict)
+    changes = dict(overrides)
+    fields["backbone_config"] = {**fields["backbone_config"], **changes.pop("backbone_config", {})}
+    return model_class(config_class.preset(preset, **{**fields, **changes})), renamed(state_dict)
 
 
 def renamed(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -66,7 +67,7 @@ def renamed(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         >>> sorted(renamed(old))
         ['backbone.gcn.layers.0.weight.weight', 'indicator.fg_att.linear_q.bias']
     """
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     chunks: dict[str, dict[int, Tensor]] = {}
     for key, tensor in state_dict.items():
         key = re.sub(r"^(fg_att|bg_att)\.", r"indicator.\1.", key)  # older trees of IGV, and EIGV
@@ -75,7 +76,7 @@ def renamed(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if match := CHUNK.fullmatch(key):
             chunks.setdefault(f"{match[1]}.merge{match[2]}.{match[4]}", {})[int(match[3])] = tensor
         else:
-            found[key] = tensor
+            tensors[key] = tensor
     for key, parts in chunks.items():
         block, name = key.rsplit(".", 1)
         kept = [parts[number] for number in sorted(parts) if parts[number].numel()]
@@ -88,15 +89,16 @@ def renamed(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             fix="pass the dictionary of tensors that torch.save wrote",
         )
         for place, same in zip((block, f"{block}_rest"), sizes, strict=False):
-            found[f"{place}.{name}"] = torch.stack(same)
-    return found
+            tensors[f"{place}.{name}"] = torch.stack(same)
+    return tensors
 
 
 class _Shapes:
     """Shapes of released tensors; an absent one is an error that names it."""
 
     def __init__(self, tensors: Mapping[str, Tensor], what: str):
-        self.tensors, self.what = tensors, what
+        self.tensors = tensors
+        self.what = what
 
     def __getitem__(self, key: str) -> tuple[int, ...]:
         require(

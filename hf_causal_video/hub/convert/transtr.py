@@ -44,7 +44,8 @@ def _transtr_sizes(tensors: Mapping[str, Tensor], preset: str) -> dict[str, Any]
         return tuple(tensors[key].shape)
 
     config = TranSTRConfig.preset(preset)
-    (answers, dim), objects = shape("classifier.weight"), shape("obj_resize.fc.weight")[1]
+    answers, dim = shape("classifier.weight")
+    objects = shape("obj_resize.fc.weight")[1]
     other = {config.object_feature_dim + width for width in BOX_WIDTH.values()} - {config.object_input_dim}
     require(
         (answers == 1) == (config.num_answers is None) and objects not in other,
@@ -64,5 +65,5 @@ def _transtr_sizes(tensors: Mapping[str, Tensor], preset: str) -> dict[str, Any]
 
 
 def _layers(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    found = {match[1] for key in tensors if (match := re.match(rf"{re.escape(prefix)}\.(\d+)\.", key))}
-    return len(found)
+    layers = {match[1] for key in tensors if (match := re.match(rf"{re.escape(prefix)}\.(\d+)\.", key))}
+    return len(layers)

@@ -52,7 +52,8 @@ def build_model(
 
 
 def _from_checkpoint(arguments: ModelArguments, train: VideoQADataset) -> tuple[PreTrainedModel, VideoQAProcessor]:
-    name, (_, model_class, processor_class) = str(arguments.model_name_or_path), METHODS[arguments.method]
+    name = str(arguments.model_name_or_path)
+    (_, model_class, processor_class) = METHODS[arguments.method]
     fields: dict[str, Any] = {**arguments.overrides, "freeze_text_encoder": arguments.freeze_text_encoder}
     # sizes may differ here so that the error below, and not transformers' own, says what to do
     loaded: Any = model_class.from_pretrained(name, **fields, output_loading_info=True, ignore_mismatched_sizes=True)
@@ -78,7 +79,8 @@ def _from_preset(
     arguments: ModelArguments, data: DataArguments, train: VideoQADataset
 ) -> tuple[PreTrainedModel, VideoQAProcessor]:
     config_class, model_class, processor_class = METHODS[arguments.method]
-    provenance, vocabulary = train.store.provenance, answer_vocabulary(data, train)
+    provenance = train.store.provenance
+    vocabulary = answer_vocabulary(data, train)
     fields: dict[str, Any] = {
         "frame_feature_dim": provenance.frame_dim,
         "feature_provenance": provenance.to_dict(),
@@ -132,12 +134,12 @@ def _text_features(arguments: ModelArguments, train: VideoQADataset) -> TextFeat
         "freeze_text_encoder": arguments.freeze_text_encoder or None,
         "text_config": arguments.overrides.get("text_config"),
     }
-    given = {name: value for name, value in encoder.items() if value is not None}
+    chosen = {name: value for name, value in encoder.items() if value is not None}
     takes = "text_feature_dim" in METHODS[arguments.method][0].__dataclass_fields__
     require(
-        text is None or (not given and takes),
+        text is None or (not chosen and takes),
         "text_features take the place of a text encoder",
-        found=given or f"method {arguments.method}",
+        found=chosen or f"method {arguments.method}",
         expected="no text encoder, and a method that needs none: igv, eigv, video_qa_backbone",
         fix="remove text_features, or what belongs to the encoder",
     )
@@ -186,22 +188,22 @@ def answer_vocabulary(data: DataArguments, train: VideoQADataset) -> list[str] |
             f"answer {index} of the open-ended questions",
             found=f"texts {sorted(words)[:4]}",
             expected="one text for every index but the last",
-            fix="fill answer_text, one text an answer index",
+            fix="fill answer_text, one text per answer index",
         )
     return [texts.get(index, {f"<answer {index}>"}).copy().pop() for index in range(max(texts) + 1)]
 
 
 def word_tokenizer(train: VideoQADataset) -> PreTrainedTokenizerBase:
     """Return a tokenizer over the words of the training questions and choices; nothing is downloaded."""
-    choices = {choice for given in train.questions["choices"] for choice in given}
-    texts = [*train.questions["question"], *sorted(choices)]
+    different = {choice for choices in train.questions["choices"] for choice in choices}
+    texts = [*train.questions["question"], *sorted(different)]
     return world_tokenizer().train_new_from_iterator([texts], vocab_size=30_000)
 
 
-def _small_text_config(vocab_size: int, given: dict[str, Any]) -> dict[str, Any]:
-    if given.get("model_type", "bert") == "bert":
-        given = {**tiny_text_config(vocab_size).to_dict(), **given}
-    return {**given, "vocab_size": vocab_size, "pad_token_id": 0}
+def _small_text_config(vocab_size: int, fields: dict[str, Any]) -> dict[str, Any]:
+    if fields.get("model_type", "bert") == "bert":
+        fields = {**tiny_text_config(vocab_size).to_dict(), **fields}
+    return {**fields, "vocab_size": vocab_size, "pad_token_id": 0}
 
 
 def _check_answers(config: Any, train: VideoQADataset) -> None:
