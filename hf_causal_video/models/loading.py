@@ -42,7 +42,8 @@ def open_pretrained(
         Traceback (most recent call last):
         hf_causal_video.utils.errors.CausalVideoError: checkpoint no/such/folder: found ...
     """
-    if isinstance(getattr(load, "__self__", None), type) and issubclass(load.__self__, _BaseAutoModelClass):
+    owner = getattr(load, "__self__", None)
+    if isinstance(owner, type) and issubclass(owner, _BaseAutoModelClass):
         options["use_safetensors"] = True
     elif isinstance(load, partial):  # a pipeline
         options["model_kwargs"] = {**options.get("model_kwargs", {}), "use_safetensors": True}
