@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig
 
+from hf_causal_video.cli.answer import add_network_arguments
 from hf_causal_video.utils.errors import CausalVideoError, as_message, require
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ EXAMPLES = """examples:
 """
 
 
-def add_app_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `app`."""
     parser.epilog = EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -68,11 +69,10 @@ def add_app_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--font", type=Path, help="font file for the picture (default: found by its letters)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
-    parser.add_argument("--frame-model", metavar="DIR", help="where the frame network of the checkpoint lies now")
-    parser.add_argument("--object-model", metavar="DIR", help="where its object network lies now")
+    add_network_arguments(parser)
 
 
-def run_app(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Body of `hf-causal-video app`: serve until stopped."""
     require(args.max_size >= 1, "--max-size", found=args.max_size, expected="1 or more megabytes", fix="raise it")
     require(0 <= args.port < 65536, "--port", found=args.port, expected="0 to 65535", fix="name a free port")

@@ -23,7 +23,7 @@ EXAMPLES = """examples:
 """
 
 
-def add_relations_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `relations`."""
     parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
     parser.add_argument("checkpoint", help="folder or Hub id of a trained relation model")
@@ -42,7 +42,7 @@ def add_relations_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
 
 
-def run_relations(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Detect, print and draw."""
     detect = load_relation_pipeline(args.checkpoint, device=args.device)
     require(

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_causal_video.cli.answer import add_network_arguments
 from hf_causal_video.utils.errors import require
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ BY_SIMILARITY = ("similarity", "spread", "inverse_transform", "split_judge", "de
 SELECTORS = ("causal", *BY_SIMILARITY, "uniform", "random")
 
 
-def add_select_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
     parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
     parser.add_argument("checkpoint", help="folder or Hub id: a VideoQA model, or a dual encoder for similarity")
@@ -49,8 +50,7 @@ def add_select_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument("--png", type=Path, help="write a picture of the choice")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
-    parser.add_argument("--frame-model", metavar="DIR", help="where the frame network of the checkpoint lies now")
-    parser.add_argument("--object-model", metavar="DIR", help="where its object network lies now")
+    add_network_arguments(parser)
 
 
 def make_selector(
@@ -92,7 +92,7 @@ def make_selector(
     return selection.UniformSelector(candidates) if name == "uniform" else selection.RandomSelector(seed, candidates)
 
 
-def run_select(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Body of the verb."""
     from hf_causal_video.selection import Clip, TokenBudget
 

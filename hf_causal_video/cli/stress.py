@@ -23,7 +23,7 @@ The run is resumable: started again, it goes on from questions.jsonl in its fold
 """
 
 
-def add_stress_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `stress`."""
     parser.epilog = EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -61,7 +61,7 @@ def add_stress_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_stress(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Body of `hf-causal-video stress`."""
     from hf_causal_video.stress.picture import save_stress
 

@@ -88,7 +88,7 @@ class VideoQACollator:
         choices = item["choices"]
         most = len(choices) if len(choices) else 2**31
         require(
-            not self.with_labels or (is_number(answer) and isinstance(answer, Integral) and -1 <= answer < most),
+            not self.with_labels or (is_number(answer) and isinstance(answer, Integral) and -1 <= int(answer) < most),
             f"the answer of question {item.get('question_id')!r}",
             found=repr(answer),
             expected=f"-1 to {most - 1}",

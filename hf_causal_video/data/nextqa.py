@@ -226,9 +226,9 @@ def _add_references(rows: dict[str, dict[str, Any]], references_path: str | Path
     )
     for video_id, by_question in answers.items():
         for qid, answer in by_question.items():
-            row = rows.get(f"{video_id}_{qid}")
+            row = rows.get(f"{video_id}_{qid}", {})
             require(
-                row is not None and isinstance(answer, str) and answer.strip(),
+                row and isinstance(answer, str) and answer.strip(),
                 f"a reference answer in {references_path} cannot be used",
                 found=f"{answer!r} to question {video_id}_{qid}",
                 expected=f"a text, to a question of {path}",

@@ -19,7 +19,7 @@ from hf_causal_video.evaluation.inputs import (
     percent,
     whole_number,
 )
-from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 FIRST_WORDS = ("what", "who", "how", "when", "where")
 
@@ -93,13 +93,13 @@ def _positions(vocabulary: Sequence[str]) -> dict[str, int]:
 def _answer_index(key: str, answer: Any, index: Mapping[str, int] | None) -> int:
     if not isinstance(answer, str):
         return whole_number(answer, key, "answer")
-    require(
-        index is not None,
-        f"the answer of question {key} is a text",
-        found=repr(answer),
-        expected="an index, or the vocabulary that the predictions index",
-        fix="pass vocabulary=[...] in the order of the answer head",
-    )
+    if index is None:
+        raise CausalVideoError(
+            f"the answer of question {key} is a text",
+            found=repr(answer),
+            expected="an index, or the vocabulary that the predictions index",
+            fix="pass vocabulary=[...] in the order of the answer head",
+        )
     return index.get(answer, -1)
 
 

@@ -103,7 +103,7 @@ class RelationCase:
             require(
                 frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3 and frame.size,
                 "picture of a clip",
-                found=lambda frame=frame: f"{frame.dtype} {frame.shape}",
+                found=f"{frame.dtype} {frame.shape}",
                 expected="uint8 (height, width, 3)",
                 fix="pass decoded RGB frames",
             )

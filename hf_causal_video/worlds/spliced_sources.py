@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def _find(folder: Path) -> dict[str, Path]:
         require(
             file.stem not in by_id,
             f"two clips named {file.stem!r}",
-            found=lambda file=file: f"{by_id[file.stem]} and {file}",
+            found=partial("{} and {}".format, by_id.get(file.stem), file),
             expected="one file for each name",
             fix="rename or leave out one of them",
         )

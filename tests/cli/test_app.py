@@ -95,7 +95,7 @@ def test_each_checkpoint_gets_its_tab_and_two_of_a_kind_are_refused(checkpoint, 
 
 def test_it_listens_on_this_machine_and_limits_uploads(monkeypatch):
     parser = argparse.ArgumentParser()
-    app.add_app_arguments(parser)
+    app.add_arguments(parser)
     args = parser.parse_args(["outputs/transtr"])
     assert args.host == "127.0.0.1" and args.max_size == 200
     served = {}
@@ -103,11 +103,11 @@ def test_it_listens_on_this_machine_and_limits_uploads(monkeypatch):
     monkeypatch.setattr(
         app, "build_app", lambda *_, **__: argparse.Namespace(launch=lambda **options: served.update(options))
     )
-    app.run_app(args)
+    app.run(args)
     told = {"server_name": "127.0.0.1", "server_port": 7860, "max_file_size": "200mb", "share": False}
     assert served == told | {"css": app.STYLE}
     with pytest.raises(CausalVideoError, match="1 or more megabytes"):
-        app.run_app(parser.parse_args(["outputs/transtr", "--max-size", "0"]))
+        app.run(parser.parse_args(["outputs/transtr", "--max-size", "0"]))
 
 
 def test_without_gradio_the_extra_is_named(monkeypatch):

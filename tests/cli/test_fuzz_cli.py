@@ -66,8 +66,7 @@ def flags_of(parser) -> list[str]:
 
 def verb_parser(verb: str):
     parser = argparse.ArgumentParser()
-    _, module, add, _ = cli.VERBS[verb]
-    getattr(import_module(f"hf_causal_video.{module}"), add)(parser)
+    import_module(f"hf_causal_video.{cli.VERBS[verb][1]}").add_arguments(parser)
     return parser
 
 

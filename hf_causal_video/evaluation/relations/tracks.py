@@ -10,6 +10,7 @@ heights). Boxes as fractions of the frame need `inclusive=False`; the two give d
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -77,7 +78,7 @@ def read_video_relations(video_id: str, rows: Iterable[Mapping[str, Any]], what:
         require(
             isinstance(row, Mapping),
             name,
-            found=lambda row=row: type(row).__name__,
+            found=type(row).__name__,
             expected=f"a mapping with {list(fields)}",
             fix="write every field",
         )
@@ -88,7 +89,7 @@ def read_video_relations(video_id: str, rows: Iterable[Mapping[str, Any]], what:
             require(
                 hasattr(row[side], "__len__"),
                 f"{name}: {side} holds no boxes",
-                found=lambda row=row, side=side: repr(row[side]),
+                found=partial(repr, row[side]),
                 expected="a list of boxes",
                 fix="write one box per frame",
             )

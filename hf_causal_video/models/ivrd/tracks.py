@@ -5,6 +5,7 @@ it comes in, with the track's name.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def read_videos(tracks: Any) -> list[Any]:
         require(
             _is_list(video) and all(isinstance(track, Mapping) and "boxes" in track for track in video),
             f"tracks of video {number}",
-            found=lambda video=video: repr(video)[:80],
+            found=partial("{!r:.80}".format, video),
             expected='a list of {"start", "boxes"}',
             fix="pass the tracks of one video, or a list of them for each video",
         )
