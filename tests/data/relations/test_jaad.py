@@ -22,7 +22,8 @@ def box(frame: int, **labels: str) -> str:
         "nod": "__undefined__",
     } | labels
     attributes = "".join(f'<attribute name="{name}">{value}</attribute>' for name, value in given.items())
-    place = f'xtl="{frame}" ytl="10" xbr="{frame + 10}" ybr="40"'
+    left = frame % 80  # inside the picture
+    place = f'xtl="{left}" ytl="10" xbr="{left + 10}" ybr="40"'
     return f'<box frame="{frame}" outside="0" {place}>{attributes}</box>'
 
 
@@ -80,7 +81,7 @@ def test_folder_and_archive_hold_the_same(tmp_path):
         ([box(0), box(1).replace('xbr="11"', 'xbr="0"')], ["stopped"] * 2, "frame 1"),
         ([box(1), box(0)], ["stopped"] * 2, "ascending"),
         ([box(1), box(1)], ["stopped"] * 2, "ascending"),
-        ([box(0), box(95)], ["stopped"] * 96, "inside the picture"),
+        ([box(0), box(1).replace('xbr="11"', 'xbr="150"')], ["stopped"] * 2, "inside the picture"),
     ],
 )
 def test_broken_annotations_are_refused(tmp_path, boxes, states, message):
