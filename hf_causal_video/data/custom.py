@@ -248,7 +248,7 @@ def _read_cells(path: Path) -> Iterable[tuple[int, Mapping[str, Any]]]:
     )
     if suffix == ".parquet":
         require(path.is_file(), "missing file of questions", found=str(path), expected="a file", fix="check the path")
-        return enumerate(Dataset.from_parquet(str(path)).to_list(), start=1)  # type: ignore[union-attr]
+        return enumerate(Dataset.from_parquet(str(path)).to_list(), start=1)
     source = "your own file"
     if suffix in (".csv", ".tsv"):
         header, lines = read_cells(path, source)

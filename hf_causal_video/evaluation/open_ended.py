@@ -100,6 +100,7 @@ def _answer_index(key: str, answer: Any, index: Mapping[str, int] | None) -> int
         expected="an index, or the vocabulary that the predictions index",
         fix="pass vocabulary=[...] in the order of the answer head",
     )
+    assert index is not None
     return index.get(answer, -1)
 
 
