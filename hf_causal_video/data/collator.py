@@ -87,8 +87,9 @@ class VideoQACollator:
         answer = item.get("answer")
         choices = item["choices"]
         most = len(choices) if len(choices) else 2**31
+        whole = is_number(answer) and isinstance(answer, Integral)
         require(
-            not self.with_labels or (is_number(answer) and isinstance(answer, Integral) and -1 <= int(answer) < most),
+            not self.with_labels or (whole and -1 <= int(answer) < most),
             f"the answer of question {item.get('question_id')!r}",
             found=repr(answer),
             expected=f"-1 to {most - 1}",

@@ -234,5 +234,6 @@ def _add_references(rows: dict[str, dict[str, Any]], references_path: str | Path
                 expected=f"a text, to a question of {path}",
                 fix="give both files of the same split",
             )
+            assert row is not None
             if answer not in row["reference_answers"]:
                 row["reference_answers"].append(answer)

@@ -141,8 +141,9 @@ def _open_adapter(folder: Path, base: str | None, token: str | None) -> Checkpoi
         expected="the Hub id of the model they go onto",
         fix="push the base, then name it: --base org/base; or push the run's own folder, where they are merged",
     )
+    repository = str(base)
     bare = _loaded(
-        folder, f"the base {base}", lambda: AutoModel.from_pretrained(base, token=token, trust_remote_code=False)
+        folder, f"the base {base}", lambda: AutoModel.from_pretrained(repository, token=token, trust_remote_code=False)
     )
     require(
         bare.config.model_type in METHODS | RELATION_METHODS,
@@ -187,7 +188,7 @@ def _method(folder: Path) -> str:
         expected=", ".join(METHODS | RELATION_METHODS),
         fix="push it with its own library",
     )
-    return method
+    return str(method)
 
 
 def _check_weight_files(folder: Path, pattern: str) -> None:

@@ -300,7 +300,7 @@ class CausalVideoTrainingArguments(TrainingArguments):
             self.use_cpu = True  # the parent refuses bf16 on a CPU that was not asked for by name
         super().__post_init__()
         self.lr_scheduler_type = schedule
-        for name in self.report_to:
+        for name in self.report_to or ():
             require(
                 name in get_available_reporting_integrations(),
                 f"--report_to {name}",

@@ -99,14 +99,14 @@ def _lock(path: Path) -> None:
 def _remove_stale(path: Path) -> None:
     """Remove a lock file whose process has ended; refuse one whose process may still run."""
     text = _lock_text(path)
-    owner = json.loads(text) if text else None
+    owner: dict[str, Any] = json.loads(text) if text else {}
     require(
-        owner is None or not _may_run(owner),
+        not owner or not _may_run(owner),
         f"another run writes into {path.parent}",
         found=lambda: (
-            f"process {owner['pid']} on {owner['host']}, "  # type: ignore[index]
+            f"process {owner['pid']} on {owner['host']}, "
             f"started {datetime.fromtimestamp(owner['started']):%Y-%m-%d %H:%M:%S}"
-        ),  # type: ignore[index]
+        ),
         expected="one run per folder",
         fix=f"choose another --output_dir, or wait for that run; if it is dead, delete {path}",
     )

@@ -71,7 +71,11 @@ def test_videos_without_features_are_named_at_construction(store):
 
 
 def test_a_video_of_zero_frames_is_an_error():
-    empty = {"v1": VideoFeatures("v1", torch.zeros(0), torch.zeros(0, 8))}
+    class Empty(dict):
+        def get_many(self, names):
+            return [self[name] for name in names]
+
+    empty = Empty(v1=VideoFeatures("v1", torch.zeros(0), torch.zeros(0, 8)))
     with pytest.raises(CausalVideoError, match="'v1' has no frames"):
         VideoQADataset(questions_dataset([question("v1")]), empty)[0]
 

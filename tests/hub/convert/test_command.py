@@ -101,7 +101,7 @@ def test_a_file_that_is_cut_off_is_named(tmp_path, keep):
     [
         ("next", '["dog"]', "multiple choice"),
         ("msvd", '["a", "b", "c", "d"]', "found 4 entries; expected at most 3 texts"),
-        ("msvd", '{"a": 1}', "other values"),
+        ("msvd", '{"a": 1}', "no list of texts"),
         ("msvd", "[", "cannot be read"),
     ],
 )
