@@ -269,8 +269,14 @@ def _mobilenet(files: list[Path], folder: Path) -> Mapping[str, Tensor]:
     return renamed
 
 
-TEXT_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
-TEXT_FILES += ("special_tokens_map.json",)
+TEXT_FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "special_tokens_map.json",
+)
 
 
 def _minilm(files: list[Path], folder: Path) -> Mapping[str, Tensor]:

@@ -82,8 +82,9 @@ def extract_folder(
     if label_words is None:
         frames = FrameEncoder(frame_model, frame_layer, frame_revision, device, dtype, batch_size)
     else:
-        options = {"device": device, "dtype": dtype, "batch_size": batch_size}
-        frames = WordEncoder(frame_model, label_words, revision=frame_revision, **options)
+        frames = WordEncoder(
+            frame_model, label_words, revision=frame_revision, device=device, dtype=dtype, batch_size=batch_size
+        )
     maker = _ClipMaker(VideoFeatureExtractor(frames, objects, sampling), batch_size)
     return build_feature_set(
         files,

@@ -12,14 +12,14 @@ things among the labels it knows; it sees neither actions nor order.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hf_causal_video.features.captions import TextEncoder
-from hf_causal_video.features.encoders import load_image_processor, load_network
+from hf_causal_video.features.encoders import load_image_processor, load_network, split_batches
 from hf_causal_video.features.store.provenance import Provenance
 from hf_causal_video.utils.errors import CausalVideoError, require
 
@@ -102,11 +102,20 @@ class WordEncoder:
         """Name of the vectors, with the text encoder's revision, so that features of another one are refused."""
         return f"words of the {self.top} likeliest labels, text {self.text.revision}"
 
-    @torch.inference_mode()
     def __call__(self, frames: Sequence[np.ndarray]) -> Tensor:
         """Encode T arrays (height, width, 3) RGB uint8 as unit vectors (T, C) float32 on the CPU."""
-        batches = [frames[i : i + self.batch_size] for i in range(0, len(frames), self.batch_size)]
-        return torch.cat([self._encode(batch) for batch in batches])
+        return self.encode(self.prepare(frames))
+
+    def prepare(self, frames: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        """Turn frames into inputs of the classifier, each (T, ...)."""
+        return dict(self.processor(images=list(frames), return_tensors="pt", input_data_format="channels_last"))
+
+    @torch.inference_mode()
+    def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Encode prepared frames, a batch at a time; gives (T, C) float32 on the CPU."""
+        batches = split_batches(inputs, self.batch_size, self.device, self.model.dtype)
+        logits = torch.cat([self.model(**batch).logits.float().cpu() for batch in batches])  # (T, labels)
+        return word_vectors(logits, self.labels, self.top)
 
     def encode_frames(self, frames: Sequence[np.ndarray]) -> Tensor:
         """The same, as a selector by similarity asks for it."""
@@ -138,11 +147,6 @@ class WordEncoder:
         )
         frames = torch.nn.functional.normalize(frame_features.float(), dim=-1)
         return (self.encode_text(texts) @ frames.T).unsqueeze(-1)
-
-    def _encode(self, frames: Sequence[np.ndarray]) -> Tensor:
-        inputs = self.processor(images=list(frames), return_tensors="pt", input_data_format="channels_last")
-        logits = self.model(**inputs.to(self.device, dtype=self.model.dtype)).logits  # (T, labels)
-        return word_vectors(logits.float().cpu(), self.labels, self.top)
 
 
 def word_vectors(logits: Tensor, labels: Tensor, top: int = TOP) -> Tensor:

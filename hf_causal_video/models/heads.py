@@ -43,11 +43,11 @@ def with_head(method: Method, *, multiple_choice: bool) -> LazyClass:
 
     def from_pretrained(*args: Any, config: Any, **kwargs: Any) -> Any:
         check(config)
-        return model.resolve().from_pretrained(*args, config=config, **kwargs)
+        return model.from_pretrained(*args, config=config, **kwargs)
 
     def from_config(config: Any, **kwargs: Any) -> Any:
         check(config)
-        return model.resolve()._from_config(config, **kwargs)
+        return model._from_config(config, **kwargs)
 
     return LazyClass(
         model.__name__,

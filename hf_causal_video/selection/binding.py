@@ -66,7 +66,10 @@ class Binding:
             expected="one per clip, or one for all",
             fix="bind the selector with as many questions as the call has videos",
         )
-        chosen = [self._one(*item, least) for item in zip(clips, known, questions, strict=True)]
+        chosen = [
+            self._one(clip, facts, question, least)
+            for clip, facts, question in zip(clips, known, questions, strict=True)
+        ]
         return [frames for frames, _ in chosen], [times for _, times in chosen]
 
     def _one(self, video: Any, metadata: Any, question: str | None, least: int) -> tuple[Any, Any]:

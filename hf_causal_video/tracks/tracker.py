@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ class ClipTracker:
             require(
                 len(sizes) <= 1,
                 "frames of several sizes",
-                found=lambda sizes=sizes: sorted(sizes),
+                found=partial(sorted, sizes),
                 expected="one size",
                 fix="encode the clip to one",
             )

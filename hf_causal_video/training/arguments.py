@@ -300,7 +300,8 @@ class CausalVideoTrainingArguments(TrainingArguments):
             self.use_cpu = True  # the parent refuses bf16 on a CPU that was not asked for by name
         super().__post_init__()
         self.lr_scheduler_type = schedule
-        for name in self.report_to or ():
+        trackers = [self.report_to] if isinstance(self.report_to, str) else self.report_to or []
+        for name in trackers:
             require(
                 name in get_available_reporting_integrations(),
                 f"--report_to {name}",

@@ -39,7 +39,6 @@ from hf_causal_video.models import (
     TranSTRConfig,
     TranSTRForVideoQuestionAnswering,
 )
-from hf_causal_video.models.igv.configuration_igv import OFFICIAL
 from hf_causal_video.viewer.canvas import EVIDENCE, FAINT, INK, MUTED, PLAIN, Canvas
 from hf_causal_video.worlds import ANSWERS, WorldConfig, bayes_accuracy
 
@@ -66,7 +65,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 DEFAULT_SETTINGS = ["easy", "noisy", "question", "both", "everywhere"]
 DEFAULT_METHODS = ["strong", "early_stopping", "igv_official", "igv", "eigv", "transtr", "oracle"]
-QUICK = {"clips": 3000, "epochs": 10, "seeds": [911]}
+QUICK: dict[str, Any] = {"clips": 3000, "epochs": 10, "seeds": [911]}
 SIZES: dict[str, Any] = {
     "text_feature_dim": 64,
     "frame_feature_dim": 64,
@@ -127,7 +126,10 @@ def igv(splits: Splits, epochs: int, **fields: Any) -> Any:
 
 def igv_official(splits: Splits, epochs: int) -> Any:
     """IGV as released; replacement frames come from the batch, which its authors say serves as well as their bank."""
-    return igv(splits, epochs, **OFFICIAL | {"bank": "batch"})
+    preset = IGVConfig.presets()["official-msvdqa-hga"]
+    sizes = {"backbone", "backbone_config", "num_answers", "text_feature_dim", "frame_feature_dim"}
+    fields = {name: value for name, value in preset.items() if name not in sizes}
+    return igv(splits, epochs, **fields | {"bank": "batch"})
 
 
 def igv_question(splits: Splits, epochs: int) -> Any:

@@ -16,7 +16,6 @@ import argparse
 import csv
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import distribution
@@ -72,8 +71,8 @@ class Find:
         card = Provenance("efficientnet-lite0", "shipped", "words", words.shape[1], sampling="fps-1")
         for split, count in zip(("train", "validation", "test"), films, strict=True):
             questions, shown = find_films(split, count, photos, seed)
-            rows = (VideoFeatures(name, times, vectors) for name, times, vectors in seconds(shown, words))
-            self.data[split] = VideoQADataset(questions, FeatureStore.from_rows(card, rows), None)
+            clips = (VideoFeatures(name, times, vectors) for name, times, vectors in seconds(shown, words))
+            self.data[split] = VideoQADataset(questions, FeatureStore.from_rows(card, clips), None)
             self.texts |= self._encode(questions, encode)
         self.prepare = Preparation(self.data["train"], self.texts)
         self.inputs = {split: CosineDataset(data, self.texts, self.prepare) for split, data in self.data.items()}
@@ -415,4 +414,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

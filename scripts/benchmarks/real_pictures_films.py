@@ -100,7 +100,8 @@ def find_films(split: str, count: int, photos: Photos, seed: int) -> tuple[Datas
     groups = {group: divide(members(group), draw, least=4) for group in GROUPS}
     fillers = divide(list(range(OBJECTS[0], OBJECTS[1] + 1)), draw)
     draw = np.random.default_rng([seed, SPLITS.index(split)])
-    rows, films = [], {}
+    rows: list[dict[str, Any]] = []
+    films: dict[str, list[int]] = {}
     for film in range(count):
         name = f"{split}{film}"
         shown = {group: int(draw.choice(groups[group][split])) for group in groups}

@@ -143,7 +143,8 @@ def read(folder: Path) -> Pairs:
             counts[place] += int(row["count"])
     videos = sorted(annotation)
     boxes, classes, labels, video, bags = [], [], [], [], []
-    truth, numbers = {}, {}
+    truth: dict[str, set[tuple[str, ...]]] = {}
+    numbers: dict[str, Any] = {}
     for number, name in enumerate(videos):
         about = annotation[name]
         truth[name] = {tuple(triplet) for triplet in about["triplets"]}

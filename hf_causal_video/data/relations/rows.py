@@ -7,6 +7,7 @@ may have gaps, where its object was out of sight.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import islice
 from numbers import Integral
 from typing import Any
@@ -79,7 +80,7 @@ def relations_dataset(rows: Iterable[Mapping[str, Any]]) -> Dataset:
         require(
             isinstance(row, Mapping),
             f"relation row {number}",
-            found=lambda row=row: repr(row)[:80],
+            found=partial("{!r:.80}".format, row),
             expected="a mapping by column",
             fix="pass rows as mappings",
         )

@@ -8,6 +8,7 @@ relations), and differ in the folders they lie in and in a version field. Source
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,7 +126,7 @@ def read_trajectories(
             require(
                 isinstance(track, dict) and not {"category", "score", "trajectory"} - set(track),
                 f"track {number} of video {video}",
-                found=lambda track=track: repr(track)[:80],
+                found=partial("{!r:.80}".format, track),
                 expected="category, score, trajectory",
                 fix="fix the file",
             )
@@ -133,7 +134,7 @@ def read_trajectories(
             require(
                 isinstance(boxes, dict) and all(re.fullmatch("[0-9]{1,9}", frame) for frame in boxes),
                 f"track {number} of video {video}",
-                found=lambda boxes=boxes: repr(boxes)[:80],
+                found=partial("{!r:.80}".format, boxes),
                 expected="{frame: [left, top, right, bottom]}",
                 fix="fix the file",
             )
@@ -204,7 +205,7 @@ def _joined(annotation: Mapping[str, Any], file: Path) -> dict[str, Any]:
             require(
                 box["tid"] in index_of,
                 f"{file}, frame {frame}",
-                found=lambda box=box: f"a box of object {box['tid']}",
+                found=f"a box of object {box['tid']}",
                 expected=f"one of {list(index_of)}",
                 fix="fix the file",
             )
@@ -219,7 +220,7 @@ def _joined(annotation: Mapping[str, Any], file: Path) -> dict[str, Any]:
         require(
             not any(place not in moved for place in pair),
             f"{file}, relation {number}",
-            found=lambda relation=relation: f"objects {relation['subject_tid']} and {relation['object_tid']}",
+            found=f"objects {relation['subject_tid']} and {relation['object_tid']}",
             expected="two objects that have boxes",
             fix="fix the annotation",
         )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -80,7 +81,7 @@ class VideoRelationProcessor(ProcessorMixin):
             require(
                 named and words and len(set(words)) == len(words),
                 name,
-                found=lambda words=words: repr(words)[:80],
+                found=partial("{!r:.80}".format, words),
                 expected="a list of different names",
                 fix="pass the vocabulary of the training split",
             )
