@@ -103,7 +103,7 @@ class FrameEncoder:
     @torch.inference_mode()
     def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Encode prepared frames, a batch at a time; gives (T, C) float32 on the CPU."""
-        batches = split_batches(inputs, self.batch_size, self.device, self.model.dtype)
+        batches = in_batches(inputs, self.batch_size, self.device, self.model.dtype)
         return torch.cat([self._encode(batch).float().cpu() for batch in batches])
 
     def _encode(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -198,9 +198,7 @@ class ObjectEncoder:
     @torch.inference_mode()
     def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Detect objects in prepared frames, a batch at a time; gives what the call gives."""
-        parts = [
-            self._detect(batch) for batch in split_batches(inputs, self.batch_size, self.device, self.model.dtype)
-        ]
+        parts = [self._detect(batch) for batch in in_batches(inputs, self.batch_size, self.device, self.model.dtype)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _detect(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -228,7 +226,7 @@ class ObjectEncoder:
         }
 
 
-def split_batches(
+def in_batches(
     inputs: Mapping[str, Tensor], size: int, device: str, dtype: torch.dtype
 ) -> Iterator[dict[str, Tensor]]:
     """Give the inputs of a network batch by batch, on its device and in its arithmetic."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hf_causal_video.features.captions import TextEncoder
-from hf_causal_video.features.encoders import load_image_processor, load_network, split_batches
+from hf_causal_video.features.encoders import load_image_processor, load_network, in_batches
 from hf_causal_video.features.store.provenance import Provenance
 from hf_causal_video.utils.errors import CausalVideoError, require
 
@@ -113,7 +113,7 @@ class WordEncoder:
     @torch.inference_mode()
     def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Encode prepared frames, a batch at a time; gives (T, C) float32 on the CPU."""
-        batches = split_batches(inputs, self.batch_size, self.device, self.model.dtype)
+        batches = in_batches(inputs, self.batch_size, self.device, self.model.dtype)
         logits = torch.cat([self.model(**batch).logits.float().cpu() for batch in batches])  # (T, labels)
         return word_vectors(logits, self.labels, self.top)
 

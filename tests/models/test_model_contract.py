@@ -96,7 +96,10 @@ def test_it_is_saved_and_loaded_whole(case: Case, tmp_path: Path, no_network: No
     assert (tmp_path / "model.safetensors").is_file() and not list(tmp_path.glob("*.bin"))
     loaded, report = case.model_class.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
-    same(answer(model, inputs), answer(loaded.eval(), inputs), atol=0, rtol=0)
+    weights = loaded.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    # Equal weights at other addresses may be summed in another order.
+    same(answer(model, inputs), answer(loaded.eval(), inputs), atol=1e-6, rtol=1e-5)
     for name in case.fields:
         if name != "text_config":
             assert getattr(loaded.config, name) == getattr(model.config, name)
