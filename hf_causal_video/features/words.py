@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hf_causal_video.features.captions import TextEncoder
-from hf_causal_video.features.encoders import load_image_processor, load_network, in_batches
+from hf_causal_video.features.encoders import in_batches, load_image_processor, load_network
 from hf_causal_video.features.store.provenance import Provenance
 from hf_causal_video.utils.errors import CausalVideoError, require
 

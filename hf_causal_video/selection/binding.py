@@ -58,7 +58,7 @@ class Binding:
         if metadata is not None:
             known = make_batched_metadata(clips, metadata)
         is_one = self.question is None or isinstance(self.question, str)
-        questions = [self.question] * len(clips) if is_one else list(self.question or ())
+        questions: list[Any] = [self.question] * len(clips) if is_one else list(self.question or ())
         require(
             len(questions) == len(clips),
             "questions",

@@ -405,7 +405,7 @@ def main(argv: list[str] | None = None) -> None:
         for seed in arguments.seeds:
             for part in arguments.parts:
                 rows = read(arguments.output)
-                done = {(row["part"], row["name"], row["seed"], row["budget"]) for row in rows}
+                done: set[tuple[str, ...]] = {(row["part"], row["name"], row["seed"], row["budget"]) for row in rows}
                 for row in makers[part](photos, encode, seed, arguments, done):
                     row = {key: f"{x:.2f}" if isinstance(x, float) else str(x) for key, x in row.items()}
                     print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)

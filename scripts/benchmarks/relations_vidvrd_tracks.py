@@ -143,8 +143,8 @@ def read(folder: Path) -> Pairs:
             counts[place] += int(row["count"])
     videos = sorted(annotation)
     boxes, classes, labels, video, bags = [], [], [], [], []
-    truth: dict[str, set[tuple[str, ...]]] = {}
-    numbers: dict[str, Any] = {}
+    truth: dict[str, set[tuple[str, str, str]]] = {}
+    numbers: dict[tuple[int, str, str], int] = {}
     for number, name in enumerate(videos):
         about = annotation[name]
         truth[name] = {tuple(triplet) for triplet in about["triplets"]}

@@ -46,7 +46,7 @@ def load_splits(arguments: DataArguments, names: list[str]) -> dict[str, Split]:
             or not isinstance(split.tracks, TrackSet)
             or split.provenance == made,
             f"tracks of split {name!r} were made in another way",
-            found=lambda split=split: split.provenance,
+            found=split.provenance,
             expected=made,
             fix="track all splits alike",
         )
