@@ -58,7 +58,10 @@ def relation_page() -> str:
     return relations_html(RelationCase([one], frames, [0, 10], (200, 100), [0.1 * f for f in range(40)], NASTY))
 
 
-PAGES = {"report.py": (question_page, 1), "relation_page.py": (relation_page, 2)}  # writer: page, its own scripts
+PAGES = {
+    "answer_page.py": (question_page, 1),
+    "relations_page.py": (relation_page, 2),
+}  # writer: page, its own scripts
 
 
 @pytest.mark.parametrize("writer", PAGES)

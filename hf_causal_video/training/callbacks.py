@@ -23,9 +23,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_causal_video.causal import FrameBank
 from hf_causal_video.data import VideoQACollator, VideoQADataset, video_number
 from hf_causal_video.data.dataset import uniform_frames
+from hf_causal_video.models.igv.modeling_igv import FrameBank
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
 from hf_causal_video.utils.errors import require
 

@@ -59,8 +59,8 @@ def read_photos(archive: Path, weights: str, cache: Path, batch: int = 25) -> Ph
     """Run the classifier over the photographs once, in parts, so that a stopped run goes on."""
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-    model: Any = AutoModelForImageClassification.from_pretrained(weights).eval()
-    processor = AutoImageProcessor.from_pretrained(weights)
+    model: Any = AutoModelForImageClassification.from_pretrained(weights, trust_remote_code=False).eval()
+    processor = AutoImageProcessor.from_pretrained(weights, trust_remote_code=False)
     cache.mkdir(parents=True, exist_ok=True)
     parts = []
     with zipfile.ZipFile(archive) as files, torch.inference_mode():

@@ -80,7 +80,12 @@ class RealDemo(Demo):
         if clips.suffix == ".zip":
             clips = self.folder / "unpacked"
             with zipfile.ZipFile(self.settings.clips) as archive:
-                archive.extractall(clips)
+                for member in archive.infolist():
+                    parts = [part for part in Path(member.filename).parts[-2:] if part not in ("..", "/")]
+                    if parts and not member.is_dir():  # a name cannot lead out of the folder
+                        target = clips.joinpath(*parts)
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        target.write_bytes(archive.read(member))
         options = SpliceOptions(
             per_film=self.settings.per_film,
             stretch_s=4.0,

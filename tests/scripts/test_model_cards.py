@@ -132,11 +132,11 @@ def test_writing_twice_changes_nothing_and_removes_cards_that_are_no_more(tmp_pa
     monkeypatch.setattr(cards, "model_cards", lambda: written)
     (tmp_path / "model_cards").mkdir()
     (tmp_path / "model_cards" / "gone.md").write_text("")
-    (tmp_path / "README.md").write_text(f"before\n{cards.START}\n{cards.END}\nafter\n")
+    (tmp_path / "model_cards" / "README.md").write_text(f"before\n{cards.START}\n{cards.END}\nafter\n")
     assert cards.write(tmp_path) and not cards.write(tmp_path)
     assert not (tmp_path / "model_cards" / "gone.md").exists()
-    readme = (tmp_path / "README.md").read_text()
+    readme = (tmp_path / "model_cards" / "README.md").read_text()
     assert readme.startswith("before\n") and readme.endswith("\nafter\n") and "TranSTR" in readme
-    (tmp_path / "README.md").write_text("no marks")
+    (tmp_path / "model_cards" / "README.md").write_text("no marks")
     with pytest.raises(CausalVideoError, match="no place for the results"):
         cards.write(tmp_path)
