@@ -199,7 +199,8 @@ class _Line:
 
 def _answer(line: _Line, choices: list[str]) -> tuple[int, str]:
     """Index and text of an answer; -1 where it is unknown or open-ended."""
-    value = line.value("answer")
+    value = line.value("answer_text") if not choices else None
+    value = line.value("answer") if value is None else value
     if value is None:
         return -1, ""
     text = str(value)

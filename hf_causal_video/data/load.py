@@ -7,6 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from datasets import Dataset, load_dataset
+from pyarrow.parquet import read_schema
 
 from hf_causal_video.data.benchmarks import BENCHMARKS, load_benchmark
 from hf_causal_video.data.custom import SUFFIXES, is_question_file, read_questions
@@ -63,6 +64,8 @@ def load_questions(
         return _hub_or_folder(str(dataset), split)
     if spans is not None:
         return read_nextgqa(path, spans)
+    if path.suffix == ".parquet" and {"question_id", "video_id", "answer_text"} <= set(read_schema(path).names):
+        return questions_dataset(Dataset.from_parquet(str(path)))  # question rows, whose answers are indices already
     rows = _read_file(path, split, videos)
     if rows[0]["choices"]:
         return rows

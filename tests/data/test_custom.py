@@ -5,7 +5,7 @@ import json
 import pytest
 
 from hf_causal_video.cli.main import main
-from hf_causal_video.data import load_questions, read_msvdqa, read_questions
+from hf_causal_video.data import load_questions, questions_dataset, read_msvdqa, read_questions
 from hf_causal_video.features.store import FeatureStore, FeatureWriter, Provenance, VideoFeatures
 from hf_causal_video.utils.errors import CausalVideoError
 
@@ -121,3 +121,15 @@ def test_the_verb_says_what_a_file_holds_and_what_has_no_features(tmp_path, caps
     assert main(["questions", str(path), "--features", str(tmp_path / "features")]) == 1
     assert "wlak (did you mean 'walk'?)" in capsys.readouterr().out
     assert main(["questions", str(tmp_path / "no.csv")]) == 2
+
+
+def test_question_rows_in_parquet_keep_their_indices(tmp_path):
+    """A folder of splits that questions_dataset wrote: answers are indices, and their words stand in answer_text."""
+    rows = [
+        {"question_id": "v_0", "video_id": "v", "question": "who", "answer": 3, "answer_text": "dog"},
+        {"question_id": "v_1", "video_id": "v", "question": "where", "answer": 1, "answer_text": "park"},
+    ]
+    questions_dataset(rows).to_parquet(tmp_path / "train.parquet")
+    read = load_questions(tmp_path, "train")
+    assert (read["answer"], read["answer_text"]) == ([3, 1], ["dog", "park"])
+    assert read_questions(tmp_path / "train.parquet").questions["answer_text"] == ["dog", "park"]
