@@ -65,7 +65,7 @@ def load_questions(
     if spans is not None:
         return read_nextgqa(path, spans)
     if path.suffix == ".parquet" and {"question_id", "video_id", "answer_text"} <= set(read_schema(path).names):
-        return questions_dataset(Dataset.from_parquet(str(path)))  # question rows, whose answers are indices already
+        return _known_columns(Dataset.from_parquet(str(path)))  # question rows, whose answers are indices already
     rows = _read_file(path, split, videos)
     if rows[0]["choices"]:
         return rows
@@ -159,4 +159,9 @@ def _hub_or_folder(name: str, split: str) -> Dataset:
             "config that has this split",
             fix="check the name; `hf-causal-video questions FILE` checks a file of your own",
         ) from error
+    return _known_columns(rows)
+
+
+def _known_columns(rows: Dataset) -> Dataset:
+    """Question rows without columns beyond their layout, such as the truth of a world."""
     return questions_dataset(rows.select_columns([name for name in rows.column_names if name in QUESTION_FEATURES]))

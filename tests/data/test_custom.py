@@ -129,7 +129,8 @@ def test_question_rows_in_parquet_keep_their_indices(tmp_path):
         {"question_id": "v_0", "video_id": "v", "question": "who", "answer": 3, "answer_text": "dog"},
         {"question_id": "v_1", "video_id": "v", "question": "where", "answer": 1, "answer_text": "park"},
     ]
-    questions_dataset(rows).to_parquet(tmp_path / "train.parquet")
+    more = questions_dataset(rows).add_column("truth", [0, 1])  # a world writes such columns
+    more.to_parquet(tmp_path / "train.parquet")
     read = load_questions(tmp_path, "train")
     assert (read["answer"], read["answer_text"]) == ([3, 1], ["dog", "park"])
     assert read_questions(tmp_path / "train.parquet").questions["answer_text"] == ["dog", "park"]
