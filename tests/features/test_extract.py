@@ -162,6 +162,7 @@ def test_a_killed_extraction_resumes_to_the_same_bytes(clips, networks, tmp_path
 @pytest.mark.slow
 def test_two_processes_killed_and_started_again_give_the_bytes_of_one(clips, networks, tmp_path):
     """Through accelerate's launcher and the script that a person starts; the split falls between clip3 and clip4."""
+    networks = {**networks, "batch_size": 8}  # the frames of one clip: clips do not wait for each other
     extract_folder(clips, tmp_path / "whole", rows_per_shard=2, **networks)
     killed = tmp_path / "killed"
     (tmp_path / "stopping.py").write_text(STOPPING_RUN)
@@ -186,6 +187,7 @@ def test_two_processes_killed_and_started_again_give_the_bytes_of_one(clips, net
     command = [*launch, str(ROOT / "scripts" / "extract_features.py"), str(clips), "--output", str(killed)]
     command += ["--frame-model", networks["frame_model"], "--object-model", networks["object_model"]]
     command += ["--num-objects", "4", "--sampling", "uniform-8", "--rows-per-shard", "2", "--no-progress"]
+    command += ["--batch-size", "8"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=900)
     assert done.returncode == 1, done.stderr[-3000:]  # two clips failed, as said
     assert done.stdout.count("2 failed") == 1, "one process speaks for all"
