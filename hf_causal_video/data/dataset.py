@@ -31,7 +31,7 @@ class VideoQADataset(torch.utils.data.Dataset):
             zero frames.
 
     Example:
-        >>> from hf_causal_video.data import WorldConfig, generate_world
+        >>> from hf_causal_video.worlds import WorldConfig, generate_world
         >>> world = generate_world(WorldConfig.grounding(), "train", num_clips=4)
         >>> VideoQADataset(world.questions, world.features, num_frames=8)[0]["frame_features"].shape
         torch.Size([8, 64])

@@ -59,7 +59,7 @@ def load_questions(
     """
     if annotations is not None:
         return _benchmark(dataset, split, annotations, vocabulary)
-    path = _file(dataset, split)
+    path = question_file(dataset, split)
     if path is None:
         return _hub_or_folder(str(dataset), split)
     if spans is not None:
@@ -70,7 +70,11 @@ def load_questions(
     if rows[0]["choices"]:
         return rows
     if vocabulary is None or isinstance(vocabulary, int):
-        train = rows if split == train_split else _read_file(_file(dataset, train_split) or path, train_split, None)
+        train = (
+            rows
+            if split == train_split
+            else _read_file(question_file(dataset, train_split) or path, train_split, None)
+        )
         words: Sequence[str] = build_answer_vocabulary(train["answer_text"], vocabulary)
     elif isinstance(vocabulary, str | Path):
         words = read_answer_vocabulary(vocabulary, "your own list")
@@ -100,7 +104,7 @@ def _benchmark(dataset: object, split: str, annotations: str | Path, vocabulary:
     return load_benchmark(str(dataset), split, annotations, vocabulary if benchmark.open_ended else None)
 
 
-def _file(dataset: str | Path | Mapping[str, str], split: str) -> Path | None:
+def question_file(dataset: str | Path | Mapping[str, str], split: str) -> Path | None:
     """File of a split; None for a dataset that `datasets` loads."""
     if isinstance(dataset, Mapping):
         require(

@@ -55,7 +55,7 @@ class VideoQAProcessor(ProcessorMixin):
         example_questions: some training questions, `{"question": ..., "choices": [...]}`, for an app to offer.
 
     Example:
-        >>> from hf_causal_video.data import world_tokenizer
+        >>> from hf_causal_video.worlds import world_tokenizer
         >>> processor = VideoQAProcessor(world_tokenizer())
         >>> inputs = processor("who is doing jump", ["star", "ring"], frame_features=torch.zeros(16, 64))
         >>> inputs["choice_input_ids"].shape[:2], inputs["frame_features"].shape

@@ -26,7 +26,7 @@ def find_unknown_words(
         pairs: their second parts, where strings are pairs.
 
     Example:
-        >>> from hf_causal_video.data import world_tokenizer
+        >>> from hf_causal_video.worlds import world_tokenizer
         >>> tokenizer, texts = world_tokenizer(), ["who is yodelling", "who is jumping"]
         >>> find_unknown_words(tokenizer, tokenizer(texts, padding=True, return_tensors="pt"), texts)
         [['yodelling'], []]

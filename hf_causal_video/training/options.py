@@ -57,8 +57,8 @@ class WorldOptions:
         return cls(**{name: options[name] for name in names if name in options}, fields=rest)
 
     def config(self) -> WorldConfig:
-        """The settings of the world."""
-        return getattr(WorldConfig, self.study)(**self.fields)
+        """The settings of the world; another seed has other vectors, not only other clips."""
+        return getattr(WorldConfig, self.study)(**{"world_seed": self.seed, **self.fields})
 
     def clips(self, split: str) -> int:
         """Number of clips of a split."""

@@ -20,6 +20,7 @@ def make_report(
     records: Sequence[Record],
     metrics: Numbers,
     output: str | Path | None,
+    /,
     **details: object,
 ) -> Report:
     """Put the numbers of a checkpoint into a report that names its weights, and write it.

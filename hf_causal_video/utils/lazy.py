@@ -52,7 +52,10 @@ class LazyClass(type):
         (True, 'CausalVideoError')
     """
 
-    def __new__(mcs, name: str, module: str, **known: Any) -> "LazyClass":
+    def __new__(mcs, name: str, module: Any, namespace: dict[str, Any] | None = None, **known: Any) -> Any:
+        if namespace is not None:  # `class Sub(Lazy)`: a subclass of the class itself
+            bases = tuple(base.resolve() if isinstance(base, LazyClass) else base for base in module)
+            return type(bases[0])(name, bases, namespace)
         return super().__new__(mcs, name, (), {"__module__": module, **known})
 
     def __init__(cls, name: str, module: str, **known: Any):

@@ -110,16 +110,27 @@ OFFICIAL: dict[str, Any] = {
     "rank_by": "prob", "rank_after_dropout": True, "score_bound": None, "topk_gradient": "diagonal",
     "topk_baseline": False, "topk_sigma": 0.05, "topk_order": "unsorted", "bbox_mode": "raw4",
 }  # fmt: skip
-# A bias that all choices share, and attention of a lone query to itself, can teach nothing.
+# A bias that all choices share, attention of a lone query to itself, and a bias of keys, which shifts all scores of a
+# softmax alike, can teach nothing.
 SHARED_BIAS, LONE_QUERY = (
-    ("classifier.bias",),
+    ("classifier.bias", "ans_decoder.norm.bias"),
     ("ans_decoder.layers.0.self_attn.q_lin", "ans_decoder.layers.0.self_attn.k_lin"),
+)
+KEYS = (".self.key.bias", "attn.k_lin.bias")
+# Energies are the scores of the last layer before their softmax, where a shift counts.
+ENERGY_KEYS = (
+    ".self.key.bias",
+    "self_attn.k_lin.bias",
+    "layers.0.multihead_attn.k_lin.bias",
+    "fo_decoder.layers.1.multihead_attn.k_lin.bias",
+    "ans_decoder.layers.1.multihead_attn.k_lin.bias",
 )
 
 
 def transtr(name: str, **fields: Any) -> Case:
     fields = TRANSTR | fields
-    unused = SHARED_BIAS if fields.get("num_answers") is None else LONE_QUERY
+    unused = ENERGY_KEYS if fields.get("rank_by") == "energy" else KEYS
+    unused += SHARED_BIAS if fields.get("num_answers") is None else LONE_QUERY
     objects, clean = fields["num_objects_kept"] > 0, fields.get("rank_by") != "prob"
     keeps = fields["num_frames_kept"]
     return Case(
@@ -143,9 +154,11 @@ RELEASED: dict[str, Any] = {
 def grounded(name: str, model_class: type[PreTrainedModel], official: bool = False, **fields: Any) -> Case:
     backbone = HGA | ({"pool_mask": "post", "bilinear_epsilon": None, "cell": "gru"} if official else {})
     fields = {"text_config": TEXT, "frame_feature_dim": FRAME_DIM, "backbone_config": backbone} | fields
-    unused = SHIFTS + (KEY_BIASES if official else ())
+    unused = KEYS + SHIFTS + (KEY_BIASES if official else ())
     if fields.get("num_answers") is None:
         unused += ("decoder.bias",)
+        if model_class is not EIGVForVideoQuestionAnswering:  # whose contrast reads what is fused
+            unused += ("backbone.fusion.linear_out.bias",)
     return Case(
         name, model_class, fields, False, unused, not official, not official,
         {"backbone_config": backbone | {"dropout": 0.0}}, name == "igv-choices",

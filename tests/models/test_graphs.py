@@ -56,7 +56,7 @@ def test_a_wait_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     with Waits() as waits:
         model(**inputs)
     # the spy itself is a test's; what it names is the function that asked
-    assert any("models/reading.py" in place for place in waits.places)
+    assert any("models/inputs.py" in place for place in waits.places)
 
 
 @pytest.mark.slow

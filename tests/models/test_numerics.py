@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hf_causal_video.models import METHODS
@@ -71,6 +72,8 @@ def same_choice(one: Any, other: Any) -> Tensor:
         if (mine := getattr(one, name, None)) is not None:
             theirs = getattr(other, name)
             if name != "causal_mask":
+                width = max(mine.shape[-1], theirs.shape[-1])  # IGV and EIGV keep as many frames as they call causal
+                mine, theirs = (F.pad(kept, (0, width - kept.shape[-1]), value=-1) for kept in (mine, theirs))
                 mine, theirs = mine.sort(-1).values, theirs.sort(-1).values
             same &= (mine == theirs).flatten(1).all(1)
     return same

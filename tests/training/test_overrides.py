@@ -50,5 +50,5 @@ def test_what_can_be_meant_is_taken():
 
 def test_a_missing_csv_says_where_it_comes_from(tmp_path: Path):
     data = DataArguments(dataset={"train": str(tmp_path / "train.csv")}, features="x")
-    with pytest.raises(CausalVideoError, match=r"NExT-QA.*dataset/nextqa.*--annotations FOLDER"):
+    with pytest.raises(CausalVideoError, match=r"missing file of split.*NExT-QA.*--annotations FOLDER"):
         load_split(data, "train")

@@ -7,6 +7,7 @@ reads.
 from collections.abc import Sequence
 
 from hf_causal_video.data import VideoQADataset, load_questions
+from hf_causal_video.data.load import question_file
 from hf_causal_video.features.store.reader import FeatureStore
 from hf_causal_video.training.arguments import DataArguments
 from hf_causal_video.training.options import WorldOptions
@@ -42,6 +43,8 @@ def _split(arguments: DataArguments, split: str) -> VideoQADataset:
         return _world_split(arguments, split)
     features = arguments.features
     path = _of_split(features, split, "features") if isinstance(features, dict) else str(features)
+    if arguments.annotations is None and arguments.dataset is not None:
+        question_file(arguments.dataset, split)  # a missing file is named before features are opened
     store = FeatureStore.open(path)
     assert arguments.dataset is not None
     questions = load_questions(

@@ -25,7 +25,7 @@ from hf_causal_video.worlds.render_relations import draw_relations
 
 WORLD = {
     "method": "ivrd", "preset": "clean", "config_overrides": {"hidden_size": 8}, "dataset": "world",
-    "world": {"train_pairs": 96, "eval_pairs": 40, "num_steps": 4}, "test_splits": ["iid", "balanced"],
+    "world": {"train_pairs": 96, "eval_pairs": 40, "num_steps": 4, "seed": 0}, "test_splits": ["iid", "balanced"],
     "per_device_train_batch_size": 16, "per_device_eval_batch_size": 20, "num_train_epochs": 2, "learning_rate": 3e-3,
     "lr_scheduler_type": "one_cycle", "logging_steps": 2, "seed": 1, "disable_tqdm": True, "use_cpu": True,
 }  # fmt: skip
