@@ -70,11 +70,8 @@ def load_questions(
     if rows[0]["choices"]:
         return rows
     if vocabulary is None or isinstance(vocabulary, int):
-        train = (
-            rows
-            if split == train_split
-            else _read_file(question_file(dataset, train_split) or path, train_split, None)
-        )
+        train_path = question_file(dataset, train_split) or path
+        train = rows if split == train_split else _read_file(train_path, train_split, None)
         words: Sequence[str] = build_answer_vocabulary(train["answer_text"], vocabulary)
     elif isinstance(vocabulary, str | Path):
         words = read_answer_vocabulary(vocabulary, "your own list")

@@ -99,6 +99,8 @@ def test_answers_agree_across_precisions(name: str, allowed: int, precision: str
         else:
             same = same_choice(truth, found)
             unchanged.append(same.double())
+            if not same.any():  # every split of this seed stands on a rounding
+                continue
             exact, rough = truth.logits[same], found.logits[same]
         assert exact.dtype == torch.float64
         there = exact > -1e30  # an absent choice has the lowest logit there is

@@ -237,9 +237,9 @@ def test_answers_about_spliced_films_are_scored_with_their_seconds(made):
     output, _ = made
     rows = questions_dataset(load_dataset(str(output), "questions", split="test"))
     right = [
-        {"question_id": row["question_id"], "prediction": row["answer"], "spans": [row["spans"][0]]} for row in rows
+        {"question_id": row["question_id"], "prediction": row["answer"], "best_span": row["spans"][0]} for row in rows
     ]
     assert score(right, rows, str(output))["Acc@GQA"] == 100.0
-    whole = [{**one, "spans": [[0.0, row["duration_s"]]]} for one, row in zip(right, rows, strict=True)]
+    whole = [{**one, "best_span": [0.0, row["duration_s"]]} for one, row in zip(right, rows, strict=True)]
     metrics = score(whole, rows, str(output))
     assert metrics["Acc"] == 100.0 and metrics["Acc@GQA"] == 0.0 and metrics["mIoP"] < 50
