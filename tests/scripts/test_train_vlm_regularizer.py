@@ -76,7 +76,7 @@ def test_it_measures_what_the_intervention_costs(script, vlm, data, checkpoint, 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--causal", "8"], "some must be left"),
+        (["--causal", "8"], "an environment is left"),
         (["--batch-size", "1"], "one of each video"),
         (["--batch-size", "4"], "3 videos"),
     ],
