@@ -151,7 +151,8 @@ def test_a_killed_extraction_resumes_to_the_same_bytes(clips, networks, tmp_path
     def in_the_middle() -> bool:
         return (shards / "train-00000.parquet").exists() and (shards / ".train-00001.parquet.tmp").exists()
 
-    kill_when(in_the_middle, [sys.executable, "-c", STOPPING_RUN, json.dumps(options), "clip3"])
+    # the second row of the second shard: this shard stays begun until the run is killed
+    kill_when(in_the_middle, [sys.executable, "-c", STOPPING_RUN, json.dumps(options), "clip2short"])
     assert [path.name for path in shards.glob("*.parquet")] == ["train-00000.parquet"]
     assert FeatureStore.open(killed).video_ids == ["clip0", "clip1"]  # usable as it is
     assert not (killed / ".parts").exists(), "one process writes a row once"
