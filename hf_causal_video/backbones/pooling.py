@@ -10,14 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_causal_video.backbones.base import (
-    Question,
-    Video,
-    VideoQABackbone,
-    bias_of,
-    register_backbone,
-    without_bias,
-)
+from hf_causal_video.backbones.base import Question, Video, VideoQABackbone, bias_of, register_backbone, without_bias
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:

@@ -10,13 +10,7 @@ from hf_causal_video.causal.grounding import (
     keep_causal,
     split_frames,
 )
-from hf_causal_video.causal.intervention import (
-    FrameBank,
-    divergence,
-    soft_target_loss,
-    swap_frames,
-    uniformity,
-)
+from hf_causal_video.causal.intervention import FrameBank, divergence, soft_target_loss, swap_frames, uniformity
 from hf_causal_video.causal.matching import matching_loss
 from hf_causal_video.causal.mixing import draw_lambda, mix, mix_scenes, mixed_answer_loss, two_hot
 from hf_causal_video.causal.surroundings import draw_donors, exchange_surroundings, separation_loss, visible_share

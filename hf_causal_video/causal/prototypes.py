@@ -59,11 +59,7 @@ class PredicatePrior(nn.Module):
             nn.init.zeros_(rates)
 
     def set_counts(
-        self,
-        counts: Tensor,
-        num_pairs: int,
-        pair_counts: Tensor | None = None,
-        num_class_pairs: Tensor | None = None,
+        self, counts: Tensor, num_pairs: int, pair_counts: Tensor | None = None, num_class_pairs: Tensor | None = None
     ) -> None:
         """Set the observed frequencies.
 

@@ -89,11 +89,7 @@ def run(args: argparse.Namespace) -> None:
     if args.host != LOOPBACK:
         print(f"listening on {args.host}: anyone who reaches this address can upload clips and use this machine")
     demo.launch(
-        server_name=args.host,
-        server_port=args.port,
-        max_file_size=f"{args.max_size}mb",
-        share=False,
-        css=STYLE,
+        server_name=args.host, server_port=args.port, max_file_size=f"{args.max_size}mb", share=False, css=STYLE
     )
 
 

@@ -3,12 +3,11 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import torch
 
-from hf_causal_video.data.rows import is_list, is_number, is_text
+from hf_causal_video.utils.checks import is_list, is_text, is_whole
 from hf_causal_video.utils.errors import require
 
 IGNORED_LABEL = -100  # what torch's cross entropy leaves out
@@ -87,7 +86,7 @@ class VideoQACollator:
         answer = item.get("answer")
         choices = item["choices"]
         most = len(choices) if len(choices) else 2**31
-        whole = is_number(answer) and isinstance(answer, Integral)
+        whole = is_whole(answer, -1)
         require(
             not self.with_labels or (whole and -1 <= int(answer) < most),
             f"the answer of question {item.get('question_id')!r}",

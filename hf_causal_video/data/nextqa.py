@@ -12,7 +12,6 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 
 from hf_causal_video.data.open_ended import index_answers
-from hf_causal_video.data.rows import is_text
 from hf_causal_video.data.tables import (
     CHOICE_COLUMNS,
     check_counts,
@@ -22,6 +21,7 @@ from hf_causal_video.data.tables import (
     read_json,
     read_lines,
 )
+from hf_causal_video.utils.checks import is_text
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 NEXTQA_SOURCE = "https://github.com/doc-doc/NExT-QA (folder dataset/nextqa)"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from hf_causal_video.data.rows import is_text
 from hf_causal_video.data.tables import CHOICE_COLUMNS, check_counts, choice_index, make_table, read_json, read_lines
+from hf_causal_video.utils.checks import is_text
 from hf_causal_video.utils.errors import require
 
 HQGA = "https://github.com/doc-doc/HQGA (folder dataset/{})"
@@ -28,10 +28,7 @@ FIRST_WORDS = ("what", "who", "how", "when", "where")
 
 
 def read_msvdqa(
-    path: str | Path,
-    vocabulary: Sequence[str],
-    split: str | None = None,
-    outside_is_a_class: bool | None = None,
+    path: str | Path, vocabulary: Sequence[str], split: str | None = None, outside_is_a_class: bool | None = None
 ) -> Dataset:
     """Read MSVD-QA; the columns of both exports in use are known (`video, qid` and tab-separated `video_id, id`).
 
@@ -54,10 +51,7 @@ def read_msvdqa(
 
 
 def read_msrvttqa(
-    path: str | Path,
-    vocabulary: Sequence[str],
-    split: str | None = None,
-    outside_is_a_class: bool | None = None,
+    path: str | Path, vocabulary: Sequence[str], split: str | None = None, outside_is_a_class: bool | None = None
 ) -> Dataset:
     """Read MSRVTT-QA; arguments and errors as `read_msvdqa`.
 
@@ -74,10 +68,7 @@ def read_msrvttqa(
 
 
 def read_frameqa(
-    path: str | Path,
-    vocabulary: Sequence[str],
-    split: str | None = None,
-    outside_is_a_class: bool | None = None,
+    path: str | Path, vocabulary: Sequence[str], split: str | None = None, outside_is_a_class: bool | None = None
 ) -> Dataset:
     """Read the FrameQA part of TGIF-QA (1,540 answers; no val split); arguments and errors as `read_msvdqa`.
 
@@ -128,10 +119,7 @@ def _first_word(question: str) -> str:
 
 TGIFQA_SOURCE = "https://github.com/doc-doc/HQGA (folder dataset/tgifqa)"
 # questions and videos of the full files; the size of the train file of transition in this layout is not known to us
-TGIFQA_COUNTS = {
-    "action": {"train": (20473, 20473), "test": (2274, 2274)},
-    "transition": {"test": (6232, 3116)},
-}
+TGIFQA_COUNTS = {"action": {"train": (20473, 20473), "test": (2274, 2274)}, "transition": {"test": (6232, 3116)}}
 
 
 def read_tgifqa(path: str | Path, task: str, split: str | None = None) -> Dataset:

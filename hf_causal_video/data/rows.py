@@ -15,15 +15,13 @@ Call `questions_dataset` on rows that come from outside (a loaded `Dataset` is a
 have them checked.
 """
 
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Integral, Real
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
+from hf_causal_video.utils.checks import is_list, is_number, is_text, is_whole
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 QUESTION_FEATURES = Features(
@@ -39,7 +37,6 @@ QUESTION_FEATURES = Features(
         "duration_s": Value("float64"),
     }
 )
-LARGEST = sys.float_info.max
 DEFAULTS: dict[str, Any] = {
     "choices": [],
     "answer": -1,
@@ -135,34 +132,12 @@ def _checked_row(row: Mapping[str, Any], number: int, extra: set[str]) -> dict[s
 
 
 def _is_index(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and -1 <= value < 2**31  # type: ignore[operator]
+    return is_whole(value, -1, 2**31 - 1)
 
 
 def _is_span(value: Any) -> bool:
     pair = list(value) if is_list(value) else []
     return len(pair) == 2 and all(map(is_number, pair)) and pair[0] <= pair[1]
-
-
-def is_text(value: Any) -> bool:
-    """Tell whether a value is a string that can be stored (a lone surrogate cannot)."""
-    return isinstance(value, str) and value.isascii() or isinstance(value, str) and _encodes(value)
-
-
-def is_list(value: Any) -> bool:
-    """Tell whether a value is a sequence other than text."""
-    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes)
-
-
-def is_number(value: Any) -> bool:
-    """Tell whether a value is a finite number that a float holds."""
-    return isinstance(value, Real) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST  # type: ignore[operator]
-
-
-def _encodes(text: str) -> bool:
-    try:
-        return bool(text.encode())
-    except UnicodeEncodeError:
-        return False
 
 
 def _is_filled(value: Any) -> bool:

@@ -74,9 +74,7 @@ def whole_number(value: Any, key: str, what: str) -> int:
 
 
 def by_key(
-    rows: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
-    value_name: str,
-    key: Callable[..., str] = question_key,
+    rows: Mapping[Any, Any] | Iterable[Mapping[str, Any]], value_name: str, key: Callable[..., str] = question_key
 ) -> dict[str, Mapping[str, Any]]:
     """Rows under their question key, from `{key: value}`, `{key: row}` or a list; a repeated key is an error.
 

@@ -13,15 +13,7 @@ from typing import Any
 from hf_causal_video.evaluation.inputs import count_correct, pair_answers, percent
 from hf_causal_video.utils.errors import require
 
-FINE_TYPES = {
-    "CW": "Why",
-    "CH": "How",
-    "TN": "Bef&Aft",
-    "TC": "When",
-    "DC": "Cnt",
-    "DL": "Loc",
-    "DO": "Other",
-}
+FINE_TYPES = {"CW": "Why", "CH": "How", "TN": "Bef&Aft", "TC": "When", "DC": "Cnt", "DL": "Loc", "DO": "Other"}
 GROUPS = {"C": "Acc_C", "T": "Acc_T", "D": "Acc_D"}
 
 

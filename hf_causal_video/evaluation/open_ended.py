@@ -11,14 +11,7 @@ Source: Xu et al. 2017 (MSVD-QA, MSRVTT-QA); IGV, EIGV and TranSTR report it as 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hf_causal_video.evaluation.inputs import (
-    by_key,
-    check_keys,
-    count_correct,
-    first_of,
-    percent,
-    whole_number,
-)
+from hf_causal_video.evaluation.inputs import by_key, check_keys, count_correct, first_of, percent, whole_number
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 FIRST_WORDS = ("what", "who", "how", "when", "where")

@@ -261,11 +261,7 @@ def load_network(
             checkpoint does not hold (they would be random numbers).
     """
     require(
-        dtype in ARITHMETIC,
-        "unknown arithmetic",
-        found=dtype,
-        expected=" or ".join(ARITHMETIC),
-        fix="use one of them",
+        dtype in ARITHMETIC, "unknown arithmetic", found=dtype, expected=" or ".join(ARITHMETIC), fix="use one of them"
     )
     is_local = Path(name).is_dir()
     fingerprint = fingerprint_folder(name) if is_local else None

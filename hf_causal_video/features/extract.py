@@ -242,18 +242,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--num-objects", type=int, default=20, help="regions per frame, best first (default: %(default)s)")
     add("--sampling", default="uniform-16", help="uniform-N, fps-R or seconds-a,b,c (default: %(default)s)")
     add("--split", default="train", help="name of the split (default: %(default)s)")
-    add(
-        "--rows-per-shard",
-        type=int,
-        default=32,
-        help="videos per file (default: %(default)s)",
-    )
-    add(
-        "--batch-size",
-        type=int,
-        default=16,
-        help="frames per forward pass (default: %(default)s)",
-    )
+    add("--rows-per-shard", type=int, default=32, help="videos per file (default: %(default)s)")
+    add("--batch-size", type=int, default=16, help="frames per forward pass (default: %(default)s)")
     add("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
     add("--dtype", default="float32", choices=("float32", "bfloat16"), help="arithmetic (default: %(default)s)")
     add("--no-progress", dest="progress", action="store_false", help="no bar")

@@ -123,12 +123,7 @@ class VideoFeatureExtractor:
                 card.object_model or "", card.object_revision, checkpoint, "--object-model (object_model=...)"
             )
             objects = ObjectEncoder(
-                object_model,
-                card.num_objects,
-                made.get("object_threshold", 0.0),
-                card.object_revision,
-                device,
-                dtype,
+                object_model, card.num_objects, made.get("object_threshold", 0.0), card.object_revision, device, dtype
             )
         return cls(frames, objects, card.sampling)
 

@@ -78,11 +78,7 @@ class CausalVideoPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(
-        cls,
-        *args: Any,
-        use_safetensors: bool | None = None,
-        key_mapping: dict[str, str] | None = None,
-        **kwargs: Any,
+        cls, *args: Any, use_safetensors: bool | None = None, key_mapping: dict[str, str] | None = None, **kwargs: Any
     ) -> Any:
         """Load a checkpoint as transformers does, from safetensors alone.
 

@@ -6,8 +6,5 @@ from hf_causal_video.utils.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
-    {
-        "VideoQuestionAnsweringPipeline": "question_answering",
-        "VideoRelationDetectionPipeline": "relation_detection",
-    },
+    {"VideoQuestionAnsweringPipeline": "question_answering", "VideoRelationDetectionPipeline": "relation_detection"},
 )

@@ -37,11 +37,7 @@ class ClipPipeline(Pipeline):
         self.model.eval()  # also where a model comes fresh from training
 
     def run_each(
-        self,
-        run: Callable[..., Any],
-        video: Any,
-        common: Mapping[str, Any],
-        on_error: OnError = "raise",
+        self, run: Callable[..., Any], video: Any, common: Mapping[str, Any], on_error: OnError = "raise"
     ) -> Any:
         """Run one clip, or each of several.
 

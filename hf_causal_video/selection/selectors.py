@@ -16,14 +16,7 @@ from torch import Tensor
 
 from hf_causal_video.selection.budget import TokenBudget
 from hf_causal_video.selection.clip import Clip
-from hf_causal_video.selection.rules import (
-    RULES,
-    Selection,
-    best_and_different,
-    check_count,
-    evenly,
-    over_scenes,
-)
+from hf_causal_video.selection.rules import RULES, Selection, best_and_different, check_count, evenly, over_scenes
 from hf_causal_video.utils.errors import require
 
 

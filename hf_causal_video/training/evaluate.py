@@ -6,12 +6,7 @@ from typing import Any
 
 from transformers import AutoModel, AutoProcessor
 
-from hf_causal_video.data import (
-    BENCHMARKS,
-    VideoQACollator,
-    VideoQADataset,
-    load_questions,
-)
+from hf_causal_video.data import BENCHMARKS, VideoQACollator, VideoQADataset, load_questions
 from hf_causal_video.evaluation import nextgqa_metrics
 from hf_causal_video.features.store.reader import FeatureStore
 from hf_causal_video.models.loading import open_pretrained

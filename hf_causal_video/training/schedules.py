@@ -16,10 +16,7 @@ from hf_causal_video.utils.errors import CausalVideoError, require
 
 
 def build_schedule(
-    arguments: CausalVideoTrainingArguments,
-    optimizer: torch.optim.Optimizer,
-    num_steps: int,
-    steps_per_epoch: int,
+    arguments: CausalVideoTrainingArguments, optimizer: torch.optim.Optimizer, num_steps: int, steps_per_epoch: int
 ) -> Any:
     """Build the schedule that `lr_scheduler_type` and `lr_scheduler_kwargs` name.
 

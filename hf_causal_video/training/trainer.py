@@ -180,11 +180,7 @@ class CausalVideoTrainer(Trainer):
         return self.lr_scheduler
 
     def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return the model's loss, after noting its terms and refusing one that is not finite."""
         ids = inputs.pop("question_ids", [])

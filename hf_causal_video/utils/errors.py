@@ -69,12 +69,7 @@ def require(
 
 
 def require_values(
-    condition: "Tensor",
-    what: str,
-    *,
-    found: Callable[[], object],
-    expected: object,
-    fix: str = "correct the value",
+    condition: "Tensor", what: str, *, found: Callable[[], object], expected: object, fix: str = "correct the value"
 ) -> None:
     """Check values of tensors without waiting for the device that holds them.
 

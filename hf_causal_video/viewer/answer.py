@@ -251,8 +251,5 @@ def notes_of(result: Mapping[str, Any]) -> list[str]:
 
 def _mismatch(what: str, found: object, other: object, expected: str) -> CausalVideoError:
     return CausalVideoError(
-        f"{what} do not fit",
-        found=f"{found} and {other}",
-        expected=expected,
-        fix="take both from the same answer",
+        f"{what} do not fit", found=f"{found} and {other}", expected=expected, fix="take both from the same answer"
     )

@@ -217,10 +217,7 @@ def _film(case: EvidenceCase, pictures: Sequence[str]) -> str:
 
 def _spans(case: EvidenceCase) -> str:
     parts = []
-    for name, kind, spans in (
-        ("evidence", "", case.evidence.spans),
-        ("annotated", " truth", case.true_spans),
-    ):
+    for name, kind, spans in (("evidence", "", case.evidence.spans), ("annotated", " truth", case.true_spans)):
         if spans:
             ordered = sorted((float(span[0]), float(span[1])) for span in spans)
             marks = "".join(

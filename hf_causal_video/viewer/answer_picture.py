@@ -211,11 +211,7 @@ class _Strip:
             top = y - RAISE if kept else y
             area = (middle - wide / 2 + gap, top, middle + wide / 2 - gap, top + height)
             if index in anchors:
-                bend = [
-                    (anchors[index], y - RAISE - 44),
-                    (anchors[index], y - RAISE - 26),
-                    (middle, y - RAISE - 8),
-                ]
+                bend = [(anchors[index], y - RAISE - 44), (anchors[index], y - RAISE - 26), (middle, y - RAISE - 8)]
                 canvas.line([*bend, (middle, top)], EVIDENCE, 2)
             if not self.measuring:
                 canvas.picture(case.frames[index], area, dim=0.0 if kept else 0.55, radius=3)

@@ -122,14 +122,7 @@ class Canvas:
         return lines
 
     def text(
-        self,
-        x: float,
-        y: float,
-        text: str,
-        size: float,
-        colour: str = INK,
-        bold: bool = False,
-        anchor: str = "la",
+        self, x: float, y: float, text: str, size: float, colour: str = INK, bold: bool = False, anchor: str = "la"
     ) -> None:
         """One line of text; `anchor` as in Pillow: left, middle or right, of the ascender line or the middle."""
         stroke = max(1, round(size * SCALE / 44)) if bold else 0
@@ -145,12 +138,7 @@ class Canvas:
             left += face.getlength(part)
 
     def box(
-        self,
-        box: Box,
-        fill: str | None = None,
-        outline: str | None = None,
-        line: float = 0,
-        radius: float = 0,
+        self, box: Box, fill: str | None = None, outline: str | None = None, line: float = 0, radius: float = 0
     ) -> None:
         """A filled or outlined rectangle (x0, y0, x1, y1) with round corners."""
         x0, y0, x1, y1 = (value * SCALE for value in box)
@@ -161,10 +149,7 @@ class Canvas:
     def line(self, points: list[tuple[float, float]], colour: str, width: float = 1) -> None:
         """A line through points."""
         self.draw.line(
-            [(x * SCALE, y * SCALE) for x, y in points],
-            fill=colour,
-            width=round(width * SCALE),
-            joint="curve",
+            [(x * SCALE, y * SCALE) for x, y in points], fill=colour, width=round(width * SCALE), joint="curve"
         )
 
     def picture(self, frame: np.ndarray, box: Box, dim: float = 0.0, radius: float = 0) -> None:

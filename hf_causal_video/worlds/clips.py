@@ -20,15 +20,7 @@ from datasets import Dataset, Features, List, Value
 
 from hf_causal_video.data.rows import questions_dataset
 from hf_causal_video.utils.errors import require
-from hf_causal_video.worlds.config import (
-    ACTIONS,
-    ANSWERS,
-    CLASSES,
-    KINDS,
-    NUM_VALUES,
-    SPLITS,
-    WorldConfig,
-)
+from hf_causal_video.worlds.config import ACTIONS, ANSWERS, CLASSES, KINDS, NUM_VALUES, SPLITS, WorldConfig
 
 TRUTH_FEATURES = Features(
     {
@@ -129,8 +121,7 @@ def draw_clips(config: WorldConfig, split: str, num_clips: int, seed: int = 0) -
         bystanders = rng.integers(0, NUM_VALUES, (num_clips, num_objects))
     classes = with_actors(class_order[:, :actors], np.take_along_axis(class_order, bystanders, axis=1))
     colours = with_actors(
-        _permutations(rng, num_clips, NUM_VALUES)[:, :actors],
-        rng.integers(0, NUM_VALUES, (num_clips, num_objects)),
+        _permutations(rng, num_clips, NUM_VALUES)[:, :actors], rng.integers(0, NUM_VALUES, (num_clips, num_objects))
     )
     actions = with_actors(_permutations(rng, num_clips, NUM_VALUES)[:, :actors], np.full((num_clips, num_objects), -1))
     windows = np.zeros((num_clips, num_objects, 2), dtype=np.int64)

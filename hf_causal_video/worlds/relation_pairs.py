@@ -12,12 +12,7 @@ from torch import Tensor
 
 from hf_causal_video.data.relations.jaad import CAR_STATES, JAAD_LABELS, JaadWindows
 from hf_causal_video.utils.errors import CausalVideoError
-from hf_causal_video.worlds.relations import (
-    PARTS,
-    RelationWorldConfig,
-    RelationWorldSplit,
-    generate_relation_world,
-)
+from hf_causal_video.worlds.relations import PARTS, RelationWorldConfig, RelationWorldSplit, generate_relation_world
 
 WORLD_SIZES = {"train_pairs": 6000, "eval_pairs": 2000, "seed": 0}
 

@@ -120,10 +120,7 @@ def render_split(
             truth[video_id]["tint"] = truth_of_clip.tint
     words = {"classes": CLASSES, "colours": COLOURS, "actions": ACTIONS, "environments": ENVIRONMENTS, "tints": TINTS}
     header = {"fps": fps, "size": size, "seed": seed, "world": clips.config.to_dict(), "words": words}
-    _replace(
-        folder / "truth" / f"{split}.json",
-        lambda path: path.write_text(json.dumps({**header, "clips": truth})),
-    )
+    _replace(folder / "truth" / f"{split}.json", lambda path: path.write_text(json.dumps({**header, "clips": truth})))
     questions = world_questions(clips)
     _replace(folder / "questions" / f"{split}.parquet", questions.to_parquet)
     return questions

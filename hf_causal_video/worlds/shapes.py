@@ -118,10 +118,7 @@ def _star(centre: float, radii: tuple[float, float], points: int) -> list[tuple[
 
 
 def _at(centre: float, radius: float, degrees: float) -> tuple[float, float]:
-    return (
-        centre + radius * math.cos(math.radians(degrees)),
-        centre + radius * math.sin(math.radians(degrees)),
-    )
+    return (centre + radius * math.cos(math.radians(degrees)), centre + radius * math.sin(math.radians(degrees)))
 
 
 def _disk(c: float, r: float, dx: float = 0, dy: float = 0) -> tuple[float, float, float, float]:

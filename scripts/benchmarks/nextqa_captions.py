@@ -172,10 +172,7 @@ class EpochLine(TrainerCallback):
 
 
 def train_model(
-    model: Any,
-    train: CosineDataset,
-    validation: CosineDataset,
-    options: argparse.Namespace,
+    model: Any, train: CosineDataset, validation: CosineDataset, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Train in place and leave the weights of the epoch that validated best; returns what validation said."""
     with tempfile.TemporaryDirectory() as folder:

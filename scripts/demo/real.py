@@ -87,11 +87,7 @@ class RealDemo(Demo):
                         target.parent.mkdir(parents=True, exist_ok=True)
                         target.write_bytes(archive.read(member))
         options = SpliceOptions(
-            per_film=self.settings.per_film,
-            stretch_s=4.0,
-            rounds=self.settings.rounds,
-            fps=4,
-            seed=self.seed,
+            per_film=self.settings.per_film, stretch_s=4.0, rounds=self.settings.rounds, fps=4, seed=self.seed
         )
         report = splice(clips, self.settings.questions, self.folder / "films", options)
         require(

@@ -46,10 +46,7 @@ def test_every_other_frame_is_drawn_equally_often():
     torch.testing.assert_close(drawn[[1, 3, 4]].float(), torch.full((3, 3), 60_000 / 9), rtol=0.06, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("ids", "own"),
-    [([3], [[3]]), ([3, 3], [[3], [3]]), ([3, 4], [[3, 4], [4, 3]])],
-)
+@pytest.mark.parametrize(("ids", "own"), [([3], [[3]]), ([3, 3], [[3], [3]]), ([3, 4], [[3, 4], [4, 3]])])
 def test_nothing_to_draw_from_is_an_error(ids: list[int], own: list[list[int]]):
     with pytest.raises(CausalVideoError, match="nothing to swap frames with.*larger batches"):
         bank(ids).draw(torch.tensor(own), 3)

@@ -18,12 +18,7 @@ ANSWERS = {"v_0": (1, 1), "v_1": (2, 2), "w_0": (0, 3)}  # predicted, true
 
 def rows(with_answer: bool = True) -> list[dict]:
     return [
-        {
-            "question_id": f"{video}_{qid}",
-            "video_id": video,
-            "spans": spans,
-            "duration_s": float(entry["duration"]),
-        }
+        {"question_id": f"{video}_{qid}", "video_id": video, "spans": spans, "duration_s": float(entry["duration"])}
         | ({"answer": ANSWERS[f"{video}_{qid}"][1]} if with_answer else {"answer": -1})
         for video, entry in GOLD.items()
         for qid, spans in entry["location"].items()

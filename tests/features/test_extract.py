@@ -169,14 +169,7 @@ def test_two_processes_killed_and_started_again_give_the_bytes_of_one(clips, net
     killed = tmp_path / "killed"
     (tmp_path / "stopping.py").write_text(STOPPING_RUN)
     options = {"videos": str(clips), "output": str(killed), "rows_per_shard": 2, **networks}
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        "--num_processes",
-        "2",
-    ]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
 
     def both_have_written() -> bool:

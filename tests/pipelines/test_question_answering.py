@@ -243,8 +243,7 @@ def test_a_call_that_cannot_be_meant_is_refused(qa, call):
 
 
 @pytest.mark.parametrize(
-    ("config", "model_class"),
-    [(IGVConfig, IGVForVideoQuestionAnswering), (EIGVConfig, EIGVForVideoQuestionAnswering)],
+    ("config", "model_class"), [(IGVConfig, IGVForVideoQuestionAnswering), (EIGVConfig, EIGVForVideoQuestionAnswering)]
 )
 def test_the_evidence_of_a_grounding_model_are_its_causal_frames(config, model_class):
     torch.manual_seed(1)

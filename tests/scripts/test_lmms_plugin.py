@@ -83,12 +83,7 @@ def text_of_yaml():
 
 
 def test_the_released_package_loads_the_task_and_runs_the_model(
-    task,
-    spans,
-    tmp_path,
-    monkeypatch,
-    checkpoint,
-    clip_file,
+    task, spans, tmp_path, monkeypatch, checkpoint, clip_file
 ):
     pytest.importorskip("lmms_eval", reason="lmms-eval is not installed")
     pytest.importorskip("torchvision", reason="video processors of transformers need torchvision")

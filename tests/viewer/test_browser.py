@@ -47,8 +47,7 @@ document.body.append(out); </script></body>"""
 def browse(page: str, folder: Path) -> str:
     """The document of a page after its scripts ran, in a browser without network rights or a profile of its own."""
     browser = next(
-        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
-        None,
+        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
     )
     if browser is None:
         pytest.skip("no chromium on this machine to open the report with")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from hf_causal_video.data.rows import is_list
+from hf_causal_video.utils.checks import is_list
 from hf_causal_video.utils.errors import require
 
 IGNORED_LABEL = -100

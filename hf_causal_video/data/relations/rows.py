@@ -9,15 +9,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import islice
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
-from hf_causal_video.data.rows import is_list, is_number, is_text
 from hf_causal_video.tracks.track import check_track
+from hf_causal_video.utils.checks import is_list, is_number, is_text, is_whole
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 LONGEST = 10_000_000  # frames; four days of film, beyond which a number is a mistake
@@ -281,7 +280,7 @@ def _check_relation(relation: Mapping[str, Any], present: list[set[int]], name: 
 
 
 def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and least <= value < 2**31  # type: ignore[operator]
+    return is_whole(value, least, 2**31 - 1)
 
 
 def _array(values: Any, kinds: str) -> np.ndarray:

@@ -19,12 +19,7 @@ from hf_causal_video.utils.errors import CausalVideoError, require
 
 RECALL_AT = (50, 100)
 TAGGING_AT = (1, 5, 10)
-METRICS = (
-    "mAP",
-    *(f"R@{n}" for n in RECALL_AT),
-    *(f"P@{n}" for n in TAGGING_AT),
-    *(f"mR@{n}" for n in RECALL_AT),
-)
+METRICS = ("mAP", *(f"R@{n}" for n in RECALL_AT), *(f"P@{n}" for n in TAGGING_AT), *(f"mR@{n}" for n in RECALL_AT))
 PARTS = ("head", "body", "tail")
 
 

@@ -39,10 +39,7 @@ def _array(values: Any) -> np.ndarray:
 
 
 def pair_metrics(
-    scores: np.ndarray,
-    labels: np.ndarray,
-    parts: Mapping[str, slice | Sequence[int]] | None = None,
-    best: int = 4,
+    scores: np.ndarray, labels: np.ndarray, parts: Mapping[str, slice | Sequence[int]] | None = None, best: int = 4
 ) -> dict[str, Any]:
     """Percentages over pairs; predicates without a pair are left out of the means.
 

@@ -17,12 +17,7 @@ from hf_causal_video.utils.errors import require
 Triplet = tuple[str, str, str]
 PRECISION_AT, RECALL_AT = (1, 5, 10), (50, 100)
 PARTS = ("head", "body", "tail")
-COLUMNS = (
-    *(f"P@{k}" for k in PRECISION_AT),
-    *(f"R@{k}" for k in RECALL_AT),
-    *(f"mR@{k}" for k in RECALL_AT),
-    *PARTS,
-)
+COLUMNS = (*(f"P@{k}" for k in PRECISION_AT), *(f"R@{k}" for k in RECALL_AT), *(f"mR@{k}" for k in RECALL_AT), *PARTS)
 
 
 def tagging_metrics(

@@ -339,10 +339,7 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
             samples = samples * logits.shape[1] + logits.argmax(1)
         split = split.rows(samples)
         return VideoQAOutput(
-            logits=logits,
-            frame_scores=split.scores,
-            kept_frames=keep_causal(split),
-            causal_mask=split.chosen_causal,
+            logits=logits, frame_scores=split.scores, kept_frames=keep_causal(split), causal_mask=split.chosen_causal
         )
 
 

@@ -99,11 +99,7 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         self.post_init()
 
     def set_predicate_counts(
-        self,
-        counts: Tensor,
-        num_pairs: int,
-        pair_counts: Tensor | None = None,
-        num_class_pairs: Tensor | None = None,
+        self, counts: Tensor, num_pairs: int, pair_counts: Tensor | None = None, num_class_pairs: Tensor | None = None
     ) -> None:
         """Set the observed prior: how often each predicate (P,) is annotated among `num_pairs` training pairs.
 

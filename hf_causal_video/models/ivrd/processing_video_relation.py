@@ -218,13 +218,7 @@ class VideoRelationProcessor(ProcessorMixin):
         thresholds = (object_threshold, predicate_threshold, nms_threshold, association_threshold)
         fractions = all(isinstance(t, int | float | np.number) and 0 <= t <= 1 for t in thresholds)
         require(
-            fractions
-            and all(isinstance(n, int) and n >= 0 for n in limits)
-            and association_score
-            in (
-                "sum",
-                "mean",
-            ),
+            fractions and all(isinstance(n, int) and n >= 0 for n in limits) and association_score in ("sum", "mean"),
             "options of relations",
             found=f"thresholds {thresholds}, limits {limits}, {association_score!r}",
             expected="thresholds from 0 to 1, limits of 0 or more, sum or mean",

@@ -110,10 +110,7 @@ def read_features(videos: list, boxes: list[list[np.ndarray]]) -> list[list[Tens
         return None
     if any(feature is None for feature in values):
         raise CausalVideoError(
-            "features",
-            found="tracks with and without",
-            expected="all or none",
-            fix="extract the rest",
+            "features", found="tracks with and without", expected="all or none", fix="extract the rest"
         )
     parts: list[list[Tensor]] = []
     for tracks, lengths in zip(videos, boxes, strict=True):

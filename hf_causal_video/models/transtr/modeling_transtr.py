@@ -17,11 +17,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.output_capturing import capture_outputs
 
-from hf_causal_video.backbones.transformer import (
-    DotProductAttention,
-    TransformerStack,
-    sine_positions,
-)
+from hf_causal_video.backbones.transformer import DotProductAttention, TransformerStack, sine_positions
 from hf_causal_video.models.base import VideoQAPreTrainedModel, answer_loss
 from hf_causal_video.models.inputs import read_frames, read_rows
 from hf_causal_video.models.outputs import VideoQAOutput

@@ -100,13 +100,7 @@ def rank(
 
 
 def select(
-    config: TranSTRConfig,
-    scores: Tensor,
-    keep: int,
-    soft: bool,
-    sigma: float,
-    noise: Tensor | None,
-    what: str,
+    config: TranSTRConfig, scores: Tensor, keep: int, soft: bool, sigma: float, noise: Tensor | None, what: str
 ) -> Selection:
     """Keep K of the ranked interactions or items.
 
