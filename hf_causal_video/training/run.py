@@ -180,8 +180,12 @@ def _save(trainer: CausalVideoTrainer, processor: ProcessorMixin, folder: Path) 
     if wrapped and trainer.is_world_process_zero():
         model.save_pretrained(folder / "adapter")
     model_class = type(bare_model(model))
+    weights = trainer.accelerator.get_state_dict(trainer.model)  # sharded weights are gathered by all processes
     if trainer.is_world_process_zero():
-        (model.merge_and_unload() if wrapped else model).save_pretrained(folder)
+        if wrapped:
+            model.merge_and_unload().save_pretrained(folder)
+        else:
+            model.save_pretrained(folder, state_dict=weights)
         processor.save_pretrained(folder)
         (folder / "predictions").mkdir(exist_ok=True)
     PartialState().wait_for_everyone()

@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from accelerate import FullyShardedDataParallelPlugin
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, Trainer, TrainerCallback
 
+from hf_causal_video.models.transtr import TranSTRForVideoQuestionAnswering
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
 from hf_causal_video.training.callbacks import (
     BestCheckpoint,
@@ -136,6 +138,8 @@ class CausalVideoTrainer(Trainer):
             callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
         kwargs = {"compute_metrics": answer_metrics, "callbacks": callbacks, **kwargs}
         super().__init__(args=args, data_collator=NamedBatches(data_collator), **kwargs)
+        if self.is_fsdp_enabled:
+            _choose_sharded_blocks(self.accelerator.state.fsdp_plugin, self.model)
         self.step_log = StepLog(str(args.output_dir), self.is_world_process_zero())
         self.add_callback(KeepLog(self.step_log))
         self._last_ids: list[str] = []
@@ -247,3 +251,25 @@ class CausalVideoTrainer(Trainer):
             expected="the same weights",
             fix="resume with the recipe that the run was started with",
         )
+
+
+def _choose_sharded_blocks(plugin: FullyShardedDataParallelPlugin, model: PreTrainedModel | nn.Module) -> None:
+    """Name the blocks that FSDP shards, where the user named none.
+
+    Why: accelerate shards the input embedding by itself, and fails where a block that holds it was sharded before.
+
+    Raises:
+        CausalVideoError: adapters, which are merged after training; a method other than TranSTR: where batches
+            differ, the processes of a graph backbone exchange weights in another order, and stop or wait for ever.
+    """
+    fix = "start without the sharding of the accelerate config"
+    adapted = model is not bare_model(model)
+    require(not adapted, "adapters cannot be merged into sharded weights", found="LoRA", expected="none", fix=fix)
+    kind = type(model).__name__
+    sound = isinstance(model, TranSTRForVideoQuestionAnswering)
+    require(sound, "this model cannot be sharded", found=kind, expected="TranSTR", fix=fix)
+    if plugin.transformer_cls_names_to_wrap is None:
+        embedding = model.get_input_embeddings()
+        blocks = [module for module in model.modules() if type(module).__name__ in (model._no_split_modules or ())]
+        names = {type(block).__name__ for block in blocks if embedding not in set(block.modules())}
+        plugin.transformer_cls_names_to_wrap = sorted(names)

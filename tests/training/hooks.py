@@ -146,3 +146,50 @@ def note_banks(argv: list[str]) -> None:
         return drawn, possible
 
     FrameBank.try_draw = noted  # type: ignore[method-assign]
+
+
+def shard(argv: list[str]) -> None:
+    """Shard as `accelerate launch --config_file scripts/fsdp.yaml` does, on CPUs and in double precision.
+
+    Why the patch: on CPUs accelerate passes over the FSDP of a config file and trains with plain data parallelism. All
+    that follows its choice of engine is its own code, as on GPUs.
+    """
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DistributedType
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    config = Path(__file__).resolve().parents[2] / "scripts" / "fsdp.yaml"
+    args, *_ = _validate_launch_command(launch_command_parser().parse_args(["--config_file", str(config), "train.py"]))
+    made = prepare_multi_gpu_env(args)
+    os.environ |= {name: made[name] for name in made if name.startswith(("FSDP_", "ACCELERATE_USE_FSDP"))}
+    choose = AcceleratorState.__init__
+
+    def choose_fsdp(self: AcceleratorState, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+        choose(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            assert self.distributed_type == DistributedType.MULTI_CPU
+            self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+            self.fsdp_plugin = fsdp_plugin
+
+    AcceleratorState.__init__ = choose_fsdp
+    prepare = trainer.Trainer.create_accelerator_and_postprocess
+
+    def prepare_in_double(self: Any) -> None:
+        self.model.double()  # DeBERTa makes its biases in single precision, and a group of weights has one precision
+        prepare(self)
+
+    trainer.Trainer.create_accelerator_and_postprocess = prepare_in_double
+    trainer.DEFAULT_CALLBACKS.append(NoteShares)
+    draw_by_group(argv)
+
+
+class NoteShares(TrainerCallback):
+    """Writes down which share of the weights this process holds while it trains."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Count the weights of the process once."""
+        if state.global_step == 1:
+            local = sum(weight.to_local().numel() for weight in model.parameters())
+            share = local / sum(weight.numel() for weight in model.parameters())
+            Path(f"{args.output_dir}.share{args.process_index}.json").write_text(json.dumps(share))
