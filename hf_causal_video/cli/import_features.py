@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hf_causal_video.cli.extract import add_push_arguments, conclude
 from hf_causal_video.features.arrays import import_arrays, infer_from
-from hf_causal_video.features.build import add_push_arguments, conclude
 from hf_causal_video.features.legacy_hdf5 import import_app_mot, import_appearance_motion, import_transtr
 from hf_causal_video.features.store.provenance import Provenance, complete_card
 from hf_causal_video.utils.errors import CausalVideoError, require

@@ -12,19 +12,19 @@ from hf_causal_video.utils.version import __version__
 
 PACKAGE = "hf_causal_video"
 VERBS = {  # verb: summary, module that holds its `add_arguments` and `run`
-    "extract": ("Turn a folder of videos into a feature set.", "features.extract"),
+    "extract": ("Turn a folder of videos into a feature set.", "cli.extract"),
     "import": ("Turn features that were made elsewhere into a feature set.", "cli.import_features"),
     "splice": ("Make a grounded test of own clips: films of stretches, windows known exactly.", "cli.splice"),
     "questions": ("Check a file of your own questions.", "cli.questions"),
-    "track": ("Turn a folder of videos into a track set, for relations.", "tracks.track_set"),
-    "evaluate": ("Measure a checkpoint on a benchmark.", "training.evaluate"),
+    "track": ("Turn a folder of videos into a track set, for relations.", "cli.track"),
+    "evaluate": ("Measure a checkpoint on a benchmark.", "cli.evaluate"),
     "compare": ("Compare runs on the same questions, with intervals.", "cli.compare"),
     "answer": ("Ask a checkpoint about one clip.", "cli.answer"),
     "relations": ("Detect the relations between the objects of a clip.", "cli.relations"),
     "select": ("Choose frames of a clip for a video language model.", "cli.select"),
     "app": ("Upload a clip, ask, and see the evidence in a browser.", "cli.app"),
     "stress": ("Test whether answers depend on the clip and on the evidence.", "cli.stress"),
-    "push": ("Check a checkpoint and upload it to the Hub in one commit.", "hub.push"),
+    "push": ("Check a checkpoint and upload it to the Hub in one commit.", "cli.push"),
 }
 
 

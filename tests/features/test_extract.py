@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from hf_causal_video.cli.extract import add_arguments, run
 from hf_causal_video.features import FrameEncoder, ObjectEncoder, VideoFeatureExtractor, decode_video, extract_folder
-from hf_causal_video.features.extract import add_arguments, find_videos, run
+from hf_causal_video.features.extract import find_videos
 from hf_causal_video.features.store import FeatureStore, Provenance
 from hf_causal_video.features.store.writer import claim_folder, write_text
 from hf_causal_video.utils.errors import CausalVideoError
