@@ -1,8 +1,10 @@
 """`hf-causal-video evaluate`: measure a checkpoint on a benchmark, or on questions and relations of your own."""
 
-import argparse
-import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from hf_causal_video.cli.options import argument, json_mapping, option
 
 BENCHMARKS = (  # as in data.benchmarks, which takes torch to import
     "nextqa",
@@ -42,95 +44,86 @@ relations:
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of `hf-causal-video evaluate`."""
-    parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("checkpoint", help="folder or Hub id of a trained model")
-    parser.add_argument(
-        "--dataset",
-        required=True,
-        help="world, a file or folder of your own questions, a Hub id, or with --annotations FOLDER: "
-        f"{', '.join(BENCHMARKS)}",
+@dataclass(kw_only=True)
+class Options:
+    """Measure a checkpoint on a benchmark."""
+
+    checkpoint: str = argument("folder or Hub id of a trained model")
+    dataset: str = option(
+        "world, a file or folder of your own questions, a Hub id, or with --annotations FOLDER: "
+        + ", ".join(BENCHMARKS)
     )
-    parser.add_argument("--split", help="split of the dataset (default: test; iid for the world)")
-    parser.add_argument("--spans", help="gsub json of NExT-GQA, where --dataset is a csv of NExT-QA")
-    parser.add_argument("--features", help="feature set, folder or Hub id")
-    parser.add_argument(
-        "--output",
-        help="folder for metrics.json and predictions.jsonl (default: the checkpoint's "
-        "evaluation/<dataset>-<split>, or evaluation/ here for a Hub id)",
+    split: str | None = option("split of the dataset (default: test; iid for the world)", None)
+    spans: str | None = option("gsub json of NExT-GQA, where --dataset is a csv of NExT-QA", None)
+    features: str | None = option("feature set, folder or Hub id", None)
+    output: str | None = option(
+        "folder for metrics.json and predictions.jsonl (default: the checkpoint's evaluation/<dataset>-<split>, "
+        "or evaluation/ here for a Hub id)",
+        None,
     )
-    parser.add_argument("--num-frames", type=int, help="frames of each clip to take, evenly spaced (default: all)")
-    parser.add_argument(
-        "--span-rule",
-        choices=["kept", "window", "gaussian"],
-        default="kept",
-        help="how kept frames become seconds (default: kept)",
-    )
-    parser.add_argument("--batch-size", type=int, default=32, help="questions at once (default: 32)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
-    parser.add_argument(
-        "--annotations",
-        help="folder of the official files of a benchmark; relations: folder, json or parquet of annotations; "
+    num_frames: int | None = option("frames of each clip to take, evenly spaced (default: all)", None)
+    span_rule: Literal["kept", "window", "gaussian"] = option("how kept frames become seconds", "kept")
+    batch_size: int = option("questions at once", 32)
+    device: str = option("cpu, cuda, cuda:1, ...", "cpu")
+    annotations: str | None = option(
+        "folder of the official files of a benchmark; relations: folder, json or parquet of annotations; "
         "archive of JAAD",
+        None,
     )
-    parser.add_argument("--training-annotations", help="relations: those of the training split")
-    parser.add_argument(
-        "--prior", help="relations: P(z) at inference: uniform, frequency, or the share of the observed prior, 0 to 1"
+    training_annotations: str | None = option("relations: those of the training split", None)
+    prior: str | None = option(
+        "relations: P(z) at inference: uniform, frequency, or the share of the observed prior, 0 to 1", None
     )
-    parser.add_argument(
-        "--world",
-        type=json.loads,
-        help="the world's options as JSON, such as '{\"seed\": 1}' (default: those of the recipe)",
+    world: dict[str, object] | None = option(
+        "the world's options as JSON, such as '{\"seed\": 1}' (default: those of the recipe)", None, type=json_mapping
     )
 
 
-def run(args: argparse.Namespace) -> None:
+def run(options: Options) -> None:
     """Measure a checkpoint, of a question model or of a relation model, and print its metrics."""
     from hf_causal_video.training.evaluate import evaluate_checkpoint
     from hf_causal_video.training.recipe import recipe_world
     from hf_causal_video.training.relations.evaluate import evaluate_relations, is_relation_model
     from hf_causal_video.training.report import print_report
 
-    base = Path(args.checkpoint) if Path(args.checkpoint).is_dir() else Path()
-    is_world = args.dataset == "world"
-    name = Path(args.dataset).name.split(".")[0] if Path(args.dataset).is_file() else Path(args.dataset).name
-    args.split = args.split or ("iid" if is_world else "test")
-    output = Path(args.output) if args.output else base / "evaluation" / f"{name}-{args.split}"
-    world = recipe_world(args.checkpoint) if is_world and args.world is None else args.world
-    if is_relation_model(args.checkpoint):
-        if args.prior and not args.output:
-            output = output.with_name(f"{output.name}-{args.prior}")
+    base = Path(options.checkpoint) if Path(options.checkpoint).is_dir() else Path()
+    is_world = options.dataset == "world"
+    name = Path(options.dataset).name.split(".")[0] if Path(options.dataset).is_file() else Path(options.dataset).name
+    split = options.split or ("iid" if is_world else "test")
+    output = Path(options.output) if options.output else base / "evaluation" / f"{name}-{split}"
+    world = recipe_world(options.checkpoint) if is_world and options.world is None else options.world
+    if is_relation_model(options.checkpoint):
+        if options.prior and not options.output:
+            output = output.with_name(f"{output.name}-{options.prior}")
         report = evaluate_relations(
-            args.checkpoint,
-            args.dataset,
-            args.split,
-            annotations=args.annotations,
-            tracks=args.features,
-            training_annotations=args.training_annotations,
+            options.checkpoint,
+            options.dataset,
+            split,
+            annotations=options.annotations,
+            tracks=options.features,
+            training_annotations=options.training_annotations,
             output=output,
             world=world,
-            prior=args.prior,
-            device=args.device,
+            prior=options.prior,
+            device=options.device,
         )
         tracks = f", tracks: {report['tracks']}" if report["tracks"] else ""
-        title = f"{args.checkpoint} on {args.dataset}, {args.split}{tracks}: {report['records']} records"
+        title = f"{options.checkpoint} on {options.dataset}, {split}{tracks}: {report['records']} records"
         print_report(title, report["metrics"], output)
         return
     report = evaluate_checkpoint(
-        args.checkpoint,
-        args.dataset,
-        args.split,
-        features=args.features,
+        options.checkpoint,
+        options.dataset,
+        split,
+        features=options.features,
         output=output,
-        num_frames=args.num_frames,
+        num_frames=options.num_frames,
         world=world,
-        span_rule=args.span_rule,
-        batch_size=args.batch_size,
-        annotations=args.annotations,
-        spans=args.spans,
-        device=args.device,
+        span_rule=options.span_rule,
+        batch_size=options.batch_size,
+        annotations=options.annotations,
+        spans=options.spans,
+        device=options.device,
     )
-    title = f"{args.checkpoint} on {args.dataset}, {args.split}: {report['questions']} questions"
+    title = f"{options.checkpoint} on {options.dataset}, {split}: {report['questions']} questions"
     print_report(title, report["metrics"], output)

@@ -1,79 +1,90 @@
 """`hf-causal-video extract`: a folder of videos to a feature set."""
 
-import argparse
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
+from hf_causal_video.cli.options import argument, option
 from hf_causal_video.utils.errors import require
 
 if TYPE_CHECKING:
     from hf_causal_video.features.build import ExtractionReport
 
-LAYERS = ("pooled", "cls", "mean", "projected")  # as in features.encoders, which takes torch to import
+EXAMPLES = """examples:
+  hf-causal-video extract videos/ --frame-model google/siglip2-base-patch16-224 --output features/
+  hf-causal-video extract videos/ --frame-model facebook/dinov2-base --object-model PekingU/rtdetr_r50vd \\
+      --sampling uniform-16 --num-objects 20 --device cuda --dtype bfloat16 --output features/
+  hf-causal-video extract a.mp4 --frame-model ./my-vit --frame-layer cls --sampling fps-1 --output out/
+
+on several processes or machines that share the output folder:
+  accelerate launch --num_processes 8 scripts/extract_features.py videos/ --frame-model ID --output out/
+
+Clips that cannot be read are listed with the reason in OUTPUT/failed.json; they never stop the run, but
+the exit code is then 1. It is 2 where nothing could be done at all.
+Read the result with FeatureStore.open(OUTPUT), or datasets.load_dataset(OUTPUT, "features").
+"""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `hf-causal-video extract`."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = (
-        "Turn a folder of videos into a feature set: one row per video; networks, layers and instants are recorded.\n"
-        "Run the same command again after an interruption and it goes on with the shard where it stopped."
-    )
-    parser.epilog = (
-        "examples:\n"
-        "  hf-causal-video extract videos/ --frame-model google/siglip2-base-patch16-224 --output features/\n"
-        "  hf-causal-video extract videos/ --frame-model facebook/dinov2-base --object-model PekingU/rtdetr_r50vd \\\n"
-        "      --sampling uniform-16 --num-objects 20 --device cuda --dtype bfloat16 --output features/\n"
-        "  hf-causal-video extract a.mp4 --frame-model ./my-vit --frame-layer cls --sampling fps-1 --output out/\n\n"
-        "on several processes or machines that share the output folder:\n"
-        "  accelerate launch --num_processes 8 scripts/extract_features.py videos/ --frame-model ID --output out/\n\n"
-        "Clips that cannot be read are listed with the reason in OUTPUT/failed.json; they never stop the run, but\n"
-        "the exit code is then 1. It is 2 where nothing could be done at all.\n"
-        'Read the result with FeatureStore.open(OUTPUT), or datasets.load_dataset(OUTPUT, "features").'
-    )
-    add = parser.add_argument
-    add("videos", nargs="+", help="a folder, searched in depth, or video files; a file's name is its video id")
-    add("--frame-model", required=True, metavar="ID", help="vision backbone: Hub id or local folder")
-    add("--output", required=True, metavar="DIR", help="folder of the feature set")
-    add("--frame-layer", default="pooled", choices=LAYERS, help="which output to keep (default: %(default)s)")
-    add("--frame-revision", metavar="REV", help="branch, tag or commit of the backbone")
-    add(
-        "--label-words",
+@dataclass(kw_only=True)
+class Options:
+    """Turn a folder of videos into a feature set: one row per video; networks, layers and instants are recorded.
+
+    Run the same command again after an interruption and it goes on with the shard where it stopped.
+    """
+
+    videos: list[str] = argument("a folder, searched in depth, or video files; a file's name is its video id")
+    frame_model: str = option("vision backbone: Hub id or local folder", metavar="ID")
+    output: str = option("folder of the feature set", metavar="DIR")
+    frame_layer: Literal["pooled", "cls", "mean", "projected"] = option("which output to keep", "pooled")
+    frame_revision: str | None = option("branch, tag or commit of the backbone", None, metavar="REV")
+    label_words: str | None = option(
+        "text encoder: a frame is the words that --frame-model, an image classifier, finds for it",
+        None,
         metavar="TEXT_ID",
-        help="text encoder: a frame is the words that --frame-model, an image classifier, finds for it",
     )
-    add("--object-model", metavar="ID", help="detector for object regions: Hub id or local folder (default: none)")
-    add("--object-revision", metavar="REV", help="branch, tag or commit of the detector")
-    add("--object-threshold", type=float, default=0.0, help="leave out regions that score less (default: %(default)s)")
-    add("--num-objects", type=int, default=20, help="regions per frame, best first (default: %(default)s)")
-    add("--sampling", default="uniform-16", help="uniform-N, fps-R or seconds-a,b,c (default: %(default)s)")
-    add("--split", default="train", help="name of the split (default: %(default)s)")
-    add("--rows-per-shard", type=int, default=32, help="videos per file (default: %(default)s)")
-    add("--batch-size", type=int, default=16, help="frames per forward pass (default: %(default)s)")
-    add("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
-    add("--dtype", default="float32", choices=("float32", "bfloat16"), help="arithmetic (default: %(default)s)")
-    add("--no-progress", dest="progress", action="store_false", help="no bar")
-    add_push_arguments(parser)
+    object_model: str | None = option(
+        "detector for object regions: Hub id or local folder (default: none)", None, metavar="ID"
+    )
+    object_revision: str | None = option("branch, tag or commit of the detector", None, metavar="REV")
+    object_threshold: float = option("leave out regions that score less", 0.0)
+    num_objects: int = option("regions per frame, best first", 20)
+    sampling: str = option("uniform-N, fps-R or seconds-a,b,c", "uniform-16")
+    split: str = option("name of the split", "train")
+    rows_per_shard: int = option("videos per file", 32)
+    batch_size: int = option("frames per forward pass", 16)
+    device: str = option("cpu, cuda, cuda:1, mps", "cpu")
+    dtype: Literal["float32", "bfloat16"] = option("arithmetic", "float32")
+    progress: bool = option("no bar", True)
+    push_to_hub: str | None = option("upload the set as a dataset repository", None, metavar="ORG/NAME")
+    private: bool = option("with --push-to-hub: for members only", False)
 
 
-def add_push_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare where a finished set goes."""
-    parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="upload the set as a dataset repository")
-    parser.add_argument("--private", action="store_true", help="with --push-to-hub: for members only")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run `hf-causal-video extract`; 1 if a video failed, and one that could read none at all is an error."""
+def run(options: Options) -> int:
+    """Extract; 1 if a video failed, and a run that could read none at all is an error."""
     from hf_causal_video.features.extract import extract_folder
 
-    options = {key: value for key, value in vars(args).items() if key in (extract_folder.__kwdefaults__ or {})}
-    videos = args.videos[0] if len(args.videos) == 1 else args.videos
     report = extract_folder(
-        videos, args.output, args.frame_model, args.object_model, args.sampling, args.num_objects, **options
+        options.videos[0] if len(options.videos) == 1 else options.videos,
+        options.output,
+        options.frame_model,
+        options.object_model,
+        options.sampling,
+        options.num_objects,
+        frame_layer=options.frame_layer,
+        frame_revision=options.frame_revision,
+        label_words=options.label_words,
+        object_revision=options.object_revision,
+        object_threshold=options.object_threshold,
+        split=options.split,
+        rows_per_shard=options.rows_per_shard,
+        batch_size=options.batch_size,
+        device=options.device,
+        dtype=options.dtype,
+        progress=options.progress,
     )
-    return conclude(report, args)
+    return conclude(report, options.push_to_hub, options.private)
 
 
-def conclude(report: "ExtractionReport", args: argparse.Namespace) -> int:
+def conclude(report: "ExtractionReport", repository: str | None, private: bool) -> int:
     """Print what was done, and push it if asked to; once for all processes.
 
     Returns:
@@ -95,7 +106,7 @@ def conclude(report: "ExtractionReport", args: argparse.Namespace) -> int:
         expected="at least one feature row",
         fix=f"see {report.output / FAILED_FILE}",
     )
-    if args.push_to_hub:
+    if repository:
         store = FeatureStore.open(report.output)
-        print("pushed:", store.push_to_hub(args.push_to_hub, private=True if args.private else None))
+        print("pushed:", store.push_to_hub(repository, private=True if private else None))
     return int(bool(report.failed))

@@ -1,6 +1,8 @@
 """`hf-causal-video push`: check a checkpoint and upload it to the Hub in one commit."""
 
-import argparse
+from dataclasses import dataclass
+
+from hf_causal_video.cli.options import argument, option
 
 EXAMPLES = """examples:
   hf-causal-video push outputs/transtr org/transtr-nextqa --dry-run      # checks everything, uploads nothing
@@ -11,28 +13,34 @@ EXAMPLES = """examples:
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of `hf-causal-video push`."""
-    parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("folder", help="folder of a training run, of a saved model with its processor, or of adapters")
-    parser.add_argument("repository", help="org/name on the Hub, created if absent")
-    parser.add_argument("--private", action="store_true", help="make it private")
-    parser.add_argument("--revision", help="branch to write to, created if absent (default: main)")
-    parser.add_argument("--license", default="apache-2.0", help="licence of the weights (default: apache-2.0)")
-    parser.add_argument("--base", help="of adapters: Hub id of the model they go onto (default: the one they name)")
-    parser.add_argument("--dry-run", action="store_true", help="check everything, list the files, upload nothing")
+@dataclass(kw_only=True)
+class Options:
+    """Check a checkpoint and upload it to the Hub in one commit."""
+
+    folder: str = argument("folder of a training run, of a saved model with its processor, or of adapters")
+    repository: str = argument("org/name on the Hub, created if absent")
+    private: bool = option("make it private", False)
+    revision: str | None = option("branch to write to, created if absent (default: main)", None)
+    license: str = option("licence of the weights", "apache-2.0")
+    base: str | None = option("of adapters: Hub id of the model they go onto (default: the one they name)", None)
+    dry_run: bool = option("check everything, list the files, upload nothing", False)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Body of `hf-causal-video push`."""
+def run(options: Options) -> None:
+    """Push, or list what a push would upload."""
     from transformers.utils.logging import disable_progress_bar
 
     from hf_causal_video.hub.push import push_checkpoint
 
     disable_progress_bar()  # of reading weights; uploading keeps its own
     pushed = push_checkpoint(
-        args.folder, args.repository, args.private, args.revision, args.license, args.base, dry_run=args.dry_run
+        options.folder,
+        options.repository,
+        options.private,
+        options.revision,
+        options.license,
+        options.base,
+        dry_run=options.dry_run,
     )
     for name, size in sorted(pushed.files.items()):
         print(f"  {size:>12,}  {name}")

@@ -32,7 +32,7 @@ from hf_causal_video.models import METHODS, RELATION_METHODS
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 # Files of an earlier push that this one does not write again.
-STALE = re.compile(r"[\w.-]+\.(?:py|safetensors|safetensors\.index\.json)|(?:adapter_)?config\.json")
+STALE = re.compile(r"networks/.+|[\w.-]+\.(?:py|safetensors|safetensors\.index\.json)|(?:adapter_)?config\.json")
 
 
 @dataclass(frozen=True)

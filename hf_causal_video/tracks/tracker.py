@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from hf_causal_video.features.decode import decode_video, pictures, sample_instants
-from hf_causal_video.features.encoders import ObjectEncoder, find_network
+from hf_causal_video.features.encoders import ObjectEncoder
+from hf_causal_video.features.networks import find_network
 from hf_causal_video.tracks.track import Track, link_detections
 from hf_causal_video.utils.errors import CausalVideoError, require
 

@@ -26,14 +26,8 @@ from hf_causal_video.data.rows import questions_dataset
 from hf_causal_video.features.decode import decode_video
 from hf_causal_video.utils.errors import CausalVideoError, require
 from hf_causal_video.worlds.render import write_video
-from hf_causal_video.worlds.spliced_plan import (
-    SHORTEST_S,
-    Film,
-    SpliceOptions,
-    plan_films,
-    split_clips,
-    stretch_window,
-)
+from hf_causal_video.worlds.spliced_options import SHORTEST_S, SpliceOptions
+from hf_causal_video.worlds.spliced_plan import Film, plan_films, split_clips, stretch_window
 from hf_causal_video.worlds.spliced_sources import Source, read_sources
 
 PLAN_FILE = "splice.json"

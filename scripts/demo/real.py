@@ -20,7 +20,7 @@ from datasets import Dataset
 from hf_causal_video.training.checkpoints import write_atomically
 from hf_causal_video.utils.errors import CausalVideoError, require
 from hf_causal_video.worlds.spliced import splice
-from hf_causal_video.worlds.spliced_plan import SpliceOptions
+from hf_causal_video.worlds.spliced_options import SpliceOptions
 from scripts.demo.run import Demo, _run_process
 
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "scripts").is_dir())

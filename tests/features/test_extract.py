@@ -1,6 +1,5 @@
 """Laws of extraction: resumable to the byte, never stopped by a bad clip, frames and objects of the same instants."""
 
-import argparse
 import hashlib
 import json
 import os
@@ -15,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from hf_causal_video.cli.extract import add_arguments, run
+from hf_causal_video.cli.extract import Options, run
+from hf_causal_video.cli.options import parse_options
 from hf_causal_video.features import FrameEncoder, ObjectEncoder, VideoFeatureExtractor, decode_video, extract_folder
 from hf_causal_video.features.extract import find_videos
 from hf_causal_video.features.store import FeatureStore, Provenance
@@ -285,18 +285,15 @@ def test_a_write_that_fails_leaves_no_temporary_file(clips, networks, tmp_path, 
 
 
 def test_the_command_teaches_and_runs(clips, networks, tmp_path, capsys):
-    parser = argparse.ArgumentParser(prog="hf-causal-video extract")
-    add_arguments(parser)
-    assert "examples:" in parser.format_help() and "--object-model" in parser.format_help()
     command = [str(clips / "clip0.mp4"), str(clips / "clip1.mp4"), "--frame-model", networks["frame_model"]]
     command += ["--sampling", "fps-2", "--output", str(tmp_path / "set"), "--split", "test", "--no-progress"]
-    run(parser.parse_args(command))
+    run(parse_options(Options, command))
     assert "2 videos written" in capsys.readouterr().out
     store = FeatureStore.open(tmp_path / "set")
     assert len(store["clip0"].timestamps_s) == 4 and store["clip0"].object_mask is None
     with pytest.raises(CausalVideoError, match="no video could be read"):
         command[:2] = [str(clips / "clip9empty.mp4")]
-        run(parser.parse_args([*command, "--output", str(tmp_path / "none")]))
+        run(parse_options(Options, [*command, "--output", str(tmp_path / "none")]))
 
 
 def test_real_clips_of_every_kind(shared, networks, tmp_path):

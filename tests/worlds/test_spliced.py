@@ -14,7 +14,8 @@ from hf_causal_video.data.rows import questions_dataset
 from hf_causal_video.features.decode import decode_video
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.worlds.spliced import splice
-from hf_causal_video.worlds.spliced_plan import PRESENCE, SpliceOptions, plan_films, split_clips
+from hf_causal_video.worlds.spliced_options import SpliceOptions
+from hf_causal_video.worlds.spliced_plan import PRESENCE, plan_films, split_clips
 from hf_causal_video.worlds.spliced_sources import ClipQuestion, Source, read_sources
 
 SMALL = {"width": 64, "height": 48, "stretch_s": 1.0, "fps": 4}
