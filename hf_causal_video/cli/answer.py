@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from hf_causal_video.cli.pictures import add_font_argument, check_picture, font_path, write_picture
 from hf_causal_video.utils.errors import require
 
 EXAMPLES = """examples:
@@ -24,9 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--truncate", action="store_true", help="cut a text that is longer than the model can read")
     parser.add_argument("--html", type=Path, help="write a self-contained page with the clip's evidence")
     parser.add_argument("--png", type=Path, help="write a picture strip with the clip's evidence")
-    parser.add_argument(
-        "--font", type=Path, help="font file for the picture (default: a font of the system that has the letters)"
-    )
+    add_font_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
     add_network_arguments(parser)
@@ -43,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     import hf_causal_video.pipelines.question_answering as pipelines
     from hf_causal_video.models import METHODS
 
-    _check_pictures(args)
+    check_picture(args, args.png)
     networks = {"frame_model": args.frame_model, "object_model": args.object_model}
     qa = pipelines.load_pipeline(args.checkpoint, device=args.device, **networks)
     method = qa.model.config.model_type
@@ -63,29 +62,14 @@ def run(args: argparse.Namespace) -> None:
     _write_pictures(args, result)
 
 
-def _check_pictures(args: argparse.Namespace) -> None:
-    """Refuse names and fonts before the weights are read."""
-    if args.png is not None:
-        from hf_causal_video.viewer.canvas import Canvas, check_ending
-
-        check_ending(args.png)
-        Canvas(1, 1, None if args.font is None else str(args.font))
-
-
 def _write_pictures(args: argparse.Namespace, result: dict) -> None:
     if args.html is None and args.png is None:
         return
     from hf_causal_video.viewer import EvidenceCase, draw_strip, write_report
-    from hf_causal_video.viewer.canvas import write_png
-    from hf_causal_video.viewer.words import replaced_in_words
 
     case = EvidenceCase.of_result(args.question, result, title=Path(args.video).name)
     if args.png is not None:
-        picture = draw_strip(case, font_path=None if args.font is None else str(args.font))
-        write_png(args.png, picture)
-        print(f"written: {args.png}", file=sys.stderr)
-        if letters := picture.info["replaced"]:
-            print(f"note: {replaced_in_words(letters)}", file=sys.stderr)
+        write_picture(args.png, draw_strip(case, font_path=font_path(args)))
     if args.html is not None:
         write_report(args.html, [case])
         print(f"written: {args.html}", file=sys.stderr)

@@ -19,6 +19,7 @@ from transformers import AutoConfig
 
 from hf_causal_video.cli.about import about_model, example_clip, example_rows
 from hf_causal_video.cli.answer import add_network_arguments
+from hf_causal_video.cli.pictures import add_font_argument
 from hf_causal_video.utils.errors import CausalVideoError, as_message, require
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CLIP",
         help="a clip to offer as an example (default: the first one in CHECKPOINT/examples)",
     )
-    parser.add_argument("--font", type=Path, help="font file for the picture (default: found by its letters)")
+    add_font_argument(parser)
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
     add_network_arguments(parser)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_causal_video.cli.pictures import add_font_argument, check_picture, font_path, write_picture
 from hf_causal_video.models import RELATION_METHODS
 from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.pipelines.registration import RELATION_TASK
@@ -38,12 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=20, help="relations to print (default: 20; --json gives all)")
     parser.add_argument("--html", type=Path, help="write a self-contained page with tracks and relations")
     parser.add_argument("--png", type=Path, help="write a picture with tracks and relations")
+    add_font_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, in the layout of the public evaluation")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Detect, print and draw."""
+    check_picture(args, args.png)
     detect = load_relation_pipeline(args.checkpoint, device=args.device)
     require(
         detect.model.config.model_type in RELATION_METHODS,
@@ -68,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     if args.html or args.png:
         from hf_causal_video.viewer.relations import RelationCase
         from hf_causal_video.viewer.relations_page import write_relations
-        from hf_causal_video.viewer.relations_picture import save_relations
+        from hf_causal_video.viewer.relations_picture import draw_relations
 
         case = RelationCase(
             relations,
@@ -78,13 +81,11 @@ def run(args: argparse.Namespace) -> None:
             clip["times_s"],
             Path(args.video).name,
         )
-        for path, write in (
-            (args.png, lambda path: save_relations(case, path)),
-            (args.html, lambda path: write_relations(path, case)),
-        ):
-            if path:
-                write(path)
-                print(f"written: {path}", file=sys.stderr)
+        if args.png:
+            write_picture(args.png, draw_relations(case, font_path=font_path(args)))
+        if args.html:
+            write_relations(args.html, case)
+            print(f"written: {args.html}", file=sys.stderr)
 
 
 def load_relation_pipeline(checkpoint: str | Path, **kwargs: Any) -> VideoRelationDetectionPipeline:

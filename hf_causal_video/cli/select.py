@@ -2,11 +2,12 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_causal_video.cli.answer import add_network_arguments
+from hf_causal_video.cli.pictures import add_font_argument, check_picture, font_path, write_picture
+from hf_causal_video.utils.checks import check_whole
 from hf_causal_video.utils.errors import require
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the selector random")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument("--png", type=Path, help="write a picture of the choice")
+    add_font_argument(parser)
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
     add_network_arguments(parser)
 
@@ -96,16 +98,9 @@ def run(args: argparse.Namespace) -> None:
     """Body of the verb."""
     from hf_causal_video.selection import Clip, TokenBudget
 
-    flag, budget_size, usual = "--frames", args.frames, USUAL_FRAMES
-    if args.tokens is not None:
-        flag, budget_size, usual = "--tokens", args.tokens, 2048
-    require(
-        budget_size is None or budget_size >= 1,
-        flag,
-        found=budget_size,
-        expected="1 or more",
-        fix=f"try {flag} {usual}",
-    )
+    for flag, number, usual in (("--frames", args.frames, USUAL_FRAMES), ("--tokens", args.tokens, 2048)):
+        if number is not None:
+            check_whole(flag, number, fix=f"try {flag} {usual}")
     require(
         args.label_words is None or args.selector in BY_SIMILARITY,
         "--label-words",
@@ -114,19 +109,13 @@ def run(args: argparse.Namespace) -> None:
         fix="add --selector similarity, or leave --label-words out",
     )
     require(
-        args.tokens is not None or not args.vlm,
-        "--vlm",
-        found="no --tokens",
-        expected="a budget in tokens for it to count",
-        fix="add --tokens 2048",
-    )
-    require(
-        args.tokens is None or args.vlm,
+        (args.tokens is None) == (args.vlm is None),
         "a budget in tokens",
-        found="no --vlm",
-        expected="the model whose tokens are counted",
-        fix="add --vlm with a folder or Hub id, or use --frames",
+        found="no --tokens" if args.tokens is None else "no --vlm",
+        expected="--tokens with the model whose tokens are counted",
+        fix="add --tokens 2048" if args.tokens is None else "add --vlm with a folder or Hub id, or use --frames",
     )
+    check_picture(args, args.png)
     selector = make_selector(
         args.selector,
         args.checkpoint,
@@ -155,8 +144,8 @@ def run(args: argparse.Namespace) -> None:
             why = "" if chosen.kept is None else "   kept" if index in chosen.kept else "   next in the ranking"
             print(f"  {second:8.2f} s   frame {index:>4}   score {scores[index]:.3f}{why}")
     if args.png:
-        from hf_causal_video.selection.picture import save_selection
+        from hf_causal_video.selection.picture import draw_selection
 
         assert clip.frames is not None
-        save_selection(chosen, [clip.frames[i] for i in chosen.frame_indices], args.question, args.png)
-        print(f"written: {args.png}", file=sys.stderr)
+        frames = [clip.frames[index] for index in chosen.frame_indices]
+        write_picture(args.png, draw_selection(chosen, frames, args.question, font_path=font_path(args)))

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hf_causal_video.cli.pictures import add_font_argument, check_picture, font_path, write_picture
 from hf_causal_video.stress.clips import clip_of
-from hf_causal_video.stress.report import card_results, save_report, stress_table
+from hf_causal_video.stress.report import Report, card_results, save_report, stress_table
 from hf_causal_video.stress.runner import TESTS, stress_test
 from hf_causal_video.training.recipe import recipe_world
+from hf_causal_video.utils.checks import check_whole
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 EXAMPLES = """examples:
@@ -53,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0)
     add("--batch-size", type=int, default=32)
     add("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    add_font_argument(parser)
     add(
         "--output",
         type=Path,
@@ -63,8 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Body of `hf-causal-video stress`."""
-    from hf_causal_video.stress.picture import save_stress
+    from hf_causal_video.stress.picture import draw_stress
 
+    check_picture(args, Path("stress.png"))
     base = Path(args.checkpoint) if Path(args.checkpoint).is_dir() else Path()
     split = args.split or ("iid" if args.dataset == "world" else "test")
     suffix = "" if args.evidence == "own" else f"-{args.evidence}"
@@ -90,9 +94,8 @@ def run(args: argparse.Namespace) -> None:
     title = f"{args.checkpoint} on {args.dataset}, {split}"
     print(f"{title}: {report['questions']} questions about {report['videos']} videos, measured here\n")
     print(stress_table(report))
-    save_stress(report, output / "stress.png", title)
-    names = "questions.jsonl, stress.json, stress.png, model_index.json"
-    print(f"\nwritten: {names} in {output}")
+    write_picture(output / "stress.png", draw_stress(report, title, font_path=font_path(args)))
+    print(f"\nwritten: questions.jsonl, stress.json, stress.png, model_index.json in {output}")
 
 
 def stress_checkpoint(
@@ -109,7 +112,7 @@ def stress_checkpoint(
     features: str | Path | None = None,
     num_frames: int | None = None,
     **options: Any,
-) -> dict[str, Any]:
+) -> Report:
     """Stress-test a checkpoint on a benchmark.
 
     Args:
@@ -138,9 +141,8 @@ def stress_checkpoint(
         expected="a question model",
         fix="relation models are measured by `hf-causal-video evaluate`",
     )
-    require(
-        limit is None or limit >= 1, "--limit (limit)", found=limit, expected="1 question or more", fix="raise --limit"
-    )
+    if limit is not None:
+        check_whole("--limit (limit)", limit, fix="raise --limit")
     model = open_pretrained(AutoModel.from_pretrained, checkpoint).to(device)
     processor = open_pretrained(AutoProcessor.from_pretrained, checkpoint)
     words = getattr(processor, "answer_vocabulary", None)
@@ -158,7 +160,6 @@ def stress_checkpoint(
         path=None if output is None else Path(output) / "questions.jsonl",
         name=str(checkpoint),
         identity=f"{_weights(model)}, {dataset}, {split}, {num_frames} frames, {json.dumps(world, sort_keys=True)}",
-        least_frames=answerer.least_frames,
         **options,
     )
     report["mark"] = "measured here"

@@ -17,8 +17,15 @@ from hf_causal_video.utils.files import write_whole
 from hf_causal_video.viewer.fonts import font_with, has_letter
 
 SCALE = 2  # drawn this much larger, then reduced
-INK, MUTED, FAINT, PAPER = "#1b1f2a", "#667085", "#e4e7ec", "#ffffff"
-EVIDENCE, TRUTH, WRONG, PLAIN = "#e8590c", "#0b7a75", "#c92a2a", "#98a2b3"
+INK = "#1b1f2a"
+MUTED = "#667085"
+FAINT = "#e4e7ec"
+TRACK = "#f2f4f7"  # what bars lie on
+PAPER = "#ffffff"
+EVIDENCE = "#e8590c"
+TRUTH = "#0b7a75"
+WRONG = "#c92a2a"
+PLAIN = "#98a2b3"
 Box = tuple[float, float, float, float]
 OTHER_KINDS = {".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf"}
 

@@ -49,8 +49,8 @@ def test_every_selector_gives_json_and_a_picture(checkpoint, dual_encoder, clip_
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--frames", "0"], "--frames: found 0; expected 1 or more. Fix: try --frames 8"),
-        (["--tokens", "0"], "--tokens: found 0; expected 1 or more"),
+        (["--frames", "0"], "invalid --frames: found 0; expected a whole number of at least 1. Fix: try --frames 8"),
+        (["--tokens", "0"], "invalid --tokens: found 0; expected a whole number"),
         (["--vlm", "some/vlm"], "add --tokens"),
         (["--frames", "9"], "expected 1 to 8"),
         (["--tokens", "100"], "add --vlm"),

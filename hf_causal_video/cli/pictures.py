@@ -1,0 +1,41 @@
+"""What the verbs share that write a picture: its name and font, and a note where letters were replaced."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def add_font_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare `--font`."""
+    parser.add_argument(
+        "--font", type=Path, help="font file for the picture (default: a font of the system that has the letters)"
+    )
+
+
+def font_path(args: argparse.Namespace) -> str | None:
+    """Return the font as the drawing functions take it."""
+    return None if args.font is None else str(args.font)
+
+
+def check_picture(args: argparse.Namespace, path: Path | None) -> None:
+    """Refuse a name that is no PNG and a font that is none, before anything is read or computed."""
+    if path is not None:
+        from hf_causal_video.viewer.canvas import Canvas, check_ending
+
+        check_ending(path)
+        Canvas(1, 1, font_path(args))
+
+
+def write_picture(path: Path, picture: "Image") -> None:
+    """Write a picture, and say so; say it too where letters are written as question marks."""
+    from hf_causal_video.viewer.canvas import write_png
+    from hf_causal_video.viewer.words import replaced_in_words
+
+    write_png(path, picture)
+    print(f"written: {path}", file=sys.stderr)
+    if letters := picture.info["replaced"]:
+        print(f"note: {replaced_in_words(letters)}", file=sys.stderr)
