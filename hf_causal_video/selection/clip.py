@@ -7,8 +7,7 @@ a prompt wrong. So a clip without times, or with times that do not increase, is 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +15,11 @@ from torch import Tensor
 
 from hf_causal_video.features.decode import EDGE_S, decode_video, pictures, sample_instants
 from hf_causal_video.features.store.reader import VideoFeatures
+from hf_causal_video.utils.checks import check_file
 from hf_causal_video.utils.errors import CausalVideoError, require
+
+# a path; frames (T, H, W, 3); features, their fields as a dictionary, or frame features (T, C)
+Source: TypeAlias = str | os.PathLike | VideoFeatures | dict[str, Any] | Tensor | np.ndarray | Sequence
 
 
 @dataclass
@@ -53,7 +56,7 @@ class Clip:
     @classmethod
     def read(
         cls,
-        video: Any,
+        video: Source,
         timestamps_s: Sequence[float] | Tensor | None = None,
         sampling: str = "uniform-64",
         allow_fewer: bool = True,
@@ -73,9 +76,7 @@ class Clip:
         if isinstance(video, str | os.PathLike):
             if timestamps_s is not None:
                 raise _times("times in addition to a file", "read from the file", "leave timestamps_s out")
-            is_file = Path(video).is_file()
-            require(is_file, "clip", found=f"no file {video}", expected="a video file", fix="check the path")
-            decoded = decode_video(Path(video), sampling, allow_fewer=allow_fewer)
+            decoded = decode_video(check_file("clip", os.fspath(video)), sampling, allow_fewer=allow_fewer)
             times = decoded.timestamps_s.astype(np.float64)
             return cls(times, np.arange(len(times)), decoded.frames, duration_s=decoded.duration_s)
         if isinstance(video, dict):

@@ -62,7 +62,7 @@ class _Picture(Sheet):
         """Draw everything; return the height reached."""
         y = self.write(self.top, self.question or "(no question)", 36, INK, bold=True, most=2)
         y = self.write(y + 4, self.selection.reason, 22, MUTED, most=3)
-        return self.scores(self.chosen(y + 16) + 20)
+        return self.scores(self.chosen(y + 24) + 20)
 
     def chosen(self, y: float) -> float:
         """Draw the chosen frames in rows, with their seconds."""
@@ -96,4 +96,6 @@ class _Picture(Sheet):
             area = (x + 1, base - 6 - share[place] * BARS, x + max(step - 1, 2), base)
             self.canvas.box(area, fill=self.colour(candidate) if candidate in chosen else PLAIN, radius=2)
         words = f"score of each of {len(scores)} candidates, in order of time"
+        if self.selection.kept is not None:
+            words += "; orange: kept by the model, dark: next in its ranking"
         return self.write(base + 8, words, SMALL, MUTED)

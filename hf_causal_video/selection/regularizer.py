@@ -23,9 +23,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from hf_causal_video.causal.intervention import divergence
-from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.checks import check_number, check_whole
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 
 @dataclass
@@ -47,23 +49,16 @@ class EnvironmentSwap:
         weight: of the consistency term.
     """
 
-    def __init__(self, model: Any, visual_token_ids: Sequence[int], every: int = 4, weight: float = 1.0):
-        require(
-            every >= 1 and weight >= 0,
-            "regulariser",
-            found=f"every {every}, weight {weight}",
-            expected="every >= 1, weight >= 0",
-            fix="every=4 intervenes on a quarter of the steps",
-        )
+    def __init__(self, model: nn.Module, visual_token_ids: Sequence[int], every: int = 4, weight: float = 1.0):
         self.model = model
-        self.every = every
-        self.weight = weight
+        self.every = check_whole("every", every, fix="every=4 intervenes on a quarter of the steps")
+        self.weight = check_number("weight", weight, 0)
         self.visual_token_ids = torch.tensor(list(visual_token_ids))
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base = getattr(model, "get_base_model", lambda: model)()  # of a model with LoRA
         self.language_model: nn.Module = base.get_decoder()
         self.head: nn.Module = base.get_output_embeddings()
 
-    def __call__(self, inputs: Mapping[str, Any], causal: Tensor, step: int) -> RegularizedLoss:
+    def __call__(self, inputs: Mapping[str, Tensor], causal: Tensor, step: int) -> RegularizedLoss:
         """Compute the loss of one step.
 
         Args:
@@ -97,14 +92,13 @@ def answer_positions(labels: Tensor | None) -> tuple[Tensor, Tensor]:
         >>> answer_positions(torch.tensor([[-100, -100, 5, 6], [-100, 7, -100, -100]]))[1].tolist()
         [1, 0]
     """
-    require(
-        labels is not None and (labels[:, 1:] != -100).any(1).all(),
-        "labels",
-        found="none" if labels is None else "a sample without an answer",
-        expected="(B, L) with -100 outside the answer",
-        fix="set labels to the ids of the answer's tokens",
-    )
-    assert labels is not None
+    if labels is None or not (labels[:, 1:] != -100).any(1).all():
+        raise CausalVideoError(
+            "labels",
+            found="none" if labels is None else "a sample without an answer",
+            expected="(B, L) with -100 outside the answer",
+            fix="set labels to the ids of the answer's tokens",
+        )
     return torch.arange(len(labels), device=labels.device), (labels[:, 1:] != -100).int().argmax(1)
 
 
@@ -213,8 +207,8 @@ def swapped_arguments(arguments: Mapping[str, Any], sources: Tensor, is_visual: 
 
 
 def add_language_lora(
-    model: Any, rank: int = 8, alpha: int = 16, targets: Sequence[str] = ("q_proj", "v_proj")
-) -> Any:
+    model: PreTrainedModel, rank: int = 8, alpha: int = 16, targets: Sequence[str] = ("q_proj", "v_proj")
+) -> nn.Module:
     """Wrap a video language model so that only adapters of its language model are trained.
 
     Args:

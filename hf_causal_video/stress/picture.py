@@ -60,8 +60,8 @@ class _Picture(Sheet):
         y = self.write(self.top, self.title, 28, bold=True, most=1, line=1.4)
         questions = f"{self.report['questions']} questions about {self.report['videos']} videos"
         about = f"accuracy in percent, {questions}, lines are 95 % intervals by video"
-        y = self.write(y, about, 16, MUTED, most=1, line=1.9)
-        y = self.accuracies(y)
+        y = self.write(y, about, 16, MUTED, most=1)
+        y = self.accuracies(y + 24)
         return self.effects(y) if self.report["effects"] else y
 
     def accuracies(self, y: float) -> float:

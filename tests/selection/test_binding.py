@@ -175,7 +175,7 @@ def test_a_file_is_decoded_at_the_moments_looked_at(tmp_path):
             given = processor(video)
             assert [round(float(frame.mean()) / 7) for frame in given["frames"][0]] == [6, 26]
             assert given["video_metadata"][0].timestamps == [0.75, 3.25]
-        with pytest.raises(CausalVideoError, match="no file"):
+        with pytest.raises(CausalVideoError, match="missing clip: found no absent.mp4"):
             processor("absent.mp4")
 
 
