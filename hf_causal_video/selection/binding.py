@@ -55,25 +55,15 @@ class Binding:
         """Choose the frames of each clip and their metadata; fewer than `least` repeat the last."""
         listed = list(videos) if isinstance(videos, list | tuple) else [videos]
         clips: Sequence = make_batched_videos([os.fspath(v) if isinstance(v, os.PathLike) else v for v in listed])
-        require(
-            clips and not isinstance(clips[0], list),
-            "clip",
-            found="pictures given by path",
-            expected="a video's path, or its decoded frames",
-            fix="decode them, or pass the video's path",
-        )
+        is_video = clips and not isinstance(clips[0], list)
+        require(is_video, "clip", found="pictures given by path", expected="a video's path, or its decoded frames")
         known: Sequence[VideoMetadata | None] = [None] * len(clips)
         if metadata is not None:
             known = make_batched_metadata(clips, metadata)
         is_one = self.question is None or isinstance(self.question, str)
         questions = [self.question] * len(clips) if is_one else list(self.question or ())
-        require(
-            len(questions) == len(clips),
-            "questions",
-            found=f"{len(questions)} for {len(clips)} clips",
-            expected="one per clip, or one for all",
-            fix="bind the selector with as many questions as the call has videos",
-        )
+        counts = f"{len(questions)} for {len(clips)} clips"
+        require(len(questions) == len(clips), "questions", found=counts, expected="one per clip, or one for all")
         chosen = [
             self._one(clip, facts, question, least)
             for clip, facts, question in zip(clips, known, questions, strict=True)
@@ -154,20 +144,10 @@ def bind_selector(
         CausalVideoError: an object that cannot be bound; inside the block, as the selector.
     """
     video_processor = getattr(processor, "video_processor", processor)
-    require(
-        callable(getattr(type(video_processor), "sample_frames", None)),
-        "this processor cannot be bound",
-        found=type(processor).__name__,
-        expected=f"a processor of transformers with a video processor (tried: {TRIED})",
-        fix="pass AutoProcessor.from_pretrained(...) of such a model (its video processor needs torchvision)",
-    )
-    require(
-        isinstance(selector, FrameSelector),
-        "selector",
-        found=type(selector).__name__,
-        expected="a FrameSelector",
-        fix="subclass FrameSelector",
-    )
+    can_be_bound = callable(getattr(type(video_processor), "sample_frames", None))
+    expected = f"a processor with a video processor, which needs torchvision (tried: {TRIED})"
+    require(can_be_bound, "this processor cannot be bound", found=type(processor).__name__, expected=expected)
+    require(isinstance(selector, FrameSelector), "selector", found=type(selector).__name__, expected="a FrameSelector")
     times = None if timestamps_s is None else [float(second) for second in timestamps_s]
     binding = Binding(selector, question, budget, choices, times)
     video_processor.__class__ = _bound_class(video_processor, binding)

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from hf_causal_video.selection.clip import Clip
+from hf_causal_video.utils.checks import check_whole
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 
@@ -48,13 +49,9 @@ class TokenBudget:
             middle = (low + high + 1) // 2
             fits = visual_tokens(self.processor, middle, *size) <= self.tokens
             low, high = (middle, high) if fits else (low, middle - 1)
-        require(
-            low > 0,
-            "budget",
-            found=f"{self.tokens} visual tokens",
-            expected=f"at least {visual_tokens(self.processor, 1, *size)}, the tokens of one frame",
-            fix="raise the budget, or lower the processor's size",
-        )
+        if low == 0:
+            least = visual_tokens(self.processor, 1, *size)  # of one frame
+            check_whole("budget in visual tokens", self.tokens, least, fix="raise it, or lower the processor's size")
         return low
 
 
@@ -72,13 +69,8 @@ def visual_tokens(processor: ProcessorMixin, num_frames: int, height: int, width
     from transformers.video_utils import VideoMetadata
 
     token = getattr(processor, "video_token", None)
-    require(
-        token is not None,
-        "visual tokens",
-        found=f"{type(processor).__name__} without a video token",
-        expected="the whole processor of a video language model",
-        fix="pass AutoProcessor.from_pretrained(...), not its video processor alone",
-    )
+    found = f"{type(processor).__name__} without a video token"
+    require(token is not None, "visual tokens", found=found, expected="the whole processor of a video language model")
     patch = getattr(getattr(processor, "video_processor", None), "temporal_patch_size", None) or 1
     num_frames = max(num_frames, patch)
     blank = np.zeros((num_frames, height, width, 3), np.uint8)

@@ -121,20 +121,12 @@ class CausalSelector(FrameSelector):
             self.model.train(was_training)
         scores = frame_scores(output, type(self.model).__name__)
         real = np.isfinite(scores).all(0)  # (T,)
-        require(
-            real.sum() <= 1 or np.ptp(scores[0, real]) > 0,
-            NO_EVIDENCE,
-            found=f"{type(self.model).__name__}, which scores all frames alike",
-            expected="a model that answers from some frames rather than others (TranSTR, IGV, EIGV)",
-            fix=LOAD,
-        )
-        require(
-            count == 1 or np.allclose(scores[0, real], scores[1, real], rtol=1e-3, atol=1e-4),
-            "choices",
-            found="none, and a model whose frame scores depend on them",
-            expected="the choices of the question",
-            fix="pass choices=[...], or use a model that ranks frames by the question (TranSTR, IGV)",
-        )
+        tells_apart = real.sum() <= 1 or np.ptp(scores[0, real]) > 0
+        found = f"{type(self.model).__name__}, which scores all frames alike"
+        require(tells_apart, NO_EVIDENCE, found=found, expected=EXPECTED, fix=LOAD)
+        is_alone = count == 1 or np.allclose(scores[0, real], scores[1, real], rtol=1e-3, atol=1e-4)
+        found = "none, and a model whose frame scores depend on them"
+        require(is_alone, "choices", found=found, expected="those of the question", fix="pass choices=[...]")
         kept = _kept(output, len(clip))
         keeps = "" if kept is None else f"; it keeps {int(kept.sum())} itself"
         return Ranking(scores[0], f"that {_name(self.model)} needs, reading {reads}{keeps}", kept=kept)

@@ -207,13 +207,9 @@ class SimilaritySelector(FrameSelector):
     ):
         super().__init__(sampling, scene_s, rule)
         check_number("diversity", diversity, 0, 1, fix="try 0.5")
-        require(
-            not diversity or rule == "best",
-            "diversity",
-            found=f"{diversity} with the rule {rule}",
-            expected="one way to spread frames",
-            fix="set diversity to 0, or the rule to best",
-        )
+        one_way = not diversity or rule == "best"
+        found = f"{diversity} with the rule {rule}"
+        require(one_way, "diversity", found=found, expected="one way to spread frames", fix="set diversity to 0")
         self.encoder = encoder
         self.diversity = float(diversity)
 

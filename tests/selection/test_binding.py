@@ -193,6 +193,6 @@ def test_what_cannot_be_bound_says_what_can():
         with pytest.raises(CausalVideoError, match="cannot be bound.*Qwen2.5-VL, Qwen3-VL"):
             with bind_selector(wrong, UniformSelector(), "why", 2):
                 pass
-    with pytest.raises(CausalVideoError, match="subclass FrameSelector"):
+    with pytest.raises(CausalVideoError, match="expected a FrameSelector"):
         with bind_selector(PlainVideoProcessor(), lambda *_: [1], "why", 2):
             pass
