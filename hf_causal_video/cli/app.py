@@ -13,19 +13,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transformers import AutoConfig
 
 from hf_causal_video.cli.about import about_model, example_clip, example_rows
 from hf_causal_video.cli.answer import add_network_arguments
 from hf_causal_video.cli.pictures import add_font_argument
+from hf_causal_video.utils.checks import check_file, check_whole
 from hf_causal_video.utils.errors import CausalVideoError, as_message, require
 
 if TYPE_CHECKING:
+    import gradio as gr
     from PIL import Image
 
     from hf_causal_video.pipelines.question_answering import VideoQuestionAnsweringPipeline
+    from hf_causal_video.pipelines.relation_detection import VideoRelationDetectionPipeline
+    from hf_causal_video.viewer import EvidenceCase
 
 LOOPBACK = "127.0.0.1"
 FORGET_S = 3600  # uploads older than this are deleted
@@ -74,15 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Body of `hf-causal-video app`: serve until stopped."""
-    require(args.max_size >= 1, "--max-size", found=args.max_size, expected="1 or more megabytes", fix="raise it")
-    require(0 <= args.port < 65536, "--port", found=args.port, expected="0 to 65535", fix="name a free port")
-    require(
-        args.example is None or args.example.is_file(),
-        "--example",
-        found=f"no file {args.example}",
-        expected="a video file",
-        fix="check the path",
-    )
+    check_whole("--max-size in megabytes", args.max_size, fix="raise it")
+    check_whole("--port", args.port, 0, 65535, fix="name a free port")
+    if args.example is not None:
+        check_file("--example", args.example)
     networks = {"frame_model": args.frame_model, "object_model": args.object_model}
     qa, detect = load_models(args.checkpoints, args.device, networks)
     options = {name: getattr(args, name) for name in ("example", "font") if getattr(args, name) is not None}
@@ -96,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
 
 def load_models(
     checkpoints: Sequence[str | Path], device: str = "cpu", networks: dict[str, str | None] | None = None
-) -> tuple[Any, Any]:
+) -> "tuple[VideoQuestionAnsweringPipeline | None, VideoRelationDetectionPipeline | None]":
     """Open up to two checkpoints: the pipeline for questions and the one for relations, or None.
 
     Args:
@@ -112,24 +111,24 @@ def load_models(
     from hf_causal_video.models.loading import open_pretrained
     from hf_causal_video.pipelines.question_answering import load_pipeline
 
-    pipelines: dict[bool, Any] = {}
+    names = ", ".join(map(str, checkpoints))
+    by_kind: dict[bool, str | Path] = {}
     for checkpoint in checkpoints:
         related = open_pretrained(AutoConfig.from_pretrained, checkpoint).model_type in RELATION_METHODS
-        require(
-            related not in pipelines,
-            "two checkpoints of one kind",
-            found=", ".join(map(str, checkpoints)),
-            expected="a question model, a relation model, or one of each",
-            fix="start a second app",
-        )
-        if related:
-            pipelines[related] = load_relation_pipeline(checkpoint, device=device)
-        else:
-            pipelines[related] = load_pipeline(checkpoint, device=device, **networks or {})
-    return pipelines.get(False), pipelines.get(True)
+        expected = "a question model, a relation model, or one of each"
+        require(related not in by_kind, "two checkpoints of one kind", found=names, expected=expected)
+        by_kind[related] = checkpoint
+    qa = load_pipeline(by_kind[False], device=device, **networks or {}) if False in by_kind else None
+    detect = load_relation_pipeline(by_kind[True], device=device) if True in by_kind else None
+    return qa, detect
 
 
-def build_app(qa: Any = None, detect: Any = None, example: Path | None = None, font: Path | None = None) -> Any:
+def build_app(
+    qa: "VideoQuestionAnsweringPipeline | None" = None,
+    detect: "VideoRelationDetectionPipeline | None" = None,
+    example: Path | None = None,
+    font: Path | None = None,
+) -> "gr.Blocks":
     """Build the app over loaded pipelines, a tab for each; `.launch()` serves it.
 
     Args:
@@ -141,13 +140,7 @@ def build_app(qa: Any = None, detect: Any = None, example: Path | None = None, f
     Raises:
         CausalVideoError: neither, or Gradio is not installed.
     """
-    require(
-        qa is not None or detect is not None,
-        "an app without a model",
-        found="neither",
-        expected="qa or detect",
-        fix="pass one",
-    )
+    require(qa is not None or detect is not None, "an app without a model", found="neither", expected="qa or detect")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
         import gradio as gr
@@ -161,15 +154,17 @@ def build_app(qa: Any = None, detect: Any = None, example: Path | None = None, f
     with gr.Blocks(title="hf_causal_video", analytics_enabled=False, delete_cache=(FORGET_S, FORGET_S)) as demo:
         if qa is not None:
             with gr.Tab("Ask"):
-                _add_questions(gr, qa, example, font)
+                _add_questions(qa, example, font)
         if detect is not None:
             with gr.Tab("Relations"):
-                _add_relations(gr, detect)
+                _add_relations(detect)
     demo.queue(default_concurrency_limit=1, max_size=16)
     return demo
 
 
-def _add_questions(gr: Any, qa: "VideoQuestionAnsweringPipeline", example: Path | None, font: Path | None) -> None:
+def _add_questions(qa: "VideoQuestionAnsweringPipeline", example: Path | None, font: Path | None) -> None:
+    import gradio as gr
+
     takes_choices = qa.model.config.num_answers is None
     clip_path = example_clip(qa, example)
     gr.Markdown(f"# Why this answer?\n{about_model(qa)}")
@@ -194,7 +189,7 @@ def _add_questions(gr: Any, qa: "VideoQuestionAnsweringPipeline", example: Path 
             with gr.Accordion("Every frame, and the page to keep", open=False, visible=False) as closer:
                 page = gr.HTML()
 
-    def answer(path: str | None, text: str | None, lines: str | None) -> list[Any]:
+    def answer(path: str | None, text: str | None, lines: str | None) -> list:
         try:
             shown = answer_clip(qa, path, text, lines, font)
         except Exception as fault:  # in one place, and nothing of the answer before is left
@@ -212,7 +207,9 @@ def _add_questions(gr: Any, qa: "VideoQuestionAnsweringPipeline", example: Path 
     ask.click(answer, [clip, question, choices], [error, scores, closer, verdict, strip, page], api_name="ask")
 
 
-def _add_relations(gr: Any, detect: Any) -> None:
+def _add_relations(detect: "VideoRelationDetectionPipeline") -> None:
+    import gradio as gr
+
     with gr.Row():
         with gr.Column(scale=1):
             gr.Markdown("# Who does what to whom?\nThe relations of a clip, with their seconds and tracks.")
@@ -226,9 +223,9 @@ def _add_relations(gr: Any, detect: Any) -> None:
             picture = gr.Image(show_label=False, format="png", interactive=False, buttons=["download", "fullscreen"])
             relations = gr.HTML(label="Relation page")
 
-    def relate(*values: Any) -> list[Any]:
+    def relate(path: str | None, confidence: float) -> list:
         try:
-            rows, drawn, page = relate_clip(detect, *values)
+            rows, drawn, page = relate_clip(detect, path, confidence)
         except Exception as fault:
             return [gr.update(value=_as_error(fault), visible=True), [], None, ""]
         return [gr.update(value="", visible=False), rows, drawn, page]
@@ -254,7 +251,7 @@ class ShownAnswer:
 
 
 def answer_clip(
-    qa: Callable[..., Any], clip: str | None, question: str | None, choices: str | None, font: Path | None = None
+    qa: Callable[..., dict], clip: str | None, question: str | None, choices: str | None, font: Path | None = None
 ) -> ShownAnswer:
     """Answer one question about an uploaded clip.
 
@@ -272,15 +269,10 @@ def answer_clip(
     from hf_causal_video.viewer import EvidenceCase, draw_strip, report_html
 
     path = _uploaded(clip)
-    question, choices = (question or "").strip(), choices or ""  # a box that is not shown is None
-    for what, text, most in (("question", question, MOST_QUESTION), ("choices", choices, MOST_CHOICES)):
-        require(
-            len(text) <= most,
-            f"the {what}",
-            found=f"{len(text)} characters",
-            expected=f"at most {most}",
-            fix="shorten it",
-        )
+    question = (question or "").strip()  # a box that is not shown is None
+    choices = choices or ""
+    check_whole("number of characters of the question", len(question), 0, MOST_QUESTION, fix="shorten it")
+    check_whole("number of characters of the choices", len(choices), 0, MOST_CHOICES, fix="shorten them")
     lines = [line.strip() for line in choices.splitlines() if line.strip()]
     result = qa(str(path), question=question, choices=lines or None, return_frames=True)
     evidence = result["evidence"]
@@ -290,7 +282,7 @@ def answer_clip(
     return ShownAnswer(scores, _verdict_html(case), strip, _framed(report_html([case]), "evidence"))
 
 
-def _verdict_html(case: Any) -> str:
+def _verdict_html(case: "EvidenceCase") -> str:
     """The reason, the findings and the notes of a case; the class `filled` lifts the results on a narrow screen."""
     lines = [f'<p class="because">{escape(case.reason[0].upper() + case.reason[1:])}</p>']
     lines += [f"<p>{escape(text)}</p>" for text in (*case.findings, case.looked_at + ".")]
@@ -298,7 +290,9 @@ def _verdict_html(case: Any) -> str:
     return f'<div class="verdict filled">{"".join(lines)}</div>'
 
 
-def relate_clip(detect: Any, clip: str | None, least: float) -> tuple[list[list[Any]], "Image.Image", str]:
+def relate_clip(
+    detect: Callable[..., dict], clip: str | None, least: float
+) -> tuple[list[list[str | float]], "Image.Image", str]:
     """Find the relations of an uploaded clip.
 
     Args:
@@ -342,9 +336,8 @@ def _as_error(fault: Exception) -> str:
 
 
 def _uploaded(clip: str | None) -> Path:
-    require(
-        clip and Path(clip).is_file(), "no clip", found="nothing uploaded", expected="a video file", fix="upload one"
-    )
+    is_file = clip is not None and Path(clip).is_file()
+    require(is_file, "no clip", found="nothing uploaded", expected="a video file", fix="upload one")
     return Path(str(clip))
 
 

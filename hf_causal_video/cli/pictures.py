@@ -1,4 +1,4 @@
-"""What the verbs share that write a picture: its name and font, and a note where letters were replaced."""
+"""Pictures of the verbs: check name and font first, write the file, note replaced letters."""
 
 import argparse
 import sys
@@ -22,7 +22,7 @@ def font_path(args: argparse.Namespace) -> str | None:
 
 
 def check_picture(args: argparse.Namespace, path: Path | None) -> None:
-    """Refuse a name that is no PNG and a font that is none, before anything is read or computed."""
+    """Refuse a name of another kind than PNG and an invalid font, before anything is read or computed."""
     if path is not None:
         from hf_causal_video.viewer.canvas import Canvas, check_ending
 

@@ -28,7 +28,8 @@ SELECTORS = ("causal", *BY_SIMILARITY, "uniform", "random")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
-    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("checkpoint", help="folder or Hub id: a VideoQA model, or a dual encoder for similarity")
     parser.add_argument(
         "--label-words",

@@ -4,7 +4,7 @@ import argparse
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_causal_video.cli.pictures import add_font_argument, check_picture, font_path, write_picture
 from hf_causal_video.stress.clips import clip_of
@@ -13,6 +13,9 @@ from hf_causal_video.stress.runner import TESTS, stress_test
 from hf_causal_video.training.recipe import recipe_world
 from hf_causal_video.utils.checks import check_whole
 from hf_causal_video.utils.errors import CausalVideoError, require
+
+if TYPE_CHECKING:
+    from torch import nn
 
 EXAMPLES = """examples:
   hf-causal-video stress outputs/transtr --dataset questions.csv --features features/     # your own questions
@@ -169,7 +172,7 @@ def stress_checkpoint(
     return report
 
 
-def _weights(model: Any) -> str:
+def _weights(model: "nn.Module") -> str:
     """A short name for exactly these weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -69,8 +69,10 @@ def visual_tokens(processor: ProcessorMixin, num_frames: int, height: int, width
     from transformers.video_utils import VideoMetadata
 
     token = getattr(processor, "video_token", None)
-    found = f"{type(processor).__name__} without a video token"
-    require(token is not None, "visual tokens", found=found, expected="the whole processor of a video language model")
+    problem = f"{type(processor).__name__} without a video token"
+    require(
+        token is not None, "visual tokens", found=problem, expected="the whole processor of a video language model"
+    )
     patch = getattr(getattr(processor, "video_processor", None), "temporal_patch_size", None) or 1
     num_frames = max(num_frames, patch)
     blank = np.zeros((num_frames, height, width, 3), np.uint8)

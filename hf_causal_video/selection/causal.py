@@ -28,7 +28,7 @@ LOAD = "load such a checkpoint, or use SimilaritySelector or UniformSelector"
 
 
 class Extractor(Protocol):
-    """What turns frames and their seconds into features."""
+    """Interface of a function from frames and their seconds to features."""
 
     def __call__(
         self, video: Sequence[np.ndarray], /, *, timestamps_s: Sequence[float]
@@ -122,11 +122,11 @@ class CausalSelector(FrameSelector):
         scores = frame_scores(output, type(self.model).__name__)
         real = np.isfinite(scores).all(0)  # (T,)
         tells_apart = real.sum() <= 1 or np.ptp(scores[0, real]) > 0
-        found = f"{type(self.model).__name__}, which scores all frames alike"
-        require(tells_apart, NO_EVIDENCE, found=found, expected=EXPECTED, fix=LOAD)
+        problem = f"{type(self.model).__name__}, which scores all frames alike"
+        require(tells_apart, NO_EVIDENCE, found=problem, expected=EXPECTED, fix=LOAD)
         is_alone = count == 1 or np.allclose(scores[0, real], scores[1, real], rtol=1e-3, atol=1e-4)
-        found = "none, and a model whose frame scores depend on them"
-        require(is_alone, "choices", found=found, expected="those of the question", fix="pass choices=[...]")
+        problem = "none, and a model whose frame scores depend on them"
+        require(is_alone, "choices", found=problem, expected="those of the question", fix="pass choices=[...]")
         kept = _kept(output, len(clip))
         keeps = "" if kept is None else f"; it keeps {int(kept.sum())} itself"
         return Ranking(scores[0], f"that {_name(self.model)} needs, reading {reads}{keeps}", kept=kept)
@@ -152,8 +152,8 @@ def frame_scores(output: object, model_name: str = "the model") -> np.ndarray:
     """
     scores = getattr(output, "frame_scores", None)
     if scores is None:
-        found = f"an output of {model_name} without frame_scores"
-        raise CausalVideoError(NO_EVIDENCE, found=found, expected=f"{EXPECTED}, with frame_scores (B, T)", fix=LOAD)
+        problem = f"an output of {model_name} without frame_scores"
+        raise CausalVideoError(NO_EVIDENCE, found=problem, expected=f"{EXPECTED}, with frame_scores (B, T)", fix=LOAD)
     return scores.detach().to("cpu", torch.float64).numpy()
 
 

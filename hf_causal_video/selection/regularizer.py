@@ -160,9 +160,9 @@ def swap_sources(frame_of: Tensor, causal: Tensor, partner: Tensor | None = None
     environment = ~causal  # (B, T)
     has_no_source = environment.sum(1)[partner] == 0
     fits = batch >= 2 and (partner != rows).all() and not (has_no_source & environment.any(1)).any()
-    found = f"{batch} clips, some without another clip that has environment frames"
+    problem = f"{batch} clips, some without another clip that has environment frames"
     fix = "use a batch of two clips or more, and call fewer frames causal than there are"
-    require(fits, "environment swap", found=found, expected="another clip with environment frames for each", fix=fix)
+    require(fits, "environment swap", found=problem, expected="another clip with environment frames for each", fix=fix)
     sources = torch.arange(batch * length, device=frame_of.device).view(batch, length)
     result = sources.clone()
     for row, other in enumerate(partner.tolist()):
@@ -219,8 +219,8 @@ def add_language_lora(
         for name, module in model.named_modules()
         if id(module) in inside and name.rsplit(".", 1)[-1] in targets and isinstance(module, nn.Linear)
     ]
-    found = f"a language model without {', '.join(targets)}"
-    require(names, "no layer to adapt", found=found, expected="linear layers of these names", fix="pass its targets")
+    problem = f"a language model without {', '.join(targets)}"
+    require(names, "no layer to adapt", found=problem, expected="linear layers of these names", fix="pass its targets")
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=names))
 
 
@@ -243,5 +243,5 @@ class _Recorder:
     def __exit__(self, *error: object) -> None:
         self.handle.remove()
         is_merged = error[0] is not None or self.arguments.get("inputs_embeds") is not None
-        found = "a language model that is not called with inputs_embeds"
-        require(is_merged, "this model cannot be regularised", found=found, expected=MERGED, fix="use such a model")
+        problem = "a language model that is not called with inputs_embeds"
+        require(is_merged, "this model cannot be regularised", found=problem, expected=MERGED, fix="use such a model")

@@ -132,7 +132,7 @@ def inverse_transform(scores: np.ndarray, count: int, power: float = 3.0) -> np.
         power: sharpens (the paper's alpha: 3 on Video-MME and MLVU, 2.5 on shorter videos); 0 is even spacing.
 
     Source: Liu et al., "BOLT", CVPR 2025 (arXiv 2503.21483). Formula and values of alpha after published summaries of
-    the paper; the paper itself was not at hand.
+    the paper; the paper itself could not be opened.
 
     Example:
         >>> inverse_transform(np.array([0.0, 0.0, 0.0, 1.0, 0.9, 0.0, 0.0, 0.5]), 3).tolist()
@@ -165,7 +165,7 @@ def split_judge(scores: np.ndarray, count: int, threshold: float = 0.8, depth: i
         depth: how often at most a stretch is halved, the paper's 5.
 
     Source: Tang et al., "Adaptive Keyframe Sampling for Long Video Understanding", CVPR 2025 (arXiv 2502.21271). Rule
-    and constants after published summaries of the paper; the paper itself was not at hand.
+    and constants after published summaries of the paper; the paper itself could not be opened.
 
     Example:
         >>> split_judge(np.array([0.9, 0.8, 0.1, 0.1, 0.3, 0.2, 0.1, 0.0]), 2).tolist()
@@ -199,7 +199,7 @@ def determinantal(scores: np.ndarray, vectors: np.ndarray, count: int, sharpness
 
     of the frames taken most. MDP3 has the same trade, (1 / lambda) sum log g_i^2 + log det K_S with lambda = 0.2; its
     g (frame and question) and K (frames) are means of Gaussian kernels of five widths. Ours are an exponential of any
-    score and the cosine, so that the rule works on scores that are no kernel; s is not 1 / lambda. Its dynamic program
+    score and the cosine, so that the rule works on scores of any kind; s is not 1 / lambda. Its dynamic program
     over segments of 32 frames, which divides the budget among them, is left out.
 
     Args:
@@ -209,7 +209,7 @@ def determinantal(scores: np.ndarray, vectors: np.ndarray, count: int, sharpness
         sharpness: s, how much a score weighs against difference; ours.
 
     Source: Sun et al., "MDP3", ICCV 2025 (arXiv 2501.02885), kernel and constants after published summaries of the
-    paper, which was not at hand; greedy: Chen et al., "Fast greedy MAP inference for DPP", NeurIPS 2018.
+    paper, which could not be opened; greedy: Chen et al., "Fast greedy MAP inference for DPP", NeurIPS 2018.
 
     Example:
         >>> alike = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])

@@ -208,8 +208,8 @@ class SimilaritySelector(FrameSelector):
         super().__init__(sampling, scene_s, rule)
         check_number("diversity", diversity, 0, 1, fix="try 0.5")
         one_way = not diversity or rule == "best"
-        found = f"{diversity} with the rule {rule}"
-        require(one_way, "diversity", found=found, expected="one way to spread frames", fix="set diversity to 0")
+        problem = f"{diversity} with the rule {rule}"
+        require(one_way, "diversity", found=problem, expected="one way to spread frames", fix="set diversity to 0")
         self.encoder = encoder
         self.diversity = float(diversity)
 

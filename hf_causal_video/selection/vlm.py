@@ -28,7 +28,7 @@ class VLMAnswer:
 
 
 class GenerativeModel(Protocol):
-    """What is asked of a video language model: an image-text-to-text model of transformers."""
+    """Interface of a video language model: an image-text-to-text model of transformers."""
 
     device: torch.device
     dtype: torch.dtype

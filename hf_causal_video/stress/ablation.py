@@ -48,7 +48,8 @@ def event_frames(kept: Tensor, frame_mask: Tensor, timestamps_s: Tensor | None =
     if timestamps_s is not None:
         slices = frame_slices(timestamps_s.to(real.device).expand(real.shape), real)  # (B, T, 2)
         length = slices[..., 1] - slices[..., 0]
-    until, count = length.cumsum(1), real.long().cumsum(1)  # (B, T), with the frame itself
+    until = length.cumsum(1)  # (B, T), with the frame itself
+    count = real.long().cumsum(1)
     indices = torch.arange(real.shape[1], device=real.device).expand(real.shape)
     last = real.shape[1] - 1
     before = indices.masked_fill(~kept, -1).cummax(1).values  # (B, T) kept frame at or before each frame, or -1
@@ -83,7 +84,8 @@ def evidence_masks(
         >>> [mask.int().tolist() for mask in evidence_masks(output, torch.tensor([[True, True, True, True]]))]
         [[[1, 0, 1, 0]], [[0, 0, 0, 1]]]
     """
-    kept_frames, causal = output.kept_frames, output.causal_mask
+    kept_frames = output.kept_frames
+    causal = output.causal_mask
     require(
         kept_frames is not None or causal is not None,
         "no evidence",

@@ -194,17 +194,17 @@ class StressRunner:
 
     def _predictions(self, test: str, cases: list[Case]) -> list[int]:
         """Ask all questions as a test does; return the answers by their index in the table."""
-        asked: list[Asked] = []
+        queries: list[Asked] = []
         orders = []
         same: dict[int, Clip] = {}  # what a test shows of a clip, where it does not depend on the question
         for case in cases:
             (clip, question, choices), order = self._change(test, case, self._draw(case.row, test))
             if test in OF_CLIP:
                 clip = same.setdefault(id(case.asked[0]), clip)
-            asked.append((clip, question, choices))
+            queries.append((clip, question, choices))
             orders.append(order)
         answers = []
-        for case, one, order, scores in zip(cases, asked, orders, self._scores(asked), strict=True):
+        for case, one, order, scores in zip(cases, queries, orders, self._scores(queries), strict=True):
             best = _best(scores, one[2], self.table.keys[case.row], test)
             answers.append(best if order is None else int(order[best]))
         return answers
@@ -305,11 +305,11 @@ class StressRunner:
         """Return the sorted frame indices of each question's evidence."""
         if source == "none":
             return [None] * len(items)
-        asked = [case.asked for case in cases]
+        queries = [case.asked for case in cases]
         if source == "truth":
             frames: Sequence[Numbers] = [_true_frames(item) for item in items]
         else:
-            frames = source(asked) if callable(source) else self.answer.evidence(asked)  # type: ignore[attr-defined]
+            frames = source(queries) if callable(source) else self.answer.evidence(queries)  # type: ignore[attr-defined]
         return [
             _frame_indices(one, length(case.asked[0]), self.table.keys[case.row])
             for one, case in zip(frames, cases, strict=True)

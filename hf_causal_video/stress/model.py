@@ -19,7 +19,7 @@ from hf_causal_video.utils.errors import require
 
 @dataclass
 class Memory:
-    """What the last calls have computed: the encoded texts, and the answers that came with the evidence."""
+    """Results of the last calls: the encoded texts, and the answers that came with the evidence."""
 
     texts: list[tuple[str, list[str] | None]] = field(default_factory=list)
     inputs: dict[str, Tensor] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from hf_causal_video.utils.errors import require
 
 
 class Settings(TypedDict):
-    """What the records of a run depend on."""
+    """Settings of a run, on which its records depend."""
 
     name: str
     identity: str
@@ -23,7 +23,7 @@ class Settings(TypedDict):
 
 
 class Record(TypedDict):
-    """What was answered to one question; frames by index, None without evidence."""
+    """Answers to one question under every test; frames by index, None without evidence."""
 
     question_id: str
     video_id: str

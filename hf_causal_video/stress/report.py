@@ -40,7 +40,7 @@ Effect = TypedDict("Effect", {"is": str, "value": float, "interval": list[float]
 
 
 class Report(TypedDict):
-    """What `summarize` returns."""
+    """Figures of a stress test, see `summarize`."""
 
     settings: Settings
     questions: int

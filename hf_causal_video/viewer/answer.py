@@ -77,15 +77,23 @@ class EvidenceCase:
             title: a line above the question.
             truth: `true_answer`, `true_spans`, `duration_s`, where known.
         """
-        evidence, verdict = result["evidence"], result["verdict"]
-        scores: dict[str, Any] = {}
-        for name in ("scores_without", "scores_only"):
-            values = None if verdict is None else verdict[name]
-            scores[name] = None if values is None else list(values.values())[: len(evidence.choices)]
-        times = [float(time) for time in result["times_s"]]
-        notes = notes_of(result)
+        evidence: Evidence = result["evidence"]
+        verdict: Verdict | None = result["verdict"]
+
+        def shown(scores: Mapping[str, float] | None) -> list[float] | None:
+            return None if scores is None else list(scores.values())[: len(evidence.choices)]
+
         return cls(
-            question, evidence, result["frames"], times, title=title, verdict=verdict, notes=notes, **scores, **truth
+            question,
+            evidence,
+            result["frames"],
+            [float(time) for time in result["times_s"]],
+            title=title,
+            verdict=verdict,
+            notes=notes_of(result),
+            scores_without=shown(verdict and verdict.scores_without),
+            scores_only=shown(verdict and verdict.scores_only),
+            **truth,
         )
 
     def __post_init__(self) -> None:
@@ -157,8 +165,9 @@ class EvidenceCase:
     @property
     def looked_at(self) -> str:
         """Count of the kept frames, and how often a long clip was looked at."""
-        frames, kept = len(self.frames), len(self.kept)
-        text = f"Looked at {kept} of {frames} frames" if kept else f"No frame was singled out of {frames}"
+        text = f"Looked at {len(self.kept)} of {len(self.frames)} frames"
+        if not self.kept:
+            text = f"No frame was singled out of {len(self.frames)}"
         pace = pace_in_words(self.times_s)
         return f"{text}; {pace}" if pace else text
 
@@ -185,7 +194,8 @@ class EvidenceCase:
     @property
     def predicted_row(self) -> int:
         """Index of the answer in `evidence.choices`; -1 if it is not among them."""
-        choices, index = self.evidence.choices, self.evidence.answer_index
+        choices = self.evidence.choices
+        index = self.evidence.answer_index
         if 0 <= index < len(choices) and choices[index] == self.evidence.answer:
             return index
         return choices.index(self.evidence.answer) if self.evidence.answer in choices else -1

@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,7 @@ STAGE_SIZE = (512, 400)  # most pixels across and down of the large frame; small
 def write_report(
     path: str | Path,
     cases: Sequence[EvidenceCase],
-    metrics: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, object] | None = None,
     title: str = "What it answered, and why",
     note: str = "",
     frame_width: int = 512,
@@ -63,7 +62,7 @@ def write_report(
 
 def report_html(
     cases: Sequence[EvidenceCase],
-    metrics: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, object] | None = None,
     title: str = "What it answered, and why",
     note: str = "",
     frame_width: int = 512,
@@ -77,15 +76,16 @@ def report_html(
     return html_page(title, parts, script=SCRIPT)
 
 
-def _metrics(metrics: Mapping[str, Any]) -> str:
+def _metrics(metrics: Mapping[str, object]) -> str:
     if not metrics:
         return ""
-    if all(isinstance(row, Mapping) for row in metrics.values()):
-        names = list(dict.fromkeys(name for row in metrics.values() for name in row if name != "counts"))
+    tables = {label: row for label, row in metrics.items() if isinstance(row, Mapping)}
+    if len(tables) == len(metrics):
+        names = list(dict.fromkeys(name for row in tables.values() for name in row if name != "counts"))
         head = "".join(f'<th class="number">{escape(str(name))}</th>' for name in names)
         rows = "".join(
             f"<tr><td>{escape(str(label))}</td>" + "".join(_number(row.get(name)) for name in names) + "</tr>"
-            for label, row in metrics.items()
+            for label, row in tables.items()
         )
         return f'<div class="scroll"><table><tr><th></th>{head}</tr>{rows}</table></div>'
     shown = {name: value for name, value in metrics.items() if not isinstance(value, Mapping)}
@@ -93,7 +93,7 @@ def _metrics(metrics: Mapping[str, Any]) -> str:
     return f'<div class="scroll"><table><tr><th>measure</th><th class="number">value</th></tr>{rows}</table></div>'
 
 
-def _number(value: Any) -> str:
+def _number(value: object) -> str:
     text = "–" if value is None else f"{value:.2f}" if isinstance(value, (float, np.floating)) else str(value)
     return f'<td class="number">{escape(text)}</td>'
 

@@ -79,7 +79,8 @@ class Canvas:
     """
 
     def __init__(self, width: int, height: int, font_path: str | None = None):
-        self.size, self.font_path = (width, height), font_path
+        self.size = (width, height)
+        self.font_path = font_path
         self.replaced: set[str] = set()
         if font_path is not None:
             try:
@@ -114,10 +115,13 @@ class Canvas:
         for word in text.split():
             while self.width_of(word, size) > width and len(word) > 1:  # one word wider than a line
                 fits = max(1, next(n for n in range(len(word), -1, -1) if self.width_of(word[:n], size) <= width))
-                lines, line, word = [*lines, *([line] if line else []), word[:fits]], "", word[fits:]
+                lines += [line, word[:fits]] if line else [word[:fits]]
+                line = ""
+                word = word[fits:]
             joined = f"{line} {word}".strip()
             if line and self.width_of(joined, size) > width:
-                lines, line = [*lines, line], word
+                lines.append(line)
+                line = word
             else:
                 line = joined
         lines = [*lines, line] if line else lines
@@ -133,7 +137,7 @@ class Canvas:
     ) -> None:
         """One line of text; `anchor` as in Pillow: left, middle or right, of the ascender line or the middle."""
         stroke = max(1, round(size * SCALE / 44)) if bold else 0
-        horizontal, vertical = anchor[0], anchor[1]
+        horizontal, vertical = anchor
         rise, fall = font(size, self.font_path).getmetrics()
         # one baseline for all parts: fonts differ in how far their letters rise
         baseline = y * SCALE + (rise if vertical == "a" else (rise - fall) / 2)

@@ -1,4 +1,4 @@
-"""What all html pages share: one file with style, script and pictures inside, which may ask for nothing else."""
+"""Parts of html pages: one file with style, script and pictures inside, which may ask for nothing else."""
 
 import base64
 import io

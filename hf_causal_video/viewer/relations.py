@@ -1,6 +1,6 @@
 """The relations of one clip with all that a picture of them needs; the picture and the page draw the same case.
 
-Why: a predicted relation brings two trajectories and no identity. To say "dog 1 chases cat 2, then lies beside it" the
+Why: a predicted relation brings two trajectories and no identity. To say "dog 1 chases cat 2, then lies near it" the
 trajectories that are one object have to be found again, once, before anything is drawn.
 """
 
@@ -18,6 +18,7 @@ from hf_causal_video.viewer.words import axis_ticks
 SAME_OBJECT = 0.5  # mean overlap on common frames above which two trajectories are one object
 COLOURS = ("#e8590c", "#1971c2", "#2b8a3e", "#9c36b5", "#b08900", "#c2255c", "#0b7285", "#5f3dc4")
 Box = tuple[float, float, float, float]
+Row = Mapping[str, Any]  # a relation as it was predicted
 
 
 @dataclass
@@ -86,7 +87,7 @@ class RelationCase:
         ([(1, 'chase', 2), (1, 'near', 2)], 4)
     """
 
-    relations: Sequence[Mapping[str, Any]]
+    relations: Sequence[Row]
     frames: Sequence[np.ndarray] = ()
     frame_indices: Sequence[int] = ()
     frame_size: tuple[int, int] | None = None
@@ -181,7 +182,7 @@ class RelationCase:
             return axis_ticks(self.end, most, in_seconds=False)
         return axis_ticks(float(np.median(np.diff(self.times_s))) * self.end, most)
 
-    def _add(self, row: Mapping[str, Any], number: int) -> None:
+    def _add(self, row: Row, number: int) -> None:
         first, end = (int(frame) for frame in row["duration"])
         words = [str(word) for word in row["triplet"]]
         tracks = [self._fractions(row[side], number) for side in ("sub_traj", "obj_traj")]  # (frames, 4) each
@@ -209,7 +210,7 @@ class RelationCase:
         for thing, boxes in zip((subject, other), seen, strict=True):
             thing.boxes = boxes | thing.boxes
 
-    def _fractions(self, boxes: Any, number: int) -> np.ndarray:
+    def _fractions(self, boxes: Sequence[Sequence[float]], number: int) -> np.ndarray:
         track = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
         require(
             np.isfinite(track).all() and (track[:, 2:] >= track[:, :2]).all(),
@@ -254,5 +255,4 @@ def _overlap(one: Mapping[int, Box], two: Mapping[int, Box]) -> float:
     common = sorted(set(one) & set(two))
     if not common:
         return 0.0
-    one_boxes, two_boxes = (np.array([boxes[frame] for frame in common]) for boxes in (one, two))
-    return float(iou(one_boxes, two_boxes).mean())
+    return float(iou(*(np.array([boxes[frame] for frame in common]) for boxes in (one, two))).mean())

@@ -90,10 +90,11 @@ class _Picture(Sheet):
     def objects(self, moment: int, area: Box) -> None:
         """Draw the boxes of the objects on a card, the smallest and the numbers on top."""
         x, y, right, bottom = area
+        wide = right - x
+        high = bottom - y
         positions = []
         for one in self.case.present(moment):
             x0, y0, x1, y1 = one.boxes[moment]
-            wide, high = right - x, bottom - y
             positions.append((one, (x + x0 * wide, y + y0 * high, x + x1 * wide, y + y1 * high)))
         positions.sort(key=lambda place: -(place[1][2] - place[1][0]) * (place[1][3] - place[1][1]))
         for one, inner in positions:
@@ -156,8 +157,8 @@ class _Picture(Sheet):
 
 def summary(case: RelationCase) -> str:
     """Say how many relations there are, and between how many objects."""
-    shown, objects = len(case.shown), len(case.objects)
+    shown = len(case.shown)
     if not shown:
         return "No relation was found"
     least = len(case.relations) > shown and shown == case.most
-    return f"{'The best ' if least else ''}{shown} relation{'s' * (shown != 1)} between {objects} objects"
+    return f"{'The best ' if least else ''}{shown} relation{'s' * (shown != 1)} between {len(case.objects)} objects"

@@ -96,7 +96,8 @@ class Sheet:
 
     def stamp(self, area: Box, text: str) -> None:
         """Write text on a plate in the lower left corner of an area."""
-        x, bottom = area[0] + 8, area[3] - 8
+        x = area[0] + 8
+        bottom = area[3] - 8
         right = x + self.canvas.width_of(text, SMALL) + 18
         self.canvas.box((x, bottom - 28, right, bottom), fill=INK, radius=6)
         self.canvas.text((x + right) / 2, bottom - 14, text, SMALL, PAPER, anchor="mm")

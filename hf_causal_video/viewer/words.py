@@ -51,13 +51,13 @@ def axis_ticks(length: float, most: int, in_seconds: bool = True) -> list[tuple[
         ([(0.0, '0'), (0.25, '2'), (0.5, '4'), (0.75, '6'), (1.0, '8 s')], (0.5, '0:30'), (0.5, '5'))
     """
     step = next(size for size in (STEPS_S if in_seconds else STEPS) if length / size <= most)
-    places = [number * step for number in range(int(length / step + 1e-6) + 1)]
+    values = [number * step for number in range(int(length / step + 1e-6) + 1)]
     if not in_seconds or step < 15:
-        labels = [f"{place:g}" for place in places]
+        labels = [f"{value:g}" for value in values]
         labels[-1] += " s" if in_seconds else ""
     else:
-        labels = [f"{int(place) // 60}:{int(place) % 60:02d}" for place in places]
-    return [(place / length, label) for place, label in zip(places, labels, strict=True)]
+        labels = [f"{int(value) // 60}:{int(value) % 60:02d}" for value in values]
+    return [(value / length, label) for value, label in zip(values, labels, strict=True)]
 
 
 def percent(share: float) -> str:

@@ -106,7 +106,7 @@ def test_it_listens_on_this_machine_and_limits_uploads(monkeypatch):
     app.run(args)
     told = {"server_name": "127.0.0.1", "server_port": 7860, "max_file_size": "200mb", "share": False}
     assert served == told | {"css": app.STYLE}
-    with pytest.raises(CausalVideoError, match="1 or more megabytes"):
+    with pytest.raises(CausalVideoError, match="--max-size in megabytes: found 0"):
         app.run(parser.parse_args(["outputs/transtr", "--max-size", "0"]))
 
 
