@@ -5,7 +5,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_causal_video.cli.options import FRAME_MODEL, OBJECT_MODEL, argument, option
+from hf_causal_video.cli.options import FONT, FRAME_MODEL, OBJECT_MODEL, argument, option
+from hf_causal_video.cli.pictures import check_picture, font_path, write_picture
 from hf_causal_video.utils.errors import require
 
 EXAMPLES = """examples:
@@ -25,7 +26,7 @@ class Options:
     truncate: bool = option("cut a text that is longer than the model can read", False)
     html: Path | None = option("write a self-contained page with the clip's evidence", None)
     png: Path | None = option("write a picture strip with the clip's evidence", None)
-    font: Path | None = option("font file for the picture (default: a font of the system that has the letters)", None)
+    font: Path | None = option(FONT, None)
     json: bool = option("print JSON instead of text", False)
     device: str = option("cpu, cuda, cuda:1, ...", "cpu")
     frame_model: str | None = option(FRAME_MODEL, None, metavar="DIR")
@@ -37,7 +38,7 @@ def run(options: Options) -> None:
     import hf_causal_video.pipelines.question_answering as pipelines
     from hf_causal_video.models import METHODS
 
-    _check_pictures(options)
+    check_picture(options.png, options.font)
     networks = {"frame_model": options.frame_model, "object_model": options.object_model}
     qa = pipelines.load_pipeline(options.checkpoint, device=options.device, **networks)
     method = qa.model.config.model_type
@@ -63,29 +64,14 @@ def run(options: Options) -> None:
     _write_pictures(options, result)
 
 
-def _check_pictures(options: Options) -> None:
-    """Refuse names and fonts before the weights are read."""
-    if options.png is not None:
-        from hf_causal_video.viewer.canvas import Canvas, check_ending
-
-        check_ending(options.png)
-        Canvas(1, 1, None if options.font is None else str(options.font))
-
-
 def _write_pictures(options: Options, result: dict) -> None:
     if options.html is None and options.png is None:
         return
     from hf_causal_video.viewer import EvidenceCase, draw_strip, write_report
-    from hf_causal_video.viewer.canvas import write_png
-    from hf_causal_video.viewer.words import replaced_in_words
 
     case = EvidenceCase.of_result(options.question, result, title=Path(options.video).name)
     if options.png is not None:
-        picture = draw_strip(case, font_path=None if options.font is None else str(options.font))
-        write_png(options.png, picture)
-        print(f"written: {options.png}", file=sys.stderr)
-        if letters := picture.info["replaced"]:
-            print(f"note: {replaced_in_words(letters)}", file=sys.stderr)
+        write_picture(options.png, draw_strip(case, font_path=font_path(options.font)))
     if options.html is not None:
         write_report(options.html, [case])
         print(f"written: {options.html}", file=sys.stderr)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_causal_video.cli.options import FRAME_MODEL, OBJECT_MODEL, argument, option
+from hf_causal_video.cli.options import FONT, FRAME_MODEL, OBJECT_MODEL, argument, option
 from hf_causal_video.utils.checks import check_file, check_whole
 from hf_causal_video.utils.errors import require
 
@@ -40,7 +40,7 @@ class Options:
     example: Path | None = option(
         "a clip to offer as an example (default: the first one in CHECKPOINT/examples)", None, metavar="CLIP"
     )
-    font: Path | None = option("font file for the picture (default: found by its letters)", None)
+    font: Path | None = option(FONT, None)
     device: str = option("cpu, cuda, cuda:1, ...", "cpu")
     frame_model: str | None = option(FRAME_MODEL, None, metavar="DIR")
     object_model: str | None = option(OBJECT_MODEL, None, metavar="DIR")
@@ -50,7 +50,7 @@ def run(options: Options) -> None:
     """Serve until stopped."""
     from hf_causal_video.cli.app_page import STYLE, build_app
 
-    check_whole("--max-size (megabytes)", options.max_size)
+    check_whole("--max-size in megabytes", options.max_size, fix="raise it")
     check_whole("--port", options.port, 0, 65535, fix="name a free port")
     if options.example is not None:
         check_file("--example", options.example)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hf_causal_video.cli.about import about_model, example_clip, example_rows
+from hf_causal_video.utils.checks import check_whole
 from hf_causal_video.utils.errors import CausalVideoError, as_message, require
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ STYLE = """
   .sides .results, .sides .asking { min-width: 0 !important; width: 100%; }
 }
 """
-Ask = Callable[..., Any]  # the pipelines, or what stands for them
-Detect = Callable[..., Any]
+Ask = Callable[..., dict]  # the pipelines, or what stands for them
+Detect = Callable[..., dict]
 
 
 def build_app(
@@ -182,10 +183,10 @@ def answer_clip(
     from hf_causal_video.viewer import EvidenceCase, draw_strip, report_html
 
     path = _uploaded(clip)
-    question, choices = (question or "").strip(), choices or ""  # a box that is not shown is None
-    for what, text, most in (("question", question, MOST_QUESTION), ("choices", choices, MOST_CHOICES)):
-        length = len(text)
-        require(length <= most, what, found=f"{length} characters", expected=f"at most {most}", fix="shorten it")
+    question = (question or "").strip()  # a box that is not shown is None
+    choices = choices or ""
+    check_whole("number of characters of the question", len(question), 0, MOST_QUESTION, fix="shorten it")
+    check_whole("number of characters of the choices", len(choices), 0, MOST_CHOICES, fix="shorten them")
     lines = [line.strip() for line in choices.splitlines() if line.strip()]
     result = qa(str(path), question=question, choices=lines or None, return_frames=True)
     evidence = result["evidence"]
@@ -247,9 +248,8 @@ def _as_error(fault: Exception) -> str:
 
 
 def _uploaded(clip: str | None) -> Path:
-    require(
-        clip and Path(clip).is_file(), "no clip", found="nothing uploaded", expected="a video file", fix="upload one"
-    )
+    is_file = clip is not None and Path(clip).is_file()
+    require(is_file, "no clip", found="nothing uploaded", expected="a video file", fix="upload one")
     return Path(str(clip))
 
 

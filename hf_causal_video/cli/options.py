@@ -14,8 +14,9 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from hf_causal_video.utils.errors import parse_arguments
 
 Options = TypeVar("Options")
-FRAME_MODEL = "where the frame network of the checkpoint lies now"  # help of two options that several verbs share
+FRAME_MODEL = "where the frame network of the checkpoint lies now"  # help of options that several verbs share
 OBJECT_MODEL = "where its object network lies now"
+FONT = "font file for the picture (default: a font of the system that has the letters)"
 
 
 def argument(text: str, **keywords: object) -> Any:

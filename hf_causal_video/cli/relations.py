@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hf_causal_video.cli.options import argument, option
+from hf_causal_video.cli.options import FONT, argument, option
+from hf_causal_video.cli.pictures import check_picture, font_path, write_picture
 from hf_causal_video.utils.checks import check_number
 from hf_causal_video.utils.errors import require
 
@@ -38,6 +39,7 @@ class Options:
     top: int = option("relations to print; --json gives all", 20)
     html: Path | None = option("write a self-contained page with tracks and relations", None)
     png: Path | None = option("write a picture with tracks and relations", None)
+    font: Path | None = option(FONT, None)
     json: bool = option("print JSON, in the layout of the public evaluation", False)
     device: str = option("cpu, cuda, cuda:1, ...", "cpu")
 
@@ -47,6 +49,7 @@ def run(options: Options) -> None:
     from hf_causal_video.models import RELATION_METHODS
     from hf_causal_video.pipelines.relation_detection import pictures_of
 
+    check_picture(options.png, options.font)
     detect = load_relation_pipeline(options.checkpoint, device=options.device)
     method = detect.model.config.model_type
     require(
@@ -76,15 +79,14 @@ def run(options: Options) -> None:
 def _draw(options: Options, clip: Mapping[str, Any]) -> None:
     from hf_causal_video.viewer.relations import RelationCase
     from hf_causal_video.viewer.relations_page import write_relations
-    from hf_causal_video.viewer.relations_picture import save_relations
+    from hf_causal_video.viewer.relations_picture import draw_relations
 
     name = Path(options.video).name
     case = RelationCase(
         clip["relations"], clip["frames"], clip["frame_indices"], clip["frame_size"], clip["times_s"], name
     )
     if options.png:
-        save_relations(case, options.png)
-        print(f"written: {options.png}", file=sys.stderr)
+        write_picture(options.png, draw_relations(case, font_path=font_path(options.font)))
     if options.html:
         write_relations(options.html, case)
         print(f"written: {options.html}", file=sys.stderr)

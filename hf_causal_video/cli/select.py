@@ -1,12 +1,12 @@
 """`hf-causal-video select`: which frames of a clip a trained model would show a video language model."""
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_causal_video.cli.options import FRAME_MODEL, OBJECT_MODEL, argument, option
+from hf_causal_video.cli.options import FONT, FRAME_MODEL, OBJECT_MODEL, argument, option
+from hf_causal_video.cli.pictures import check_picture, font_path, write_picture
 from hf_causal_video.utils.errors import require
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Options:
     seed: int = option("of the selector random", 0)
     json: bool = option("print JSON instead of text", False)
     png: Path | None = option("write a picture of the choice", None)
+    font: Path | None = option(FONT, None)
     device: str = option("cpu, cuda, cuda:1, ...", "cpu")
     frame_model: str | None = option(FRAME_MODEL, None, metavar="DIR")
     object_model: str | None = option(OBJECT_MODEL, None, metavar="DIR")
@@ -114,6 +115,7 @@ def run(options: Options) -> None:
         expected="a number of tokens and the model whose tokens are counted",
         fix="add --tokens 2048" if options.vlm else "add --vlm with a folder or Hub id, or use --frames",
     )
+    check_picture(options.png, options.font)
     selector = make_selector(
         options.selector,
         options.checkpoint,
@@ -142,8 +144,8 @@ def run(options: Options) -> None:
             why = "" if chosen.kept is None else "   kept" if index in chosen.kept else "   next in the ranking"
             print(f"  {second:8.2f} s   frame {index:>4}   score {scores[index]:.3f}{why}")
     if options.png:
-        from hf_causal_video.selection.picture import save_selection
+        from hf_causal_video.selection.picture import draw_selection
 
         assert clip.frames is not None
-        save_selection(chosen, [clip.frames[i] for i in chosen.frame_indices], options.question, options.png)
-        print(f"written: {options.png}", file=sys.stderr)
+        frames = [clip.frames[index] for index in chosen.frame_indices]
+        write_picture(options.png, draw_selection(chosen, frames, options.question, font_path=font_path(options.font)))

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hf_causal_video.cli.options import argument, json_mapping, option
+from hf_causal_video.cli.options import FONT, argument, json_mapping, option
+from hf_causal_video.cli.pictures import check_picture, font_path, write_picture
 from hf_causal_video.utils.checks import check_whole
 from hf_causal_video.utils.errors import require
 
 if TYPE_CHECKING:
     from torch.nn import Module
+
+    from hf_causal_video.stress.report import Report
 
 TESTS = (  # as in stress.conditions, which takes torch to import
     "whole",
@@ -64,6 +67,7 @@ class Options:
     seed: int = option("of what is drawn at random", 0)
     batch_size: int = option("questions at once", 32)
     device: str = option("cpu, cuda, cuda:1, ...", "cpu")
+    font: Path | None = option(FONT, None)
     output: Path | None = option(
         "folder for questions.jsonl, stress.json, stress.png and model_index.json "
         "(default: the checkpoint's stress/<dataset>-<split>, or stress/ here for a Hub id)",
@@ -73,10 +77,11 @@ class Options:
 
 def run(options: Options) -> None:
     """Body of `hf-causal-video stress`."""
-    from hf_causal_video.stress.picture import save_stress
+    from hf_causal_video.stress.picture import draw_stress
     from hf_causal_video.stress.report import stress_table
     from hf_causal_video.training.recipe import recipe_world
 
+    check_picture(Path("stress.png"), options.font)
     base = Path(options.checkpoint) if Path(options.checkpoint).is_dir() else Path()
     split = options.split or ("iid" if options.dataset == "world" else "test")
     suffix = "" if options.evidence == "own" else f"-{options.evidence}"
@@ -105,9 +110,8 @@ def run(options: Options) -> None:
     title = f"{options.checkpoint} on {options.dataset}, {split}"
     print(f"{title}: {report['questions']} questions about {report['videos']} videos, measured here\n")
     print(stress_table(report))
-    save_stress(report, output / "stress.png", title)
-    names = "questions.jsonl, stress.json, stress.png, model_index.json"
-    print(f"\nwritten: {names} in {output}")
+    write_picture(output / "stress.png", draw_stress(report, title, font_path=font_path(options.font)))
+    print(f"\nwritten: questions.jsonl, stress.json, stress.png, model_index.json in {output}")
 
 
 def stress_checkpoint(
@@ -124,7 +128,7 @@ def stress_checkpoint(
     features: str | Path | None = None,
     num_frames: int | None = None,
     **options: Any,
-) -> dict[str, Any]:
+) -> "Report":
     """Stress-test a checkpoint on a benchmark.
 
     Args:
@@ -175,7 +179,6 @@ def stress_checkpoint(
         path=None if output is None else Path(output) / "questions.jsonl",
         name=str(checkpoint),
         identity=f"{_weights(model)}, {dataset}, {split}, {num_frames} frames, {json.dumps(world, sort_keys=True)}",
-        least_frames=answerer.least_frames,
         **options,
     )
     report["mark"] = "measured here"

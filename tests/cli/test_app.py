@@ -106,7 +106,7 @@ def test_it_listens_on_this_machine_and_limits_uploads(monkeypatch):
     app.run(options)
     told = {"server_name": "127.0.0.1", "server_port": 7860, "max_file_size": "200mb", "share": False}
     assert served == told | {"css": app_page.STYLE}
-    with pytest.raises(CausalVideoError, match="at least 1"):
+    with pytest.raises(CausalVideoError, match="--max-size in megabytes: found 0"):
         app.run(app.Options(checkpoints=["outputs/transtr"], max_size=0))
 
 

@@ -9,6 +9,7 @@ equations 3 to 10. Submodule names follow the published checkpoints. Where the o
 right there is a switch in the config, and the preset `official-<dataset>` turns all of them on.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -24,7 +25,7 @@ from hf_causal_video.models.outputs import VideoQAOutput
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
 from hf_causal_video.models.transtr.selection import Items, Selection, rank, select
 from hf_causal_video.models.transtr.similarity import SimilarityHead, check_similarities
-from hf_causal_video.models.transtr.text import encode_question
+from hf_causal_video.models.transtr.text import encode_question, encode_texts
 from hf_causal_video.models.transtr.video import EncodedVideo, FeatureResizer, check_objects, join_boxes
 from hf_causal_video.utils.errors import require_values
 
@@ -108,6 +109,10 @@ class TranSTRForVideoQuestionAnswering(VideoQAPreTrainedModel):
             video.objects = self._encode_objects(video) if objects else None
         return video
 
+    def encode_texts(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return inputs of `forward` with token features in place of ids."""
+        return encode_texts(self, inputs)
+
     @capture_outputs
     def forward(
         self,
@@ -138,7 +143,8 @@ class TranSTRForVideoQuestionAnswering(VideoQAPreTrainedModel):
             object_features: (V, T, N, C) without boxes, or with them appended if `object_boxes` is None.
             object_boxes: (V, T, N, 4) xyxy.
             frame_mask, object_mask: (V, T) and (V, T, N) bool, False at padding.
-            question_features, choice_features: (B, L, D_text) and (B, A, D_text), cached text instead of ids.
+            question_features, choice_features: (B, L, D_text) and (B, A, D_text), cached text instead of ids;
+                `choice_attention_mask` is then (B, A).
             video_index: (B,) row of each question's video; what does not depend on the question is computed once per
                 video.
             similarities: (B, A, T, S) how well each choice fits each frame, S = `num_similarities`.
