@@ -1,6 +1,5 @@
 """One picture of a choice: the question, the chosen frames with their seconds, and the score of every candidate."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from hf_causal_video.selection.rules import Selection
-from hf_causal_video.viewer.canvas import EVIDENCE, FAINT, INK, MUTED, PLAIN, Canvas
+from hf_causal_video.viewer.canvas import EVIDENCE, FAINT, INK, MUTED, PLAIN, Canvas, write_png
 
 WIDTH, MARGIN, GAP, COLUMNS, BARS = 1600, 48, 12, 8, 120
 
@@ -49,11 +48,7 @@ def draw_selection(selection: Selection, frames: Sequence[np.ndarray], question:
 
 def save_selection(selection: Selection, frames: Sequence[np.ndarray], question: str, path: str | Path) -> Path:
     """Write the picture of `draw_selection` as a PNG file, whole or not at all, and return its path."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    draw_selection(selection, frames, question).save(partial, format="PNG", optimize=True)
-    os.replace(partial, path)
-    return path
+    return write_png(path, draw_selection(selection, frames, question))
 
 
 def _bars(canvas: Canvas, selection: Selection, base: float) -> None:

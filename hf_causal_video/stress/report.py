@@ -159,7 +159,7 @@ def card_results(report: Mapping[str, Any], dataset: str, split: str) -> list[di
 
 def save_report(report: Mapping[str, Any], path: str | Path) -> Path:
     """Write the report as JSON, whole or not at all."""
-    return write_whole(path, (json.dumps(report, indent=2) + "\n").encode())
+    return write_whole(path, json.dumps(report, indent=2) + "\n")
 
 
 def _bootstrap(right: np.ndarray, videos: np.ndarray, resamples: int, seed: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_causal_video.viewer.canvas import FAINT, INK, MUTED, Canvas
+from hf_causal_video.viewer.canvas import FAINT, INK, MUTED, Canvas, write_png
 
 WIDTH = 900
 PANEL_HEIGHT = 260
@@ -39,7 +39,7 @@ def save_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Pat
         y = top + place * LEGEND_LINE
         canvas.line([(MARGIN, y + 8), (MARGIN + 28, y + 8)], COLOURS[place % len(COLOURS)], 3)
         canvas.text(MARGIN + 38, y, canvas.wrap(name, 14, WIDTH - MARGIN - 60, most=1)[0], 14)
-    canvas.finish().save(path, format="PNG")
+    write_png(path, canvas.finish())
 
 
 def _validation_metric(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str | None:

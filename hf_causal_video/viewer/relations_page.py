@@ -8,13 +8,13 @@ best moment and all relations with their stretches of time are there.
 import base64
 import io
 import json
-import os
 from html import escape
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from hf_causal_video.utils.files import write_whole
 from hf_causal_video.viewer.relations import DrawnObject, DrawnRelation, RelationCase
 from hf_causal_video.viewer.relations_picture import summary
 from hf_causal_video.viewer.style import POLICY, STYLE
@@ -123,11 +123,7 @@ def write_relations(path: str | Path, case: RelationCase, frame_width: int = 720
         case: relations and frames.
         frame_width: pictures are stored no wider than this, in pixels.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(relations_html(case, frame_width), encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    return write_whole(path, relations_html(case, frame_width))
 
 
 def _card(case: RelationCase, frame_width: int) -> str:

@@ -5,13 +5,12 @@ of time can, in seconds. From top to bottom: moments that show the best relation
 relation, its objects in the colours of their boxes, on one axis of time.
 """
 
-import os
 from pathlib import Path
 
 from PIL import Image
 
 from hf_causal_video.utils.errors import require
-from hf_causal_video.viewer.canvas import INK, MUTED, PLAIN, Canvas
+from hf_causal_video.viewer.canvas import INK, MUTED, PLAIN, Canvas, write_png
 from hf_causal_video.viewer.relations import DrawnObject, DrawnRelation, RelationCase
 
 MARGIN, GAP = 48, 16
@@ -47,11 +46,7 @@ def draw_relations(case: RelationCase, width: int = 1600, font_path: str | None 
 
 def save_relations(case: RelationCase, path: str | Path, width: int = 1600, font_path: str | None = None) -> Path:
     """Write the picture of `draw_relations` as a PNG file, whole or not at all, and return its path."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    draw_relations(case, width, font_path).save(partial, format="PNG", optimize=True)
-    os.replace(partial, path)
-    return path
+    return write_png(path, draw_relations(case, width, font_path))
 
 
 class _Picture:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.files import write_whole
 from hf_causal_video.utils.version import __version__
 
 PROVENANCE_FILE = "provenance.json"
@@ -228,7 +229,7 @@ def complete_card(card: Mapping[str, Any], path: Path | None = None) -> dict[str
     for name in missing:
         completed[name] = _ask(name)
     if path is not None and not path.exists():
-        path.write_text(json.dumps(completed, indent=2) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(completed, indent=2) + "\n")
         print(f"written: {path}")
     return completed
 

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from hf_causal_video.features.store.provenance import Provenance
 from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.files import partial_path
 
 # column -> (dtype, axes); the first axis T is free, the others are fixed by the provenance
 COLUMNS = {
@@ -110,7 +111,7 @@ class ShardWriter:
         self.path, self.schema, self.provenance = path, make_schema(provenance), provenance
         self.video_ids: list[str] = []
         self._sums: list[dict[str, int]] = []
-        self.temporary = path.with_name(f".{path.name}.tmp")
+        self.temporary = partial_path(path)
         try:
             self._writer = pq.ParquetWriter(
                 self.temporary,

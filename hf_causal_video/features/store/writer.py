@@ -23,6 +23,7 @@ from hf_causal_video.features.store.provenance import PROVENANCE_FILE, Provenanc
 from hf_causal_video.features.store.rows import VideoFeatures
 from hf_causal_video.features.store.shards import Shard, ShardWriter, open_shards, row_shapes
 from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.files import remove_partial, write_whole
 
 CLAIM_FILE = ".claim"
 JOURNAL_FOLDER = ".parts"
@@ -66,8 +67,7 @@ class FeatureWriter:
         )
         self._shard: ShardWriter | None = None
         (self.folder / "features").mkdir(parents=True, exist_ok=True)
-        for leftover in (self.folder / "features").glob(f".{split}-*.tmp"):
-            leftover.unlink()
+        remove_partial(self.folder / "features", f"{split}-*")
         self._claim_folder()
         self.done = finished_ids(self.folder, provenance)
         names = [path.stem for path in (self.folder / "features").glob(f"{split}-*.parquet")]
@@ -105,7 +105,7 @@ class FeatureWriter:
     def close(self) -> None:
         """Finish the last shard and write the card."""
         self.finish_shard()
-        write_text(self.folder / "README.md", feature_card(self.folder, self.provenance))
+        write_whole(self.folder / "README.md", feature_card(self.folder, self.provenance))
 
     def __enter__(self) -> FeatureWriter:
         return self
@@ -121,7 +121,7 @@ class FeatureWriter:
             if any((self.folder / "features").glob("*.parquet")):
                 Provenance.read(self.folder)
             card = json.dumps(self.provenance.to_dict(), indent=2, sort_keys=True)
-            write_text(self.folder / PROVENANCE_FILE, card + "\n")
+            write_whole(self.folder / PROVENANCE_FILE, card + "\n")
             return
         Provenance.read(self.folder).must_equal(self.provenance, self.folder)
 
@@ -222,16 +222,6 @@ class Journal:
 def finished_ids(folder: Path, provenance: Provenance) -> set[str]:
     """Give the ids of every video that the shards of a feature set hold."""
     return {video_id for shard in open_shards(folder, provenance) for video_id in shard.video_ids}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
