@@ -108,7 +108,9 @@ class ShardWriter:
     """
 
     def __init__(self, path: Path, provenance: Provenance):
-        self.path, self.schema, self.provenance = path, make_schema(provenance), provenance
+        self.path = path
+        self.provenance = provenance
+        self.schema = make_schema(provenance)
         self.video_ids: list[str] = []
         self._sums: list[dict[str, int]] = []
         self.temporary = partial_path(path)
