@@ -18,7 +18,7 @@ from datasets import Dataset
 
 from hf_causal_video.data.tables import make_table, read_cells, read_text
 from hf_causal_video.utils.checks import check_choice, check_file
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.errors import require, reworded
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 VIDEO_SUFFIX = re.compile(r"\.(mp4|m4v|mov|mkv|webm|avi|mpe?g|wmv|flv|gif|ts|3gp)$", re.IGNORECASE)
@@ -242,14 +242,11 @@ def read_rows(path: Path) -> Iterable[tuple[int, Mapping[str, object]]]:
 
 
 def _json_rows(path: Path, text: str) -> Iterable[tuple[int, Mapping[str, object]]]:
-    try:
+    with reworded(ValueError, f"{path} cannot be read", expected="a JSON list, or one object per line"):
         if text.lstrip().startswith("["):
             rows = list(enumerate(json.loads(text), start=1))
         else:
             rows = [(n, json.loads(line)) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    except json.JSONDecodeError as error:
-        expected = "a JSON list, or one object per line"
-        raise CausalVideoError(f"{path} cannot be read", found=error, expected=expected, fix="correct it") from error
     for number, row in rows:
         require(isinstance(row, dict), f"line {number} of {path}", found=repr(row), expected="one JSON object")
     return rows

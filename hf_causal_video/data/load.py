@@ -16,7 +16,7 @@ from hf_causal_video.data.open_ended import build_answer_vocabulary, index_answe
 from hf_causal_video.data.rows import QUESTION_FEATURES, questions_dataset
 from hf_causal_video.data.tables import read_cells
 from hf_causal_video.utils.checks import check_choice, check_file
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.errors import require, reworded
 
 Vocabulary = Sequence[str] | str | Path | int | None
 NEXTQA_COLUMNS = {"video", "question", "answer", "qid", "type", "a0", "a1", "a2", "a3", "a4"}
@@ -130,17 +130,11 @@ def _hub_or_folder(name: str, split: str) -> Dataset:
     expected = "the folder of its official files"
     fix = "add --annotations FOLDER"
     require(has_files, f"the files of {name} are missing", found="its name alone", expected=expected, fix=fix)
-    try:
-        rows = load_dataset(name, "questions", split=split)
-    except (ValueError, FileNotFoundError, KeyError, ConnectionError) as error:
-        raise CausalVideoError(
-            f"no questions for split {split!r} of {name}",
-            found=str(error).splitlines()[0],
-            expected="a file of questions, a folder with a file per split, or a folder or Hub id with a 'questions' "
-            "config that has this split",
-            fix="check the name; `hf-causal-video questions FILE` checks a file of your own",
-        ) from error
-    return _known_columns(rows)
+    expected = "a file of questions, a folder with a file per split, or a dataset with a 'questions' config"
+    fix = "check the name; `hf-causal-video questions FILE` checks a file of your own"
+    faults = (ValueError, FileNotFoundError, KeyError, ConnectionError)
+    with reworded(faults, f"no questions for split {split!r} of {name}", expected=expected, fix=fix):
+        return _known_columns(load_dataset(name, "questions", split=split))
 
 
 def _known_columns(rows: Dataset) -> Dataset:

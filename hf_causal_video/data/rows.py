@@ -22,7 +22,7 @@ import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
 from hf_causal_video.utils.checks import check_fields, is_list, is_number, is_text, is_whole
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.errors import CausalVideoError, require, reworded
 
 Rows = TypeVar("Rows")
 QUESTION_FEATURES = Features(
@@ -99,15 +99,9 @@ def check_rows(what: str, rows: Rows) -> Rows:
 
 def typed_table(what: str, columns: Mapping[str, Sequence[object]], features: Features) -> Dataset:
     """Put columns in a table of these features; an error for values of another kind."""
-    try:
+    faults = (pa.ArrowException, TypeError, ValueError, OverflowError)  # such as of True among numbers
+    with reworded(faults, f"{what} cannot be put in a table", expected=f"values of {features}"):
         return Dataset.from_dict(dict(columns), features=features)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:  # such as True among numbers
-        raise CausalVideoError(
-            f"{what} cannot be put in a table",
-            found=str(error).splitlines()[0],
-            expected=f"values of {features}",
-            fix="correct the column",
-        ) from error
 
 
 def _checked_row(row: Mapping[str, Any], place: str, extra: set[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from datasets import Dataset, Features
 
 from hf_causal_video.data.rows import questions_dataset
 from hf_causal_video.utils.checks import check_choice, check_file
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.errors import CausalVideoError, require, reworded
 
 # canonical column -> names it goes by in the public files and their copies
 ALIASES = {
@@ -40,10 +40,9 @@ def read_text(path: str | Path, source: str) -> str:
     """
     path = check_file("annotation file", path, fix=f"download it from {source}; nothing is downloaded for you")
     data = path.read_bytes()
-    try:
+    fix = f"get it again from {source}"
+    with reworded((OSError, EOFError, zlib.error), f"{path} cannot be unpacked", expected="a gzip file", fix=fix):
         data = gzip.decompress(data) if path.suffix == ".gz" else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(f"{path} cannot be unpacked", error, "a whole gzip file", source) from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -56,10 +55,9 @@ def read_text(path: str | Path, source: str) -> str:
 
 def read_json(path: str | Path, source: str) -> object:
     """Read a JSON file, plain or gzipped; arguments and errors as `read_text`, and an error for other content."""
-    try:
+    fix = f"get it again from {source}"
+    with reworded((ValueError, RecursionError), f"{path} cannot be read", expected="one JSON document", fix=fix):
         return json.loads(read_text(path, source))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise _unreadable(f"{path} cannot be read", error, "one JSON document", source) from error
 
 
 def read_lines(path: str | Path, source: str, columns: Sequence[str], layout: str) -> list[Line]:
@@ -205,10 +203,7 @@ def _position(path: str | Path, source: str, header: list[str], name: str, layou
 
 
 def _bad_line(path: str | Path, number: int, found: object, expected: str, source: str) -> CausalVideoError:
-    return _unreadable(f"line {number} of {path} cannot be read", found, expected, source)
-
-
-def _unreadable(what: str, found: object, expected: str, source: str) -> CausalVideoError:
+    what = f"line {number} of {path} cannot be read"
     return CausalVideoError(what, found=found, expected=expected, fix=f"get the file again from {source}")
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from hf_causal_video.tracks.track import check_track
 from hf_causal_video.utils.checks import check_choice, check_whole
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.errors import CausalVideoError, require, reworded
 
 JAAD_LABELS = (
     "walking",
@@ -175,7 +175,8 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
 
 def _video(video: str, people: bytes, car: bytes) -> tuple[dict[int, int], list[float], list[list[_Sighting]]]:
     """States of the car by frame, the size of the picture (twice), and the sightings of each pedestrian."""
-    try:
+    faults = (ElementTree.ParseError, ValueError, LookupError)
+    with reworded(faults, f"JAAD {video} cannot be read", expected="the XML of JAAD 2.0", fix=f"get {SOURCE}"):
         annotation, vehicle = (ElementTree.fromstring(source) for source in (people, car))
         size = [float(annotation.findtext(f".//original_size/{side}") or 0) for side in ("width", "height")] * 2
         tracks = [
@@ -183,12 +184,6 @@ def _video(video: str, people: bytes, car: bytes) -> tuple[dict[int, int], list[
             for track in annotation.iterfind("track[@label='pedestrian']")
         ]
         states = _car_states(vehicle, video)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        if isinstance(error, CausalVideoError):
-            raise
-        raise CausalVideoError(
-            f"JAAD {video} cannot be read", found=error, expected="the XML of JAAD 2.0", fix=f"get {SOURCE}"
-        ) from error
     is_size = all(0 < side < math.inf for side in size)
     _expect(is_size, f"JAAD {video}: original_size", size[:2], "width and height in pixels")
     return states, size, tracks
