@@ -24,8 +24,9 @@ import numpy as np
 
 from hf_causal_video.features.store.provenance import Provenance
 from hf_causal_video.features.store.rows import VideoFeatures
-from hf_causal_video.features.store.writer import FeatureWriter, Journal, claim_folder, finished_ids, write_text
+from hf_causal_video.features.store.writer import FeatureWriter, Journal, claim_folder, finished_ids
 from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.files import write_whole
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -331,4 +332,4 @@ def _add_up(report: ExtractionReport, order: list[str]) -> None:
 
 def _write_failed(report: ExtractionReport) -> None:
     listed = [{"video_id": name, "reason": reason} for name, reason in sorted(report.failed.items())]
-    write_text(report.output / FAILED_FILE, json.dumps(listed, indent=2, ensure_ascii=False) + "\n")
+    write_whole(report.output / FAILED_FILE, json.dumps(listed, indent=2, ensure_ascii=False) + "\n")

@@ -192,7 +192,7 @@ def card_results(report: Report, dataset: str, split: str) -> list[dict[str, obj
 
 def save_report(report: Mapping[str, object], path: str | Path) -> Path:
     """Write the report as JSON, whole or not at all."""
-    return write_whole(path, (json.dumps(report, indent=2) + "\n").encode())
+    return write_whole(path, json.dumps(report, indent=2) + "\n")
 
 
 def _bootstrap(right: np.ndarray, videos: np.ndarray, resamples: int, seed: int) -> np.ndarray:

@@ -8,7 +8,6 @@ takes over.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PureWindowsPath
@@ -21,6 +20,7 @@ from tqdm.auto import tqdm
 
 from hf_causal_video.features.store.writer import claim_folder
 from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.files import remove_partial, whole_file, write_whole
 
 if TYPE_CHECKING:
     from hf_causal_video.tracks.tracker import ClipTracker, TrackedClip
@@ -160,9 +160,8 @@ def write_tracks(folder: str | Path, video_id: str, clip: TrackedClip) -> None:
         columns["features"] = np.concatenate([np.asarray(track.features) for track in tracks]).astype(np.float16)
     else:
         columns["features"] = np.zeros((0, 0), dtype=np.float16)
-    partial = path.with_name(f"{path.name}.partial")
-    save_file(columns, partial, metadata={"clip": json.dumps(about)})
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        save_file(columns, partial, metadata={"clip": json.dumps(about)})
 
 
 def track_folder(
@@ -204,8 +203,7 @@ def _track_files(files: Mapping[str, Path], folder: Path, tracker: ClipTracker, 
     else:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / CARD, card)
-    for leftover in (folder / FOLDER).glob("*.partial"):  # of a kill
-        leftover.unlink()
+    remove_partial(folder / FOLDER)
     failed: dict[str, str] = {}
     for video_id, file in tqdm(files.items(), desc="track", unit="video", disable=not progress):
         try:
@@ -219,9 +217,7 @@ def _track_files(files: Mapping[str, Path], folder: Path, tracker: ClipTracker, 
 
 
 def _write(path: Path, content: Any) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def _damaged(path: Path, error: Exception) -> CausalVideoError:

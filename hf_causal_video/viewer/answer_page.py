@@ -57,7 +57,7 @@ def write_report(
         >>> page.startswith("<!doctype html>"), page.count('class="frame')
         (True, 4)
     """
-    return write_whole(path, report_html(cases, metrics, title, note, frame_width).encode())
+    return write_whole(path, report_html(cases, metrics, title, note, frame_width))
 
 
 def report_html(

@@ -45,7 +45,7 @@ def test_a_run_leaves_everything_that_repeats_and_describes_it(finished_run: Pat
         "model.safetensors", "config.json", "processor_config.json", "tokenizer.json", "metrics.json", "recipe.yaml",
         "card_data.json", "predictions", "training_log.jsonl",
     }  # fmt: skip
-    assert not [path for path in finished_run.rglob("*.tmp")]
+    assert not [path for path in finished_run.rglob("*.part")]
     metrics = json.loads((finished_run / "metrics.json").read_text())
     assert set(metrics["test"]) == {"iid", "long"} and 0 <= metrics["validation"]["Acc"] <= 100
     card = json.loads((finished_run / "card_data.json").read_text())

@@ -196,10 +196,10 @@ def test_bad_input_is_named(clips, tmp_path):
         read_sources(clips, wrong)
     for row in ('clip00,why,so,"[[3, 1]]"', "clip00,why,so,[[", "clip00,why,so,7"):
         wrong.write_text(f"video,question,answer,spans\n{row}\n")
-        with pytest.raises(CausalVideoError, match="spans in row 2"):
+        with pytest.raises(CausalVideoError, match="line 2.*invalid spans"):
             read_sources(clips, wrong)
     wrong.write_text("video,question,answer\nclip00,why,\n")
-    with pytest.raises(CausalVideoError, match="row 2 of"):
+    with pytest.raises(CausalVideoError, match="line 2 of"):
         read_sources(clips, wrong)
 
 
