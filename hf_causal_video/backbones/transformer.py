@@ -20,7 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.output_capturing import _active_collector
 
 Weights = Literal["prob", "dropped", "energy"]
-Part = Literal["self", "query"]
+Part = Literal["self", "query", "attention", "feedforward"]
 Keep = Callable[[Tensor], Tensor]
 
 
@@ -170,8 +170,8 @@ def _share(energy: Tensor, mask: Tensor | None) -> Tensor:
 class TransformerLayer(GradientCheckpointingLayer):
     """One post-norm layer; with `cross=True` a decoder layer, which also attends to a memory.
 
-    Its halves are callable apart by `part`: the first does not know the question, so its result can be shared by all
-    questions of a video.
+    Its parts are callable apart by `part`: self-attention does not know the question, so its result can be shared by
+    all questions of a video; the feed-forward has most of the operations, and can be left to the rows that are kept.
     """
 
     def __init__(
@@ -212,8 +212,11 @@ class TransformerLayer(GradientCheckpointingLayer):
             memory: (B, M, D); or fewer rows (B / S, M, D), each shared by S rows of x in turn and projected once.
             keep: maps the map (B, Q, M) to the rows (B, K) that are needed; the rest of the layer runs on those.
             query: (B, Q, D), or (1, Q, D) for all rows: the result of the part "query".
-            part: "self" stops after self-attention; "query" computes the queries to any memory, from x after that.
+            part: "self" stops after self-attention; "query" computes the queries to any memory, from x after that;
+                "attention" stops before the feed-forward; "feedforward" goes on from there.
         """
+        if part == "feedforward":
+            return self._feed_forward(x), None
         if part != "query" and not self_attended:
             placed = x if pos is None else x + pos
             x = self.norm1(x + self.dropout(self.self_attn(placed, placed, x, mask)[0]))
@@ -221,7 +224,7 @@ class TransformerLayer(GradientCheckpointingLayer):
             return x, None
         if part == "query":
             return self.multihead_attn(x if pos is None else x + pos)[0], None
-        ranking, last = None, self.norm2
+        ranking = None
         if memory is not None:
 
             def fold(rows: Tensor) -> Tensor:  # (B, Q, D) to (B / S, S * Q, D)
@@ -239,9 +242,13 @@ class TransformerLayer(GradientCheckpointingLayer):
             query = fold(query.expand_as(x))
             update, attention = self.multihead_attn(query, memory, memory, memory_mask, weights, projected=True)
             ranking = ranking if attention is None else attention.view(*x.shape[:2], -1)  # (B, Q, M)
-            x, last = self.norm2(x + self.dropout(update.view_as(x))), self.norm3
+            x = self.norm2(x + self.dropout(update.view_as(x)))
+        return (x if part == "attention" else self._feed_forward(x)), ranking
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
         update = self.linear2(self.dropout(self.linear1(x).relu()))
-        return last(x + self.dropout(update)), ranking
+        last = self.norm3 if hasattr(self, "norm3") else self.norm2
+        return last(x + self.dropout(update))
 
 
 class TransformerStack(nn.Module):
@@ -284,6 +291,10 @@ class TransformerStack(nn.Module):
         """Compute the queries of the first layer from the result of `attend_self`; pass them on as `query`."""
         return self.layers[0](x, pos, part="query")[0]
 
+    def finish(self, x: Tensor) -> Tensor:
+        """Run what `forward` leaves out with `finish=False`, on all rows or on some."""
+        return self.norm(self.layers[-1](x, part="feedforward")[0])
+
     def forward(
         self,
         x: Tensor,
@@ -295,8 +306,12 @@ class TransformerStack(nn.Module):
         self_attended: bool = False,
         keep: Keep | None = None,
         query: Tensor | None = None,
+        finish: bool = True,
     ) -> tuple[Tensor, Tensor | None]:
-        """Update x (B, Q, D); see `TransformerLayer.forward`. The last layer ranks and keeps."""
+        """Update x (B, Q, D); see `TransformerLayer.forward`. The last layer ranks and keeps.
+
+        With `finish=False` the last layer stops before its feed-forward; `finish` runs that and the norm.
+        """
         ranking = None
         for depth, layer in enumerate(self.layers):
             first, last = depth == 0, depth == len(self.layers) - 1
@@ -310,5 +325,6 @@ class TransformerStack(nn.Module):
                 self_attended and first,
                 keep if last else None,
                 query if first else None,
+                None if finish or not last else "attention",
             )
-        return self.norm(x), ranking
+        return (self.norm(x) if finish else x), ranking

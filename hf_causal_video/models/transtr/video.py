@@ -20,6 +20,7 @@ class EncodedVideo:
         frame_mask: (V, T) bool.
         features, boxes, object_mask: the objects as given, (V, T, N, C), (V, T, N, 4) and (V, T, N).
         objects: (V, T, N, D) objects after self-attention, where all frames' were encoded.
+        object_query: (V, T, N, D) the queries of those objects to any question.
     """
 
     frames: Tensor
@@ -30,6 +31,7 @@ class EncodedVideo:
     boxes: Tensor | None = None
     object_mask: Tensor | None = None
     objects: Tensor | None = None
+    object_query: Tensor | None = None
 
     def frames_of(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Select frames, positions, queries and mask of rows; nothing is copied where all are one video."""
