@@ -17,6 +17,7 @@ from hf_causal_video.training.recipe import recipe_world
 from hf_causal_video.training.relations.evaluate import add_relation_arguments, is_relation_model, run_relations
 from hf_causal_video.training.report import make_report, print_report
 from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.precision import PRECISIONS, Precision, matmul_precision
 
 EXAMPLES = """examples:
   # NExT-QA, from the official csv and a feature set made by `hf-causal-video extract`
@@ -48,6 +49,7 @@ def evaluate_checkpoint(
     annotations: str | Path | None = None,
     spans: str | Path | None = None,
     device: str = "cpu",
+    precision: Precision = "highest",
 ) -> dict[str, Any]:
     """Answer every question of a split and score the answers, and the seconds they rest on where those are known.
 
@@ -68,6 +70,7 @@ def evaluate_checkpoint(
             their indices from the vocabulary of the checkpoint.
         spans: gsub json of NExT-GQA, where the dataset is a csv of NExT-QA.
         device: where the model runs, such as "cuda:1".
+        precision: of float32 matrix products, see `matmul_precision`.
 
     Returns:
         {"metrics": {...}, "questions": n, ...}, as written to `metrics.json`.
@@ -79,16 +82,18 @@ def evaluate_checkpoint(
     words = getattr(processor, "answer_vocabulary", None)
     data = load_data(dataset, split, features, num_frames, world, annotations, words, spans)
     data.store.check(model.config.feature_provenance)
-    rows = predict(
-        model.eval().to(device),
-        data,
-        VideoQACollator(processor, with_labels=False),
-        batch_size=batch_size,
-        progress=progress,
-        span_rule=span_rule,
-    )
+    with matmul_precision(precision):
+        rows = predict(
+            model.eval().to(device),
+            data,
+            VideoQACollator(processor, with_labels=False),
+            batch_size=batch_size,
+            progress=progress,
+            span_rule=span_rule,
+        )
     metrics = score(rows, data.questions, dataset)
-    return make_report(checkpoint, dataset, split, rows, metrics, output, questions=len(rows), span_rule=span_rule)
+    details = {"questions": len(rows), "span_rule": span_rule, "matmul_precision": precision}
+    return make_report(checkpoint, dataset, split, rows, metrics, output, **details)
 
 
 def score(rows: list[dict[str, Any]], questions: Any, dataset: str) -> dict[str, float]:
@@ -129,6 +134,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=32, help="questions at once (default: 32)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    parser.add_argument(
+        "--matmul-precision",
+        choices=PRECISIONS,
+        default="highest",
+        help="float32 matrix products: highest (float32), high (TF32 on a GPU), medium (bfloat16 on a CPU with AMX)",
+    )
     add_relation_arguments(parser)
 
 
@@ -140,7 +151,8 @@ def run(args: argparse.Namespace) -> None:
     args.split = args.split or ("iid" if is_world else "test")
     output = Path(args.output) if args.output else base / "evaluation" / f"{name}-{args.split}"
     if is_relation_model(args.checkpoint):
-        run_relations(args, output)
+        with matmul_precision(args.matmul_precision):
+            run_relations(args, output)
         return
     report = evaluate_checkpoint(
         args.checkpoint,
@@ -155,6 +167,7 @@ def run(args: argparse.Namespace) -> None:
         annotations=args.annotations,
         spans=args.spans,
         device=args.device,
+        precision=args.matmul_precision,
     )
     title = f"{args.checkpoint} on {args.dataset}, {args.split}: {report['questions']} questions"
     print_report(title, report["metrics"], output)

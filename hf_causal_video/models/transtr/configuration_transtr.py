@@ -27,9 +27,9 @@ class TranSTRConfig(VideoQAConfig):
             "energy" and "prob": (frame, token) interactions by cross-attention before or after its softmax; several
             interactions may share a frame, so K slots hold at most K frames. After a softmax over tokens every frame
             has the same total mass, so "prob" rewards peaked attention, not relevance.
-        select_after: where in its layer a selection takes place. "cross_attention": before the feed-forward, which then
-            runs on the kept K alone; a scorer reads that state. "feedforward" (official): after it, so that it runs
-            on every frame and object. A config that was saved before this field existed means "feedforward".
+        select_after: where in its layer a selection takes place. "cross_attention": before the feed-forward, which
+            then runs on the kept K alone; a scorer reads that state. "feedforward" (official): after it, so that it
+            runs on every frame and object. A config saved before this field existed means "feedforward".
         rank_after_dropout: rank attention after its dropout in training (official behaviour of "prob").
         score_bound: squash "scorer" and "energy" scores to (-bound, bound) by tanh, so that sigma has a meaning.
         topk_sigma: noise of the perturbed top-K in training, in units of the scores.
