@@ -287,8 +287,11 @@ class TranSTRForVideoQuestionAnswering(VideoQAPreTrainedModel):
         if early:
             return y, early[0]
         selection = choose(attention, y)
-        kept = selection.take(y)  # (R, K, D)
-        return (stack.finish(kept) if early_choice else kept), selection
+        if not early_choice:
+            return selection.take(y), selection  # (R, K, D)
+        if soft:  # a slot is a mixture of finished items, as the hard choice takes finished ones
+            return selection.take(stack.finish(y)), selection
+        return stack.finish(selection.take(y)), selection
 
     @property
     def _weights(self) -> str | None:
