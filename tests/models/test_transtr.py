@@ -267,8 +267,8 @@ def test_a_checkpoint_from_before_the_field_keeps_its_numbers(tmp_path: Path) ->
         ({"hidden_size": 17}, "hidden_size=17"),
         ({"hidden_size": 18, "num_attention_heads": 4}, "heads=4"),
         ({"project_frames": False, "frame_feature_dim": 8}, "without projection"),
-        ({"num_frames_kept": 0}, "K=0"),
-        ({"num_objects_kept": -1}, "M=-1"),
+        ({"num_frames_kept": 0}, "num_frames_kept: found 0"),
+        ({"num_objects_kept": -1}, "num_objects_kept: found -1"),
         ({"topk_gradient": "diagonal", "topk_baseline": True}, "baseline"),
     ],
 )

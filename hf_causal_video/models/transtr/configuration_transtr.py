@@ -5,6 +5,7 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 
 from hf_causal_video.models.configuration import VideoQAConfig
+from hf_causal_video.utils.checks import check_whole
 from hf_causal_video.utils.errors import require
 
 BOX_WIDTH = {"raw4": 4, "norm5": 5}
@@ -98,39 +99,21 @@ class TranSTRConfig(VideoQAConfig):
 
     def validate_architecture(self) -> None:
         """Refuse combinations that cannot run or that would mean something else."""
-        require(
-            self.hidden_size % self.num_attention_heads == 0 and self.hidden_size % 2 == 0,
-            "TranSTR config",
-            found=f"hidden_size={self.hidden_size}, heads={self.num_attention_heads}",
-            expected="an even hidden_size divisible by num_attention_heads",
-            fix="change one of them",
-        )
-        require(
-            self.project_frames is not False or self.frame_feature_dim == self.hidden_size,
-            "TranSTR config",
-            found=f"frame_feature_dim={self.frame_feature_dim} without projection",
-            expected=f"hidden_size={self.hidden_size}",
-            fix="set project_frames=True",
-        )
-        require(
-            self.num_frames_kept >= 1 and self.num_objects_kept >= 0,
-            "TranSTR config",
-            found=f"K={self.num_frames_kept}, M={self.num_objects_kept}",
-            expected="num_frames_kept >= 1, num_objects_kept >= 0",
-            fix="keep at least one frame",
-        )
-        require(
-            not self.num_similarities or (self.num_answers is None and self.rank_by != "prob"),
-            "TranSTR config",
-            found=f"num_similarities={self.num_similarities}, num_answers={self.num_answers}, "
-            f"rank_by={self.rank_by!r}",
-            expected="similarities only in multiple choice, ranked by 'scorer' or 'energy'",
-            fix="set num_similarities=0, or change the other field",
-        )
-        require(
-            not self.topk_baseline or self.topk_gradient == "full",
-            "TranSTR config",
-            found="topk_baseline with the diagonal gradient",
-            expected="a baseline only with topk_gradient='full'",
-            fix="set topk_baseline=False",
-        )
+        check_whole("num_frames_kept", self.num_frames_kept)
+        check_whole("num_objects_kept", self.num_objects_kept, least=0)
+        sizes = f"hidden_size={self.hidden_size}, heads={self.num_attention_heads}"
+        self._check(self.hidden_size % self.num_attention_heads == 0, sizes, "heads that divide hidden_size")
+        self._check(self.hidden_size % 2 == 0, sizes, "an even hidden_size")
+        frames = f"frame_feature_dim={self.frame_feature_dim} without projection"
+        fits = self.project_frames is not False or self.frame_feature_dim == self.hidden_size
+        self._check(fits, frames, f"hidden_size={self.hidden_size}, or project_frames=True")
+        measured = f"num_similarities={self.num_similarities}"
+        open_ended = self.num_answers is not None
+        self._check(not self.num_similarities or not open_ended, f"{measured} with a vocabulary", "multiple choice")
+        ranked = not self.num_similarities or self.rank_by != "prob"
+        self._check(ranked, f"{measured} ranked by 'prob'", "rank_by 'scorer' or 'energy'")
+        has_baseline = self.topk_gradient == "full" or not self.topk_baseline
+        self._check(has_baseline, "topk_baseline with the diagonal gradient", "topk_gradient='full', or no baseline")
+
+    def _check(self, holds: bool, found: str, expected: str) -> None:
+        require(holds, "TranSTR config", found=found, expected=expected, fix="change one of these fields")
