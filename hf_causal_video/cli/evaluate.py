@@ -65,6 +65,10 @@ class Options:
     span_rule: Literal["kept", "window", "gaussian"] = option("how kept frames become seconds", "kept")
     batch_size: int = option("questions at once", 32)
     device: str = option("cpu, cuda, cuda:1, ...", "cpu")
+    matmul_precision: Literal["highest", "high", "medium"] = option(
+        "float32 matrix products: highest (float32), high (TF32 on a GPU), medium (bfloat16 on a CPU with AMX)",
+        "highest",
+    )
     annotations: str | None = option(
         "folder of the official files of a benchmark; relations: folder, json or parquet of annotations; "
         "archive of JAAD",
@@ -85,6 +89,7 @@ def run(options: Options) -> None:
     from hf_causal_video.training.recipe import recipe_world
     from hf_causal_video.training.relations.evaluate import evaluate_relations, is_relation_model
     from hf_causal_video.training.report import print_report
+    from hf_causal_video.utils.precision import matmul_precision
 
     base = Path(options.checkpoint) if Path(options.checkpoint).is_dir() else Path()
     is_world = options.dataset == "world"
@@ -95,18 +100,19 @@ def run(options: Options) -> None:
     if is_relation_model(options.checkpoint):
         if options.prior and not options.output:
             output = output.with_name(f"{output.name}-{options.prior}")
-        report = evaluate_relations(
-            options.checkpoint,
-            options.dataset,
-            split,
-            annotations=options.annotations,
-            tracks=options.features,
-            training_annotations=options.training_annotations,
-            output=output,
-            world=world,
-            prior=options.prior,
-            device=options.device,
-        )
+        with matmul_precision(options.matmul_precision):
+            report = evaluate_relations(
+                options.checkpoint,
+                options.dataset,
+                split,
+                annotations=options.annotations,
+                tracks=options.features,
+                training_annotations=options.training_annotations,
+                output=output,
+                world=world,
+                prior=options.prior,
+                device=options.device,
+            )
         tracks = f", tracks: {report['tracks']}" if report["tracks"] else ""
         title = f"{options.checkpoint} on {options.dataset}, {split}{tracks}: {report['records']} records"
         print_report(title, report["metrics"], output)
@@ -124,6 +130,7 @@ def run(options: Options) -> None:
         annotations=options.annotations,
         spans=options.spans,
         device=options.device,
+        precision=options.matmul_precision,
     )
     title = f"{options.checkpoint} on {options.dataset}, {split}: {report['questions']} questions"
     print_report(title, report["metrics"], output)

@@ -192,7 +192,11 @@ def _training(run: dict[str, Any]) -> str:
         return ""
     training = run.get("training", {})
     versions = run.get("versions", {})
-    rows = [(name, str(run[name])) for name in ("hardware", "precision", "seed") if run.get(name) is not None]
+    rows = [
+        (name.replace("_", " "), str(run[name]))
+        for name in ("hardware", "precision", "matmul_precision", "seed")
+        if run.get(name) is not None
+    ]
     rows += [(name.replace("_", " "), str(value)) for name, value in training.items() if value is not None]
     rows += [("versions", ", ".join(f"{name} {version}" for name, version in versions.items()))]
     return "## Training\n\n" + table(("", ""), rows)

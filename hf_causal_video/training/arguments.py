@@ -16,6 +16,7 @@ from transformers.trainer_utils import SchedulerType
 from hf_causal_video.models import METHODS, RELATION_METHODS
 from hf_causal_video.training.overrides import check_overrides
 from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.precision import PRECISIONS
 
 KNOWN_METHODS = METHODS | RELATION_METHODS
 
@@ -252,6 +253,12 @@ class CausalVideoTrainingArguments(TrainingArguments):
     text_encoder_learning_rate: float | None = _field(None, "Learning rate of the text encoder. None: learning_rate.")
     decay_biases_and_norms: bool = _field(
         False, "Apply weight_decay to biases and normalisation too (as published), not to matrices only."
+    )
+    matmul_precision: str = _field(
+        "highest",
+        "Precision of float32 matrix products: 'highest' is float32, 'high' TF32 on a GPU, 'medium' bfloat16 on a CPU "
+        "with AMX. Weights, gradients and everything else stay float32.",
+        choices=list(PRECISIONS),
     )
     early_stopping_patience: int | None = _field(
         None, "Stop after this many validations without a better one. None: never."

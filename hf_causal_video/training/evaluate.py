@@ -14,6 +14,7 @@ from hf_causal_video.training.questions.splits import load_split
 from hf_causal_video.training.questions.task import measure, predict
 from hf_causal_video.training.report import make_report
 from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.precision import Precision, matmul_precision
 
 
 def evaluate_checkpoint(
@@ -30,6 +31,7 @@ def evaluate_checkpoint(
     annotations: str | Path | None = None,
     spans: str | Path | None = None,
     device: str = "cpu",
+    precision: Precision = "highest",
 ) -> dict[str, Any]:
     """Answer every question of a split and score the answers, and the seconds they rest on where those are known.
 
@@ -50,6 +52,7 @@ def evaluate_checkpoint(
             their indices from the vocabulary of the checkpoint.
         spans: gsub json of NExT-GQA, where the dataset is a csv of NExT-QA.
         device: where the model runs, such as "cuda:1".
+        precision: of float32 matrix products, see `matmul_precision`.
 
     Returns:
         {"metrics": {...}, "questions": n, ...}, as written to `metrics.json`.
@@ -61,16 +64,18 @@ def evaluate_checkpoint(
     words = getattr(processor, "answer_vocabulary", None)
     data = load_data(dataset, split, features, num_frames, world, annotations, words, spans)
     data.store.check(model.config.feature_provenance)
-    rows = predict(
-        model.eval().to(device),
-        data,
-        VideoQACollator(processor, with_labels=False),
-        batch_size=batch_size,
-        progress=progress,
-        span_rule=span_rule,
-    )
+    with matmul_precision(precision):
+        rows = predict(
+            model.eval().to(device),
+            data,
+            VideoQACollator(processor, with_labels=False),
+            batch_size=batch_size,
+            progress=progress,
+            span_rule=span_rule,
+        )
     metrics = score(rows, data.questions, dataset)
-    return make_report(checkpoint, dataset, split, rows, metrics, output, questions=len(rows), span_rule=span_rule)
+    details = {"questions": len(rows), "span_rule": span_rule, "matmul_precision": precision}
+    return make_report(checkpoint, dataset, split, rows, metrics, output, **details)
 
 
 def score(rows: list[dict[str, Any]], questions: Any, dataset: str) -> dict[str, float]:

@@ -44,6 +44,7 @@ from hf_causal_video.training.tasks import Numbers, Split, Task
 from hf_causal_video.training.trainer import CausalVideoTrainer
 from hf_causal_video.utils.errors import CausalVideoError, as_message
 from hf_causal_video.utils.files import write_whole
+from hf_causal_video.utils.precision import matmul_precision
 from hf_causal_video.utils.version import __version__
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "peft", "numpy")
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> RunMetrics:
         CausalVideoError: arguments, data or a folder that the run cannot work with.
     """
     model_arguments, data_arguments, arguments = ConfigParser().parse(argv)
-    with exclusive(str(arguments.output_dir)):
+    with exclusive(str(arguments.output_dir)), matmul_precision(arguments.matmul_precision):
         if model_arguments.method in RELATION_METHODS:
             return _run(RelationTask(), model_arguments, data_arguments, arguments)
         return _run(QuestionTask(), model_arguments, data_arguments, arguments)
@@ -219,6 +220,7 @@ def _card_data(
         "seed": arguments.seed,
         "training": metrics["training"],
         "precision": arguments.mixed_precision,
+        "matmul_precision": arguments.matmul_precision,
         "hardware": torch.cuda.get_device_name() if arguments.device.type == "cuda" else f"{os.cpu_count()} CPU cores",
         "versions": {
             "hf_causal_video": __version__,
