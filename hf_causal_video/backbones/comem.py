@@ -22,7 +22,7 @@ from hf_causal_video.utils.errors import require
 
 def last_states(states: Tensor, mask: Tensor) -> Tensor:
     """Select the state at the last true step, (R, T, D) to (R, D); true steps come first."""
-    index = (mask.sum(1) - 1).view(-1, 1, 1).expand(-1, 1, states.shape[-1])
+    index = (mask.sum(1) - 1).view(-1, 1, 1).expand(-1, 1, states.shape[-1])  # (R, 1, D)
     return states.gather(1, index).squeeze(1)
 
 
@@ -36,9 +36,10 @@ class QuestionEncoder(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encode tokens (R, L, D_text) to the last layer's states (R, L, D) and the question (R, layers * D)."""
-        x, lengths = self.embedding(x), mask.sum(1).cpu()
+        x = self.embedding(x)
+        lengths = mask.sum(1).cpu()
         packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        states, last = self.rnn(packed)
+        states, last = self.rnn(packed)  # last: (layers, R, D)
         states, _ = nn.utils.rnn.pad_packed_sequence(states, batch_first=True, total_length=x.shape[1])
         return states, last.transpose(0, 1).flatten(1)
 
@@ -48,13 +49,15 @@ class StreamEncoder(nn.Module):
 
     def __init__(self, appearance_dim: int, motion_dim: int, dim: int):
         super().__init__()
-        self.rnn_app_l1, self.rnn_app_l2 = _gru(appearance_dim, dim), _gru(dim, dim)
-        self.rnn_motion_l1, self.rnn_motion_l2 = _gru(motion_dim, dim), _gru(dim, dim)
+        self.rnn_app_l1 = _gru(appearance_dim, dim)
+        self.rnn_app_l2 = _gru(dim, dim)
+        self.rnn_motion_l1 = _gru(motion_dim, dim)
+        self.rnn_motion_l2 = _gru(dim, dim)
 
     def forward(self, appearance: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
         """Encode (V, T, C_a) and (V, T, C_m) to two streams (V, T, 2 dim)."""
         appearance_1 = self.rnn_app_l1(appearance)[0]
-        appearance_2 = self.rnn_app_l2(appearance_1)[0]
+        appearance_2 = self.rnn_app_l2(appearance_1)[0]  # (V, T, dim)
         motion_1 = self.rnn_motion_l1(motion)[0]
         motion_2 = self.rnn_motion_l2(motion_1)[0]
         return torch.cat([appearance_1, appearance_2], -1), torch.cat([motion_1, motion_2], -1)
@@ -73,12 +76,13 @@ class AttentionGRUCell(nn.Module):
 
     def forward(self, facts: Tensor, gate: Tensor) -> Tensor:
         """Read facts (R, T, H) with weights (R, T), 0 at padding, to the last state (R, H)."""
-        reset_in, new_in = self.Wr(facts), self.W(facts)
-        state = facts.new_zeros(len(facts), facts.shape[-1])
+        reset_in = self.Wr(facts)  # (R, T, H), for all steps at once
+        new_in = self.W(facts)
+        state = facts.new_zeros(len(facts), facts.shape[-1])  # (R, H)
         for step in range(facts.shape[1]):
             reset = (reset_in[:, step] + self.Ur(state)).sigmoid()
-            new = (new_in[:, step] + reset * self.U(state)).tanh()
-            state = torch.lerp(state, new, gate[:, step, None])
+            new = (new_in[:, step] + reset * self.U(state)).tanh()  # equation 5
+            state = torch.lerp(state, new, gate[:, step, None])  # equation 6: the gate is the attention
         return state
 
 
@@ -100,16 +104,17 @@ class EpisodicMemory(nn.Module):
     def __init__(self, dim: int):
         super().__init__()
         self.AGRU = AttentionGRU(dim)
-        self.z1, self.z2 = nn.Linear(4 * dim, dim), nn.Linear(dim, 1)
+        self.z1 = nn.Linear(4 * dim, dim)
+        self.z2 = nn.Linear(dim, 1)
         self.next_mem = nn.Linear(3 * dim, dim)
 
     def forward(self, facts: Tensor, mask: Tensor, memories: Tensor, episode: Tensor) -> Tensor:
         """Read facts (R, T, H), mask (R, T), with the sum of both memories and the last episode, both (R, H)."""
         m, e = memories.unsqueeze(1), episode.unsqueeze(1)
         interaction = torch.cat([facts * m, facts * e, (facts - m).abs(), (facts - e).abs()], -1)  # (R, T, 4H)
-        scores = self.z2(self.z1(interaction).tanh()).squeeze(-1)
+        scores = self.z2(self.z1(interaction).tanh()).squeeze(-1)  # (R, T)
         gate = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(1)  # (R, T)
-        context = self.AGRU(facts, gate)
+        context = self.AGRU(facts, gate)  # (R, H)
         return F.relu(self.next_mem(torch.cat([episode, context, memories], -1)))
 
 
@@ -167,7 +172,8 @@ class CoMem(VideoQABackbone):
             text_dim, word_dim, hidden_size // question_layers, question_layers, dropout
         )
         self.vid_encoder = StreamEncoder(*widths, hidden_size // 2)
-        self.epm_app, self.epm_mot = EpisodicMemory(hidden_size), EpisodicMemory(hidden_size)
+        self.epm_app = EpisodicMemory(hidden_size)
+        self.epm_mot = EpisodicMemory(hidden_size)
         self.linear_ma, self.linear_mb = (nn.Linear(3 * hidden_size, hidden_size) for _ in range(2))
         self.vq2word = nn.Linear(2 * hidden_size, 2 * hidden_size)
         self.decoder = nn.Linear(2 * hidden_size, 1 if num_answers is None else num_answers)
@@ -194,10 +200,10 @@ class CoMem(VideoQABackbone):
         """Update both memories a few times, starting from the streams' last states; (R, 2 H)."""
         memory = episode = cast(Tensor, video.pooled)
         motion = motion_episode = video.extra["motion_last"]
-        if self.detach_memory:
+        if self.detach_memory:  # as released: no gradient into the encoders through the first memories
             memory, motion = memory.detach(), motion.detach()
-        for _ in range(self.iterations):
-            both = memory + motion
+        for _ in range(self.iterations):  # equations 7 to 10
+            both = memory + motion  # (R, H); the attention of either stream depends on both memories
             episode = self.epm_app(video.frames, video.mask, both, episode)
             motion_episode = self.epm_mot(video.extra["motion"], video.mask, both, motion_episode)
             memory = self.linear_ma(torch.cat([memory, episode, question.pooled], -1)).tanh()

@@ -69,32 +69,28 @@ class FlatSelfAttention(DisentangledSelfAttention):
         return super().transpose_for_scores(_as_autocast(x))
 
     def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Any,
-        output_attentions: bool = False,
-        query_states: Tensor | None = None,
-        relative_pos: Tensor | None = None,
-        rel_embeddings: Tensor | None = None,
+        self, hidden_states: Tensor, attention_mask: Tensor | Layout, *args: Any, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
         """Attend as the library does, or among flat tokens (F, D) where the mask is a `Layout`."""
         if isinstance(attention_mask, Layout):
-            return self._attend(hidden_states, attention_mask, cast(Tensor, rel_embeddings)), None
-        rest = output_attentions, query_states, relative_pos, rel_embeddings
-        return super().forward(hidden_states, attention_mask, *rest)
+            return self._attend(hidden_states, attention_mask, options["rel_embeddings"]), None
+        return super().forward(hidden_states, attention_mask, *args, **options)
 
     def _attend(self, hidden: Tensor, layout: Layout, near: Tensor) -> Tensor:
         """Attend among flat tokens (F, D), to (F, D); `near` (2W + 1, D) are the distances W to -W."""
-        heads, (rows, width, _) = self.num_attention_heads, layout.apart.shape
-        states = self.in_proj(hidden).unflatten(-1, (heads, 3, -1))
+        heads = self.num_attention_heads
+        rows, width, _ = layout.apart.shape  # R, W
+        states = self.in_proj(hidden).unflatten(-1, (heads, 3, -1))  # (F, H, 3, D/H)
         q, k, v = states.permute(2, 1, 0, 3).index_select(2, layout.tokens)  # (H, R*W, D/H) each
         q, v = (x + _as_autocast(bias).view(heads, 1, -1) for x, bias in ((q, self.q_bias), (v, self.v_bias)))
         # Column c of these scores is a distance of W - c: from the key to its query, or the other way about.
-        near = self.pos_dropout(near)
-        to, of = self.pos_proj(near[:-1]), self.pos_q_proj(near.flip(0)[:-1])
+        near = self.pos_dropout(near)  # (2W + 1, D)
+        to = self.pos_proj(near[:-1])
+        of = self.pos_q_proj(near.flip(0)[:-1])
         to, of = (x.unflatten(-1, (heads, -1)).permute(1, 2, 0) for x in (to, of))  # (H, D/H, 2W)
+        # Content to position and position to content; content to content joins in the product below.
         scores = _by_distance(q @ to, rows) + _by_distance(k @ of, rows).transpose(-1, -2)  # (H, R, W, W)
-        q, k, v = (x.view(heads * rows, width, -1) for x in (q, k, v))
+        q, k, v = (x.view(heads * rows, width, -1) for x in (q, k, v))  # (H * R, W, D/H)
         scale = (3 * q.shape[-1]) ** -0.5  # content and position, each way
         scores = torch.baddbmm(scores.flatten(0, 1), q, k.transpose(1, 2), beta=scale, alpha=scale)
         scores = scores.view(heads, rows, width, width).masked_fill(layout.apart, -torch.inf)
@@ -114,21 +110,15 @@ class FlatAttention(DebertaAttention):
         self.output.LayerNorm = FusedLayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Any,
-        output_attentions: bool = False,
-        query_states: Tensor | None = None,
-        relative_pos: Tensor | None = None,
-        rel_embeddings: Tensor | None = None,
+        self, hidden_states: Tensor, attention_mask: Tensor | Layout, *args: Any, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
         """Attend as the library does, or among flat tokens (F, D) where the mask is a `Layout`."""
-        rest = output_attentions, query_states, relative_pos, rel_embeddings
         if not isinstance(attention_mask, Layout):
-            return super().forward(hidden_states, attention_mask, *rest)
-        mixed, _ = self.self(hidden_states, attention_mask, *rest)
-        if attention_mask.needed is not None:
-            mixed, hidden_states = mixed[attention_mask.needed], hidden_states[attention_mask.needed]
+            return super().forward(hidden_states, attention_mask, *args, **options)
+        mixed, _ = self.self(hidden_states, attention_mask, *args, **options)  # (F, D)
+        needed = attention_mask.needed
+        if needed is not None:  # output projection and feed-forward run on these alone
+            mixed, hidden_states = mixed[needed], hidden_states[needed]
         return self.output(mixed, hidden_states), None
 
 
@@ -159,7 +149,7 @@ class FlatEncoder(DebertaEncoder):
     def forward(
         self,
         hidden_states: Tensor,
-        attention_mask: Any,
+        attention_mask: Tensor | Layout,
         output_hidden_states: bool = True,
         output_attentions: bool = False,
         query_states: Tensor | None = None,
@@ -169,7 +159,9 @@ class FlatEncoder(DebertaEncoder):
         """Encode padded states (B, L, D) with a mask (B, L), or flat tokens (F, D) with a `Layout`."""
         distances = None
         if isinstance(attention_mask, Layout):
-            width, most = attention_mask.apart.shape[1], self.max_relative_positions
+            # A row of width W has distances W - 1 to 1 - W; those beyond the table take its ends, as in the library.
+            width = attention_mask.apart.shape[1]
+            most = self.max_relative_positions
             reach = min(width, most)
             away = width - torch.arange(2 * width + 1, device=hidden_states.device)
             distances = self.rel_embeddings(away.clamp(-reach, reach - 1) + most)  # (2W + 1, D)
@@ -240,7 +232,8 @@ class FlatDeberta(DebertaModel):
         """
         if needed is None:
             return super().forward(input_ids, attention_mask, *args, **options)
-        ids, mask = cast(Tensor, input_ids), cast(Tensor, attention_mask).bool()
+        ids = cast(Tensor, input_ids)
+        mask = cast(Tensor, attention_mask).bool()
         needed = needed & mask
         layout = lay_out(mask)
         layout.needed = needed[mask].nonzero().squeeze(1)
@@ -252,7 +245,8 @@ class FlatDeberta(DebertaModel):
 
 def can_flatten(encoder: PreTrainedModel, mask: Tensor) -> bool:
     """Tell whether strings can be laid end to end: relative positions only, and no gap in any row of mask (R, L)."""
-    config, mask = encoder.config, mask.bool()
+    config = encoder.config
+    mask = mask.bool()
     if not isinstance(encoder, FlatDeberta) or not config.relative_attention or config.position_biased_input:
         return False
     if set(config.pos_att_type or ()) != {"c2p", "p2c"} or getattr(config, "talking_head", False):
@@ -267,7 +261,7 @@ def first_fit(lengths: list[int], width: int) -> list[int]:
         >>> first_fit([3, 6, 2, 4], 8)  # rows: the second and the third string, then the fourth and the first
         [12, 0, 6, 8]
     """
-    used: list[int] = []
+    used: list[int] = []  # width taken of each row
     starts = [0] * len(lengths)
     for string in sorted(range(len(lengths)), key=lambda string: -lengths[string]):
         row = next((row for row, length in enumerate(used) if length + lengths[string] <= width), len(used))
@@ -284,11 +278,12 @@ def lay_out(mask: Tensor) -> Layout:
     width = max(1, *lengths)
     starts = first_fit(lengths, width)
     rows = -(-max(start + length for start, length in zip(starts, lengths, strict=True)) // width) or 1
-    columns = mask.long().cumsum(1)
+    columns = mask.long().cumsum(1)  # (R, L) place of each token in its string, from 1
     slots = (columns.new_tensor(starts).unsqueeze(1) + columns - 1)[mask]  # (F,)
     number = torch.arange(1, len(mask) + 1, device=mask.device).unsqueeze(1).expand_as(mask)  # of each string
-    tokens, string = columns.new_zeros(2, rows * width)
-    tokens[slots], string[slots] = torch.arange(len(slots), device=mask.device), number[mask]
+    tokens, string = columns.new_zeros(2, rows * width)  # of each slot; string 0 is an empty slot
+    tokens[slots] = torch.arange(len(slots), device=mask.device)
+    string[slots] = number[mask]
     string = string.view(rows, width)
     return Layout(slots, tokens, string.unsqueeze(1) != string.unsqueeze(2))
 

@@ -67,7 +67,7 @@ class VideoEncoder(BidirectionalEncoder):
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encode frames (R, T, dim), projected without bias, to normalised states (R, T, H) and last states (R, H)."""
         linear, relu, dropout = self.vid2hid
-        bias = bias_of(linear, self.frame_dim, x)
+        bias = bias_of(linear, self.frame_dim, x)  # (1, dim)
         states, last = super().forward(dropout(relu(x + bias)), mask)
         return F.layer_norm(states, states.shape[-1:]), last
 
@@ -87,7 +87,8 @@ class WeightNormLinear(nn.Module):
 
     def __init__(self, width: int, out: int):
         super().__init__()
-        self.g, self.v = nn.Parameter(torch.empty(out, 1)), nn.Parameter(torch.empty(out, width))
+        self.g = nn.Parameter(torch.empty(out, 1))
+        self.v = nn.Parameter(torch.empty(out, width))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -157,7 +158,7 @@ class GCN(nn.Module):
 
     def _sum_neighbours(self, embedded: Tensor, adjacency: Tensor, packing: Packing) -> Tensor:
         """Sum over neighbours, normalise and activate, (P, N, H) to the true nodes alone (positions, H)."""
-        summed = packing.pack(adjacency @ embedded)
+        summed = packing.pack(adjacency @ embedded)  # (positions, H): A X W, with W applied before
         return self.dropout(F.layer_norm(summed, summed.shape[-1:]).relu())
 
 
@@ -169,7 +170,7 @@ class AttentionPool(nn.Sequential):
 
         Padding that takes part is a node of zeros.
         """
-        scores = super().forward(packing.pack(nodes))
+        scores = super().forward(packing.pack(nodes))  # (positions, 1)
         scores = packing.pad(scores, super().forward(nodes.new_zeros(1, nodes.shape[-1])).squeeze())
         return scores.masked_fill(~takes_part.unsqueeze(-1), torch.finfo(scores.dtype).min).softmax(1)
 
@@ -215,7 +216,7 @@ class HGA(VideoQABackbone):
     ):
         super().__init__(text_dim, frame_dim, num_answers)
         check_sizes("HGA", hidden_dim, {}, gcn_layers=gcn_layers)
-        dim = self.question_dim = self.joint_dim = 2 * hidden_dim
+        dim = self.question_dim = self.joint_dim = 2 * hidden_dim  # both directions of the recurrence
         self.pool_mask = pool_mask
         self.depends_on_batch = pool_mask == "post"
         self.qns_encoder = QuestionEncoder(text_dim, word_dim, hidden_dim, cell, dropout)
@@ -231,7 +232,7 @@ class HGA(VideoQABackbone):
     def encode_question(self, tokens: Tensor, mask: Tensor) -> Question:
         """Encode words (R, L', H), up to the longest question, and the last states (R, H)."""
         tokens, mask = pack_left(tokens, mask)
-        states, last = self.qns_encoder(tokens, mask)
+        states, last = self.qns_encoder(tokens, mask)  # (R, L', H), (R, H)
         return Question(last, states, mask)
 
     def embed_frames(self, frames: Tensor) -> Tensor:
@@ -241,7 +242,7 @@ class HGA(VideoQABackbone):
     def encode_video(self, frames: Tensor, mask: Tensor) -> Video:
         """Encode true frames, moved to the left, to (V, T, H)."""
         frames, mask = pack_left(frames, mask, cut=False)
-        states, last = self.vid_encoder(frames, mask)
+        states, last = self.vid_encoder(frames, mask)  # (V, T, H), (V, H)
         if self.pool_mask == "pre":
             return Video(states, mask, last)
         longest = mask.sum(1).max().expand(len(mask))  # padding up to here takes part in the pooling
@@ -262,23 +263,23 @@ class HGA(VideoQABackbone):
         single = torch.cat(
             [words.pack(question.tokens), frames.pack(video.frames)]
         )  # (nodes, H), every true node once
-        start = 1 + len(words.positions)
+        start = 1 + len(words.positions)  # words are numbered from 1, frames after them; 0 is padding
         index = torch.cat([words.index(1)[question_rows], frames.index(start)[video_rows]], 1)  # (P, N)
 
         def nodes(embedded: Tensor) -> Tensor:  # to (P, N, H), padding takes the row of zeros
-            table = F.pad(embedded, (0, 0, 1, 0))
+            table = F.pad(embedded, (0, 0, 1, 0))  # (1 + nodes, H)
             return table.index_select(0, index.flatten()).unflatten(0, index.shape)
 
         adjacency = self.adj_learner(nodes(self.adj_learner.embed(single)))  # (P, N, N)
-        packing = Packing(index > 0)
+        packing = Packing(index > 0)  # true nodes of each pair
         graph = self.gcn(nodes(self.gcn.embed(single)), adjacency, packing)  # (P, N, H)
-        takes_part = counts = torch.cat([question.mask[question_rows], video.mask[video_rows]], 1)
+        takes_part = counts = torch.cat([question.mask[question_rows], video.mask[video_rows]], 1)  # (P, N)
         if self.pool_mask == "post":
-            position = torch.arange(index.shape[1], device=index.device) - question.mask.shape[1]
+            position = torch.arange(index.shape[1], device=index.device) - question.mask.shape[1]  # (N,)
             takes_part = position < video.extra["longest"][video_rows].unsqueeze(1)
         weights = self.atten_pool(graph, packing, takes_part) * counts.unsqueeze(-1)  # (P, N, 1)
         local = (weights.transpose(1, 2) @ graph).squeeze(1)  # (P, H)
-        whole = self.global_fusion(question.pooled[question_rows], video.pooled[video_rows])
+        whole = self.global_fusion(question.pooled[question_rows], video.pooled[video_rows])  # (P, H)
         return self.fusion(whole, local)
 
     def answer(self, joint: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class Fusion(nn.Module):
 
     def forward(self, visual: Tensor, question: Tensor) -> Tensor:
         """Fuse (..., H) and (..., H) to (..., H)."""
-        product = self.fc_visual(visual) * self.fc_question(question)
+        product = self.fc_visual(visual) * self.fc_question(question)  # (..., H)
         return self.activation(product if self.bias is None else product + self.bias)
 
 
@@ -70,7 +70,8 @@ class Convolution(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.weight, self.bias = nn.Linear(dim, dim, bias=False), nn.Parameter(torch.empty(dim))
+        self.weight = nn.Linear(dim, dim, bias=False)
+        self.bias = nn.Parameter(torch.empty(dim))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -104,8 +105,10 @@ class GAT(nn.Module):
 
     def __init__(self, dim: int, activation: str, meeting: str):
         super().__init__()
-        self.fusion_1, self.fusion_2 = Fusion(dim, activation), Fusion(dim, activation)
-        self.W3, self.W6 = nn.Linear(dim, dim, bias=False), nn.Linear(2 * dim, dim)
+        self.fusion_1 = Fusion(dim, activation)
+        self.fusion_2 = Fusion(dim, activation)
+        self.W3 = nn.Linear(dim, dim, bias=False)
+        self.W6 = nn.Linear(2 * dim, dim)
         self.meeting = meeting
 
     def forward(self, nodes: Tensor, others: Tensor, question: Tensor, meet: Tensor, mask: Tensor) -> Tensor:
@@ -123,8 +126,8 @@ class GAT(nn.Module):
         else:
             mask = mask & meet
         weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1)
-        message = F.elu(weights @ self.fusion_2(others, question))
-        return self.W6(torch.cat([nodes, message], -1))
+        message = F.elu(weights @ self.fusion_2(others, question))  # (R, N, H)
+        return self.W6(torch.cat([nodes, message], -1))  # (R, N, 2H) to (R, N, H)
 
 
 class Attention(nn.Module):
@@ -139,7 +142,7 @@ class Attention(nn.Module):
     def forward(self, nodes: Tensor, question: Tensor, mask: Tensor) -> Tensor:
         """Pool nodes (R, N, H) with mask (R, N) by their fit to the question (R, 1, H), to (R, H)."""
         scores = self.fc_Joint(self.activation(self.fc_visual(nodes) * self.fc_question(question))).squeeze(-1)
-        weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(1)
+        weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(1)  # (R, N)
         return (weights.unsqueeze(1) @ nodes).squeeze(1)
 
 
@@ -148,7 +151,8 @@ class ProgressiveAttention(nn.Module):
 
     def __init__(self, dim: int, scales: int, rounds: int, layers: int, dropout: float, activation: str, meeting: str):
         super().__init__()
-        self.scales, self.meeting = scales, meeting
+        self.scales = scales
+        self.meeting = meeting
         self.GCN_Module = nn.ModuleList(GCN(dim, layers, dropout) for _ in range(rounds))
         self.GAT_down = nn.ModuleList(GAT(dim, activation, meeting) for _ in range(rounds))
         self.GAT_up = nn.ModuleList(GAT(dim, activation, meeting) for _ in range(rounds))
@@ -161,6 +165,7 @@ class ProgressiveAttention(nn.Module):
         edges = [_neighbours(node_mask, scale + 1).to(frames.dtype) for scale, node_mask in enumerate(masks)]
         nodes = start
         for convolve, down, up in zip(self.GCN_Module, self.GAT_down, self.GAT_up, strict=True):
+            # inside every scale
             nodes = [convolve(x, adjacency) for x, adjacency in zip(nodes, edges, strict=True)]
             for scale in range(1, self.scales):  # messages to the coarser scale
                 meet = self._meet(nodes, scale, scale - 1)
@@ -168,6 +173,7 @@ class ProgressiveAttention(nn.Module):
             for scale in reversed(range(self.scales - 1)):  # and back to the finer one
                 meet = self._meet(nodes, scale, scale + 1)
                 nodes[scale] = up(nodes[scale], nodes[scale + 1], question, meet, masks[scale + 1])
+            # residual: each round starts from its nodes plus those of the clip
             nodes = [x + first for x, first in zip(nodes, start, strict=True)]
         return self.attention(nodes[0], question, mask)
 
@@ -176,14 +182,15 @@ class ProgressiveAttention(nn.Module):
 
         Node k of scale s is the maximum over frames k to k + s; a clip shorter than that has one node.
         """
-        nodes, masks = [frames], [mask]
-        short = max(self.scales - frames.shape[1], 0)
-        lowest = torch.finfo(frames.dtype).min
+        nodes = [frames]
+        masks = [mask]
+        short = max(self.scales - frames.shape[1], 0)  # frames missing for one node of the coarsest scale
+        lowest = torch.finfo(frames.dtype).min  # what never is a maximum
         filled = F.pad(frames.masked_fill(~mask.unsqueeze(-1), lowest).transpose(1, 2), (0, short), value=lowest)
         for scale in range(1, self.scales):
             node_mask = F.pad(mask, (0, short))[:, scale:]
             node_mask = torch.cat([node_mask.new_ones(len(mask), 1), node_mask[:, 1:]], 1)
-            pooled = F.max_pool1d(filled, scale + 1, 1).transpose(1, 2)
+            pooled = F.max_pool1d(filled, scale + 1, 1).transpose(1, 2)  # (R, T - scale, H)
             nodes.append(pooled.masked_fill(~node_mask.unsqueeze(-1), 0.0))
             masks.append(node_mask)
         return nodes, masks
@@ -196,17 +203,17 @@ class ProgressiveAttention(nn.Module):
         """
         j = torch.arange(nodes[scale].shape[1], device=nodes[scale].device).unsqueeze(1)
         k = torch.arange(nodes[other].shape[1], device=j.device)
-        if self.meeting == "start":
+        if self.meeting == "start":  # as released
             return (j - k).abs() <= min(scale, other)
-        return (j <= k + other) & (k <= j + scale)
+        return (j <= k + other) & (k <= j + scale)  # frames j to j + scale and k to k + other overlap
 
 
 def _neighbours(mask: Tensor, reach: int) -> Tensor:
     """Symmetric-normalised adjacency (R, N, N) of true nodes at most `reach` apart."""
     index = torch.arange(mask.shape[1], device=mask.device)
     near = ((index[:, None] - index).abs() <= reach) & mask[:, :, None] & mask[:, None, :]
-    degree = near.sum(-1).clamp(min=1).rsqrt()
-    return degree.unsqueeze(-1) * near * degree.unsqueeze(-2)
+    degree = near.sum(-1).clamp(min=1).rsqrt()  # (R, N)
+    return degree.unsqueeze(-1) * near * degree.unsqueeze(-2)  # D^-1/2 A D^-1/2
 
 
 class MSPAN(VideoQABackbone):
@@ -281,7 +288,7 @@ class MSPAN(VideoQABackbone):
 
     def fuse(self, question: Question, video: Video) -> Tensor:
         """Encode the clip given the question, times the question; (R, H)."""
-        seen = self.ssp_offer(video.frames, video.mask, question.pooled)
+        seen = self.ssp_offer(video.frames, video.mask, question.pooled)  # (R, H)
         return self.que_visual(seen, question.pooled)
 
     def answer(self, joint: Tensor) -> Tensor:

@@ -52,15 +52,17 @@ class PlainTransformer(VideoQABackbone):
         super().__init__(text_dim, frame_dim, num_answers)
         check_sizes("plain", hidden_size, {"2": 2, "heads": heads}, layers=layers)
         self.question_dim = self.joint_dim = hidden_size
-        self.word, self.frame = nn.Linear(text_dim, hidden_size), nn.Linear(frame_dim, hidden_size)
+        self.word = nn.Linear(text_dim, hidden_size)
+        self.frame = nn.Linear(frame_dim, hidden_size)
         self.dropout = nn.Dropout(dropout)
         shape = (layers, hidden_size, heads, intermediate_size, dropout)
-        self.video_encoder, self.decoder = TransformerStack(*shape, cross=False), TransformerStack(*shape, cross=True)
+        self.video_encoder = TransformerStack(*shape, cross=False)
+        self.decoder = TransformerStack(*shape, cross=True)
         self.classifier = nn.Linear(hidden_size, 1 if num_answers is None else num_answers)
 
     def encode_question(self, tokens: Tensor, mask: Tensor) -> Question:
         """Project tokens to (R, L, H), and average them to (R, H)."""
-        tokens = self.dropout(self.word(tokens))
+        tokens = self.dropout(self.word(tokens))  # (R, L, H)
         return Question(masked_mean(tokens, mask), tokens, mask)
 
     def embed_frames(self, frames: Tensor) -> Tensor:
@@ -69,14 +71,15 @@ class PlainTransformer(VideoQABackbone):
 
     def encode_video(self, frames: Tensor, mask: Tensor) -> Video:
         """Let frames attend to each other, (V, T, H)."""
+        # embed_frames left the bias out, so that frames of zeros stayed zeros
         frames = self.dropout((frames + bias_of(self.frame, self.frame_dim, frames)).relu())
-        positions = sine_positions(mask, frames.shape[-1]).to(frames.dtype)
+        positions = sine_positions(mask, frames.shape[-1]).to(frames.dtype)  # (V, T, H)
         return Video(self.video_encoder(frames, positions, mask)[0], mask)
 
     def fuse(self, question: Question, video: Video) -> Tensor:
         """Let tokens attend to each other and to the frames, and average them to (R, H)."""
         assert question.tokens is not None and question.mask is not None
-        tokens, _ = self.decoder(question.tokens, None, question.mask, video.frames, video.mask)
+        tokens, _ = self.decoder(question.tokens, None, question.mask, video.frames, video.mask)  # (R, L, H)
         return masked_mean(tokens, question.mask)
 
     def answer(self, joint: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from hf_causal_video.backbones.base import Question, Video, VideoQABackbone, bia
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Average over the true steps, (R, L, D) and (R, L) to (R, D)."""
-    weight = mask.unsqueeze(-1).to(x.dtype)
+    weight = mask.unsqueeze(-1).to(x.dtype)  # (R, L, 1)
     return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
@@ -53,14 +53,15 @@ class AttentionPooling(VideoQABackbone):
         self.normalize_question = normalize_question
         self.word = nn.Linear(text_dim, hidden_size)
         self.frame = nn.Linear(frame_dim, hidden_size)
-        self.query, self.key = nn.Linear(hidden_size, hidden_size), nn.Linear(hidden_size, hidden_size)
+        self.query = nn.Linear(hidden_size, hidden_size)
+        self.key = nn.Linear(hidden_size, hidden_size)
         self.joint = nn.Linear(3 * hidden_size, hidden_size)
         self.classifier = nn.Linear(hidden_size, 1 if num_answers is None else num_answers)
         self.dropout = nn.Dropout(dropout)
 
     def encode_question(self, tokens: Tensor, mask: Tensor) -> Question:
         """The mean of the projected tokens, normalized unless asked otherwise (R, H)."""
-        mean = masked_mean(self.word(tokens), mask)
+        mean = masked_mean(self.word(tokens), mask)  # (R, H)
         if self.normalize_question:
             mean = F.layer_norm(mean, mean.shape[-1:])
         return Question(mean.relu())
@@ -78,7 +79,7 @@ class AttentionPooling(VideoQABackbone):
         scores = (self.key(video.frames) @ self.query(question.pooled).unsqueeze(-1)).squeeze(-1)  # (R, T)
         scores = (scores / math.sqrt(self.question_dim)).masked_fill(~video.mask, torch.finfo(scores.dtype).min)
         clip = (scores.softmax(-1).unsqueeze(1) @ video.frames).squeeze(1)  # (R, H)
-        joint = self.joint(torch.cat([question.pooled, clip, question.pooled * clip], -1))
+        joint = self.joint(torch.cat([question.pooled, clip, question.pooled * clip], -1))  # (R, 3H) to (R, H)
         return self.dropout(joint.relu())
 
     def answer(self, joint: Tensor) -> Tensor:

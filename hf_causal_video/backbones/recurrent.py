@@ -76,7 +76,7 @@ class BidirectionalEncoder(nn.Module):
         if torch.compiler.is_compiling():
             return self._read_padded(x, mask)
         if bool(mask.all()):
-            states, last = self.rnn(x)
+            states, last = self.rnn(x)  # nothing to skip
         else:
             packed = pack_padded_sequence(x, mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
             packed, last = self.rnn(packed)
@@ -89,14 +89,15 @@ class BidirectionalEncoder(nn.Module):
 
         Why: packed sequences have a shape that depends on values, which no compiled or exported graph can hold.
         """
-        dim, longest = self.rnn.hidden_size, x.shape[1]
+        dim = self.rnn.hidden_size
+        longest = x.shape[1]
         lengths = mask.sum(1, keepdim=True)  # (R, 1)
-        position = torch.arange(longest, device=x.device)
+        position = torch.arange(longest, device=x.device)  # (T,)
         right = (position - (longest - lengths)).clamp(min=0).unsqueeze(-1)  # (R, T, 1)
         left = (position + (longest - lengths)).clamp(max=longest - 1).unsqueeze(-1)
-        forward = self.rnn(x)[0][..., :dim]
-        backward = self.rnn(x.gather(1, right.expand_as(x)))[0][..., dim:]
-        backward = backward.gather(1, left.expand_as(backward))
+        forward = self.rnn(x)[0][..., :dim]  # (R, T, dim): padding comes after the true steps
+        backward = self.rnn(x.gather(1, right.expand_as(x)))[0][..., dim:]  # padding comes before them
+        backward = backward.gather(1, left.expand_as(backward))  # back to where the steps were
         final = forward.gather(1, (lengths - 1).unsqueeze(-1).expand(-1, 1, dim)).squeeze(1)  # (R, dim)
         states = torch.cat([forward, backward], -1).masked_fill(~mask.unsqueeze(-1), 0.0)
         return states, torch.cat([final, backward[:, 0]], -1)
@@ -141,7 +142,7 @@ class Packing:
 
     def index(self, start: int) -> Tensor:
         """Number the positions from `start` on, (R, N); padding is 0."""
-        numbers = torch.arange(start, start + len(self.positions), device=self.positions.device)
+        numbers = torch.arange(start, start + len(self.positions), device=self.positions.device)  # (positions,)
         if torch.compiler.is_compiling():
             return numbers.view(self.shape) * self.mask
         index = self.positions.new_zeros(self.shape.numel())

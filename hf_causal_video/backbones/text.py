@@ -86,7 +86,7 @@ def encode_in_buckets(encoder: PreTrainedModel, groups: list[tuple[Tensor, Tenso
     """
     if buckets <= 1:
         return _needed_columns([_encode(encoder, ids, mask) for ids, mask in groups], groups)
-    longest = max(ids.shape[1] for ids, _ in groups)
+    longest = max(ids.shape[1] for ids, _ in groups)  # columns of the widest group
     ids, mask = (torch.cat([_pad(pair[part], longest) for pair in groups]) for part in (0, 1))  # (R, longest)
     columns = torch.arange(1, longest + 1, device=mask.device)
     if can_flatten(encoder, mask):
@@ -94,9 +94,9 @@ def encode_in_buckets(encoder: PreTrainedModel, groups: list[tuple[Tensor, Tenso
         flat = encoder(input_ids=ids, attention_mask=mask, needed=columns <= last.unsqueeze(1))
         return _split(flat.last_hidden_state, groups)
     reach = (mask.bool() * columns).amax(1).clamp(min=1)  # (R,): last valid column of each string
-    widths = bucket_widths(reach.tolist(), buckets)
+    widths = bucket_widths(reach.tolist(), buckets)  # ascending
     bucket = torch.bucketize(reach, reach.new_tensor(widths))  # (R,)
-    members = [(bucket == number).nonzero().squeeze(1) for number in range(len(widths))]
+    members = [(bucket == number).nonzero().squeeze(1) for number in range(len(widths))]  # rows of each bucket
     parts = [
         _pad(_encode(encoder, ids[rows, :width], mask[rows, :width]), longest)
         for rows, width in zip(members, widths, strict=True)

@@ -29,19 +29,20 @@ class TrackEncoder(nn.Module):
 
     def __init__(self, width: int, dim: int, pooling: Literal["last", "mean"] = "last"):
         super().__init__()
-        self.project, self.pooling = nn.Linear(width, dim), pooling
+        self.project = nn.Linear(width, dim)
+        self.pooling = pooling
         self.lstm = LSTM(dim, dim // 2, batch_first=True, bidirectional=True)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(S, T, width) and mask (S, T), real steps first, to (S, D); a sequence without any step becomes 0s."""
-        length = mask.sum(1)
-        rows = length.nonzero().squeeze(1)
-        states = x.new_zeros(len(x), self.project.out_features)
+        length = mask.sum(1)  # (S,)
+        rows = length.nonzero().squeeze(1)  # sequences with any step
+        states = x.new_zeros(len(x), self.project.out_features)  # (S, D)
         if not len(rows):  # 0 times a dummy step: with several processes every weight needs a gradient
             return states + 0 * self.lstm(self.project(x.new_zeros(1, 1, x.shape[-1])))[0].sum()
         lengths = length[rows].cpu()
         packed = nn.utils.rnn.pack_padded_sequence(self.project(x[rows]), lengths, True, enforce_sorted=False)
-        outputs, (last, _) = self.lstm(packed)
+        outputs, (last, _) = self.lstm(packed)  # last: (2, rows, D/2)
         if self.pooling == "last":
             return states.index_copy(0, rows, last.transpose(0, 1).flatten(1))  # both directions, (S, D)
         outputs, _ = nn.utils.rnn.pad_packed_sequence(outputs, batch_first=True)

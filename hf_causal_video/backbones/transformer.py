@@ -9,7 +9,7 @@ Source: TranSTR (arXiv 2307.12058) section 3; submodule names follow the publish
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.output_capturing import _active_collector
 
 Weights = Literal["prob", "dropped", "energy"]
-Part = Literal["self", "query"]
+Part = Literal["self", "query", "attention", "feedforward"]
 Keep = Callable[[Tensor], Tensor]
 
 
@@ -78,8 +78,8 @@ class DotProductAttention(nn.Module):
             bias = None if mask is None else mask[:, None, None, :]
             return *attend(self, q, k, v, bias, dropout=p, scaling=q.shape[-1] ** -0.5), None
         energy = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)  # (B, H, Q, S)
-        prob = _share(energy, mask)
-        dropped = F.dropout(prob, p)
+        prob = _share(energy, mask)  # the map that rank_by='prob' ranks
+        dropped = F.dropout(prob, p)  # as released: ranking sees dropout too
         ranking = {"prob": prob, "dropped": dropped, "energy": energy}[weights]
         return (dropped @ v).transpose(1, 2), dropped, ranking
 
@@ -92,12 +92,12 @@ def eager_attention(
     mask: Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    **_: Any,
+    **_: object,
 ) -> tuple[Tensor, Tensor]:
     """Attention by two matrix products; returns its map, which fused implementations do not."""
     energy = (q * scaling) @ k.transpose(-1, -2)  # (B, H, Q, S)
     energy = energy if mask is None else energy.masked_fill(~mask, -math.inf)
-    share = F.dropout(energy.softmax(-1), dropout, module.training)
+    share = F.dropout(energy.softmax(-1), dropout, module.training)  # (B, H, Q, S)
     return (share @ v).transpose(1, 2), share
 
 
@@ -143,13 +143,15 @@ class MultiHeadAttention(nn.Module):
             return query, None
         if value is None:
             return None, self._rank(query, key, mask, weights)
-        q, k, v = self._heads(query), self._heads(self.k_lin(key)), self._heads(self.v_lin(value))
+        q = self._heads(query)
+        k = self._heads(self.k_lin(key))
+        v = self._heads(self.v_lin(value))
         mixed, _, ranking = self.dot_product(q, k, v, mask, weights)
         return self.out_lin(mixed.flatten(-2)), None if ranking is None else ranking.mean(1)  # (B, Q, D), (B, Q, S)
 
     def _rank(self, projected: Tensor, key: Tensor, mask: Tensor | None, weights: Weights | None) -> Tensor:
         """Compute the map (B, Q, S) as in evaluation; a single row of queries (1, Q, D) serves every row."""
-        scale = math.sqrt(projected.shape[-1] // self.heads)
+        scale = math.sqrt(projected.shape[-1] // self.heads)  # sqrt(D/H)
         k = self.k_lin(key)
         if len(projected) == len(key):
             energy = self._heads(projected) @ (self._heads(k) / scale).transpose(-1, -2)  # (B, H, Q, S)
@@ -170,8 +172,8 @@ def _share(energy: Tensor, mask: Tensor | None) -> Tensor:
 class TransformerLayer(GradientCheckpointingLayer):
     """One post-norm layer; with `cross=True` a decoder layer, which also attends to a memory.
 
-    Its halves are callable apart by `part`: the first does not know the question, so its result can be shared by all
-    questions of a video.
+    Its parts are callable apart by `part`: self-attention does not know the question, so its result can be shared by
+    all questions of a video; the feed-forward has most of the operations, and can be left to the rows that are kept.
     """
 
     def __init__(
@@ -188,8 +190,10 @@ class TransformerLayer(GradientCheckpointingLayer):
         if cross:
             self.multihead_attn = MultiHeadAttention(dim, heads, dropout, config)
             self.norm3 = nn.LayerNorm(dim)
-        self.linear1, self.linear2 = nn.Linear(dim, feedforward), nn.Linear(feedforward, dim)
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.linear1 = nn.Linear(dim, feedforward)
+        self.linear2 = nn.Linear(feedforward, dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -212,16 +216,19 @@ class TransformerLayer(GradientCheckpointingLayer):
             memory: (B, M, D); or fewer rows (B / S, M, D), each shared by S rows of x in turn and projected once.
             keep: maps the map (B, Q, M) to the rows (B, K) that are needed; the rest of the layer runs on those.
             query: (B, Q, D), or (1, Q, D) for all rows: the result of the part "query".
-            part: "self" stops after self-attention; "query" computes the queries to any memory, from x after that.
+            part: "self" stops after self-attention; "query" computes the queries to any memory, from x after that;
+                "attention" stops before the feed-forward; "feedforward" goes on from there.
         """
+        if part == "feedforward":
+            return self._feed_forward(x), None
         if part != "query" and not self_attended:
-            placed = x if pos is None else x + pos
+            placed = x if pos is None else x + pos  # positions join queries and keys, never values
             x = self.norm1(x + self.dropout(self.self_attn(placed, placed, x, mask)[0]))
         if part == "self":
             return x, None
         if part == "query":
             return self.multihead_attn(x if pos is None else x + pos)[0], None
-        ranking, last = None, self.norm2
+        ranking = None
         if memory is not None:
 
             def fold(rows: Tensor) -> Tensor:  # (B, Q, D) to (B / S, S * Q, D)
@@ -231,17 +238,21 @@ class TransformerLayer(GradientCheckpointingLayer):
             if keep is not None:
                 folded = query if len(query) == 1 else fold(query)
                 _, ranking = self.multihead_attn(folded, memory, None, memory_mask, weights, projected=True)
-                ranking = ranking.reshape(*x.shape[:2], -1)
+                ranking = ranking.reshape(*x.shape[:2], -1)  # (B, Q, M)
                 kept = keep(ranking).unsqueeze(-1).expand(-1, -1, x.shape[-1])  # (B, K, D)
-                query = query.expand_as(x).gather(1, kept)
+                query = query.expand_as(x).gather(1, kept)  # (B, K, D)
                 x = x.gather(1, kept)
-                weights = None
+                weights = None  # the map is there already, so fused attention may do the rest
             query = fold(query.expand_as(x))
             update, attention = self.multihead_attn(query, memory, memory, memory_mask, weights, projected=True)
             ranking = ranking if attention is None else attention.view(*x.shape[:2], -1)  # (B, Q, M)
-            x, last = self.norm2(x + self.dropout(update.view_as(x))), self.norm3
-        update = self.linear2(self.dropout(self.linear1(x).relu()))
-        return last(x + self.dropout(update)), ranking
+            x = self.norm2(x + self.dropout(update.view_as(x)))
+        return (x if part == "attention" else self._feed_forward(x)), ranking
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        update = self.linear2(self.dropout(self.linear1(x).relu()))  # (B, Q, D)
+        last = self.norm3 if hasattr(self, "norm3") else self.norm2
+        return last(x + self.dropout(update))
 
 
 class TransformerStack(nn.Module):
@@ -284,6 +295,10 @@ class TransformerStack(nn.Module):
         """Compute the queries of the first layer from the result of `attend_self`; pass them on as `query`."""
         return self.layers[0](x, pos, part="query")[0]
 
+    def finish(self, x: Tensor) -> Tensor:
+        """Run what `forward` leaves out with `finish=False`, on all rows or on some."""
+        return self.norm(self.layers[-1](x, part="feedforward")[0])
+
     def forward(
         self,
         x: Tensor,
@@ -295,8 +310,12 @@ class TransformerStack(nn.Module):
         self_attended: bool = False,
         keep: Keep | None = None,
         query: Tensor | None = None,
+        finish: bool = True,
     ) -> tuple[Tensor, Tensor | None]:
-        """Update x (B, Q, D); see `TransformerLayer.forward`. The last layer ranks and keeps."""
+        """Update x (B, Q, D); see `TransformerLayer.forward`. The last layer ranks and keeps.
+
+        With `finish=False` the last layer stops before its feed-forward; `finish` runs that and the norm.
+        """
         ranking = None
         for depth, layer in enumerate(self.layers):
             first, last = depth == 0, depth == len(self.layers) - 1
@@ -310,5 +329,6 @@ class TransformerStack(nn.Module):
                 self_attended and first,
                 keep if last else None,
                 query if first else None,
+                None if finish or not last else "attention",
             )
-        return self.norm(x), ranking
+        return (self.norm(x) if finish else x), ranking

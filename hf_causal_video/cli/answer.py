@@ -1,10 +1,12 @@
 """`hf-causal-video answer`: one question about one clip, with the evidence for the answer."""
 
-import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+from hf_causal_video.cli.options import FONT, FRAME_MODEL, OBJECT_MODEL, argument, option
+from hf_causal_video.cli.pictures import check_picture, font_path, write_picture
 from hf_causal_video.utils.errors import require
 
 EXAMPLES = """examples:
@@ -13,82 +15,66 @@ EXAMPLES = """examples:
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `hf-causal-video answer`."""
-    parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("checkpoint", help="folder or Hub id of a trained model")
-    parser.add_argument("video", help="a video file")
-    parser.add_argument("question")
-    parser.add_argument("--choices", nargs="+", help="the choices of a multiple-choice model")
-    parser.add_argument("--truncate", action="store_true", help="cut a text that is longer than the model can read")
-    parser.add_argument("--html", type=Path, help="write a self-contained page with the clip's evidence")
-    parser.add_argument("--png", type=Path, help="write a picture strip with the clip's evidence")
-    parser.add_argument(
-        "--font", type=Path, help="font file for the picture (default: a font of the system that has the letters)"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
-    add_network_arguments(parser)
+@dataclass(kw_only=True)
+class Options:
+    """Ask a checkpoint about one clip."""
+
+    checkpoint: str = argument("folder or Hub id of a trained model")
+    video: str = argument("a video file")
+    question: str = argument("what you want to know")
+    choices: list[str] | None = option("the choices of a multiple-choice model", None)
+    truncate: bool = option("cut a text that is longer than the model can read", False)
+    html: Path | None = option("write a self-contained page with the clip's evidence", None)
+    png: Path | None = option("write a picture strip with the clip's evidence", None)
+    font: Path | None = option(FONT, None)
+    json: bool = option("print JSON instead of text", False)
+    device: str = option("cpu, cuda, cuda:1, ...", "cpu")
+    frame_model: str | None = option(FRAME_MODEL, None, metavar="DIR")
+    object_model: str | None = option(OBJECT_MODEL, None, metavar="DIR")
 
 
-def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare where the vision networks of a checkpoint lie, if they are not in or next to it."""
-    parser.add_argument("--frame-model", metavar="DIR", help="where the frame network of the checkpoint lies now")
-    parser.add_argument("--object-model", metavar="DIR", help="where its object network lies now")
-
-
-def run(args: argparse.Namespace) -> None:
+def run(options: Options) -> None:
     """Answer one question about one clip."""
     import hf_causal_video.pipelines.question_answering as pipelines
     from hf_causal_video.models import METHODS
 
-    _check_pictures(args)
-    networks = {"frame_model": args.frame_model, "object_model": args.object_model}
-    qa = pipelines.load_pipeline(args.checkpoint, device=args.device, **networks)
+    check_picture(options.png, options.font)
+    networks = {"frame_model": options.frame_model, "object_model": options.object_model}
+    qa = pipelines.load_pipeline(options.checkpoint, device=options.device, **networks)
     method = qa.model.config.model_type
     require(
         method in METHODS,
         "wrong kind of model",
-        found=f"a {method} in {args.checkpoint}",
+        found=f"a {method} in {options.checkpoint}",
         expected=f"one of {', '.join(METHODS)}",
         fix="relation models go to `hf-causal-video relations`",
     )
-    result = qa(args.video, question=args.question, choices=args.choices, truncation=args.truncate, return_frames=True)
-    if args.json:
+    result = qa(
+        options.video,
+        question=options.question,
+        choices=options.choices,
+        truncation=options.truncate,
+        return_frames=True,
+    )
+    if options.json:
         shown = {name: value for name, value in result.items() if name not in ("frames", "times_s")}
-        print(json.dumps({"question": args.question, **shown}, indent=2))
+        print(json.dumps({"question": options.question, **shown}, indent=2))
     else:
         _print_answer(result)
-    _write_pictures(args, result)
+    _write_pictures(options, result)
 
 
-def _check_pictures(args: argparse.Namespace) -> None:
-    """Refuse names and fonts before the weights are read."""
-    if args.png is not None:
-        from hf_causal_video.viewer.canvas import Canvas, check_ending
-
-        check_ending(args.png)
-        Canvas(1, 1, None if args.font is None else str(args.font))
-
-
-def _write_pictures(args: argparse.Namespace, result: dict) -> None:
-    if args.html is None and args.png is None:
+def _write_pictures(options: Options, result: dict) -> None:
+    if options.html is None and options.png is None:
         return
     from hf_causal_video.viewer import EvidenceCase, draw_strip, write_report
-    from hf_causal_video.viewer.canvas import write_png
-    from hf_causal_video.viewer.words import replaced_in_words
 
-    case = EvidenceCase.of_result(args.question, result, title=Path(args.video).name)
-    if args.png is not None:
-        picture = draw_strip(case, font_path=None if args.font is None else str(args.font))
-        write_png(args.png, picture)
-        print(f"written: {args.png}", file=sys.stderr)
-        if letters := picture.info["replaced"]:
-            print(f"note: {replaced_in_words(letters)}", file=sys.stderr)
-    if args.html is not None:
-        write_report(args.html, [case])
-        print(f"written: {args.html}", file=sys.stderr)
+    case = EvidenceCase.of_result(options.question, result, title=Path(options.video).name)
+    if options.png is not None:
+        write_picture(options.png, draw_strip(case, font_path=font_path(options.font)))
+    if options.html is not None:
+        write_report(options.html, [case])
+        print(f"written: {options.html}", file=sys.stderr)
 
 
 def _print_answer(result: dict) -> None:

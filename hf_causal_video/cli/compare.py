@@ -1,12 +1,12 @@
 """`hf-causal-video compare`: one table over runs on the same questions, and their learning curves."""
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_causal_video.cli.options import argument, option
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 EXAMPLES = """examples:
@@ -39,21 +39,21 @@ class Run:
     log: list[dict[str, Any]]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `hf-causal-video compare`."""
-    parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="output folders of training or of evaluate")
-    parser.add_argument("--split", help="split of the predictions (default: the first test split that all runs have)")
-    parser.add_argument("--png", type=Path, help="draw the learning curves of the runs into this file")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-    parser.add_argument("--resamples", type=int, default=2000, help="of the bootstrap (default: 2000)")
+@dataclass(kw_only=True)
+class Options:
+    """Compare runs on the same questions, with intervals."""
+
+    runs: list[str] = argument("output folders of training or of evaluate", metavar="RUN")
+    split: str | None = option("split of the predictions (default: the first test split that all runs have)", None)
+    png: Path | None = option("draw the learning curves of the runs into this file", None)
+    json: bool = option("print JSON instead of text", False)
+    resamples: int = option("of the bootstrap", 2000)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(options: Options) -> None:
     """Compare the runs and print the table."""
-    report, runs = compare_folders(args.runs, args.split, args.resamples)
-    if args.png is not None:
+    report, runs = compare_folders(options.runs, options.split, options.resamples)
+    if options.png is not None:
         from hf_causal_video.viewer.curves import save_curves
 
         curves = {one.name: one.log for one in runs if one.log}
@@ -64,9 +64,9 @@ def run(args: argparse.Namespace) -> None:
             expected="at least one output folder of training",
             fix="leave out --png, or name the training runs",
         )
-        save_curves(curves, args.png)
-        report["png"] = str(args.png)
-    if args.json:
+        save_curves(curves, options.png)
+        report["png"] = str(options.png)
+    if options.json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     else:
         print(as_table(report))

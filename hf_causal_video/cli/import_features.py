@@ -1,18 +1,18 @@
 """Features that were made elsewhere to a feature set, from the shell: `hf-causal-video import`."""
 
-from __future__ import annotations
-
-import argparse
 import csv
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hf_causal_video.features.arrays import import_arrays, infer_from
-from hf_causal_video.features.build import add_push_arguments, conclude
-from hf_causal_video.features.legacy_hdf5 import import_app_mot, import_appearance_motion, import_transtr
-from hf_causal_video.features.store.provenance import Provenance, complete_card
+from hf_causal_video.cli.extract import conclude
+from hf_causal_video.cli.options import argument, option
+from hf_causal_video.utils.checks import check_number, is_number
 from hf_causal_video.utils.errors import CausalVideoError, require
+
+if TYPE_CHECKING:
+    from hf_causal_video.features.build import ExtractionReport
 
 LAYOUTS = {
     "arrays": "your own .npy, .npz, .pt or HDF5 files, one per video or one with video ids as keys",
@@ -21,8 +21,9 @@ LAYOUTS = {
     "transtr": "a file of frames and, if there is a second, one of objects",
 }
 FILES = {"arrays": (1, 1), "app-mot": (1, 1), "appearance-motion": (2, 2), "transtr": (1, 2)}
-EPILOG = """layouts:
-{}
+LISTED = "\n".join(f"  {name:18} {what}" for name, what in LAYOUTS.items())
+EXAMPLES = f"""layouts:
+{LISTED}
 
 examples:
   hf-causal-video import arrays my_features/ --provenance card.json --output features/
@@ -40,86 +41,106 @@ times follow from a sampling fps-R, else they are fractions of the clip.
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `hf-causal-video import`."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG.format("\n".join(f"  {name:18} {what}" for name, what in LAYOUTS.items()))
-    add = parser.add_argument
-    add("layout", choices=list(LAYOUTS), help="how the files are laid out, see below")
-    add("files", nargs="+", help="the HDF5 files, in the order of the layout; a folder or file of arrays")
-    add("--provenance", metavar="JSON", help="how the features were made: fields of Provenance")
-    add("--durations", metavar="S|JSON", help="seconds of every video: one number, or {video: seconds}")
-    add("--output", required=True, metavar="DIR", help="folder of the feature set")
-    add("--sizes", metavar="JSON|CSV", help="transtr objects: {video: [width, height]}, or a csv with these columns")
-    add("--clip-stride", type=int, default=2, help="transtr: 2 takes every second clip, as published (default: 2)")
-    add("--appearance-key", metavar="NAME", help="appearance-motion: name of the dataset in the file")
-    add("--motion-key", metavar="NAME", help="appearance-motion: name of the dataset in the file")
-    add("--split", default="train", help="name of the split (default: %(default)s)")
-    add("--no-progress", dest="progress", action="store_false", help="no bar")
-    add_push_arguments(parser)
+@dataclass(kw_only=True)
+class Options:
+    """Turn features that were made elsewhere into a feature set."""
+
+    layout: str = argument("how the files are laid out, see below", choices=list(LAYOUTS))
+    files: list[str] = argument("the HDF5 files, in the order of the layout; a folder or file of arrays")
+    provenance: str | None = option("how the features were made: fields of Provenance", None, metavar="JSON")
+    durations: str | None = option("seconds of every video: one number, or {video: seconds}", None, metavar="S|JSON")
+    output: str = option("folder of the feature set", metavar="DIR")
+    sizes: str | None = option(
+        "transtr objects: {video: [width, height]}, or a csv with these columns", None, metavar="JSON|CSV"
+    )
+    clip_stride: int = option("transtr: 2 takes every second clip, as published", 2)
+    appearance_key: str | None = option("appearance-motion: name of the dataset in the file", None, metavar="NAME")
+    motion_key: str | None = option("appearance-motion: name of the dataset in the file", None, metavar="NAME")
+    split: str = option("name of the split", "train")
+    progress: bool = option("no bar", True)
+    push_to_hub: str | None = option("upload the set as a dataset repository", None, metavar="ORG/NAME")
+    private: bool = option("with --push-to-hub: for members only", False)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run `hf-causal-video import`; 1 if a video failed, and one that imported none at all is an error."""
-    least, most = FILES[args.layout]
+def run(options: Options) -> int:
+    """Import; 1 if a video failed, and a run that imported none at all is an error."""
+    least, most = FILES[options.layout]
     require(
-        least <= len(args.files) <= most,
-        f"files of the layout {args.layout}",
-        found=len(args.files),
-        expected=LAYOUTS[args.layout],
+        least <= len(options.files) <= most,
+        f"files of the layout {options.layout}",
+        found=len(options.files),
+        expected=LAYOUTS[options.layout],
         fix="name them",
     )
-    options: dict[str, Any] = {"split": args.split, "progress": args.progress}
-    durations = None if args.durations is None else _durations(args.durations)
-    path = None if args.provenance is None else Path(args.provenance)
-    card = _read_json(args.provenance) if path is not None and path.exists() else {}
-    if args.layout == "arrays":
-        fields = infer_from(args.files[0])
-        card = complete_card({**fields, **{name: value for name, value in card.items() if value}}, path)
-        return conclude(import_arrays(args.files[0], args.output, card, durations, **options), args)
-    require(
-        durations is not None,
-        "--durations",
-        found="none",
-        expected="seconds of every video",
-        fix="pass one number or a JSON file; 1 gives times as fractions of the clip",
-    )
-    assert durations is not None
-    provenance = Provenance.from_dict(complete_card(card, path))
-    if args.layout == "app-mot":
-        report = import_app_mot(args.files[0], args.output, provenance, durations, **options)
-    elif args.layout == "appearance-motion":
-        appearance, motion = args.files
-        options |= {"appearance_key": args.appearance_key, "motion_key": args.motion_key}
-        report = import_appearance_motion(appearance, motion, args.output, provenance, durations, **options)
-    else:
-        objects = args.files[1] if len(args.files) == 2 else None
-        sizes = _sizes(args.sizes) if args.sizes else None
-        report = import_transtr(
-            args.files[0], objects, args.output, provenance, durations, sizes, clip_stride=args.clip_stride, **options
+    return conclude(_import(options), options.push_to_hub, options.private)
+
+
+def _import(options: Options) -> "ExtractionReport":
+    from hf_causal_video.features.arrays import import_arrays, infer_from
+    from hf_causal_video.features.legacy_hdf5 import import_app_mot, import_appearance_motion, import_transtr
+    from hf_causal_video.features.store.provenance import Provenance, complete_card
+
+    first, *others = options.files
+    output = options.output
+    split = options.split
+    progress = options.progress
+    durations = None if options.durations is None else _durations(options.durations)
+    path = None if options.provenance is None else Path(options.provenance)
+    card = _read_json(path) if path is not None and path.exists() else {}
+    if options.layout == "arrays":
+        fields = {**infer_from(first), **{name: value for name, value in card.items() if value}}
+        return import_arrays(first, output, complete_card(fields, path), durations, split=split, progress=progress)
+    if durations is None:
+        raise CausalVideoError(
+            "--durations",
+            found="none",
+            expected="seconds of every video",
+            fix="pass one number or a JSON file; 1 gives times as fractions of the clip",
         )
-    return conclude(report, args)
+    provenance = Provenance.from_dict(complete_card(card, path))
+    if options.layout == "app-mot":
+        return import_app_mot(first, output, provenance, durations, split=split, progress=progress)
+    if options.layout == "appearance-motion":
+        return import_appearance_motion(
+            first,
+            others[0],
+            output,
+            provenance,
+            durations,
+            split=split,
+            progress=progress,
+            appearance_key=options.appearance_key,
+            motion_key=options.motion_key,
+        )
+    return import_transtr(
+        first,
+        others[0] if others else None,
+        output,
+        provenance,
+        durations,
+        _sizes(options.sizes) if options.sizes else None,
+        clip_stride=options.clip_stride,
+        split=split,
+        progress=progress,
+    )
 
 
-def _durations(value: str) -> Any:
+def _durations(value: str) -> float | dict[str, float]:
     try:
         seconds = float(value)
     except ValueError:
-        return _numbers(value, 1)
-    require(
-        0 < seconds < float("inf"), "--durations", found=value, expected="seconds above 0", fix="pass the real length"
-    )
-    return seconds
+        return {video_id: seconds for video_id, (seconds,) in _numbers(value, 1).items()}
+    return check_number("--durations", seconds, above=0, fix="pass the real length")
 
 
 def _sizes(path: str) -> dict[str, tuple[int, int]]:
     if not path.endswith(".csv"):
-        return {video_id: (int(size[0]), int(size[1])) for video_id, size in _numbers(path, 2).items()}
+        return {video_id: (int(width), int(height)) for video_id, (width, height) in _numbers(path, 2).items()}
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     try:
-        names = [name for name in ("video_id", "video") if name in rows[0]]
-        return {row[names[0]]: (int(row["width"]), int(row["height"])) for row in rows}
+        name = "video_id" if "video_id" in rows[0] else "video"
+        return {row[name]: (int(row["width"]), int(row["height"])) for row in rows}
     except (IndexError, KeyError, ValueError, TypeError) as error:
         raise CausalVideoError(
             f"no picture sizes in {path}",
@@ -129,31 +150,26 @@ def _sizes(path: str) -> dict[str, tuple[int, int]]:
         ) from error
 
 
-def _numbers(path: str, count: int) -> dict[str, Any]:
-    data = _read_json(path)
-    for video_id, value in data.items():
-        numbers = value if count > 1 and isinstance(value, list) else [value]
-        good = len(numbers) == count and all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
+def _numbers(path: str, count: int) -> dict[str, list[float]]:
+    """Read {video: number} or {video: [number, number]}, all above zero."""
+    numbers: dict[str, list[float]] = {}
+    for video_id, value in _read_json(path).items():
+        row = value if isinstance(value, list) and count > 1 else [value]
         require(
-            good and min(numbers) > 0,
+            len(row) == count and all(is_number(one) and one > 0 for one in row),
             f"{path}, video {video_id!r}",
             found=value,
             expected=f"{count} number(s) above zero",
-            fix="correct it",
         )
-    return data
+        numbers[video_id] = row
+    return numbers
 
 
-def _read_json(path: str) -> dict[str, Any]:
+def _read_json(path: str | Path) -> dict[str, object]:
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CausalVideoError(f"{path} cannot be read", found=error, expected="JSON", fix="check the file") from error
-    require(
-        isinstance(data, dict),
-        f"{path} cannot be used",
-        found=lambda: type(data).__name__,
-        expected="a mapping",
-        fix="see --help",
-    )
+    found = type(data).__name__
+    require(isinstance(data, dict), f"{path} cannot be used", found=found, expected="a mapping", fix="see --help")
     return data

@@ -1,11 +1,13 @@
 """`hf-causal-video questions`: check a file of your own questions, and say what it holds."""
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
+
+from hf_causal_video.cli.options import argument, option
 
 EXAMPLES = """examples:
   hf-causal-video questions questions.csv                        # is it readable, and what does it hold?
@@ -23,34 +25,34 @@ The same file is what train, evaluate and stress take as --dataset.
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `hf-causal-video questions`."""
-    parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("file", help="file of questions")
-    parser.add_argument("--features", help="feature set, folder or Hub id: every video must be in it")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+@dataclass(kw_only=True)
+class Options:
+    """Check a file of your own questions, and say what it holds."""
+
+    file: str = argument("file of questions")
+    features: str | None = option("feature set, folder or Hub id: every video must be in it", None)
+    json: bool = option("print JSON instead of text", False)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Check a file of questions; 1 if some videos have no features."""
     from hf_causal_video.data import read_questions
     from hf_causal_video.features.store import FeatureStore
 
-    file = read_questions(args.file)
+    file = read_questions(options.file)
     summary = summarize(file.questions.to_list(), file.splits)
     summary["notes"] = file.notes
-    if args.features:
-        store = FeatureStore.open(args.features)
+    if options.features:
+        store = FeatureStore.open(options.features)
         names = sorted(set(file.questions["video_id"]))
         without = [name for name in names if name not in store]
         summary["videos_without_features"] = without
         close = {name: get_close_matches(name, store.video_ids, 1) for name in without}
         summary["did_you_mean"] = {name: match[0] for name, match in close.items() if match}
-    if args.json:
+    if options.json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
     else:
-        _print(args.file, summary)
+        _print(options.file, summary)
     return 1 if summary.get("videos_without_features") else 0
 
 

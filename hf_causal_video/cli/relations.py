@@ -1,19 +1,21 @@
 """`hf-causal-video relations`: the relations of one clip on the terminal, as JSON, as a picture, as a page."""
 
-import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from hf_causal_video.models import RELATION_METHODS
-from hf_causal_video.models.loading import open_pretrained
-from hf_causal_video.pipelines.registration import RELATION_TASK
-from hf_causal_video.pipelines.relation_detection import VideoRelationDetectionPipeline, pictures_of
+from hf_causal_video.cli.options import FONT, argument, option
+from hf_causal_video.cli.pictures import check_picture, font_path, write_picture
+from hf_causal_video.utils.checks import check_number
 from hf_causal_video.utils.errors import require
+
+if TYPE_CHECKING:
+    from hf_causal_video.pipelines.relation_detection import VideoRelationDetectionPipeline
+    from hf_causal_video.tracks.tracker import ClipTracker
 
 EXAMPLES = """examples:
   hf-causal-video relations outputs/ivrd clip.mp4
@@ -23,90 +25,92 @@ EXAMPLES = """examples:
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb `relations`."""
-    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("checkpoint", help="folder or Hub id of a trained relation model")
-    parser.add_argument("video", help="a video file")
-    parser.add_argument(
-        "--detector", help="folder or Hub id of a detector (default: the one the model was trained with)"
-    )
-    parser.add_argument("--sampling", help='frames to look at, such as "fps-10" (default: as the model was trained)')
-    parser.add_argument("--tracks", type=Path, help="tracks of this clip, in the json of VidVRD and VidOR annotations")
-    parser.add_argument("--classes", choices=("model", "tracks"), default="model", help="who names the objects")
-    parser.add_argument("--threshold", type=float, default=0.2, help="least confidence of a predicate (default: 0.2)")
-    parser.add_argument("--top", type=int, default=20, help="relations to print (default: 20; --json gives all)")
-    parser.add_argument("--html", type=Path, help="write a self-contained page with tracks and relations")
-    parser.add_argument("--png", type=Path, help="write a picture with tracks and relations")
-    parser.add_argument("--json", action="store_true", help="print JSON, in the layout of the public evaluation")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+@dataclass(kw_only=True)
+class Options:
+    """Detect the relations between the objects of a clip."""
+
+    checkpoint: str = argument("folder or Hub id of a trained relation model")
+    video: str = argument("a video file")
+    detector: str | None = option("folder or Hub id of a detector (default: the one the model was trained with)", None)
+    sampling: str | None = option('frames to look at, such as "fps-10" (default: as the model was trained)', None)
+    tracks: Path | None = option("tracks of this clip, in the json of VidVRD and VidOR annotations", None)
+    classes: Literal["model", "tracks"] = option("who names the objects", "model")
+    threshold: float = option("least confidence of a predicate", 0.2)
+    top: int = option("relations to print; --json gives all", 20)
+    html: Path | None = option("write a self-contained page with tracks and relations", None)
+    png: Path | None = option("write a picture with tracks and relations", None)
+    font: Path | None = option(FONT, None)
+    json: bool = option("print JSON, in the layout of the public evaluation", False)
+    device: str = option("cpu, cuda, cuda:1, ...", "cpu")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(options: Options) -> None:
     """Detect, print and draw."""
-    detect = load_relation_pipeline(args.checkpoint, device=args.device)
+    from hf_causal_video.models import RELATION_METHODS
+    from hf_causal_video.pipelines.relation_detection import pictures_of
+
+    check_picture(options.png, options.font)
+    detect = load_relation_pipeline(options.checkpoint, device=options.device)
+    method = detect.model.config.model_type
     require(
-        detect.model.config.model_type in RELATION_METHODS,
-        "no relation model",
-        found=lambda: f"a {detect.model.config.model_type} in {args.checkpoint}",
+        method in RELATION_METHODS,
+        "wrong kind of model",
+        found=f"a {method} in {options.checkpoint}",
         expected=f"one of {', '.join(RELATION_METHODS)}",
         fix="question models go to `hf-causal-video answer`",
     )
-    options = {"classes": args.classes, "predicate_threshold": args.threshold, "return_clip": True}
-    if args.tracks:
-        clip = detect(**read_tracks(args.tracks), **options)
-        clip["frames"], clip["frame_indices"] = pictures_of(args.video, clip["times_s"], clip["relations"])
+    how = {"classes": options.classes, "predicate_threshold": options.threshold, "return_clip": True}
+    if options.tracks:
+        clip = detect(**read_tracks(options.tracks), **how)
+        clip["frames"], clip["frame_indices"] = pictures_of(options.video, clip["times_s"], clip["relations"])
     else:
-        if detect.clip_tracker is None or args.detector or args.sampling:
-            detect.clip_tracker = _tracker(detect, args)
-        clip = detect(args.video, **options)
+        if detect.clip_tracker is None or options.detector or options.sampling:
+            detect.clip_tracker = _tracker(detect, options)
+        clip = detect(options.video, **how)
     relations = clip["relations"]
-    if args.json:
+    if options.json:
         print(json.dumps({"frame_size": clip["frame_size"], "tracks": len(clip["tracks"]), "relations": relations}))
     else:
-        _print(relations[: args.top], len(relations), len(clip["tracks"]))
-    if args.html or args.png:
-        from hf_causal_video.viewer.relations import RelationCase
-        from hf_causal_video.viewer.relations_page import write_relations
-        from hf_causal_video.viewer.relations_picture import save_relations
-
-        case = RelationCase(
-            relations,
-            clip["frames"],
-            clip["frame_indices"],
-            clip["frame_size"],
-            clip["times_s"],
-            Path(args.video).name,
-        )
-        for path, write in (
-            (args.png, lambda path: save_relations(case, path)),
-            (args.html, lambda path: write_relations(path, case)),
-        ):
-            if path:
-                write(path)
-                print(f"written: {path}", file=sys.stderr)
+        _print(relations[: options.top], len(relations), len(clip["tracks"]))
+    if options.html or options.png:
+        _draw(options, clip)
 
 
-def load_relation_pipeline(checkpoint: str | Path, **kwargs: Any) -> VideoRelationDetectionPipeline:
+def _draw(options: Options, clip: Mapping[str, Any]) -> None:
+    from hf_causal_video.viewer.relations import RelationCase
+    from hf_causal_video.viewer.relations_page import write_relations
+    from hf_causal_video.viewer.relations_picture import draw_relations
+
+    name = Path(options.video).name
+    case = RelationCase(
+        clip["relations"], clip["frames"], clip["frame_indices"], clip["frame_size"], clip["times_s"], name
+    )
+    if options.png:
+        write_picture(options.png, draw_relations(case, font_path=font_path(options.font)))
+    if options.html:
+        write_relations(options.html, case)
+        print(f"written: {options.html}", file=sys.stderr)
+
+
+def load_relation_pipeline(checkpoint: str | Path, device: str = "cpu") -> "VideoRelationDetectionPipeline":
     """The pipeline of a checkpoint folder or Hub id, its faults in words."""
     from transformers import pipeline
 
-    return open_pretrained(partial(pipeline, RELATION_TASK), checkpoint, **kwargs)
+    from hf_causal_video.models.loading import open_pretrained
+    from hf_causal_video.pipelines.registration import RELATION_TASK
+
+    return open_pretrained(partial(pipeline, RELATION_TASK), checkpoint, device=device)
 
 
-def read_tracks(path: Path) -> dict[str, Any]:
+def read_tracks(path: Path) -> dict[str, object]:
     """The tracks of one annotated video, its frame size and the times of its frames, as the pipeline takes them."""
+    import numpy as np
+
     from hf_causal_video.data.relations.rows import unbroken_tracks
     from hf_causal_video.data.relations.vidvrd import read_relations
 
     row = read_relations(path)[0]
-    require(
-        row["fps"] > 0,
-        f"tracks of {path}",
-        found=lambda: f"fps {row['fps']}",
-        expected="frames per second above 0",
-        fix="write the field fps into the annotation",
-    )
+    check_number(f"fps of {path}", row["fps"], above=0, fix="write the field fps into the annotation")
     return {
         "tracks": [part | {"label": part["category"]} for part in unbroken_tracks(row)],
         "frame_size": (row["width"], row["height"]),
@@ -114,21 +118,22 @@ def read_tracks(path: Path) -> dict[str, Any]:
     }
 
 
-def _tracker(detect: VideoRelationDetectionPipeline, args: argparse.Namespace) -> Any:
+def _tracker(detect: "VideoRelationDetectionPipeline", options: Options) -> "ClipTracker":
     """Tracker of the clip: the one the model was trained with, changed by the flags."""
     from hf_causal_video.features.encoders import ObjectEncoder
     from hf_causal_video.tracks.tracker import LINKER, ClipTracker
 
-    card, changed = detect.model.config.trajectory_provenance, {"sampling": args.sampling} if args.sampling else {}
+    card = detect.model.config.trajectory_provenance
+    changed = {"sampling": options.sampling} if options.sampling else {}
     if card is None:
         require(
-            args.detector,
+            options.detector,
             "--detector",
             found="none, and a model that does not say which tracks it was trained on",
             expected="a detector",
             fix="add --detector with a folder or Hub id, or --tracks with a file of tracks",
         )
-        return ClipTracker(ObjectEncoder(args.detector, device=args.device), **changed)
+        return ClipTracker(ObjectEncoder(options.detector, device=options.device), **changed)
     require(
         card.get("tracker") == LINKER,
         "tracks of this clip",
@@ -136,10 +141,10 @@ def _tracker(detect: VideoRelationDetectionPipeline, args: argparse.Namespace) -
         expected="tracks made in the same way",
         fix="add --tracks with a file of them; --detector makes others",
     )
-    return ClipTracker.from_provenance({**card, **changed}, args.detector, args.device, args.checkpoint)
+    return ClipTracker.from_provenance({**card, **changed}, options.detector, options.device, options.checkpoint)
 
 
-def _print(relations: list[dict[str, Any]], count: int, tracks: int) -> None:
+def _print(relations: Sequence[Mapping[str, Any]], count: int, tracks: int) -> None:
     print(f"{count} relation{'s' * (count != 1)} between {tracks} tracks")
     for one in relations:
         subject, predicate, other = one["triplet"]

@@ -1,12 +1,12 @@
 """`hf-causal-video select`: which frames of a clip a trained model would show a video language model."""
 
-import argparse
 import json
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_causal_video.cli.answer import add_network_arguments
+from hf_causal_video.cli.options import FONT, FRAME_MODEL, OBJECT_MODEL, argument, option
+from hf_causal_video.cli.pictures import check_picture, font_path, write_picture
 from hf_causal_video.utils.errors import require
 
 if TYPE_CHECKING:
@@ -25,32 +25,32 @@ BY_SIMILARITY = ("similarity", "spread", "inverse_transform", "split_judge", "de
 SELECTORS = ("causal", *BY_SIMILARITY, "uniform", "random")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of the verb."""
-    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("checkpoint", help="folder or Hub id: a VideoQA model, or a dual encoder for similarity")
-    parser.add_argument(
-        "--label-words",
-        metavar="TEXT_ID",
-        help="text encoder: the checkpoint is an image classifier, read by its labels",
+@dataclass(kw_only=True)
+class Options:
+    """Choose frames of a clip for a video language model."""
+
+    checkpoint: str = argument("folder or Hub id: a VideoQA model, or a dual encoder for similarity")
+    video: str = argument("a video file")
+    question: str = argument("what the video language model will be asked")
+    label_words: str | None = option(
+        "text encoder: the checkpoint is an image classifier, read by its labels", None, metavar="TEXT_ID"
     )
-    parser.add_argument("video", help="a video file")
-    parser.add_argument("question")
-    parser.add_argument("--choices", nargs="+", help="the answers offered; read by models that rank frames by them")
-    parser.add_argument("--selector", choices=SELECTORS, default="causal", help="who chooses (default: causal)")
-    budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--frames", type=int, help="how many frames (default: 8, or all of a clip with fewer)")
-    budget.add_argument("--tokens", type=int, help="as many frames as fit into this many visual tokens of --vlm")
-    parser.add_argument("--vlm", help="processor of a video language model, for --tokens")
-    parser.add_argument("--candidates", help="moments looked at, such as uniform-64 or fps-1")
-    parser.add_argument(
-        "--scene", type=float, default=0.0, metavar="S", help="judge each frame with the S s around it"
+    choices: list[str] | None = option("the answers offered; read by models that rank frames by them", None)
+    selector: str = option("who chooses", "causal", choices=SELECTORS)
+    frames: int | None = option("how many frames (default: 8, or all of a clip with fewer)", None, exclusive="budget")
+    tokens: int | None = option(
+        "as many frames as fit into this many visual tokens of --vlm", None, exclusive="budget"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the selector random")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-    parser.add_argument("--png", type=Path, help="write a picture of the choice")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
-    add_network_arguments(parser)
+    vlm: str | None = option("processor of a video language model, for --tokens", None)
+    candidates: str | None = option("moments looked at, such as uniform-64 or fps-1", None)
+    scene: float = option("judge each frame with the S s around it", 0.0, metavar="S")
+    seed: int = option("of the selector random", 0)
+    json: bool = option("print JSON instead of text", False)
+    png: Path | None = option("write a picture of the choice", None)
+    font: Path | None = option(FONT, None)
+    device: str = option("cpu, cuda, cuda:1, ...", "cpu")
+    frame_model: str | None = option(FRAME_MODEL, None, metavar="DIR")
+    object_model: str | None = option(OBJECT_MODEL, None, metavar="DIR")
 
 
 def make_selector(
@@ -92,71 +92,60 @@ def make_selector(
     return selection.UniformSelector(candidates) if name == "uniform" else selection.RandomSelector(seed, candidates)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Body of the verb."""
+def run(options: Options) -> None:
+    """Choose the frames, print them with the reason, and draw them."""
     from hf_causal_video.selection import Clip, TokenBudget
+    from hf_causal_video.utils.checks import check_whole
 
-    flag, budget_size, usual = "--frames", args.frames, USUAL_FRAMES
-    if args.tokens is not None:
-        flag, budget_size, usual = "--tokens", args.tokens, 2048
+    if options.frames is not None:
+        check_whole("--frames", options.frames, fix=f"try --frames {USUAL_FRAMES}")
+    if options.tokens is not None:
+        check_whole("--tokens", options.tokens, fix="try --tokens 2048")
     require(
-        budget_size is None or budget_size >= 1,
-        flag,
-        found=budget_size,
-        expected="1 or more",
-        fix=f"try {flag} {usual}",
-    )
-    require(
-        args.label_words is None or args.selector in BY_SIMILARITY,
+        options.label_words is None or options.selector in BY_SIMILARITY,
         "--label-words",
-        found=f"--selector {args.selector}",
+        found=f"--selector {options.selector}",
         expected=f"one of {', '.join(BY_SIMILARITY)}",
         fix="add --selector similarity, or leave --label-words out",
     )
     require(
-        args.tokens is not None or not args.vlm,
-        "--vlm",
-        found="no --tokens",
-        expected="a budget in tokens for it to count",
-        fix="add --tokens 2048",
-    )
-    require(
-        args.tokens is None or args.vlm,
+        (options.tokens is not None) == bool(options.vlm),
         "a budget in tokens",
-        found="no --vlm",
-        expected="the model whose tokens are counted",
-        fix="add --vlm with a folder or Hub id, or use --frames",
+        found="no --tokens" if options.vlm else "no --vlm",
+        expected="a number of tokens and the model whose tokens are counted",
+        fix="add --tokens 2048" if options.vlm else "add --vlm with a folder or Hub id, or use --frames",
     )
+    check_picture(options.png, options.font)
     selector = make_selector(
-        args.selector,
-        args.checkpoint,
-        args.candidates,
-        args.device,
-        args.seed,
-        args.scene,
-        args.label_words,
-        frame_model=args.frame_model,
-        object_model=args.object_model,
+        options.selector,
+        options.checkpoint,
+        options.candidates,
+        options.device,
+        options.seed,
+        options.scene,
+        options.label_words,
+        frame_model=options.frame_model,
+        object_model=options.object_model,
     )
     # a default that nobody typed takes the frames there are
-    clip = Clip.read(args.video, sampling=selector.sampling, allow_fewer=args.candidates is None)
-    budget: int | TokenBudget = min(USUAL_FRAMES, len(clip)) if args.frames is None else args.frames
-    if args.tokens is not None:
+    clip = Clip.read(options.video, sampling=selector.sampling, allow_fewer=options.candidates is None)
+    budget: int | TokenBudget = min(USUAL_FRAMES, len(clip)) if options.frames is None else options.frames
+    if options.tokens is not None:
         from transformers import AutoProcessor
 
-        budget = TokenBudget(args.tokens, AutoProcessor.from_pretrained(args.vlm, trust_remote_code=False))
-    chosen = selector.select(clip, args.question, budget, args.choices)
-    if args.json:
-        print(json.dumps({"question": args.question, **chosen.to_dict()}, indent=2))
+        budget = TokenBudget(options.tokens, AutoProcessor.from_pretrained(options.vlm, trust_remote_code=False))
+    chosen = selector.select(clip, options.question, budget, options.choices)
+    if options.json:
+        print(json.dumps({"question": options.question, **chosen.to_dict()}, indent=2))
     else:
         print(chosen.reason)
         scores = dict(zip(chosen.candidates, chosen.scores, strict=True))
         for index, second in zip(chosen.frame_indices, chosen.timestamps_s, strict=True):
             why = "" if chosen.kept is None else "   kept" if index in chosen.kept else "   next in the ranking"
             print(f"  {second:8.2f} s   frame {index:>4}   score {scores[index]:.3f}{why}")
-    if args.png:
-        from hf_causal_video.selection.picture import save_selection
+    if options.png:
+        from hf_causal_video.selection.picture import draw_selection
 
         assert clip.frames is not None
-        save_selection(chosen, [clip.frames[i] for i in chosen.frame_indices], args.question, args.png)
-        print(f"written: {args.png}", file=sys.stderr)
+        frames = [clip.frames[index] for index in chosen.frame_indices]
+        write_picture(options.png, draw_selection(chosen, frames, options.question, font_path=font_path(options.font)))

@@ -1,10 +1,9 @@
 """`hf-causal-video splice`: a grounded test from own clips, in one command."""
 
-import argparse
+from dataclasses import dataclass
 
-from hf_causal_video.worlds.spliced import PLAN_FILE, splice
-from hf_causal_video.worlds.spliced_plan import ASK, SpliceOptions
-from hf_causal_video.worlds.spliced_sources import LAYOUT
+from hf_causal_video.cli.options import argument, option
+from hf_causal_video.worlds.spliced_options import ASK, SpliceOptions
 
 EXAMPLES = """examples:
   hf-causal-video splice clips/ questions.csv --per-film 4 --seed 0 --output spliced/
@@ -15,43 +14,51 @@ EXAMPLES = """examples:
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `hf-causal-video splice`."""
-    parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
-    default, add = SpliceOptions(), parser.add_argument
-    add("clips", help="folder of clips or photographs")
-    add("questions", help=f'csv or JSONL with {LAYOUT}; or "file-names" or "folders" where these say the class')
-    add("--output", required=True, metavar="SET", help="folder of the set")
-    add("--per-film", type=int, default=default.per_film, help="stretches per film (default: %(default)s)")
-    add("--stretch", type=float, default=default.stretch_s, help="seconds per stretch (default: %(default)s)")
-    add("--ask", choices=ASK, default=default.ask, help="what the questions are about (default: %(default)s)")
-    add("--rounds", type=int, default=default.rounds, help="films that every clip is in (default: %(default)s)")
-    add("--test-share", type=float, default=default.test_share, help="of the clips (default: %(default)s)")
-    add("--validation-share", type=float, default=default.validation_share, help="of the clips (default: %(default)s)")
-    add("--size", type=int, nargs=2, default=(default.width, default.height), metavar=("WIDTH", "HEIGHT"))
-    add("--fps", type=int, default=default.fps, help="frames per second of a film (default: %(default)s)")
-    add("--seed", type=int, default=default.seed, help="fixes everything (default: %(default)s)")
-    add("--no-progress", dest="progress", action="store_false", help="no bar")
+@dataclass(kw_only=True)
+class Options:
+    """Make a grounded test of own clips: films of stretches, windows known exactly."""
 
-
-def run(args: argparse.Namespace) -> None:
-    """Run `hf-causal-video splice`."""
-    options = SpliceOptions(
-        per_film=args.per_film,
-        stretch_s=args.stretch,
-        ask=args.ask,
-        rounds=args.rounds,
-        test_share=args.test_share,
-        validation_share=args.validation_share,
-        width=args.size[0],
-        height=args.size[1],
-        fps=args.fps,
-        seed=args.seed,
+    clips: str = argument("folder of clips or photographs")
+    questions: str = argument(
+        "csv or JSONL with columns video, question and answer (with choices or a0, a1, ... where it is an index), "
+        'or video and class; or "file-names" or "folders" where these say the class'
     )
-    report = splice(args.clips, args.questions, args.output, options, args.progress)
+    output: str = option("folder of the set", metavar="SET")
+    per_film: int = option("stretches per film", SpliceOptions.per_film)
+    stretch: float = option("seconds per stretch", SpliceOptions.stretch_s)
+    ask: str = option("what the questions are about", SpliceOptions.ask, choices=ASK)
+    rounds: int = option("films that every clip is in", SpliceOptions.rounds)
+    test_share: float = option("of the clips", SpliceOptions.test_share)
+    validation_share: float = option("of the clips", SpliceOptions.validation_share)
+    size: tuple[int, int] = option(
+        "pixels of a film", (SpliceOptions.width, SpliceOptions.height), metavar=("WIDTH", "HEIGHT")
+    )
+    fps: int = option("frames per second of a film", SpliceOptions.fps)
+    seed: int = option("fixes everything", SpliceOptions.seed)
+    progress: bool = option("no bar", True)
+
+
+def run(options: Options) -> None:
+    """Make the films, and say what they hold."""
+    from hf_causal_video.worlds.spliced import PLAN_FILE, splice
+
+    films = SpliceOptions(
+        per_film=options.per_film,
+        stretch_s=options.stretch,
+        ask=options.ask,
+        rounds=options.rounds,
+        test_share=options.test_share,
+        validation_share=options.validation_share,
+        width=options.size[0],
+        height=options.size[1],
+        fps=options.fps,
+        seed=options.seed,
+    )
+    report = splice(options.clips, options.questions, options.output, films, options.progress)
     for split, counts in report["splits"].items():
         print(f"{split}: {counts['films']} films of {counts['clips']} clips, {counts['questions']} questions")
     if report["left_out"]:
         first = next(iter(report["left_out"].items()))
         print(f"left out: {len(report['left_out'])}, such as {first[0]}: {first[1]} (all in {PLAN_FILE})")
-    print(f"written: {args.output}; next: hf-causal-video extract {args.output}/videos --frame-model ID --output DIR")
+    following = f"hf-causal-video extract {options.output}/videos --frame-model ID --output DIR"
+    print(f"written: {options.output}; next: {following}")

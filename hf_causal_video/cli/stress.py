@@ -1,17 +1,34 @@
 """`hf-causal-video stress`: test whether answers of a checkpoint depend on the clip and on its evidence."""
 
-import argparse
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from hf_causal_video.stress.clips import clip_of
-from hf_causal_video.stress.report import card_results, save_report, stress_table
-from hf_causal_video.stress.runner import TESTS, stress_test
-from hf_causal_video.training.recipe import recipe_world
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.cli.options import FONT, argument, json_mapping, option
+from hf_causal_video.cli.pictures import check_picture, font_path, write_picture
+from hf_causal_video.utils.checks import check_whole
+from hf_causal_video.utils.errors import require
 
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from hf_causal_video.stress.report import Report
+
+TESTS = (  # as in stress.conditions, which takes torch to import
+    "whole",
+    "blind",
+    "shuffled",
+    "first_frame",
+    "environment_swapped",
+    "evidence_only",
+    "evidence_removed",
+    "window_only",
+    "window_removed",
+    "options_permuted",
+    "question_replaced",
+)
 EXAMPLES = """examples:
   hf-causal-video stress outputs/transtr --dataset questions.csv --features features/     # your own questions
   hf-causal-video stress outputs/igv --dataset nextgqa --annotations nextgqa/ --features features/
@@ -23,76 +40,78 @@ The run is resumable: started again, it goes on from questions.jsonl in its fold
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb `stress`."""
-    parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    add = parser.add_argument
-    add("checkpoint", help="folder or Hub id of a trained model")
-    add("--dataset", required=True, help="world, your own questions, or a benchmark, as in `evaluate`")
-    add("--split", default=None, help="split of the dataset (default: test; iid for the world)")
-    add("--spans", help="gsub json of NExT-GQA, where --dataset is a csv of NExT-QA")
-    add("--annotations", help="folder of the official files of a benchmark")
-    add("--features", help="feature set, folder or Hub id")
-    add("--num-frames", type=int, help="frames of each clip to take, evenly spaced (default: all)")
-    add("--world", help="options of the confounded world as JSON (default: as the checkpoint's recipe.yaml says)")
-    add(
-        "--evidence",
-        choices=["own", "truth", "none"],
-        default="own",
-        help="the model's own evidence, the annotated spans, or none (default: own)",
+@dataclass(kw_only=True)
+class Options:
+    """Test whether answers depend on the clip and on the evidence."""
+
+    checkpoint: str = argument("folder or Hub id of a trained model")
+    dataset: str = option("world, your own questions, or a benchmark, as in `evaluate`")
+    split: str | None = option("split of the dataset (default: test; iid for the world)", None)
+    spans: str | None = option("gsub json of NExT-GQA, where --dataset is a csv of NExT-QA", None)
+    annotations: str | None = option("folder of the official files of a benchmark", None)
+    features: str | None = option("feature set, folder or Hub id", None)
+    num_frames: int | None = option("frames of each clip to take, evenly spaced (default: all)", None)
+    world: dict[str, object] | None = option(
+        "options of the confounded world as JSON (default: as the checkpoint's recipe.yaml says)",
+        None,
+        type=json_mapping,
     )
-    add(
-        "--environment",
-        choices=["evidence", "truth"],
-        help="what counts as environment lies outside the model's evidence or outside the annotated spans "
+    evidence: Literal["own", "truth", "none"] = option("the model's own evidence, the annotated spans, or none", "own")
+    environment: Literal["evidence", "truth"] | None = option(
+        "what counts as environment lies outside the model's evidence or outside the annotated spans "
         "(default: the spans, where all questions have them)",
+        None,
     )
-    add("--tests", nargs="+", metavar="TEST", help=f"tests to run (default: all possible): {', '.join(TESTS)}")
-    add("--limit", type=int, help="ask only the first questions of the split")
-    add("--seed", type=int, default=0)
-    add("--batch-size", type=int, default=32)
-    add("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
-    add(
-        "--output",
-        type=Path,
-        help="folder for questions.jsonl, stress.json, stress.png and model_index.json "
+    tests: list[str] | None = option(f"tests to run (default: all possible): {', '.join(TESTS)}", None, metavar="TEST")
+    limit: int | None = option("ask only the first questions of the split", None)
+    seed: int = option("of what is drawn at random", 0)
+    batch_size: int = option("questions at once", 32)
+    device: str = option("cpu, cuda, cuda:1, ...", "cpu")
+    font: Path | None = option(FONT, None)
+    output: Path | None = option(
+        "folder for questions.jsonl, stress.json, stress.png and model_index.json "
         "(default: the checkpoint's stress/<dataset>-<split>, or stress/ here for a Hub id)",
+        None,
     )
 
 
-def run(args: argparse.Namespace) -> None:
+def run(options: Options) -> None:
     """Body of `hf-causal-video stress`."""
-    from hf_causal_video.stress.picture import save_stress
+    from hf_causal_video.stress.picture import draw_stress
+    from hf_causal_video.stress.report import stress_table
+    from hf_causal_video.training.recipe import recipe_world
 
-    base = Path(args.checkpoint) if Path(args.checkpoint).is_dir() else Path()
-    split = args.split or ("iid" if args.dataset == "world" else "test")
-    suffix = "" if args.evidence == "own" else f"-{args.evidence}"
-    output = args.output or base / "stress" / f"{Path(args.dataset).name}-{split}{suffix}"
+    check_picture(Path("stress.png"), options.font)
+    base = Path(options.checkpoint) if Path(options.checkpoint).is_dir() else Path()
+    split = options.split or ("iid" if options.dataset == "world" else "test")
+    suffix = "" if options.evidence == "own" else f"-{options.evidence}"
+    output = options.output or base / "stress" / f"{Path(options.dataset).name}-{split}{suffix}"
+    world = options.world
+    if world is None and options.dataset == "world":
+        world = recipe_world(options.checkpoint)
     report = stress_checkpoint(
-        args.checkpoint,
-        args.dataset,
+        options.checkpoint,
+        options.dataset,
         split,
-        spans=args.spans,
-        annotations=args.annotations,
-        features=args.features,
-        num_frames=args.num_frames,
-        world=_world(args),
-        limit=args.limit,
-        device=args.device,
+        spans=options.spans,
+        annotations=options.annotations,
+        features=options.features,
+        num_frames=options.num_frames,
+        world=world,
+        limit=options.limit,
+        device=options.device,
         output=output,
-        evidence=args.evidence,
-        environment=args.environment,
-        tests=args.tests,
-        seed=args.seed,
-        batch_size=args.batch_size,
+        evidence=options.evidence,
+        environment=options.environment,
+        tests=options.tests,
+        seed=options.seed,
+        batch_size=options.batch_size,
     )
-    title = f"{args.checkpoint} on {args.dataset}, {split}"
+    title = f"{options.checkpoint} on {options.dataset}, {split}"
     print(f"{title}: {report['questions']} questions about {report['videos']} videos, measured here\n")
     print(stress_table(report))
-    save_stress(report, output / "stress.png", title)
-    names = "questions.jsonl, stress.json, stress.png, model_index.json"
-    print(f"\nwritten: {names} in {output}")
+    write_picture(output / "stress.png", draw_stress(report, title, font_path=font_path(options.font)))
+    print(f"\nwritten: questions.jsonl, stress.json, stress.png, model_index.json in {output}")
 
 
 def stress_checkpoint(
@@ -103,13 +122,13 @@ def stress_checkpoint(
     output: str | Path | None = None,
     limit: int | None = None,
     device: str = "cpu",
-    world: dict[str, Any] | None = None,
+    world: dict[str, object] | None = None,
     spans: str | Path | None = None,
     annotations: str | Path | None = None,
     features: str | Path | None = None,
     num_frames: int | None = None,
     **options: Any,
-) -> dict[str, Any]:
+) -> "Report":
     """Stress-test a checkpoint on a benchmark.
 
     Args:
@@ -128,7 +147,10 @@ def stress_checkpoint(
 
     from hf_causal_video.models import RELATION_METHODS
     from hf_causal_video.models.loading import open_pretrained
+    from hf_causal_video.stress.clips import clip_of
     from hf_causal_video.stress.model import VideoQAAnswerer
+    from hf_causal_video.stress.report import card_results, save_report
+    from hf_causal_video.stress.runner import stress_test
     from hf_causal_video.training.evaluate import load_data
 
     require(
@@ -138,9 +160,8 @@ def stress_checkpoint(
         expected="a question model",
         fix="relation models are measured by `hf-causal-video evaluate`",
     )
-    require(
-        limit is None or limit >= 1, "--limit (limit)", found=limit, expected="1 question or more", fix="raise --limit"
-    )
+    if limit is not None:
+        check_whole("--limit (limit)", limit, fix="raise --limit")
     model = open_pretrained(AutoModel.from_pretrained, checkpoint).to(device)
     processor = open_pretrained(AutoProcessor.from_pretrained, checkpoint)
     words = getattr(processor, "answer_vocabulary", None)
@@ -158,7 +179,6 @@ def stress_checkpoint(
         path=None if output is None else Path(output) / "questions.jsonl",
         name=str(checkpoint),
         identity=f"{_weights(model)}, {dataset}, {split}, {num_frames} frames, {json.dumps(world, sort_keys=True)}",
-        least_frames=answerer.least_frames,
         **options,
     )
     report["mark"] = "measured here"
@@ -168,22 +188,10 @@ def stress_checkpoint(
     return report
 
 
-def _weights(model: Any) -> str:
+def _weights(model: "Module") -> str:
     """A short name for exactly these weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _world(args: argparse.Namespace) -> dict[str, Any] | None:
-    """Return the options passed, or those of the checkpoint's recipe, or None."""
-    if args.world is not None:
-        try:
-            return json.loads(args.world)
-        except ValueError as error:
-            raise CausalVideoError(
-                "--world", found=args.world, expected='JSON such as {"study": "grounding"}', fix="mind the quotes"
-            ) from error
-    return recipe_world(args.checkpoint) if args.dataset == "world" else None

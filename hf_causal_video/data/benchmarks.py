@@ -19,6 +19,7 @@ from hf_causal_video.data.open_ended import (
     read_answer_vocabulary,
     read_tgifqa,
 )
+from hf_causal_video.utils.checks import check_choice
 from hf_causal_video.utils.errors import require
 
 SPLIT_NAMES = {"validation": "val", "valid": "val", "dev": "val"}
@@ -155,22 +156,8 @@ def load_benchmark(
         Traceback (most recent call last):
         hf_causal_video.utils.errors.CausalVideoError: an annotation file is not there: ...
     """
-    require(
-        name in BENCHMARKS,
-        "no such benchmark",
-        found=name,
-        expected=", ".join(BENCHMARKS),
-        fix="name one, or read your own rows",
-    )
-    benchmark = BENCHMARKS[name]
-    split = SPLIT_NAMES.get(split, split)
-    require(
-        split in benchmark.splits,
-        f"no such split of {name}",
-        found=split,
-        expected=", ".join(benchmark.splits),
-        fix="name one of them",
-    )
+    benchmark = BENCHMARKS[check_choice("benchmark", name, BENCHMARKS, fix="name one, or read your own rows")]
+    split = check_choice(f"split of {name}", SPLIT_NAMES.get(split, split), benchmark.splits)
     files = _find_files(benchmark, split, Path(folder))
     options = {}
     if vocabulary is not None or benchmark.vocabulary_size:
@@ -199,13 +186,8 @@ def benchmark_vocabulary(
     """
     benchmark = BENCHMARKS[name]
     folder = Path(folder)
-    require(
-        benchmark.open_ended,
-        f"{name} is multiple choice",
-        found="a vocabulary",
-        expected="none",
-        fix="leave vocabulary out",
-    )
+    what = f"{name} is multiple choice"
+    require(benchmark.open_ended, what, found="a vocabulary", expected="no vocabulary", fix="leave vocabulary out")
     if isinstance(given, str | Path):
         return read_answer_vocabulary(given, benchmark.source)
     if given is not None and not isinstance(given, int):

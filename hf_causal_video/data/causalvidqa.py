@@ -7,7 +7,7 @@ cr); an answer to p or c counts only together with its reason, so a clip is read
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from datasets import Dataset
 
@@ -20,9 +20,13 @@ from hf_causal_video.data.tables import (
     read_lines,
     read_text,
 )
-from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.checks import check_choice
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 CAUSALVIDQA_SOURCE = "https://github.com/bcmi/Causal-VidQA (text annotation QA.tar, and dataset split)"
+UNPACK = f"unpack QA.tar of {CAUSALVIDQA_SOURCE}"
+Row = dict[str, object]
+Kind = TypeVar("Kind", list, str, int)
 # questions and videos, six questions a video
 CAUSALVIDQA_COUNTS = {name: (6 * videos, videos) for name, videos in (("train", 18776), ("val", 2695), ("test", 5429))}
 # question type -> key of the clip's files, key of choices and answer there
@@ -63,7 +67,7 @@ def read_causalvidqa(path: str | Path, split: str | None = None, videos_path: st
     rows, names = _from_folder(Path(path), videos_path) if Path(path).is_dir() else _from_csv(path)
     types: dict[str, set[str]] = {}
     for row in rows:
-        types.setdefault(row["video_id"], set()).add(row["question_type"])
+        types.setdefault(str(row["video_id"]), set()).add(str(row["question_type"]))
     lacking = {video: sorted(set(KEYS) - kinds) for video, kinds in types.items() if len(kinds) < len(KEYS)}
     short = [f"{video} ({', '.join(kinds)})" for video, kinds in lacking.items()]
     require(
@@ -77,19 +81,13 @@ def read_causalvidqa(path: str | Path, split: str | None = None, videos_path: st
     return make_table(path, rows, names=names)
 
 
-def _from_csv(path: str | Path) -> tuple[list[dict[str, Any]], list[int]]:
+def _from_csv(path: str | Path) -> tuple[list[Row], list[int]]:
     columns = ("video_id", "question", "type", "answer", *CHOICE_COLUMNS)
     lines = read_lines(path, CAUSALVIDQA_SOURCE, columns, "Causal-VidQA")
     by_index = all(line["answer"] in (*ANSWERS, "-1") for _, line in lines)
     rows = []
     for number, line in lines:
-        require(
-            line["type"] in KEYS,
-            f"line {number} of {path} has no type of Causal-VidQA",
-            found=repr(line["type"]),
-            expected=", ".join(KEYS),
-            fix="check the column type",
-        )
+        check_choice(f"type in line {number} of {path}", line["type"], KEYS, fix="check the column type")
         hint = f"use the annotation of {CAUSALVIDQA_SOURCE}"
         answer = int(line["answer"]) if by_index else choice_of_text(path, number, line, hint)
         choices = [line[column] for column in CHOICE_COLUMNS]
@@ -97,7 +95,7 @@ def _from_csv(path: str | Path) -> tuple[list[dict[str, Any]], list[int]]:
     return rows, [number for number, _ in lines]
 
 
-def _from_folder(folder: Path, videos_path: str | Path | None) -> tuple[list[dict[str, Any]], list[int]]:
+def _from_folder(folder: Path, videos_path: str | Path | None) -> tuple[list[Row], list[int]]:
     if videos_path is None:
         videos: Iterable[str] = sorted(child.name for child in folder.iterdir() if child.is_dir())
     else:
@@ -110,32 +108,25 @@ def _from_folder(folder: Path, videos_path: str | Path | None) -> tuple[list[dic
             choices = _look(text, files[0], key, part, list)
             question = _look(text, files[0], key, "question", str)
             rows.append(_row(video, kind, question, choices, _look(answers, files[1], key, part, int)))
-    require(
-        rows,
-        f"{folder} has no clips",
-        found="no folders",
-        expected="<video>/text.json and <video>/answer.json",
-        fix=f"unpack QA.tar of {CAUSALVIDQA_SOURCE}",
-    )
+    expected = "<video>/text.json and <video>/answer.json"
+    require(rows, f"{folder} has no clips", found="no folders", expected=expected, fix=UNPACK)
     return rows, []
 
 
-def _look(data: Any, file: Path, key: str, part: str, kind: type) -> Any:
+def _look(data: object, file: Path, key: str, part: str, kind: type[Kind]) -> Kind:
     entry = data.get(key) if isinstance(data, Mapping) else None
     value = entry.get(part) if isinstance(entry, Mapping) else None
-    good = isinstance(value, kind) and not isinstance(value, bool)
+    good = not isinstance(value, bool)
     if isinstance(value, list):
-        good = good and len(value) == 5 and all(isinstance(choice, str) and choice.strip() for choice in value)
-    require(
-        good,
-        f"{file} is not in the layout of Causal-VidQA",
-        found=f"{key}.{part} is {value!r}",
-        expected="five texts" if kind is list else "a text" if kind is str else "a whole number",
-        fix=f"unpack QA.tar of {CAUSALVIDQA_SOURCE} again",
+        good = len(value) == 5 and all(isinstance(choice, str) and choice.strip() for choice in value)
+    if isinstance(value, kind) and good:
+        return value
+    expected = {list: "five texts", str: "a text", int: "a whole number"}[kind]
+    raise CausalVideoError(
+        f"invalid layout of {file}", found=f"{key}.{part}: {value!r}", expected=expected, fix=UNPACK
     )
-    return value
 
 
-def _row(video: str, kind: str, question: str, choices: list[str], answer: int) -> dict[str, Any]:
-    row = {"question_id": f"{video}_{kind}", "video_id": video, "question": question, "question_type": kind}
+def _row(video: str, kind: str, question: str, choices: list[str], answer: int) -> Row:
+    row: Row = {"question_id": f"{video}_{kind}", "video_id": video, "question": question, "question_type": kind}
     return {**row, "choices": choices, "answer": answer}

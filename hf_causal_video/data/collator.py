@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hf_causal_video.utils.checks import is_list, is_text, is_whole
+from hf_causal_video.utils.checks import check_fields, check_whole, is_list, is_text
 from hf_causal_video.utils.errors import require
 
 IGNORED_LABEL = -100  # what torch's cross entropy leaves out
@@ -41,13 +41,7 @@ class VideoQACollator:
     share_videos: bool = False
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> Any:
-        require(
-            is_list(items) and items,
-            "an empty batch",
-            found=lambda: repr(items)[:80],
-            expected="1 item or more",
-            fix="check the batch sampler",
-        )
+        require(is_list(items) and items, "an empty batch", found=lambda: repr(items)[:80], expected="1 item or more")
         for item in items:
             self._check(item)
         videos = list(items)
@@ -70,30 +64,18 @@ class VideoQACollator:
             batch["video_ids"] = torch.tensor([video_number(item["video_id"]) for item in items])
         return batch
 
-    def _check(self, item: Any) -> None:
+    def _check(self, item: Mapping[str, Any]) -> None:
         needed = {"question", "frame_features", "choices"}
         needed |= {"answer"} if self.with_labels else set()
         needed |= {"video_id"} if self.with_video_ids or self.share_videos else set()
         if isinstance(item, Mapping) and "object_features" in item:
             needed |= {"object_boxes", "object_mask"}
-        require(
-            isinstance(item, Mapping) and not needed - set(item) and is_list(item["choices"]),
-            "an item of a batch",
-            found=lambda: sorted(map(str, item)) if isinstance(item, Mapping) else repr(item)[:80],
-            expected=f"{', '.join(sorted(needed))}; choices a list",
-            fix="take the items of VideoQADataset",
-        )
-        answer = item.get("answer")
-        choices = item["choices"]
-        most = len(choices) if len(choices) else 2**31
-        whole = is_whole(answer, -1)
-        require(
-            not self.with_labels or (whole and -1 <= int(answer) < most),
-            f"the answer of question {item.get('question_id')!r}",
-            found=repr(answer),
-            expected=f"-1 to {most - 1}",
-            fix="check the rows with questions_dataset",
-        )
+        row = check_fields("item of a batch", item, sorted(needed), fix="take the items of VideoQADataset")
+        choices = row["choices"]
+        require(is_list(choices), "choices of an item of a batch", found=repr(choices), expected="a list")
+        if self.with_labels:
+            most = len(choices) - 1 if len(choices) else 2**31 - 1
+            check_whole(f"answer of question {row.get('question_id')!r}", row["answer"], -1, most)
 
 
 def video_number(video_id: str) -> int:
@@ -108,11 +90,7 @@ def video_number(video_id: str) -> int:
 
 
 def _all_or_none(flags: list[bool], what: str) -> bool:
-    require(
-        not any(flags) or all(flags),
-        "a batch of two kinds of items",
-        found=f"{sum(flags)} of {len(flags)} are {what}",
-        expected="all or none of them",
-        fix="split the questions into two datasets",
-    )
+    is_one_kind = all(flags) or not any(flags)
+    found = f"{sum(flags)} of {len(flags)} are {what}"
+    require(is_one_kind, "a batch of two kinds of items", found=found, expected="one kind", fix="split the dataset")
     return all(flags)

@@ -17,7 +17,8 @@ from typing import Any
 from datasets import Dataset
 
 from hf_causal_video.data.tables import make_table, read_cells, read_text
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.checks import check_choice, check_file
+from hf_causal_video.utils.errors import require, reworded
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 VIDEO_SUFFIX = re.compile(r"\.(mp4|m4v|mov|mkv|webm|avi|mpe?g|wmv|flv|gif|ts|3gp)$", re.IGNORECASE)
@@ -61,10 +62,8 @@ class QuestionFile:
         if not any(self.splits):
             return self.questions
         rows = [row for row, name in enumerate(self.splits) if name == split]
-        expected = ", ".join(sorted(set(self.splits)))
-        require(
-            rows, f"no questions of split {split!r}", found="0 rows", expected=f"one of {expected}", fix="name one"
-        )
+        splits = f"one of {', '.join(sorted(set(self.splits)))}"
+        require(rows, f"no questions of split {split!r}", found="0 rows", expected=splits, fix="name one")
         return self.questions.select(rows)
 
 
@@ -102,11 +101,11 @@ def read_questions(path: str | Path, videos: Container[str] | None = None) -> Qu
     """
     path = Path(path)
     cut = Counter[str]()
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     splits: list[str] = []
     numbers: list[int] = []
     seen = Counter[str]()
-    for number, cells in _read_cells(path):
+    for number, cells in read_rows(path):
         line = _Line(path, number, {name: _strip(value, cut) for name, value in cells.items()})
         video = _video_id(line, videos)
         seen[video] += 1
@@ -129,13 +128,8 @@ def read_questions(path: str | Path, videos: Container[str] | None = None) -> Qu
         numbers.append(number)
     require(rows, f"{path} has no questions", found="0 rows", expected="1 or more", fix=f"columns: {EXAMPLE}")
     kinds = {bool(row["choices"]) for row in rows}
-    require(
-        len(kinds) == 1,
-        f"{path} mixes two kinds of questions",
-        found="questions with choices and questions without",
-        expected="one kind",
-        fix="split the file in two",
-    )
+    found = "questions with choices and questions without"
+    require(len(kinds) == 1, f"{path} mixes two kinds", found=found, expected="one kind", fix="split the file in two")
     notes = [f"blanks around {cut.total()} value{'s' if cut.total() > 1 else ''} were cut"] if cut else []
     return QuestionFile(make_table(path, rows, names=numbers), splits, notes)
 
@@ -146,15 +140,14 @@ class _Line:
 
     path: Path
     number: int
-    cells: Mapping[str, Any]
+    cells: Mapping[str, object]
 
-    def fail(self, what: str, found: object, expected: object, fix: str) -> CausalVideoError:
-        return CausalVideoError(f"line {self.number} of {self.path}: {what}", found=found, expected=expected, fix=fix)
+    def require(self, condition: object, what: str, found: object, expected: str, fix: str) -> None:
+        require(condition, f"line {self.number} of {self.path}: {what}", found=found, expected=expected, fix=fix)
 
-    def value(self, column: str) -> Any:
+    def value(self, column: str) -> object:
         names = [name for name in ALIASES[column] if name in self.cells]
-        if len(names) > 1:
-            raise self.fail(f"two columns for {column}", ", ".join(names), "one of them", "drop one column")
+        self.require(len(names) < 2, f"two columns for {column}", names, "one of them", "drop one column")
         value = self.cells[names[0]] if names else None
         return None if value == "" else value
 
@@ -162,9 +155,9 @@ class _Line:
         value = self.value(column)
         if value is None and default is not None:
             return default
-        if value is None or isinstance(value, list | dict | bool):
-            shown = "nothing" if value is None else repr(value)
-            raise self.fail(f"no {column}", shown, "text", f"fill the column {ALIASES[column][0]}; columns: {EXAMPLE}")
+        is_cell = value is not None and not isinstance(value, list | dict | bool)
+        shown = "nothing" if value is None else repr(value)
+        self.require(is_cell, f"no {column}", shown, "text", f"fill {ALIASES[column][0]}; columns: {EXAMPLE}")
         return str(value)
 
     def choices(self) -> list[str]:
@@ -176,25 +169,27 @@ class _Line:
                 texts.pop()
         else:
             texts = _parsed(value)
-        if not isinstance(texts, list) or any(not isinstance(text, str | int | float) or text == "" for text in texts):
-            raise self.fail("invalid choices", repr(value or texts), '["a man", "a dog"]', "give a list without gaps")
-        return [str(text).strip() for text in texts]
+        choices = [str(text).strip() for text in texts if _is_cell(text)] if isinstance(texts, list) else []
+        is_whole_list = isinstance(texts, list) and len(choices) == len(texts)
+        found = repr(value or texts)
+        self.require(is_whole_list, "invalid choices", found, '["a man", "a dog"]', "give a list without gaps")
+        return choices
 
-    def spans(self) -> list[list[float]]:
+    def spans(self) -> list[object]:
         value = _parsed(self.value("spans"))
         if value is None:
             return []
         spans = [value] if isinstance(value, list) and value and not isinstance(value[0], list) else value
-        if not isinstance(spans, list):
-            raise self.fail("invalid spans", repr(value), "[[start_s, end_s], ...]", "give seconds")
-        return spans
+        self.require(isinstance(spans, list), "invalid spans", value, "[[start_s, end_s], ...]", "give seconds")
+        return spans if isinstance(spans, list) else []
 
     def duration(self) -> float:
-        value = self.value("duration_s")
+        value = self.text("duration_s", default="0")
         try:
-            return 0.0 if value is None else float(value)
-        except (TypeError, ValueError):
-            raise self.fail("invalid duration_s", repr(value), "seconds", "give a number") from None
+            return float(value)
+        except ValueError:
+            self.require(False, "invalid duration_s", repr(value), "seconds", "give a number")
+            raise
 
 
 def _answer(line: _Line, choices: list[str]) -> tuple[int, str]:
@@ -208,17 +203,13 @@ def _answer(line: _Line, choices: list[str]) -> tuple[int, str]:
         return -1, text
     by_index = int(text) if re.fullmatch(r"\d+", text) and int(text) < len(choices) else None
     by_text = choices.index(text) if text in choices else None
-    if by_index is not None and by_text is not None and by_index != by_text:
-        fix = "give the text in answer_text and leave answer empty, or use indices throughout"
-        raise line.fail("ambiguous answer", f"{text}: choice {by_index} or the choice {text!r}", "one meaning", fix)
+    is_clear = by_index is None or by_text is None or by_index == by_text
+    fix = "give the text in answer_text and leave answer empty, or use indices throughout"
+    line.require(is_clear, "ambiguous answer", f"{text}: choice {by_index} or the choice {text!r}", "one meaning", fix)
     index = by_text if by_index is None else by_index
-    if index is None:
-        raise line.fail(
-            "the answer is not among the choices",
-            repr(text),
-            f"0 to {len(choices) - 1}, or one of {choices}",
-            "correct the answer or the choices",
-        )
+    expected = f"0 to {len(choices) - 1}, or one of {choices}"
+    line.require(index is not None, "the answer is not among the choices", repr(text), expected, "correct one of them")
+    assert index is not None
     return index, choices[index]
 
 
@@ -232,58 +223,40 @@ def _video_id(line: _Line, videos: Container[str] | None) -> str:
     known = sorted(videos) if isinstance(videos, Iterable) else []
     close = get_close_matches(bare, known, 1) or get_close_matches(Path(bare).name, known, 1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise line.fail(
-        "unknown video", repr(name), f"one of {len(known)} videos{hint}", "extract it, or correct the name"
-    )
+    expected = f"one of {len(known)} videos{hint}"
+    line.require(False, "unknown video", repr(name), expected, "extract it, or correct the name")
+    return name
 
 
-def _read_cells(path: Path) -> Iterable[tuple[int, Mapping[str, Any]]]:
-    """Number of each line and its cells by column."""
-    suffix = Path(path.name.removesuffix(".gz")).suffix
-    require(
-        suffix in SUFFIXES,
-        f"{path} is not a file of questions",
-        found=suffix or "no suffix",
-        expected=", ".join(SUFFIXES),
-        fix="save it in one of these formats",
-    )
+def read_rows(path: Path) -> Iterable[tuple[int, Mapping[str, object]]]:
+    """Read the number of each line and its cells by column, in the formats of `read_questions`."""
+    suffix = check_choice(f"format of {path}", Path(path.name.removesuffix(".gz")).suffix, SUFFIXES)
     if suffix == ".parquet":
-        require(path.is_file(), "missing file of questions", found=str(path), expected="a file", fix="check the path")
+        check_file("file of questions", path)
         return enumerate(Dataset.from_parquet(str(path)).to_list(), start=1)
     source = "your own file"
     if suffix in (".csv", ".tsv"):
         header, lines = read_cells(path, source)
         return ((number, dict(zip(header, cells, strict=True))) for number, cells in lines)
-    text = read_text(path, source)
-    return _json_rows(path, text)
+    return _json_rows(path, read_text(path, source))
 
 
-def _json_rows(path: Path, text: str) -> Iterable[tuple[int, Mapping[str, Any]]]:
-    whole = text.lstrip().startswith("[")
-    try:
-        if whole:
+def _json_rows(path: Path, text: str) -> Iterable[tuple[int, Mapping[str, object]]]:
+    with reworded(ValueError, f"{path} cannot be read", expected="a JSON list, or one object per line"):
+        if text.lstrip().startswith("["):
             rows = list(enumerate(json.loads(text), start=1))
         else:
             rows = [(n, json.loads(line)) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    except json.JSONDecodeError as error:
-        raise CausalVideoError(
-            f"{path} cannot be read",
-            found=error,
-            expected="a JSON list, or one object per line",
-            fix="correct the file",
-        ) from error
     for number, row in rows:
-        require(
-            isinstance(row, dict),
-            f"line {number} of {path}",
-            found=type(row).__name__,
-            expected='{"video": ..., "question": ...}',
-            fix="write one object per line",
-        )
+        require(isinstance(row, dict), f"line {number} of {path}", found=repr(row), expected="one JSON object")
     return rows
 
 
-def _parsed(value: Any) -> Any:
+def _is_cell(value: object) -> bool:
+    return isinstance(value, str | int | float) and value != ""
+
+
+def _parsed(value: object) -> Any:
     """A cell that holds JSON; other texts as they are."""
     if not isinstance(value, str):
         return value
@@ -293,7 +266,7 @@ def _parsed(value: Any) -> Any:
         return value
 
 
-def _strip(value: Any, cut: Counter[str]) -> Any:
+def _strip(value: object, cut: Counter[str]) -> object:
     if isinstance(value, list):
         return [_strip(item, cut) for item in value]
     if isinstance(value, str) and value != value.strip():

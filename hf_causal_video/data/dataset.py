@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 
 from hf_causal_video.features.store import FeatureStore, VideoFeatures
+from hf_causal_video.utils.checks import check_whole
 from hf_causal_video.utils.errors import require
 
 
@@ -38,14 +39,8 @@ class VideoQADataset(torch.utils.data.Dataset):
     """
 
     def __init__(self, questions: Dataset, store: FeatureStore, num_frames: int | None = None):
-        whole = isinstance(num_frames, int) and not isinstance(num_frames, bool)
-        require(
-            num_frames is None or (whole and num_frames > 0),
-            "invalid num_frames",
-            found=num_frames,
-            expected="1 or more, or None",
-            fix="raise num_frames",
-        )
+        if num_frames is not None:
+            check_whole("num_frames", num_frames)
         video_ids = list(dict.fromkeys(questions["video_id"]))
         missing = [video_id for video_id in video_ids if video_id not in store]
         require(
@@ -75,13 +70,8 @@ class VideoQADataset(torch.utils.data.Dataset):
 
     def _tensors(self, video: VideoFeatures) -> dict[str, torch.Tensor]:
         total = video.frame_features.shape[0]
-        require(
-            total,
-            f"video {video.video_id!r} has no frames",
-            found="0 feature rows",
-            expected="1 or more",
-            fix="extract it again; the report of failed files says why it was empty",
-        )
+        fix = "extract it again; the report of failed files says why it was empty"
+        require(total, f"video {video.video_id!r} has no frames", found="0 rows", expected="1 or more", fix=fix)
         frames: slice | torch.Tensor = slice(None)
         if self.num_frames is not None and self.num_frames < total:
             frames = uniform_frames(total, self.num_frames)

@@ -15,7 +15,8 @@ from hf_causal_video.data.nextqa import read_nextgqa, read_nextqa
 from hf_causal_video.data.open_ended import build_answer_vocabulary, index_answers, read_answer_vocabulary
 from hf_causal_video.data.rows import QUESTION_FEATURES, questions_dataset
 from hf_causal_video.data.tables import read_cells
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.checks import check_choice, check_file
+from hf_causal_video.utils.errors import require, reworded
 
 Vocabulary = Sequence[str] | str | Path | int | None
 NEXTQA_COLUMNS = {"video", "question", "answer", "qid", "type", "a0", "a1", "a2", "a3", "a4"}
@@ -104,32 +105,14 @@ def _benchmark(dataset: object, split: str, annotations: str | Path, vocabulary:
 def question_file(dataset: str | Path | Mapping[str, str], split: str) -> Path | None:
     """File of a split; None for a dataset that `datasets` loads."""
     if isinstance(dataset, Mapping):
-        require(
-            split in dataset,
-            f"no dataset for split {split!r}",
-            found=", ".join(dataset),
-            expected=split,
-            fix="add it to dataset",
-        )
-        path = Path(dataset[split])
-        require(
-            path.is_file(),
-            f"missing file of split {split!r}",
-            found=str(path),
-            expected="a file of questions, or a csv of NExT-QA",
-            fix="correct the path; for a benchmark give its name and --annotations FOLDER",
-        )
-        return path
+        check_choice("split of dataset", split, dataset, fix="add it to dataset")
+        fix = "correct the path; for a benchmark give its name and --annotations FOLDER"
+        return check_file(f"file of split {split!r}", dataset[split], fix=fix)
     path = Path(dataset)
     if is_question_file(path):
         return path
-    require(
-        not path.name.removesuffix(".gz").endswith(SUFFIXES),
-        "missing file of questions",
-        found=str(path),
-        expected="a file",
-        fix="check the path",
-    )
+    if path.name.removesuffix(".gz").endswith(SUFFIXES):
+        check_file("file of questions", path)
     names = [f"{stem}{suffix}{gz}" for stem in (split, "questions") for suffix in SUFFIXES for gz in ("", ".gz")]
     return next((path / name for name in names if (path / name).is_file()), None)
 
@@ -143,24 +126,15 @@ def _read_file(path: Path, split: str, videos: Container[str] | None) -> Dataset
 
 
 def _hub_or_folder(name: str, split: str) -> Dataset:
-    require(
-        name not in BENCHMARKS or Path(name).exists(),
-        f"the files of {name} are missing",
-        found="its name alone",
-        expected="the folder of its official files",
-        fix="add --annotations FOLDER",
-    )
-    try:
-        rows = load_dataset(name, "questions", split=split)
-    except (ValueError, FileNotFoundError, KeyError, ConnectionError) as error:
-        raise CausalVideoError(
-            f"no questions for split {split!r} of {name}",
-            found=str(error).splitlines()[0],
-            expected="a file of questions, a folder with a file per split, or a folder or Hub id with a 'questions' "
-            "config that has this split",
-            fix="check the name; `hf-causal-video questions FILE` checks a file of your own",
-        ) from error
-    return _known_columns(rows)
+    has_files = name not in BENCHMARKS or Path(name).exists()
+    expected = "the folder of its official files"
+    fix = "add --annotations FOLDER"
+    require(has_files, f"the files of {name} are missing", found="its name alone", expected=expected, fix=fix)
+    expected = "a file of questions, a folder with a file per split, or a dataset with a 'questions' config"
+    fix = "check the name; `hf-causal-video questions FILE` checks a file of your own"
+    faults = (ValueError, FileNotFoundError, KeyError, ConnectionError)
+    with reworded(faults, f"no questions for split {split!r} of {name}", expected=expected, fix=fix):
+        return _known_columns(load_dataset(name, "questions", split=split))
 
 
 def _known_columns(rows: Dataset) -> Dataset:

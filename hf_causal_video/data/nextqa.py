@@ -5,7 +5,7 @@ only answers. Papers: Xiao et al., CVPR 2021 (NExT-QA, arXiv 2105.08276) and CVP
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from hf_causal_video.data.tables import (
     read_json,
     read_lines,
 )
-from hf_causal_video.utils.checks import is_text
+from hf_causal_video.utils.checks import check_whole, is_text
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 NEXTQA_SOURCE = "https://github.com/doc-doc/NExT-QA (folder dataset/nextqa)"
@@ -33,6 +33,7 @@ NEXTQA_COUNTS = {"train": (34132, 3870), "val": (4996, 570), "test": (8564, 1000
 NEXTQA_OE_COUNTS = {"train": (37523, 3870), "val": (5343, 570), "test": (9178, 1000)}
 NEXTGQA_COUNTS = {"val": (3358, 3931), "test": (5553, 6600)}
 NEXTQA_COLUMNS = ("video_id", "question", "answer", "qid", "type")
+Row = dict[str, object]
 # the official open-ended train file gives two different questions each of these ids
 SHARED_IDS = frozenset({"4598213889_5", "4598213889_2", "3617262562_2"})
 
@@ -96,21 +97,21 @@ def read_nextqa_open(
         hf_causal_video.utils.errors.CausalVideoError: ...
     """
     lines = read_lines(path, NEXTQA_OE_SOURCE, NEXTQA_COLUMNS, "NExT-QA open ended")
-    rows: list[dict[str, Any]] = []
-    seen: set[str] = set()
-    for _, line in lines:
-        row = _question_row(line, -1, choices=[], answer_text=line["answer"], reference_answers=[line["answer"]])
-        if row["question_id"] in SHARED_IDS & seen:
-            row["question_id"] += "b"
-        seen.add(row["question_id"])
-        rows.append(row)
+    outside = split == "train" if outside_is_a_class is None else outside_is_a_class
+    texts = [line["answer"] for _, line in lines]
+    indices = [-1] * len(lines) if vocabulary is None else index_answers(texts, vocabulary, outside)
+    rows: list[Row] = []
+    references: dict[str, list[str]] = {}  # by question id, the lists in the rows
+    for (_, line), index in zip(lines, indices, strict=True):
+        answers = [line["answer"]]
+        name = f"{line['video_id']}_{line['qid']}"
+        name += "b" * (name in SHARED_IDS and name in references)
+        references[name] = answers
+        row = _question_row(line, index, choices=[], answer_text=line["answer"], reference_answers=answers)
+        rows.append({**row, "question_id": name})
     check_counts(path, split, (len(rows), _videos(rows)), NEXTQA_OE_COUNTS, "questions, videos", NEXTQA_OE_SOURCE)
     if references_path is not None:
-        _add_references({row["question_id"]: row for row in rows}, references_path, path)
-    if vocabulary is not None:
-        outside = split == "train" if outside_is_a_class is None else outside_is_a_class
-        indices = index_answers([row["answer_text"] for row in rows], vocabulary, outside)
-        rows = [{**row, "answer": index} for row, index in zip(rows, indices, strict=True)]
+        _add_references(references, references_path, path)
     extra = Features({"reference_answers": List(Value("string"))})
     return make_table(path, rows, extra, names=[number for number, _ in lines])
 
@@ -141,24 +142,16 @@ def read_nextgqa(path: str | Path, spans_path: str | Path, split: str | None = N
     lines = read_lines(path, NEXTGQA_SOURCE, (*NEXTQA_COLUMNS, *CHOICE_COLUMNS), "NExT-GQA")
     hint = "use the csv of NExT-GQA; NExT-QA (answers as indices) is read by read_nextqa"
     located = read_json(spans_path, NEXTGQA_SOURCE)
-    rows = []
+    rows: list[Row] = []
     without = []
+    num_spans = 0
     for number, line in lines:
         answer = choice_of_text(path, number, line, hint)
-        try:
-            video = located.get(line["video_id"], {})
-            spans = video.get("location", {}).get(line["qid"], [])
-            more = {"spans": [list(span) for span in spans], "duration_s": float(video["duration"])} if spans else {}
-        except (AttributeError, TypeError, KeyError, ValueError) as error:
-            raise CausalVideoError(
-                f"{spans_path} is not in the layout of NExT-GQA",
-                found=f"{type(error).__name__} at video {line['video_id']}",
-                expected="{video: {duration: seconds, location: {qid: [[start_s, end_s], ...]}}}",
-                fix=f"use gsub_*.json of {NEXTGQA_SOURCE}",
-            ) from error
-        if not more:
+        spans, duration_s = _located(spans_path, located, line)
+        if not spans:
             without.append(f"{line['video_id']}_{line['qid']}")
-        rows.append(_question_row(line, answer, **more))
+        num_spans += len(spans)
+        rows.append(_question_row(line, answer, spans=spans, duration_s=duration_s))
     require(
         not without,
         f"questions of {path} without spans",
@@ -166,8 +159,7 @@ def read_nextgqa(path: str | Path, spans_path: str | Path, split: str | None = N
         expected="a list of [start_s, end_s] for every question",
         fix=f"give the gsub_*.json of the same split; both files come from {NEXTGQA_SOURCE}",
     )
-    counts = (len(rows), sum(len(row["spans"]) for row in rows))
-    check_counts(path, split, counts, NEXTGQA_COUNTS, "questions, spans", NEXTGQA_SOURCE)
+    check_counts(path, split, (len(rows), num_spans), NEXTGQA_COUNTS, "questions, spans", NEXTGQA_SOURCE)
     return make_table(path, rows, names=[number for number, _ in lines])
 
 
@@ -185,21 +177,29 @@ def video_folds(video_ids: Iterable[str], k: int = 5) -> list[int]:
         >>> video_folds(["4010069381", "4882821564", "4010069381"])
         [2, 4, 2]
     """
-    require(
-        isinstance(k, int) and k >= 2, "too few folds", found=k, expected="2 or more", fix="leave k at its default 5"
-    )
+    check_whole("number of folds", k, 2)
     video_ids = list(video_ids)
-    require(
-        all(map(is_text, video_ids)),
-        "video ids",
-        found=lambda: repr(video_ids)[:80],
-        expected="texts",
-        fix="use str(id)",
-    )
+    are_text = all(map(is_text, video_ids))
+    require(are_text, "video ids", found=lambda: repr(video_ids)[:80], expected="texts", fix="use str(id)")
     return [int(hashlib.sha256(video_id.encode("utf-8")).hexdigest(), 16) % k for video_id in video_ids]
 
 
-def _question_row(line: dict[str, str], answer: int, **more: Any) -> dict[str, Any]:
+def _located(path: str | Path, located: Any, line: Mapping[str, str]) -> tuple[list[list[float]], float]:
+    """Spans of a question and length of its video, both in seconds; no spans where the file has none."""
+    try:
+        video = located.get(line["video_id"], {})
+        spans = video.get("location", {}).get(line["qid"], [])
+        return ([list(span) for span in spans], float(video["duration"])) if spans else ([], 0.0)
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
+        raise CausalVideoError(
+            f"invalid layout of {path}",
+            found=f"{type(error).__name__} at video {line['video_id']}",
+            expected="{video: {duration: seconds, location: {qid: [[start_s, end_s], ...]}}}",
+            fix=f"use gsub_*.json of {NEXTGQA_SOURCE}",
+        ) from error
+
+
+def _question_row(line: Mapping[str, str], answer: int, **more: object) -> Row:
     return {
         "question_id": f"{line['video_id']}_{line['qid']}",
         "video_id": line["video_id"],
@@ -211,29 +211,22 @@ def _question_row(line: dict[str, str], answer: int, **more: Any) -> dict[str, A
     }
 
 
-def _videos(rows: list[dict[str, Any]]) -> int:
+def _videos(rows: list[Row]) -> int:
     return len({row["video_id"] for row in rows})
 
 
-def _add_references(rows: dict[str, dict[str, Any]], references_path: str | Path, path: str | Path) -> None:
+def _add_references(references: Mapping[str, list[str]], references_path: str | Path, path: str | Path) -> None:
     answers = read_json(references_path, NEXTQA_OE_SOURCE)
-    require(
-        isinstance(answers, dict) and all(isinstance(by_question, dict) for by_question in answers.values()),
-        f"{references_path} holds no reference answers",
-        found=type(answers).__name__,
-        expected="{video: {qid: answer}}",
-        fix=f"use add_reference_answer_test.json of {NEXTQA_OE_SOURCE}",
-    )
+    fix = f"use add_reference_answer_test.json of {NEXTQA_OE_SOURCE}, and both files of the same split"
+    what = f"invalid reference answers in {references_path}"
+    is_nested = isinstance(answers, dict) and all(isinstance(entry, dict) for entry in answers.values())
+    require(is_nested, what, found=repr(answers)[:80], expected="{video: {qid: text}}", fix=fix)
+    assert isinstance(answers, dict)
     for video_id, by_question in answers.items():
         for qid, answer in by_question.items():
-            row = rows.get(f"{video_id}_{qid}", {})
-            require(
-                row and isinstance(answer, str) and answer.strip(),
-                f"a reference answer in {references_path} cannot be used",
-                found=f"{answer!r} to question {video_id}_{qid}",
-                expected=f"a text, to a question of {path}",
-                fix="give both files of the same split",
-            )
-            assert row is not None
-            if answer not in row["reference_answers"]:
-                row["reference_answers"].append(answer)
+            name = f"{video_id}_{qid}"
+            found = f"{answer!r} to question {name}"
+            is_known = name in references and isinstance(answer, str) and answer.strip()
+            require(is_known, what, found=found, expected=f"a text, to a question of {path}", fix=fix)
+            if answer not in references[name]:
+                references[name].append(answer)

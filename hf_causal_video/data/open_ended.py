@@ -15,7 +15,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from hf_causal_video.data.tables import CHOICE_COLUMNS, check_counts, choice_index, make_table, read_json, read_lines
-from hf_causal_video.utils.checks import is_text
+from hf_causal_video.utils.checks import check_choice, check_whole, is_text
 from hf_causal_video.utils.errors import require
 
 HQGA = "https://github.com/doc-doc/HQGA (folder dataset/{})"
@@ -140,13 +140,7 @@ def read_tgifqa(path: str | Path, task: str, split: str | None = None) -> Datase
         Traceback (most recent call last):
         hf_causal_video.utils.errors.CausalVideoError: ...
     """
-    require(
-        task in TGIFQA_COUNTS,
-        "unknown task of TGIF-QA",
-        found=task,
-        expected=" or ".join(TGIFQA_COUNTS),
-        fix="FrameQA: read_frameqa",
-    )
+    check_choice("task of TGIF-QA", task, TGIFQA_COUNTS, fix="FrameQA: read_frameqa")
     columns = ("qid", "video_id", "question", "answer", *CHOICE_COLUMNS)
     lines = read_lines(path, TGIFQA_SOURCE, columns, f"TGIF-QA {task}")
     hint = f"use the csv of {TGIFQA_SOURCE}"
@@ -185,20 +179,11 @@ def build_answer_vocabulary(answers: Iterable[str], size: int | None = None) -> 
     """
     answers = list(answers)
     counted = Counter(answer for answer in answers if is_text(answer) and answer.strip())
-    require(
-        counted and counted.total() >= len(answers),
-        "no vocabulary of answers",
-        found="no answers" if not counted else "an answer without text",
-        expected="texts",
-        fix="build it from the answers of the training split",
-    )
-    require(
-        size is None or (isinstance(size, int) and not isinstance(size, bool) and size >= 1),
-        "no vocabulary of answers",
-        found=f"size {size}",
-        expected="1 or more",
-        fix="raise it",
-    )
+    found = "an answer without text" if counted else "no answers"
+    is_whole_list = counted and counted.total() >= len(answers)
+    require(is_whole_list, "no vocabulary of answers", found=found, expected="texts", fix="take the training split")
+    if size is not None:
+        check_whole("size of the vocabulary", size)
     return [answer for answer, _ in counted.most_common(size)]
 
 
@@ -213,15 +198,16 @@ def read_answer_vocabulary(path: str | Path, source: str) -> list[str]:
         CausalVideoError: a missing file, other values than texts, or a text twice.
     """
     words = read_json(path, source)
-    good = isinstance(words, list) and all(isinstance(word, str) and word.strip() for word in words)
+    texts = [word for word in words if isinstance(word, str) and word.strip()] if isinstance(words, list) else []
+    distinct = list(dict.fromkeys(texts))
     require(
-        good and words and len(set(words)) == len(words),
+        distinct and distinct == words,
         f"{path} is not a list of answers",
-        found=f"{len(words) - len(set(words))} texts twice" if good and words else "other values",
+        found=f"{len(texts) - len(distinct)} texts twice" if texts == words else "other values",
         expected="a JSON list of different texts",
         fix=f"use ans_word.json of {source}",
     )
-    return words
+    return distinct
 
 
 def index_answers(answers: Iterable[str], vocabulary: Sequence[str], outside_is_a_class: bool) -> list[int]:

@@ -16,14 +16,15 @@ have them checked.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
-from hf_causal_video.utils.checks import is_list, is_number, is_text, is_whole
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.checks import check_fields, is_list, is_number, is_text, is_whole
+from hf_causal_video.utils.errors import CausalVideoError, require, reworded
 
+Rows = TypeVar("Rows")
 QUESTION_FEATURES = Features(
     {
         "question_id": Value("string"),
@@ -37,7 +38,7 @@ QUESTION_FEATURES = Features(
         "duration_s": Value("float64"),
     }
 )
-DEFAULTS: dict[str, Any] = {
+DEFAULTS: dict[str, object] = {
     "choices": [],
     "answer": -1,
     "answer_text": None,
@@ -48,7 +49,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def questions_dataset(
-    rows: Iterable[Mapping[str, Any]], extra: Features | None = None, names: Sequence[int] = ()
+    rows: Iterable[Mapping[str, object]], extra: Features | None = None, names: Sequence[int] = ()
 ) -> Dataset:
     """Check question rows and put them in one typed table.
 
@@ -57,7 +58,7 @@ def questions_dataset(
             be there; choices default to none (an open-ended question), answer to -1 (unknown), spans (in
             seconds) to none, duration_s to 0.0 (unknown), and answer_text to the text of the right choice.
         extra: typed columns beyond the layout, such as the truth columns of the confounded world.
-        names: numbers of the rows' lines in their file, for the error about an id that stands twice.
+        names: numbers of the rows' lines in their file, for the errors.
 
     Raises:
         CausalVideoError: a row that is not a mapping, a missing or unknown column, a question_id twice, an empty
@@ -69,86 +70,85 @@ def questions_dataset(
         >>> questions_dataset([row | {"choices": ["a boy", "a dog"], "answer": 1}])[0]["answer_text"]
         'a dog'
     """
-    whole = isinstance(rows, Iterable) and not isinstance(rows, str | Mapping)
-    require(whole, "question rows", found=type(rows).__name__, expected="a list of mappings, or a Dataset")
     features = Features({**QUESTION_FEATURES, **(extra or {})})
-    columns: dict[str, list[Any]] = {name: [] for name in features}
-    seen: dict[str, int] = {}
-    for number, row in enumerate(rows):
-        checked = _checked_row(row, number, set(extra or {}))
+    columns: dict[str, list[object]] = {name: [] for name in features}
+    seen: dict[str, str] = {}
+    for number, row in enumerate(check_rows("question rows", rows)):
+        place = f"line {names[number]}" if names else f"question row {number}"
+        checked = _checked_row(row, place, set(extra or {}))
         question_id = checked["question_id"]
-        first = seen.setdefault(question_id, number)
-        if first != number:
-            place, other = (names[first], names[number]) if names else (first, number)
+        first = seen.setdefault(question_id, place)
+        if first != place:
             raise CausalVideoError(
                 "a question_id stands twice",
-                found=f"{question_id!r} in {'lines' if names else 'rows'} {place} and {other}",
+                found=f"{question_id!r} in {first} and {place}",
                 expected="one row per question_id",
                 fix="drop the repeated row, or give it an id of its own",
             )
         for name, column in columns.items():
             column.append(checked[name])
-    try:
-        return Dataset.from_dict(columns, features=features)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:  # of the columns in `extra`
-        reason = str(error).splitlines()[0]
-        what = "question rows cannot be put in a table"
-        raise CausalVideoError(
-            what, found=reason, expected=f"values of {features}", fix="correct the column"
-        ) from error
+    return typed_table("question rows", columns, features)
 
 
-def _checked_row(row: Mapping[str, Any], number: int, extra: set[str]) -> dict[str, Any]:
-    mapped = isinstance(row, Mapping) and all(isinstance(column, str) for column in row)
-    require(mapped, f"question row {number}", found=lambda: repr(row)[:80], expected="a mapping by column")
-    name = f"question row {number} ({row.get('question_id', 'without question_id')!r})"
-    missing = sorted({"question_id", "video_id", "question", *extra} - set(row))
-    require(
-        not missing, f"{name} lacks columns", found=list(row), expected=f"also {missing}", fix="fill these columns"
-    )
-    unknown = sorted(set(row) - set(QUESTION_FEATURES) - extra)
+def check_rows(what: str, rows: Rows) -> Rows:
+    """Refuse a path or one mapping where rows are expected."""
+    is_table = isinstance(rows, Iterable) and not isinstance(rows, str | Mapping)
+    require(is_table, what, found=type(rows).__name__, expected="a list of mappings, or a Dataset")
+    return rows
+
+
+def typed_table(what: str, columns: Mapping[str, Sequence[object]], features: Features) -> Dataset:
+    """Put columns in a table of these features; an error for values of another kind."""
+    faults = (pa.ArrowException, TypeError, ValueError, OverflowError)  # such as of True among numbers
+    with reworded(faults, f"{what} cannot be put in a table", expected=f"values of {features}"):
+        return Dataset.from_dict(dict(columns), features=features)
+
+
+def _checked_row(row: Mapping[str, Any], place: str, extra: set[str]) -> dict[str, Any]:
+    """A row with its defaults and the text of its answer; the values of columns in `extra` are not looked at."""
+    require(isinstance(row, Mapping), place, found=lambda: repr(row)[:80], expected="a mapping by column")
+    name = f"{place} ({row.get('question_id', 'without question_id')!r})"
+    check_fields(name, row, ["question_id", "video_id", "question", *sorted(extra)])
+    unknown = [column for column in row if column not in QUESTION_FEATURES and column not in extra]
     fix = "rename them, drop them, or declare them with questions_dataset(rows, extra=Features(...))"
     require(not unknown, f"{name} has unknown columns", found=unknown, expected=list(QUESTION_FEATURES), fix=fix)
     checked = {**DEFAULTS, **row}
-    for column, (is_valid, expected) in COLUMNS.items():
-        if not is_valid(checked[column]):
-            what = f"{name}: invalid {column}"
-            raise CausalVideoError(what, found=repr(checked[column])[:200], expected=expected, fix=f"correct {column}")
+    wrong = next((column for column, (is_valid, _) in COLUMNS.items() if not is_valid(checked[column])), None)
+    if wrong is not None:
+        what = f"{name}: invalid {wrong}"
+        raise CausalVideoError(what, found=repr(checked[wrong])[:200], expected=COLUMNS[wrong][1], fix="correct it")
     choices = list(checked["choices"])
     answer = checked["answer"]
-    stated = checked["answer_text"]
-    if choices and answer >= len(choices):
-        expected = f"-1 (unknown) or 0 to {len(choices) - 1}"
-        fix = "answers are zero-based indices into choices"
-        raise CausalVideoError(f"{name}: the answer is outside the choices", found=answer, expected=expected, fix=fix)
+    is_choice = not choices or answer < len(choices)
+    expected = f"-1 (unknown) or a zero-based index up to {len(choices) - 1}"
+    require(is_choice, f"{name}: the answer is outside the choices", found=answer, expected=expected)
     text = choices[answer] if choices and answer >= 0 else ""
-    if stated and text and stated != text:
-        found = f"{stated!r}, and choice {answer} = {text!r}"
-        what = f"{name}: answer and answer_text disagree"
-        fix = "give only the index, the text follows from it"
-        raise CausalVideoError(what, found=found, expected="the same text", fix=fix)
+    stated = checked["answer_text"] or text
+    found = f"{stated!r}, and choice {answer} = {text!r}"
+    agree = stated == text or not text
+    require(agree, f"{name}: answer and answer_text disagree", found=found, expected="the same text")
     spans = [[float(start), float(end)] for start, end in checked["spans"]]
-    return {**checked, "choices": choices, "answer_text": stated or text, "spans": spans}
+    return {**checked, "choices": choices, "answer_text": stated, "spans": spans}
 
 
-def _is_index(value: Any) -> bool:
+def _is_index(value: object) -> bool:
     return is_whole(value, -1, 2**31 - 1)
 
 
-def _is_span(value: Any) -> bool:
+def _is_span(value: object) -> bool:
     pair = list(value) if is_list(value) else []
     return len(pair) == 2 and all(map(is_number, pair)) and pair[0] <= pair[1]
 
 
-def _is_filled(value: Any) -> bool:
+def _is_filled(value: object) -> bool:
     return is_text(value) and bool(value.strip())
 
 
-def _is_text_or_none(value: Any) -> bool:
+def _is_text_or_none(value: object) -> bool:
     return value is None or is_text(value)
 
 
-COLUMNS: dict[str, tuple[Callable[[Any], bool], str]] = {  # column: (is it valid, what it should be)
+COLUMNS: dict[str, tuple[Callable[[object], bool], str]] = {  # column: (is it valid, what it should be)
     "question_id": (_is_filled, "text, not empty"),
     "video_id": (_is_filled, "text, not empty"),
     "question": (_is_filled, "text, not empty"),

@@ -11,12 +11,12 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, Features
 
 from hf_causal_video.data.rows import questions_dataset
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.checks import check_choice, check_file
+from hf_causal_video.utils.errors import CausalVideoError, require, reworded
 
 # canonical column -> names it goes by in the public files and their copies
 ALIASES = {
@@ -38,21 +38,11 @@ def read_text(path: str | Path, source: str) -> str:
     Raises:
         CausalVideoError: no such file, a gzip file that is cut off or none, or another encoding.
     """
-    path = Path(path)
-    require(
-        path.is_file(),
-        "missing annotation file",
-        found=f"no file {path}",
-        expected="the official annotation",
-        fix=f"download it from {source}; nothing is downloaded for you",
-    )
+    path = check_file("annotation file", path, fix=f"download it from {source}; nothing is downloaded for you")
     data = path.read_bytes()
-    try:
+    fix = f"get it again from {source}"
+    with reworded((OSError, EOFError, zlib.error), f"{path} cannot be unpacked", expected="a gzip file", fix=fix):
         data = gzip.decompress(data) if path.suffix == ".gz" else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise CausalVideoError(
-            f"{path} cannot be unpacked", found=error, expected="a whole gzip file", fix=f"get it again from {source}"
-        ) from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -63,14 +53,11 @@ def read_text(path: str | Path, source: str) -> str:
     return text
 
 
-def read_json(path: str | Path, source: str) -> Any:
+def read_json(path: str | Path, source: str) -> object:
     """Read a JSON file, plain or gzipped; arguments and errors as `read_text`, and an error for other content."""
-    try:
+    fix = f"get it again from {source}"
+    with reworded((ValueError, RecursionError), f"{path} cannot be read", expected="one JSON document", fix=fix):
         return json.loads(read_text(path, source))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise CausalVideoError(
-            f"{path} cannot be read", found=error, expected="one JSON document", fix=f"get it again from {source}"
-        ) from error
 
 
 def read_lines(path: str | Path, source: str, columns: Sequence[str], layout: str) -> list[Line]:
@@ -88,18 +75,14 @@ def read_lines(path: str | Path, source: str, columns: Sequence[str], layout: st
     """
     header, rows = read_cells(path, source)
     positions = {name: _position(path, source, header, name, layout) for name in columns}
-    require(
-        "a0" not in columns or "a5" not in header,
-        f"{path} is not in the layout of {layout}",
-        found="a sixth choice, a5",
-        expected="a0 to a4",
-        fix="read it with read_questions, which takes any number of choices",
-    )
+    fits = "a0" not in columns or "a5" not in header
+    fix = "read it with read_questions, which takes any number of choices"
+    require(fits, f"invalid layout of {path}", found="a sixth choice, a5", expected=f"a0 to a4 of {layout}", fix=fix)
     lines: list[Line] = []
     for number, cells in rows:
         line = {name: cells[position] for name, position in positions.items()}
         if empty := [name for name, cell in line.items() if not cell.strip()]:
-            raise _bad_line(path, number, f"nothing in {', '.join(empty)}", "text in every one", source)
+            raise _bad_line(path, number, f"nothing in {', '.join(empty)}", "text in every column", source)
         lines.append((number, line))
     require(lines, f"{path} has no rows", found="0 rows", expected="1 or more", fix=f"get it from {source}")
     return lines
@@ -149,7 +132,7 @@ def _unquoted(cell: str) -> str:
 
 
 def make_table(
-    path: str | Path, rows: Iterable[Mapping[str, Any]], extra: Features | None = None, names: Sequence[int] = ()
+    path: str | Path, rows: Iterable[Mapping[str, object]], extra: Features | None = None, names: Sequence[int] = ()
 ) -> Dataset:
     """Check rows with `questions_dataset`, so that an error says which file they come from.
 
@@ -157,14 +140,13 @@ def make_table(
         path: the file.
         rows: question rows.
         extra: see `questions_dataset`.
-        names: line numbers of the rows, for the error about an id that is there twice.
+        names: line numbers of the rows, for the errors.
     """
     try:
         return questions_dataset(rows, extra, names)
     except CausalVideoError as error:
-        raise CausalVideoError(
-            f"{path}: {error.what}", found=error.found, expected=error.expected, fix=error.fix
-        ) from error
+        what = f"{path}, {error.what}"
+        raise CausalVideoError(what, found=error.found, expected=error.expected, fix=error.fix) from error
 
 
 def check_counts(
@@ -182,9 +164,7 @@ def check_counts(
     """
     if split is None:
         return
-    require(
-        split in table, "no published counts", found=f"split {split!r}", expected=sorted(table), fix="name one of them"
-    )
+    check_choice("split with published counts", split, sorted(table))
     require(
         found == table[split],
         f"{path} is not the full {split} file",
@@ -196,26 +176,15 @@ def check_counts(
 
 def choice_index(path: str | Path, number: int, line: Mapping[str, str], hint: str) -> int:
     """Read an answer that is stated as the index of a choice, zero-based."""
-    require(
-        line["answer"] in tuple("01234"),
-        f"line {number} of {path} has no answer index",
-        found=lambda: repr(line["answer"]),
-        expected="0 to 4",
-        fix=hint,
-    )
+    what = f"line {number} of {path} has no answer index"
+    require(line["answer"] in tuple("01234"), what, found=repr(line["answer"]), expected="0 to 4", fix=hint)
     return int(line["answer"])
 
 
 def choice_of_text(path: str | Path, number: int, line: Mapping[str, str], hint: str) -> int:
     """Read an answer that is stated as the text of a choice; of two choices that read alike, the first is taken."""
     choices = [line[column] for column in CHOICE_COLUMNS]
-    require(
-        line["answer"] in choices,
-        f"the answer in line {number} of {path} is not among its choices",
-        found=lambda: repr(line["answer"]),
-        expected=f"one of {choices}",
-        fix=hint,
-    )
+    check_choice(f"answer in line {number} of {path}", line["answer"], choices, fix=hint)
     return choices.index(line["answer"])
 
 
@@ -225,18 +194,17 @@ def _position(path: str | Path, source: str, header: list[str], name: str, layou
     columns = [header[position] for position in positions]
     require(
         len(positions) == 1,
-        f"{path} is not in the layout of {layout}",
+        f"invalid layout of {path}",
         found=columns or f"no {name} in {', '.join(header) or 'no header'}",
-        expected=f"one column named {' or '.join(names)}",
+        expected=f"one column named {' or '.join(names)}, as {layout} has it",
         fix="drop one of these columns" if columns else f"use the file of {source}",
     )
     return positions[0]
 
 
 def _bad_line(path: str | Path, number: int, found: object, expected: str, source: str) -> CausalVideoError:
-    return CausalVideoError(
-        f"line {number} of {path} cannot be read", found=found, expected=expected, fix=f"get the file from {source}"
-    )
+    what = f"line {number} of {path} cannot be read"
+    return CausalVideoError(what, found=found, expected=expected, fix=f"get the file again from {source}")
 
 
 def _other_encoding(path: Path, found: str) -> CausalVideoError:

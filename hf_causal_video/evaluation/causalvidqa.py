@@ -7,22 +7,23 @@ Source: Li et al. 2022 (arXiv 2205.14895); `All` is the mean of d, e and the two
 videos.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-from hf_causal_video.evaluation.inputs import VIDEO_NAMES, count_correct, first_of, pair_answers, percent
+from hf_causal_video.evaluation.inputs import (
+    VIDEO_NAMES,
+    Metrics,
+    Rows,
+    count_correct,
+    first_of,
+    pair_answers,
+    percent,
+)
+from hf_causal_video.utils.checks import check_choice
 from hf_causal_video.utils.errors import require
 
 TYPES = ("d", "e", "p", "pr", "c", "cr")
 SCORED = ("d", "e", "par", "car")
 
 
-def causalvidqa_accuracy(
-    predictions: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
-    annotations: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
-    *,
-    num_choices: int = 5,
-) -> dict[str, Any]:
+def causalvidqa_accuracy(predictions: Rows, annotations: Rows, *, num_choices: int = 5) -> Metrics:
     """Accuracy of Causal-VidQA in percent, by type, by pair, and overall.
 
     Args:
@@ -51,22 +52,12 @@ def causalvidqa_accuracy(
     videos: dict[str, dict[str, bool]] = {}
     for pair in pair_answers(predictions, annotations, num_choices=num_choices, suffix="type"):
         right = videos.setdefault(str(first_of(pair.row, VIDEO_NAMES, "video")), {})
-        require(
-            pair.question_type in TYPES and pair.question_type not in right,
-            f"question {pair.key} does not fit the six types of a video",
-            found=f"type {pair.question_type!r}" + (" twice" if pair.question_type in right else ""),
-            expected=f"each of {list(TYPES)} once a video",
-            fix="check the column type, or drop the duplicate row",
-        )
+        left = [kind for kind in TYPES if kind not in right]  # each type once per video
+        check_choice(f"or repeated type of question {pair.key}", pair.question_type, left, fix="check the column type")
         right[pair.question_type] = pair.correct
     for video, right in videos.items():
-        require(
-            len(right) == len(TYPES),
-            f"video {video} lacks questions, so its pairs cannot be scored",
-            found=f"types {sorted(right)}",
-            expected=f"all of {sorted(TYPES)}",
-            fix="pass all six questions of each video",
-        )
+        what = f"video {video} lacks questions, so its pairs cannot be scored"
+        require(len(right) == len(TYPES), what, found=f"types {sorted(right)}", expected=f"all of {sorted(TYPES)}")
     counts = {kind: count_correct(right[kind] for right in videos.values()) for kind in TYPES}
     counts["par"] = count_correct(right["p"] and right["pr"] for right in videos.values())
     counts["car"] = count_correct(right["c"] and right["cr"] for right in videos.values())

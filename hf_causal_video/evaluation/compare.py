@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hf_causal_video.utils.checks import check_number, check_whole
 from hf_causal_video.utils.errors import require
 
 CHUNK = 100  # resamples drawn at once, so that a large split needs no table of all of them
@@ -71,11 +72,9 @@ def compare_runs(
         (75.0, 25.0, True)
     """
     names = list(outcomes)
-    require(
-        len(names) > 1, "nothing to compare", found=f"{len(names)} run", expected="2 or more", fix="add another run"
-    )
-    require(resamples >= 1, "invalid resamples", found=resamples, expected="1 or more")
-    require(0 < confidence < 1, "invalid confidence", found=confidence, expected="a number between 0 and 1")
+    check_whole("number of runs", len(names), 2, fix="add another run")
+    check_whole("resamples", resamples)
+    check_number("confidence", confidence, above=0, below=1)
     keys = list(outcomes[names[0]])
     require(keys, f"{names[0]} has no answers", found="0 questions", expected="1 or more", fix="check the split")
     for name in names[1:]:

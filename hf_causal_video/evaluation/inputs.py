@@ -6,14 +6,16 @@ every benchmark. `multiple_choice_accuracy` scores questions whose types no publ
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from hf_causal_video.utils.checks import is_whole
 from hf_causal_video.utils.errors import CausalVideoError, require
 
+Row = Mapping[str, object]
+Rows = Mapping[str, object] | Iterable[Row]  # values or rows by question key, or a list of rows
+Metrics = dict[str, Any]  # numbers by name, None where nothing was asked, and their `counts`
 VIDEO_NAMES = ("video_id", "video")
 TYPE_NAMES = ("question_type", "type")
 
@@ -26,7 +28,7 @@ class Answered:
     question_type: str
     answer: int
     prediction: int
-    row: Mapping[str, Any]
+    row: Row
 
     @property
     def correct(self) -> bool:
@@ -34,7 +36,7 @@ class Answered:
         return self.prediction == self.answer
 
 
-def first_of(row: Mapping[str, Any], names: tuple[str, ...], what: str) -> Any:
+def first_of(row: Row, names: tuple[str, ...], what: str) -> object:
     """Return the value of a row under the first of several column names that it has."""
     for name in names:
         if row.get(name) is not None:
@@ -47,7 +49,7 @@ def first_of(row: Mapping[str, Any], names: tuple[str, ...], what: str) -> Any:
     )
 
 
-def question_key(row: Mapping[str, Any], suffix: str = "qid") -> str:
+def question_key(row: Row, suffix: str = "qid") -> str:
     """Key of a row: its `question_id`, or else `<video>_<qid>` as the NExT-QA files have it.
 
     Example:
@@ -59,9 +61,9 @@ def question_key(row: Mapping[str, Any], suffix: str = "qid") -> str:
     return f"{first_of(row, VIDEO_NAMES, 'video')}_{first_of(row, (suffix,), suffix)}"
 
 
-def whole_number(value: Any, key: str, what: str) -> int:
+def whole_number(value: object, key: str, what: str) -> int:
     """Return `value` as an int; refuse a bool, a float, a list or None (digits as text are fine in a csv answer)."""
-    if isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_)):
+    if is_whole(value, least=-(2**63)):
         return int(value)
     if what == "answer" and isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value):
         return int(value)
@@ -73,9 +75,7 @@ def whole_number(value: Any, key: str, what: str) -> int:
     )
 
 
-def by_key(
-    rows: Mapping[Any, Any] | Iterable[Mapping[str, Any]], value_name: str, key: Callable[..., str] = question_key
-) -> dict[str, Mapping[str, Any]]:
+def by_key(rows: Rows, value_name: str, key: Callable[[Row], str] = question_key) -> dict[str, Row]:
     """Rows under their question key, from `{key: value}`, `{key: row}` or a list; a repeated key is an error.
 
     Example:
@@ -84,37 +84,20 @@ def by_key(
         >>> by_key([{"question_id": "v_1", "prediction": 3}], "prediction")
         {'v_1': {'question_id': 'v_1', 'prediction': 3}}
     """
-    require(
-        isinstance(rows, Iterable),
-        f"no rows with the {value_name}",
-        found=type(rows).__name__,
-        expected="a list of dicts, or one dict by question key",
-        fix="pass a table's to_dict('records')",
-    )
-    keyed: dict[str, Mapping[str, Any]] = {}
-    mapped = isinstance(rows, Mapping)
-    for item in rows.items() if isinstance(rows, Mapping) else rows:
-        if mapped:
-            name, value = item
-            name = str(name)
-            row = value if isinstance(value, Mapping) else {value_name: value}
-        elif isinstance(item, Mapping):
-            name = key(item)
-            row = item
-        else:
-            raise CausalVideoError(
-                f"a row with the {value_name} cannot be read",
-                found=f"{type(item).__name__}: {str(item)[:60]!r}",
-                expected="a dict for each question, in a list or under its question key",
-                fix="pass a list of dicts (a table's to_dict('records')) or one dict by question key",
-            )
-        require(
-            name not in keyed,
-            f"two rows with the {value_name} of one question",
-            found=f"{name} twice",
-            expected="each question once",
-            fix="drop the duplicate row",
-        )
+    what = f"rows with the {value_name}"
+    expected = "one dict per question, in a list or by question key"
+    fix = "pass a table's to_dict('records'), or one dict by question key"
+    require(isinstance(rows, Iterable), what, found=type(rows).__name__, expected=expected, fix=fix)
+    keyed: dict[str, Row] = {}
+    if isinstance(rows, Mapping):
+        named = [(str(name), row if isinstance(row, Mapping) else {value_name: row}) for name, row in rows.items()]
+    else:
+        listed = list(rows)
+        odd = [row for row in listed if not isinstance(row, Mapping)]
+        require(not odd, what, found=lambda: repr(odd[0])[:80], expected=expected, fix=fix)
+        named = [(key(row), row) for row in listed]
+    for name, row in named:
+        require(name not in keyed, what, found=f"{name} twice", expected="each question once", fix="drop one row")
         keyed[name] = row
     return keyed
 
@@ -123,8 +106,7 @@ def check_keys(keys: Iterable[str], expected: Iterable[str], what: str, allow_mi
     """Refuse keys that are not expected and, unless `allow_missing`, expected ones that are missing."""
     keys = list(keys)
     expected = list(expected)
-    known = set(expected)
-    unknown = [key for key in keys if key not in known]
+    unknown = sorted(set(keys) - set(expected))
     require(
         not unknown,
         f"{what} for questions that are not annotated",
@@ -143,29 +125,18 @@ def check_keys(keys: Iterable[str], expected: Iterable[str], what: str, allow_mi
     )
 
 
-def number_of_choices(row: Mapping[str, Any], default: int, key: str) -> int:
+def number_of_choices(row: Row, default: int, key: str) -> int:
     """Count the choices of a row: its `choices`, its columns a0, a1, ..., or else the default of the benchmark."""
     choices = row.get("choices")
     if choices is not None:
-        require(
-            not isinstance(choices, str) and hasattr(choices, "__len__"),
-            f"the choices of question {key} are not a list",
-            found=repr(choices),
-            expected="a list of texts",
-            fix="give the choices as a list, or leave the column out",
-        )
-        if len(choices):
-            return len(choices)
+        is_sized = isinstance(choices, Sized) and not isinstance(choices, str)
+        require(is_sized, f"invalid choices of question {key}", found=repr(choices), expected="a list of texts")
+    if isinstance(choices, Sized) and len(choices):
+        return len(choices)
     return sum(f"a{index}" in row for index in range(len(row))) or default
 
 
-def pair_answers(
-    predictions: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
-    annotations: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
-    *,
-    num_choices: int,
-    suffix: str = "qid",
-) -> list[Answered]:
+def pair_answers(predictions: Rows, annotations: Rows, *, num_choices: int, suffix: str = "qid") -> list[Answered]:
     """Every annotated multiple-choice question with its prediction, in the order of the annotations.
 
     Args:
@@ -190,21 +161,14 @@ def pair_answers(
         answer = whole_number(row.get("answer"), key, "answer")
         prediction = whole_number(predicted_row.get("prediction"), key, "prediction")
         for what, value in (("answer", answer), ("prediction", prediction)):
-            require(
-                0 <= value < limit,
-                f"the {what} of question {key} is not a choice",
-                found=value,
-                expected=f"0 to {limit - 1}",
-                fix="count choices from zero; a question without a known answer cannot be scored",
-            )
+            name = f"the {what} of question {key} is not a choice"
+            fix = "count choices from zero; a question without a known answer cannot be scored"
+            require(0 <= value < limit, name, found=value, expected=f"0 to {limit - 1}", fix=fix)
         stored = predicted_row.get("answer")
-        require(
-            stored is None or whole_number(stored, key, "answer") == answer,
-            f"the answer stored with the prediction of {key} is not the annotated one",
-            found=stored,
-            expected=answer,
-            fix="the predictions belong to another split or version of the annotations",
-        )
+        agrees = stored is None or whole_number(stored, key, "answer") == answer
+        name = f"the answer stored with the prediction of {key} is not the annotated one"
+        fix = "the predictions belong to another split or version of the annotations"
+        require(agrees, name, found=stored, expected=answer, fix=fix)
         question_type = str(first_of(row, TYPE_NAMES, "question type"))
         pairs.append(Answered(key, question_type, answer, prediction, row))
     return pairs
@@ -226,12 +190,7 @@ def percent(count: Mapping[str, int]) -> float | None:
     return count["correct"] * 100.0 / count["total"] if count["total"] else None
 
 
-def multiple_choice_accuracy(
-    predictions: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
-    annotations: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
-    *,
-    num_choices: int = 5,
-) -> dict[str, Any]:
+def multiple_choice_accuracy(predictions: Rows, annotations: Rows, *, num_choices: int = 5) -> Metrics:
     """Accuracy in percent, overall (`Acc`) and by question type (`Acc_<type>`, sorted).
 
     Args:
@@ -253,6 +212,6 @@ def multiple_choice_accuracy(
     pairs = pair_answers(predictions, annotations, num_choices=num_choices)
     types = sorted({pair.question_type for pair in pairs} - {""})
     counts = {kind: count_correct(pair.correct for pair in pairs if pair.question_type == kind) for kind in types}
-    result: dict[str, Any] = {f"Acc_{kind}": percent(count) for kind, count in counts.items()}
+    result: Metrics = {f"Acc_{kind}": percent(count) for kind, count in counts.items()}
     counts["all"] = count_correct(pair.correct for pair in pairs)
     return {"Acc": percent(counts["all"]), **result, "counts": counts}

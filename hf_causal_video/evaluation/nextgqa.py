@@ -9,26 +9,27 @@ question without a predicted span leaves the denominator; the result says how ma
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from hf_causal_video.evaluation.inputs import by_key, check_keys, whole_number
+from hf_causal_video.evaluation.inputs import Metrics, Row, Rows, by_key, check_keys, whole_number
 from hf_causal_video.evaluation.spans import Annotated, read_grounding, read_span, span_overlap
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.checks import check_choice
+from hf_causal_video.utils.errors import require
 
 THRESHOLDS = (0.3, 0.5)
 
 
 def nextgqa_metrics(
-    predictions: Mapping[str, Any] | Iterable[Mapping[str, Any]],
-    annotations: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+    predictions: Rows,
+    annotations: Rows,
     *,
-    answers: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None,
+    answers: Rows | None = None,
     unit: Literal["seconds", "fraction"] = "seconds",
     subset: Iterable[str] | None = None,
     missing: Literal["skip", "error"] = "skip",
-) -> dict[str, Any]:
+) -> Metrics:
     """Grounded accuracy and temporal grounding metrics of NExT-GQA, in percent.
 
     Args:
@@ -64,25 +65,15 @@ def nextgqa_metrics(
         >>> result["Acc@GQA"], result["mIoP"], result["IoU@0.5"], result["Acc@QA"]
         (50.0, 62.5, 50.0, 100.0)
     """
-    require(
-        unit in ("seconds", "fraction") and missing in ("skip", "error"),
-        "unknown option",
-        found=f"unit={unit!r}, missing={missing!r}",
-        expected="unit 'seconds' or 'fraction', missing 'skip' or 'error'",
-        fix="use one of these words",
-    )
+    check_choice("unit", unit, ("seconds", "fraction"))
+    check_choice("missing", missing, ("skip", "error"))
     gold = read_grounding(annotations)
     predicted = by_key(predictions, "span")
     check_keys(predicted, gold, "predicted spans", allow_missing=missing == "skip")
     chosen = _chosen(gold, subset)
     scored = [key for key in gold if key in predicted and key in chosen]
-    require(
-        scored,
-        "no question to score",
-        found=f"{len(predicted)} spans, {len(chosen)} keys in the subset",
-        expected="at least one key in both",
-        fix="pass the subset of the same split",
-    )
+    found = f"{len(predicted)} spans, {len(chosen)} keys in the subset"
+    require(scored, "no question to score", found=found, expected="at least one key in both", fix="pass one split")
 
     spans = np.array([read_span(key, predicted[key]) for key in scored], dtype=np.float64)  # (questions, 2)
     if unit == "fraction":
@@ -90,7 +81,7 @@ def nextgqa_metrics(
     iou, iop = _best_overlap(spans, [gold[key].spans for key in scored])
     right = _right(scored, predicted if answers is None else by_key(answers, "prediction"), gold, answers is not None)
 
-    result: dict[str, Any] = {"Acc@GQA": 0.0 if right is None else float(100 * np.mean(right & (iop >= 0.5)))}
+    result: Metrics = {"Acc@GQA": 0.0 if right is None else float(100 * np.mean(right & (iop >= 0.5)))}
     for name, values in (("IoP", iop), ("IoU", iou)):
         result[f"m{name}"] = float(100 * values.mean())
         result.update({f"{name}@{bound}": float(100 * np.mean(values >= bound)) for bound in THRESHOLDS})
@@ -100,9 +91,7 @@ def nextgqa_metrics(
 
 
 def intersect_predictions(
-    fractions: Mapping[str, Any],
-    seconds: Mapping[str, Any],
-    annotations: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+    fractions: Mapping[str, object], seconds: Mapping[str, object], annotations: Rows
 ) -> dict[str, list[float]]:
     """Two predicted spans a question as one: their intersection, or the span in seconds if they are disjoint.
 
@@ -129,7 +118,8 @@ def intersect_predictions(
     keys = list(one)
     first = _seconds(np.array([read_span(key, one[key]) for key in keys], dtype=np.float64), keys, gold)
     second = np.array([read_span(key, two[key]) for key in keys], dtype=np.float64)
-    start, end = np.maximum(first[:, 0], second[:, 0]), np.minimum(first[:, 1], second[:, 1])
+    start = np.maximum(first[:, 0], second[:, 0])
+    end = np.minimum(first[:, 1], second[:, 1])
     merged = np.where((start <= end)[:, None], np.stack([start, end], axis=1), second)  # (questions, 2)
     return dict(zip(keys, merged.tolist(), strict=True))
 
@@ -137,13 +127,8 @@ def intersect_predictions(
 def _chosen(gold: Mapping[str, Annotated], subset: Iterable[str] | None) -> set[str]:
     if subset is None:
         return set(gold)
-    require(
-        not isinstance(subset, str) and isinstance(subset, Iterable),
-        "subset",
-        found=lambda: repr(subset)[:80],
-        expected="a list of keys",
-        fix="pass <video>_<qid>",
-    )
+    are_keys = isinstance(subset, Iterable) and not isinstance(subset, str)
+    require(are_keys, "subset", found=lambda: repr(subset)[:80], expected="a list of keys <video>_<qid>")
     chosen = {str(key) for key in subset}
     check_keys(sorted(chosen), gold, "keys of the subset", allow_missing=True)
     return chosen
@@ -151,23 +136,15 @@ def _chosen(gold: Mapping[str, Annotated], subset: Iterable[str] | None) -> set[
 
 def _seconds(fractions: np.ndarray, keys: list[str], gold: Mapping[str, Annotated]) -> np.ndarray:
     outside = (fractions < 0).any(axis=1) | (fractions > 1).any(axis=1)
-    if outside.any():
-        worst = int(np.flatnonzero(outside)[0])
-        raise CausalVideoError(
-            "a span is not a fraction of its video",
-            found=f"{fractions[worst].tolist()} for {keys[worst]}",
-            expected="numbers in [0, 1]",
-            fix="pass unit='seconds', or divide by the duration and clip",
-        )
+    worst = int(outside.argmax()) if outside.any() else 0
+    found = f"{fractions[worst].tolist()} for {keys[worst]}" if keys else ""
+    fix = "pass unit='seconds', or divide by the duration and clip"
+    require(not outside.any(), "a span is not a fraction of its video", found=found, expected="[0, 1]", fix=fix)
     durations = np.array([gold[key].duration_s for key in keys], dtype=np.float64)
     unknown = [key for key, duration in zip(keys, durations, strict=True) if not duration > 0]
-    require(
-        not unknown,
-        "fractions of a video of unknown length",
-        found=lambda: f"no duration for {unknown[0]}",
-        expected="a duration in seconds for each video",
-        fix="give duration_s in the annotations, or spans in seconds",
-    )
+    found = f"no duration for {unknown[:1]}"
+    fix = "give duration_s in the annotations, or spans in seconds"
+    require(not unknown, "fractions of a video of unknown length", found=found, expected="seconds for each", fix=fix)
     return np.round(fractions * durations[:, None], 1)
 
 
@@ -183,30 +160,24 @@ def _best_overlap(spans: np.ndarray, annotated: list[np.ndarray]) -> tuple[np.nd
 
 
 def _right(
-    keys: list[str], rows: Mapping[str, Mapping[str, Any]], gold: Mapping[str, Annotated], required: bool
+    keys: list[str], rows: Mapping[str, Row], gold: Mapping[str, Annotated], required: bool
 ) -> np.ndarray | None:
     """Tell whether each question is answered rightly, (questions,); None where no answers were predicted at all."""
     if not required and not any(rows[key].get("prediction") is not None for key in keys):
         return None
     lacking = [key for key in keys if rows.get(key, {}).get("prediction") is None]
-    require(
-        not lacking,
-        "some grounded questions have no predicted answer",
-        found=lambda: f"{len(lacking)} without, first {lacking[:3]}",
-        expected=f"an answer for each of {len(keys)}",
-        fix="predict them, or pass no answers at all",
-    )
+    found = f"{len(lacking)} without, first {lacking[:3]}"
+    fix = "predict them, or pass no answers at all"
+    require(not lacking, "missing answers to grounded questions", found=found, expected=f"all {len(keys)}", fix=fix)
     right = np.zeros(len(keys), dtype=bool)
     for position, key in enumerate(keys):
         stored = rows[key].get("answer")
         annotated = gold[key].answer
         truth = annotated if stored is None else whole_number(stored, key, "answer")
-        require(
-            truth is not None and (annotated is None or truth == annotated),
-            f"the true answer of {key} is unknown or contradicted",
-            found=f"{stored} with the prediction, {annotated} in the annotations",
-            expected="one true answer",
-            fix="give `answer` in the annotations or with each prediction",
-        )
+        is_known = truth is not None and annotated in (None, truth)
+        what = f"the true answer of {key} is unknown or contradicted"
+        found = f"{stored} with the prediction, {annotated} in the annotations"
+        fix = "give `answer` in the annotations or with each prediction"
+        require(is_known, what, found=found, expected="one true answer", fix=fix)
         right[position] = whole_number(rows[key]["prediction"], key, "prediction") == truth
     return right

@@ -7,22 +7,14 @@ Source: Xiao et al. 2021 (arXiv 2105.08276); the published evaluation folds the 
 (next) and averages every group over its questions.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-from hf_causal_video.evaluation.inputs import count_correct, pair_answers, percent
-from hf_causal_video.utils.errors import require
+from hf_causal_video.evaluation.inputs import Metrics, Rows, count_correct, pair_answers, percent
+from hf_causal_video.utils.checks import check_choice
 
 FINE_TYPES = {"CW": "Why", "CH": "How", "TN": "Bef&Aft", "TC": "When", "DC": "Cnt", "DL": "Loc", "DO": "Other"}
 GROUPS = {"C": "Acc_C", "T": "Acc_T", "D": "Acc_D"}
 
 
-def nextqa_accuracy(
-    predictions: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
-    annotations: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
-    *,
-    num_choices: int = 5,
-) -> dict[str, Any]:
+def nextqa_accuracy(predictions: Rows, annotations: Rows, *, num_choices: int = 5) -> Metrics:
     """Accuracy of NExT-QA multiple choice in percent, by group and by fine type.
 
     Args:
@@ -53,19 +45,14 @@ def nextqa_accuracy(
     outcomes: dict[str, list[bool]] = {kind: [] for kind in FINE_TYPES}
     for pair in pair_answers(predictions, annotations, num_choices=num_choices):
         kind = "TN" if pair.question_type == "TP" else pair.question_type
-        require(
-            kind in outcomes,
-            f"question {pair.key} has a type that NExT-QA does not have",
-            found=repr(pair.question_type),
-            expected=f"one of {[*FINE_TYPES, 'TP']}",
-            fix="score other benchmarks with hf_causal_video.evaluation.multiple_choice_accuracy",
-        )
+        fix = "score other benchmarks with hf_causal_video.evaluation.multiple_choice_accuracy"
+        check_choice(f"NExT-QA type of question {pair.key}", kind, outcomes, fix=fix)
         outcomes[kind].append(pair.correct)
     counts = {kind: count_correct(answers) for kind, answers in outcomes.items()}
     for group in GROUPS:
         counts[group] = count_correct(one for kind in FINE_TYPES if kind[0] == group for one in outcomes[kind])
     counts["all"] = count_correct(one for answers in outcomes.values() for one in answers)
-    result: dict[str, Any] = {"Acc": percent(counts["all"])}
+    result: Metrics = {"Acc": percent(counts["all"])}
     result.update({label: percent(counts[group]) for group, label in GROUPS.items()})
     result.update({label: percent(counts[kind]) for kind, label in FINE_TYPES.items()})
     return result | {"counts": counts}

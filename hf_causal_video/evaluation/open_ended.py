@@ -8,21 +8,27 @@ the denominator.
 Source: Xu et al. 2017 (MSVD-QA, MSRVTT-QA); IGV, EIGV and TranSTR report it as plain top-1.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-from hf_causal_video.evaluation.inputs import by_key, check_keys, count_correct, first_of, percent, whole_number
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.evaluation.inputs import (
+    Metrics,
+    Rows,
+    by_key,
+    check_keys,
+    count_correct,
+    first_of,
+    percent,
+    whole_number,
+)
+from hf_causal_video.utils.checks import check_whole
+from hf_causal_video.utils.errors import require
 
+PASS = "pass the vocabulary that the model was trained with, in the order of its answers"
 FIRST_WORDS = ("what", "who", "how", "when", "where")
 
 
-def open_ended_accuracy(
-    predictions: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
-    annotations: Mapping[Any, Any] | Iterable[Mapping[str, Any]],
-    *,
-    vocabulary: Sequence[str] | None = None,
-) -> dict[str, Any]:
+def open_ended_accuracy(predictions: Rows, annotations: Rows, *, vocabulary: Sequence[str] | None = None) -> Metrics:
     """Exact-match top-1 accuracy in percent, overall and by first word.
 
     Args:
@@ -54,17 +60,18 @@ def open_ended_accuracy(
     check_keys(predicted, annotated, "predictions")
     index = None if vocabulary is None else _positions(vocabulary)
     outcomes: dict[str, list[bool]] = {word: [] for word in (*FIRST_WORDS, "other")}
+    size = math.inf if index is None else len(index)
     outside = 0
     for key, row in annotated.items():
         answer = _answer_index(key, first_of(row, ("answer",), "answer"), index)
         prediction = whole_number(predicted[key].get("prediction"), key, "prediction")
-        _check_range(key, "prediction", prediction, 0, None if index is None else len(index))
-        _check_range(key, "answer", answer, -1, None if index is None else len(index) - 1)
+        check_whole(f"prediction of question {key}", prediction, 0, size, fix=PASS)  # `size` is the class of the rest
+        check_whole(f"answer of question {key}", answer, -1, size - 1, fix=PASS)
         word = (str(first_of(row, ("question",), "question")).split() or [""])[0].lower()
         outside += answer < 0
         outcomes[word if word in outcomes else "other"].append(answer >= 0 and prediction == answer)
-    counts: dict[str, Any] = {word: count_correct(answers) for word, answers in outcomes.items()}
-    result: dict[str, Any] = {word: percent(count) for word, count in counts.items()}
+    counts: Metrics = {word: count_correct(answers) for word, answers in outcomes.items()}
+    result: Metrics = {word: percent(count) for word, count in counts.items()}
     counts["all"] = count_correct(one for answers in outcomes.values() for one in answers)
     counts["out_of_vocabulary"] = outside
     return {"Acc": percent(counts["all"]), **result, "counts": counts}
@@ -73,34 +80,16 @@ def open_ended_accuracy(
 def _positions(vocabulary: Sequence[str]) -> dict[str, int]:
     words = [] if isinstance(vocabulary, str) or not isinstance(vocabulary, Iterable) else list(vocabulary)
     index = {word: position for position, word in enumerate(words) if isinstance(word, str)}
-    require(
-        words and len(index) == len(words),
-        "no vocabulary of answers",
-        found=f"{len(words)} entries, {len(index)} different texts",
-        expected="a list of different texts",
-        fix="pass the vocabulary that the model was trained with",
-    )
+    found = f"{len(words)} entries, {len(index)} different texts"
+    is_distinct = words and len(index) == len(words)
+    require(is_distinct, "no vocabulary of answers", found=found, expected="a list of different texts", fix=PASS)
     return index
 
 
-def _answer_index(key: str, answer: Any, index: Mapping[str, int] | None) -> int:
+def _answer_index(key: str, answer: object, index: Mapping[str, int] | None) -> int:
     if not isinstance(answer, str):
         return whole_number(answer, key, "answer")
-    if index is None:
-        raise CausalVideoError(
-            f"the answer of question {key} is a text",
-            found=repr(answer),
-            expected="an index, or the vocabulary that the predictions index",
-            fix="pass vocabulary=[...] in the order of the answer head",
-        )
-    return index.get(answer, -1)
-
-
-def _check_range(key: str, what: str, value: int, low: int, high: int | None) -> None:
-    require(
-        not value < low and (high is None or not value > high),
-        f"the {what} of question {key} is outside the vocabulary",
-        found=value,
-        expected=f"{low} to {'the size of the vocabulary' if high is None else high}",
-        fix="pass the vocabulary that the model was trained with",
-    )
+    what = f"the answer of question {key} is a text"
+    expected = "an index, or the vocabulary that the predictions index"
+    require(index is not None, what, found=repr(answer), expected=expected, fix=PASS)
+    return -1 if index is None else index.get(answer, -1)

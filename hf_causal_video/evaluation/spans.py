@@ -4,14 +4,17 @@ Why: IoU asks whether a predicted span is the annotated one; IoP asks only wheth
 the fair question when a short look is enough to answer. Source: Xiao et al. 2024, NExT-GQA.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from hf_causal_video.evaluation.inputs import by_key, whole_number
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.evaluation.inputs import Row, Rows, by_key, whole_number
+from hf_causal_video.utils.errors import require
+
+PASS = "pass the content of gsub_<split>.json, or question rows with spans"
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Annotated:
     answer: int | None
 
 
-def span_overlap(annotated: Any, predicted: Any) -> tuple[np.ndarray, np.ndarray]:
+def span_overlap(annotated: ArrayLike, predicted: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Intersection over union and over prediction, pair by pair; negative where two intervals are disjoint.
 
     Args:
@@ -50,17 +53,18 @@ def span_overlap(annotated: Any, predicted: Any) -> tuple[np.ndarray, np.ndarray
     return iou, iop
 
 
-def read_span(key: str, row: Mapping[str, Any]) -> list[float]:
+def read_span(key: str, row: Row) -> list[float]:
     """The one span [start, end] of a row: its `span`, the single entry of `spans`, or `start_s` and `end_s`."""
     value = row.get("span")
-    if value is None and row.get("spans") is not None:
-        value = row["spans"][0] if _is_list(row["spans"]) and len(row["spans"]) == 1 else row["spans"]
+    spans = row.get("spans")
+    if value is None and spans is not None:
+        value = spans[0] if _is_list(spans) and len(spans) == 1 else spans
     if value is None and row.get("start_s") is not None:
         value = [row["start_s"], row.get("end_s")]
     return _interval(key, value, "predicted")
 
 
-def read_grounding(annotations: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> dict[str, Annotated]:
+def read_grounding(annotations: Rows) -> dict[str, Annotated]:
     """True spans by question key, from the published NExT-GQA file or from question rows with `spans`.
 
     Example:
@@ -68,13 +72,19 @@ def read_grounding(annotations: Mapping[str, Any] | Iterable[Mapping[str, Any]])
         ['v_0', 'v_1']
     """
     gold: dict[str, Annotated] = {}
-    if isinstance(annotations, Mapping) and all(
-        isinstance(x, Mapping) and "location" in x for x in annotations.values()
-    ):
-        for video, entry in annotations.items():
-            if not isinstance(entry["location"], Mapping):
-                _no_spans(f"video {video}", entry["location"], "{qid: [[start_s, end_s], ...]}")
-            for qid, spans in entry["location"].items():
+    entries = annotations if isinstance(annotations, Mapping) else {}
+    by_video = [
+        (video, entry) for video, entry in entries.items() if isinstance(entry, Mapping) and "location" in entry
+    ]
+    if isinstance(annotations, Mapping) and len(by_video) == len(annotations):
+        for video, entry in by_video:
+            located = entry["location"]
+            what = f"annotated spans of video {video}"
+            is_by_question = isinstance(located, Mapping)
+            require(
+                is_by_question, what, found=repr(located)[:80], expected="{qid: [[start_s, end_s], ...]}", fix=PASS
+            )
+            for qid, spans in located.items():
                 gold[f"{video}_{qid}"] = _annotated(f"{video}_{qid}", spans, entry.get("duration"), None)
     else:
         for key, row in by_key(annotations, "spans").items():
@@ -83,60 +93,39 @@ def read_grounding(annotations: Mapping[str, Any] | Iterable[Mapping[str, Any]])
                 answer = None if row.get("answer") is None else whole_number(row["answer"], key, "answer")
                 duration = row.get("duration_s") if row.get("duration_s") is not None else row.get("duration")
                 gold[key] = _annotated(key, spans, duration, None if answer == -1 else answer)
-    require(
-        gold,
-        "no annotated spans",
-        found="0 questions with spans",
-        expected="at least 1",
-        fix="pass the content of gsub_<split>.json, or question rows with spans",
-    )
+    require(gold, "no annotated spans", found="0 questions with spans", expected="at least 1", fix=PASS)
     return gold
 
 
-def _annotated(key: str, spans: Any, duration: Any, answer: int | None) -> Annotated:
-    if not _is_list(spans) or len(spans) == 0:
-        _no_spans(f"question {key}", spans, "[[start_s, end_s], ...]")
-    pairs = [_interval(key, span, "annotated") for span in spans]
+def _annotated(key: str, spans: object, duration: object, answer: int | None) -> Annotated:
+    listed = list(spans) if _is_list(spans) else []
+    what = f"annotated spans of question {key}"
+    require(listed, what, found=repr(spans)[:80], expected="[[start_s, end_s], ...]", fix=PASS)
+    pairs = [_interval(key, span, "annotated") for span in listed]
     length = 0.0 if duration is None else _number(duration)
-    require(
-        0 <= length < np.inf,
-        f"invalid duration of the video of {key}",
-        found=repr(duration),
-        expected="seconds, 0 if unknown",
-        fix="correct the annotation",
-    )
+    what = f"duration of the video of {key}"
+    require(0 <= length < np.inf, f"invalid {what}", found=repr(duration), expected="seconds, 0 if unknown")
     return Annotated(np.array(pairs).reshape(-1, 2), length, answer)
 
 
-def _is_list(value: Any) -> bool:
+def _is_list(value: object) -> TypeGuard[Sequence]:
+    """Tell whether a value is a list, an array or a tensor with an axis."""
     is_sized = hasattr(value, "__len__") and hasattr(value, "__getitem__") and getattr(value, "ndim", 1) > 0
     return is_sized and not isinstance(value, str | bytes | Mapping)
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     """Return `value` as a float; NaN if it is not a number."""
     try:
-        return np.nan if isinstance(value, bool | np.bool_) else float(value)
+        return np.nan if isinstance(value, bool | np.bool_) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         return np.nan
 
 
-def _no_spans(what: str, found: Any, expected: str) -> None:
-    raise CausalVideoError(
-        f"the annotated spans of {what} cannot be read",
-        found=repr(found)[:80],
-        expected=expected,
-        fix="pass the content of gsub_<split>.json, or question rows with spans",
-    )
-
-
-def _interval(key: str, value: Any, what: str) -> list[float]:
+def _interval(key: str, value: object, what: str) -> list[float]:
     start, end = map(_number, value) if _is_list(value) and len(value) == 2 else (np.nan, np.nan)
-    require(
-        np.isfinite(start) and np.isfinite(end) and start <= end,
-        f"the {what} span of {key} is not an interval",
-        found=lambda: str(value)[:80],
-        expected="[start, end], two finite numbers, start <= end",
-        fix="pass one span a question (best_span of hf_causal_video.models.spans picks it)",
-    )
+    fits = np.isfinite(start) and np.isfinite(end) and start <= end
+    name = f"the {what} span of {key} is not an interval"
+    fix = "pass one span per question (best_span of hf_causal_video.models.spans picks it)"
+    require(fits, name, found=lambda: str(value)[:80], expected="[start, end], finite, start <= end", fix=fix)
     return [start, end]

@@ -7,7 +7,6 @@ first put each finished video into a file of its own, see `Journal`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import threading
@@ -24,10 +23,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from hf_causal_video.features.store.provenance import Provenance
-from hf_causal_video.features.store.reader import FeatureStore
 from hf_causal_video.features.store.rows import VideoFeatures
-from hf_causal_video.features.store.writer import FeatureWriter, Journal, claim_folder, finished_ids, write_text
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.features.store.writer import FeatureWriter, Journal, claim_folder, finished_ids
+from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.files import write_whole
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -320,37 +319,6 @@ def _in_background() -> Iterator[Callable[..., None]]:
             pool.shutdown()  # rows that were made before an error elsewhere are still written
 
 
-def add_push_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare where a finished set goes."""
-    parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="upload the set as a dataset repository")
-    parser.add_argument("--private", action="store_true", help="with --push-to-hub: for members only")
-
-
-def conclude(report: ExtractionReport, args: argparse.Namespace) -> int:
-    """Print what was done, and push it if asked to; once for all processes.
-
-    Returns:
-        The exit code: 1 if a video failed, so that a script notices; the others are written all the same.
-
-    Raises:
-        CausalVideoError: the set holds no video.
-    """
-    if not start_processes().is_main_process:
-        return 0
-    print(report)
-    require(
-        report.written or report.kept,
-        "no video could be read",
-        found=f"{len(report.failed)} failed",
-        expected="at least one feature row",
-        fix=f"see {report.output / FAILED_FILE}",
-    )
-    if args.push_to_hub:
-        store = FeatureStore.open(report.output)
-        print("pushed:", store.push_to_hub(args.push_to_hub, private=True if args.private else None))
-    return int(bool(report.failed))
-
-
 def _add_up(report: ExtractionReport, order: list[str]) -> None:
     """Merge the reports of all processes into one."""
     from accelerate.utils import gather_object
@@ -364,4 +332,4 @@ def _add_up(report: ExtractionReport, order: list[str]) -> None:
 
 def _write_failed(report: ExtractionReport) -> None:
     listed = [{"video_id": name, "reason": reason} for name, reason in sorted(report.failed.items())]
-    write_text(report.output / FAILED_FILE, json.dumps(listed, indent=2, ensure_ascii=False) + "\n")
+    write_whole(report.output / FAILED_FILE, json.dumps(listed, indent=2, ensure_ascii=False) + "\n")

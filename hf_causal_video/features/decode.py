@@ -69,19 +69,7 @@ def decode_video(
         hf_causal_video.utils.errors.CausalVideoError: no.mp4 is not a video: ...
     """
     path = Path(path)
-    with open_clip(path) as container:
-        clock = read_clock(container, path)
-    instants = sample_instants(sampling, clock.duration_s)
-    shown = np.searchsorted(clock.times, instants + EDGE_S, side="right") - 1
-    exists = (shown >= 0) & (instants < clock.end_s + EDGE_S)
-    distinct = len(set(shown[exists].tolist()))
-    wanted = len(instants)
-    if distinct < wanted:
-        by_rule = isinstance(sampling, str) and not sampling.startswith("seconds")
-        if not (allow_fewer and by_rule and clock.duration_s <= clock.end_s):
-            raise _too_few(path, distinct, wanted, clock)
-        shown, group = np.unique(shown, return_inverse=True)
-        instants = np.bincount(group, weights=instants) / np.bincount(group)
+    clock, instants, shown, missing = _choose_frames(path, sampling, allow_fewer)
     frames = None if clock.is_counted or not clock.keys.size else _decode_exactly(path, clock, shown)
     if frames is None:
         frames = _decode_through(path, clock, shown)
@@ -96,7 +84,44 @@ def decode_video(
         )
     height, width = frames[0].shape[:2]
     timestamps_s = instants.astype(np.float32)
-    return DecodedVideo(frames, timestamps_s, clock.duration_s, (width, height), wanted - len(frames))
+    return DecodedVideo(frames, timestamps_s, clock.duration_s, (width, height), missing)
+
+
+def instants_with_frames(path: str | Path, sampling: str) -> tuple[np.ndarray, int]:
+    """Find the instants that `decode_video` looks at with `allow_fewer`, without decoding a frame.
+
+    Args:
+        path: the clip.
+        sampling: "uniform-N" or "fps-R".
+
+    Returns:
+        (T,) seconds, a frame of its own for each; and how many instants were left out, 0 if the clip is fast enough.
+
+    Raises:
+        CausalVideoError: as `decode_video`.
+    """
+    _, instants, _, missing = _choose_frames(Path(path), sampling, allow_fewer=True)
+    return instants, missing
+
+
+def _choose_frames(
+    path: Path, sampling: str | Sequence[float], allow_fewer: bool
+) -> tuple[Clock, np.ndarray, np.ndarray, int]:
+    """Clock of a clip, instants (T,) in seconds, frame shown at each (T,), and the number of instants left out."""
+    with open_clip(path) as container:
+        clock = read_clock(container, path)
+    instants = sample_instants(sampling, clock.duration_s)
+    shown = np.searchsorted(clock.times, instants + EDGE_S, side="right") - 1
+    exists = (shown >= 0) & (instants < clock.end_s + EDGE_S)
+    distinct = len(set(shown[exists].tolist()))
+    missing = len(instants) - distinct
+    if missing:
+        by_rule = isinstance(sampling, str) and not sampling.startswith("seconds")
+        if not (allow_fewer and by_rule and clock.duration_s <= clock.end_s):
+            raise _too_few(path, distinct, len(instants), clock)
+        shown, group = np.unique(shown, return_inverse=True)
+        instants = np.bincount(group, weights=instants) / np.bincount(group)  # the middle of a frame's instants
+    return clock, instants, shown, missing
 
 
 def pictures(frames: Iterable[Any]) -> list[np.ndarray]:

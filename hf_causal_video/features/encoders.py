@@ -15,8 +15,6 @@ Each encoder works in two steps: `prepare` needs no network, so it can run in an
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,15 +26,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from hf_causal_video.features.store.provenance import CONTENT_HASH
+from hf_causal_video.features.networks import fingerprint_folder
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 LAYERS = ("pooled", "cls", "mean", "projected")
 OBJECT_LAYER = "decoder last hidden state"
 ARITHMETIC = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FAULTS = (OSError, ValueError, LookupError, TypeError, RuntimeError, UnpicklingError, SafetensorError)
-LEVELS_UP = 3  # folders above a checkpoint in which its networks are looked for
-WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
 
 
 class FrameEncoder:
@@ -328,63 +324,3 @@ def _unreported() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(level)
-
-
-def find_network(name: str, revision: str | None, checkpoint: str | Path | None, flag: str) -> str:
-    """Find where the network of a checkpoint lies now.
-
-    Why: a checkpoint names the folder of a local network as it was called in training. When it is moved with the
-    checkpoint, or copied into it, the name leads nowhere; the fingerprint of its files tells it from any other.
-
-    Args:
-        name: folder or Hub id of the network in training.
-        revision: `sha256-...` for a local folder, see `fingerprint_folder`; anything else is left to the Hub.
-        checkpoint: folder of the checkpoint; the network is looked for in it, next to it and further up, by the last
-            parts of its name and in folders called "networks".
-        flag: how a user can name the network, for the error.
-
-    Returns:
-        A folder with this fingerprint, or the name if it needs no search.
-
-    Raises:
-        CausalVideoError: a local network that is in none of these places, or only others of its name.
-    """
-    if not str(revision).startswith(CONTENT_HASH):
-        return name
-    candidates = [Path(name)]
-    if checkpoint is not None and Path(checkpoint).is_dir():
-        parts = Path(name).parts
-        tails = [Path(*parts[start:]) for start in range(len(parts)) if parts[start] not in ("..", "/")]
-        bases = (Path(os.path.abspath(checkpoint)), Path(checkpoint).resolve())  # as named, and where the files lie
-        folders = [folder for base in bases for folder in (base, *base.parents[:LEVELS_UP])]
-        candidates += [folder / middle / tail for folder in folders for middle in ("", "networks") for tail in tails]
-    others = []
-    for folder in dict.fromkeys(candidates):
-        if not folder.is_dir():
-            continue
-        if fingerprint_folder(folder) == revision:
-            return str(folder)
-        others.append(str(folder))
-    raise CausalVideoError(
-        f"the network {name!r} of this checkpoint is missing",
-        found=f"other networks in {', '.join(others)}" if others else f"no such folder here or next to {checkpoint}",
-        expected=f"the folder with the fingerprint {revision}",
-        fix=f"copy it next to the checkpoint, or name its folder with {flag}",
-    )
-
-
-def fingerprint_folder(folder: str | Path) -> str:
-    """Hash the content of a local model folder: weights, configuration and vocabulary.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = (Path(folder) / "config.json").write_text("{}")
-        ...     fingerprint_folder(folder).partition("-")[0]
-        'sha256'
-    """
-    digest = hashlib.sha256()
-    for file in sorted({file for pattern in WEIGHTS for file in Path(folder).glob(pattern)}):
-        with open(file, "rb") as content:
-            digest.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
-    return f"sha256-{digest.hexdigest()[:16]}"

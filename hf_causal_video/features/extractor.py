@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from hf_causal_video.features.decode import decode_video, pictures, sample_instants
-from hf_causal_video.features.encoders import LAYERS, FrameEncoder, ObjectEncoder, find_network
+from hf_causal_video.features.encoders import LAYERS, FrameEncoder, ObjectEncoder
+from hf_causal_video.features.networks import find_network
 from hf_causal_video.features.store.reader import Provenance, VideoFeatures
 from hf_causal_video.features.words import WordEncoder, is_word_layer
 from hf_causal_video.utils.errors import require
@@ -87,6 +88,7 @@ class VideoFeatureExtractor:
         frame_model: str | None = None,
         object_model: str | None = None,
         checkpoint: str | Path | None = None,
+        commit: str | None = None,
     ) -> VideoFeatureExtractor:
         """Build the extractor that made a feature set, or that a checkpoint was trained on.
 
@@ -94,7 +96,9 @@ class VideoFeatureExtractor:
             provenance: of the feature set.
             device: where to compute.
             frame_model, object_model: where the same networks lie now, if local folders have moved.
-            checkpoint: folder of the model that carries this provenance; networks are looked for in and around it.
+            checkpoint: folder or Hub id of the model that carries this provenance; networks are looked for in and
+                around it.
+            commit: of the repository, if the checkpoint is a Hub id.
 
         Raises:
             CausalVideoError: the features do not come from pixels, or a network is absent or not the same.
@@ -110,7 +114,7 @@ class VideoFeatureExtractor:
         )
         dtype = made.get("dtype", "float32")
         frame_model = frame_model or find_network(
-            card.frame_model, card.frame_revision, checkpoint, "--frame-model (frame_model=...)"
+            card.frame_model, card.frame_revision, checkpoint, "--frame-model (frame_model=...)", commit
         )
         frames: FrameEncoder | WordEncoder
         if is_word_layer(card.frame_layer):
@@ -120,7 +124,7 @@ class VideoFeatureExtractor:
         objects = None
         if card.has_objects:
             object_model = object_model or find_network(
-                card.object_model or "", card.object_revision, checkpoint, "--object-model (object_model=...)"
+                card.object_model or "", card.object_revision, checkpoint, "--object-model (object_model=...)", commit
             )
             objects = ObjectEncoder(
                 object_model, card.num_objects, made.get("object_threshold", 0.0), card.object_revision, device, dtype
@@ -153,6 +157,7 @@ class VideoFeatureExtractor:
             frame_model,
             object_model,
             checkpoint=getattr(model, "name_or_path", None) or None,
+            commit=getattr(model.config, "_commit_hash", None),
         )
 
     @property

@@ -58,8 +58,8 @@ def introduction(method: str) -> str:
 
     A link to another file of the package leads nowhere from a card, and keeps its words alone.
     """
-    known: dict[str, Any] = METHODS | RELATION_METHODS
-    folder = known[method][1].__module__.split(".")[-2] if method in known else method
+    known = METHODS | RELATION_METHODS
+    folder = known[method].folder if method in known else method
     path = METHOD_FOLDERS / folder / "README.md"
     blocks = path.read_text(encoding="utf-8").split("\n\n") if path.is_file() else []
     text = "\n\n".join([block for block in blocks if block[0] not in "#`|-"][:2]).strip()
@@ -192,7 +192,11 @@ def _training(run: dict[str, Any]) -> str:
         return ""
     training = run.get("training", {})
     versions = run.get("versions", {})
-    rows = [(name, str(run[name])) for name in ("hardware", "precision", "seed") if run.get(name) is not None]
+    rows = [
+        (name.replace("_", " "), str(run[name]))
+        for name in ("hardware", "precision", "matmul_precision", "seed")
+        if run.get(name) is not None
+    ]
     rows += [(name.replace("_", " "), str(value)) for name, value in training.items() if value is not None]
     rows += [("versions", ", ".join(f"{name} {version}" for name, version in versions.items()))]
     return "## Training\n\n" + table(("", ""), rows)

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from hf_causal_video.hub.bundle import auto_map, bundle
 from hf_causal_video.hub.card import is_hub_id, repository_card
 from hf_causal_video.hub.checks import Checkpoint, read_json
+from hf_causal_video.hub.networks import FIELDS, carried_networks, rename_networks
 from hf_causal_video.hub.results import RECIPE_FILE, is_path, read_recipe
 from hf_causal_video.models import METHODS, RELATION_METHODS
 from hf_causal_video.utils.errors import require
@@ -76,16 +77,23 @@ def repository_files(checkpoint: Checkpoint, repo_id: str, license_id: str) -> F
         expected=", ".join(sorted(LICENSES)),
         fix="name one by --license",
     )
-    config_class, model_class, processor_class = (METHODS | RELATION_METHODS)[checkpoint.method]
-    classes = auto_map(config_class, model_class, processor_class, _tasks(checkpoint))
+    method = (METHODS | RELATION_METHODS)[checkpoint.method]
+    classes = auto_map(method.config, method.model, method.processor, _tasks(checkpoint))
     files: Files = {path.name: path for path in checkpoint.weights}
+    model_config = checkpoint.model.config
+    networks = [] if checkpoint.base else carried_networks(checkpoint.folder, model_config)
+    for network in networks:
+        card, _ = FIELDS[network.field]
+        files |= {f"{network.name}/{path.name}": path for path in network.files}
+        setattr(model_config, card, {**getattr(model_config, card), network.field: network.name})
     config = checkpoint.folder
     processor = checkpoint.run
     if checkpoint.base:
         adapter = _json(config / "adapter_config.json") | {"base_model_name_or_path": checkpoint.base}
         files["adapter_config.json"] = _dump(adapter)
     else:
-        files["config.json"] = _dump(_json(config / "config.json") | {"auto_map": classes})
+        fields = rename_networks(_json(config / "config.json"), networks)
+        files["config.json"] = _dump(fields | {"auto_map": classes})
         for index in config.glob("model*.safetensors.index.json"):
             files[index.name] = index
     files["processor_config.json"] = _dump(
@@ -100,7 +108,7 @@ def repository_files(checkpoint: Checkpoint, repo_id: str, license_id: str) -> F
         files[RECIPE_FILE] = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode()
     # Adapters go onto a base whose repository brings its own code; here only the processor is read from these files.
     parts = [] if checkpoint.base else {type(module) for module in checkpoint.model.modules()}
-    code = bundle(config_class, model_class, processor_class, parts)
+    code = bundle(method.config, method.model, method.processor, parts)
     files |= {name: text.encode() for name, text in code.items()}
     files["README.md"] = repository_card(checkpoint, repo_id, license_id).encode()
     return files
@@ -126,14 +134,11 @@ def check_private(files: Files, secrets: tuple[str | None, ...] = ()) -> None:
         else:
             raw = content.read_bytes() if isinstance(content, Path) else content
             text = raw.decode("utf-8", errors="replace")
-        require(
-            not any(secret in text for secret in known) and (name in VOCABULARIES or not SECRETS.search(text)),
-            f"{name} cannot be uploaded",
-            found="a token in it",
-            expected="nothing secret",
-            fix="remove it, and revoke the token if it was ever public",
-        )
-        if name in VOCABULARIES or name.endswith(".py"):
+        is_vocabulary = Path(name).name in VOCABULARIES
+        is_public = not any(secret in text for secret in known) and (is_vocabulary or not SECRETS.search(text))
+        fix = "remove it, and revoke the token if it was ever public"
+        require(is_public, f"{name} cannot be uploaded", found="a token in it", expected="nothing secret", fix=fix)
+        if is_vocabulary or name.endswith(".py"):
             place = home if len(home) > 5 and home in text else None
         else:
             match = PLACES.search(text) or (re.search(re.escape(home) + r"\b", text) if len(home) > 5 else None)

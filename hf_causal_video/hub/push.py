@@ -6,7 +6,6 @@ Why one commit: whoever loads the repository meets the old state or the new one,
 the config of another.
 """
 
-import argparse
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +24,6 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
-from transformers.utils.logging import disable_progress_bar
 
 from hf_causal_video.hub.bundle import flat_name
 from hf_causal_video.hub.checks import Checkpoint, open_checkpoint
@@ -33,15 +31,8 @@ from hf_causal_video.hub.contents import Files, check_private, local_names, repo
 from hf_causal_video.models import METHODS, RELATION_METHODS
 from hf_causal_video.utils.errors import CausalVideoError, require
 
-EXAMPLES = """examples:
-  hf-causal-video push outputs/transtr org/transtr-nextqa --dry-run      # checks everything, uploads nothing
-  hf-causal-video push outputs/transtr org/transtr-nextqa --private
-  hf-causal-video push outputs/transtr org/transtr-nextqa --revision seed-1
-  # adapters and heads alone, onto a base that is on the Hub; loads with AutoModel.from_pretrained("org/transtr-lora")
-  hf-causal-video push outputs/transtr/adapter org/transtr-lora --base org/transtr-base
-"""
 # Files of an earlier push that this one does not write again.
-STALE = re.compile(r"[\w.-]+\.(?:py|safetensors|safetensors\.index\.json)|(?:adapter_)?config\.json")
+STALE = re.compile(r"networks/.+|[\w.-]+\.(?:py|safetensors|safetensors\.index\.json)|(?:adapter_)?config\.json")
 
 
 @dataclass(frozen=True)
@@ -114,33 +105,6 @@ def push_checkpoint(
         return Pushed(sizes, _write(api, repo_id, files, checkpoint, private, revision), local)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of `hf-causal-video push`."""
-    parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("folder", help="folder of a training run, of a saved model with its processor, or of adapters")
-    parser.add_argument("repository", help="org/name on the Hub, created if absent")
-    parser.add_argument("--private", action="store_true", help="make it private")
-    parser.add_argument("--revision", help="branch to write to, created if absent (default: main)")
-    parser.add_argument("--license", default="apache-2.0", help="licence of the weights (default: apache-2.0)")
-    parser.add_argument("--base", help="of adapters: Hub id of the model they go onto (default: the one they name)")
-    parser.add_argument("--dry-run", action="store_true", help="check everything, list the files, upload nothing")
-
-
-def run(args: argparse.Namespace) -> None:
-    """Body of `hf-causal-video push`."""
-    disable_progress_bar()  # of reading weights; uploading keeps its own
-    pushed = push_checkpoint(
-        args.folder, args.repository, args.private, args.revision, args.license, args.base, dry_run=args.dry_run
-    )
-    for name, size in sorted(pushed.files.items()):
-        print(f"  {size:>12,}  {name}")
-    for where, name in pushed.local.items():
-        print(f"note: {where} names {name!r}, which only this machine has; train with Hub ids and others can follow")
-    total = f"{len(pushed.files)} files, {sum(pushed.files.values()):,} bytes"
-    print(f"{total}; checked, nothing uploaded" if pushed.url is None else f"{total}; in one commit: {pushed.url}")
-
-
 def _check_owner(api: HfApi, repo_id: str) -> None:
     """Refuse a namespace that the token may not write to, before anything is created."""
     me = api.whoami()
@@ -201,7 +165,9 @@ def _look(api: HfApi, repo_id: str, method: str, private: bool) -> ModelInfo | N
     )
     names = {sibling.rfilename for sibling in repository.siblings or []} - {".gitattributes", "README.md", "LICENSE"}
     held = (repository.config or {}).get("model_type")
-    same = held == method if held else f"{flat_name((METHODS | RELATION_METHODS)[method][1].__module__)}.py" in names
+    same = (
+        held == method if held else f"{flat_name((METHODS | RELATION_METHODS)[method].model.__module__)}.py" in names
+    )
     require(
         not names or same,
         f"the name {repo_id} is taken",

@@ -237,6 +237,13 @@ class VideoQAPreTrainedModel(CausalVideoPreTrainedModel):
             self._text_encoder().eval()
         return self
 
+    def encode_texts(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return inputs of `forward` with token features in place of ids, for several calls about the same texts.
+
+        A model that takes no token features returns them as they are.
+        """
+        return dict(inputs)
+
     def encode_text(self, groups: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
         """Encode groups of (ids, mask), each (rows, L), to (rows, L, D_text); see `encode_in_buckets`."""
         check_text_length(self._text_encoder(), *(ids for ids, _ in groups))

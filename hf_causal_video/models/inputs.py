@@ -4,6 +4,7 @@ Every model refuses bad tensors in the words of this file. `read_batch` does all
 (TranSTR) calls the parts.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -134,6 +135,42 @@ def read_batch(
         torch.Size([1, 3])
     """
     config = cast(VideoQAConfig, model.config)
+    groups, present = _text_groups(
+        model,
+        input_ids,
+        attention_mask,
+        choice_input_ids,
+        choice_attention_mask,
+        question_features,
+        choice_features,
+        with_question,
+    )
+    strings = _encoded(model, groups)
+    frames, mask = read_frames(frame_features, frame_mask, config)
+    count = len(strings["question"].mask) if present is None else len(present)
+    return Batch(
+        strings=strings["question" if present is None else "choices"],
+        question=strings.get("question"),
+        present=present,
+        frames=frames.to(model.dtype),
+        frame_mask=mask,
+        rows=read_rows(video_index, count, len(frames), frames.device),
+        video_ids=video_ids,
+    )
+
+
+def _text_groups(
+    model: VideoQAPreTrainedModel,
+    input_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    choice_input_ids: Tensor | None,
+    choice_attention_mask: Tensor | None,
+    question_features: Tensor | None,
+    choice_features: Tensor | None,
+    with_question: bool,
+) -> tuple[list[tuple[str, Tensor, Tensor]], Tensor | None]:
+    """Return name, ids or features, and mask of the strings to encode, and the present choices (B, A)."""
+    config = cast(VideoQAConfig, model.config)
     width = config.text_width
     multiple = config.num_answers is None
     groups: list[tuple[str, Tensor, Tensor]] = []
@@ -149,18 +186,31 @@ def read_batch(
         # An absent choice is read as one empty token; its score is masked.
         token_mask = token_mask | torch.nn.functional.pad(~present.unsqueeze(-1), (0, token_mask.shape[-1] - 1))
         groups.append(("choices", text.flatten(0, 1), token_mask.flatten(0, 1)))
-    strings = _encoded(model, groups)
-    frames, mask = read_frames(frame_features, frame_mask, config)
-    count = len(strings["question"].mask) if present is None else len(present)
-    return Batch(
-        strings=strings["choices" if multiple else "question"],
-        question=strings.get("question"),
-        present=present,
-        frames=frames.to(model.dtype),
-        frame_mask=mask,
-        rows=read_rows(video_index, count, len(frames), frames.device),
-        video_ids=video_ids,
-    )
+    return groups, present
+
+
+def encode_texts(
+    model: VideoQAPreTrainedModel, inputs: Mapping[str, Tensor], with_question: bool = False
+) -> dict[str, Tensor]:
+    """Return inputs of a model that reads them by `read_batch`, with token features in place of ids.
+
+    Args:
+        model, with_question: as in `read_batch`.
+        inputs: of `forward`.
+    """
+    names = ("input_ids", "attention_mask", "choice_input_ids", "choice_attention_mask")
+    texts = {name: inputs.get(name) for name in (*names, "question_features", "choice_features")}
+    groups, present = _text_groups(model, **texts, with_question=with_question)
+    encoded = {name: text for name, text in inputs.items() if name not in texts}
+    for name, text in _encoded(model, groups).items():
+        if present is not None and name == "choices":
+            encoded["choice_features"] = text.tokens.unflatten(0, present.shape)  # (B, A, L, D_text)
+            # an absent choice was read as one empty token, and stays absent
+            encoded["choice_attention_mask"] = text.mask.unflatten(0, present.shape) & present.unsqueeze(-1)
+        else:
+            encoded["question_features"] = text.tokens  # (B, L, D_text)
+            encoded["attention_mask"] = text.mask
+    return encoded
 
 
 def _encoded(model: VideoQAPreTrainedModel, groups: list[tuple[str, Tensor, Tensor]]) -> dict[str, EncodedText]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from hf_causal_video.models.outputs import Record
 
@@ -26,6 +27,24 @@ class Verdict(Record):
     answer_only: str | None = None
     answer_without: str | None = None
     removed_s: list[tuple[float, float]] = field(default_factory=list)
+
+    def record(self, asked: Literal["only", "without"], scores: dict[str, float], answer: str, stays: bool) -> None:
+        """Record what was answered from the evidence alone, or without it, and whether the answer stays.
+
+        Example:
+            >>> verdict = Verdict()
+            >>> verdict.record("without", {"run": 0.2, "sit": 0.8}, "sit", stays=False)
+            >>> verdict.necessary, verdict.answer_without
+            (True, 'sit')
+        """
+        if asked == "only":
+            self.scores_only = scores
+            self.answer_only = answer
+            self.sufficient = stays
+        else:
+            self.scores_without = scores
+            self.answer_without = answer
+            self.necessary = not stays
 
 
 def unique_labels(words: Sequence[str]) -> list[str]:

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from hf_causal_video.features.store.reader import VideoFeatures
 from hf_causal_video.models import VideoQAOutput
+from hf_causal_video.models.base import VideoQAPreTrainedModel
 from hf_causal_video.models.clip_statistics import ClipStatistics
 from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.models.outputs import asking_for_evidence
@@ -212,6 +213,8 @@ class VideoQuestionAnsweringPipeline(ClipPipeline):
 
     def _forward(self, model_inputs: dict[str, Any], prove: bool = True) -> dict[str, Any]:
         inputs = model_inputs.pop("inputs")
+        if prove:  # three answers about the same texts
+            inputs = cast(VideoQAPreTrainedModel, self.model).encode_texts(inputs)
         output = self.model(**inputs, **asking_for_evidence(self.model))
         proof = scores_of_evidence(self.model, inputs, output, model_inputs["times_s"]) if prove else None
         if proof is not None:

@@ -13,17 +13,25 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from torch import Tensor
+from transformers import BatchFeature, ProcessorMixin
+from transformers.video_processing_utils import BaseVideoProcessor
+from transformers.video_utils import (
+    VideoInput,
+    VideoMetadata,
+    get_video_size,
+    make_batched_metadata,
+    make_batched_videos,
+)
 
 from hf_causal_video.features.decode import pictures
 from hf_causal_video.selection.budget import TokenBudget
 from hf_causal_video.selection.clip import Clip, candidate_positions, check_times
 from hf_causal_video.selection.rules import Selection
 from hf_causal_video.selection.selectors import FrameSelector
-from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 CLOCK = 1000.0  # ticks per second of metadata whose frames fit no clock of their own
 TRIED = "Qwen2.5-VL, Qwen3-VL, LLaVA-OneVision, SmolVLM, InternVL"
@@ -41,74 +49,69 @@ class Binding:
     selections: list[Selection] = field(default_factory=list)
     is_active: bool = True
 
-    def choose(self, videos: Any, metadata: Any, least: int = 1) -> tuple[list[Any], list[Any]]:
+    def choose(
+        self, videos: VideoInput, metadata: object, least: int = 1
+    ) -> tuple[list[np.ndarray | Tensor], list[VideoMetadata]]:
         """Choose the frames of each clip and their metadata; fewer than `least` repeat the last."""
-        from transformers.video_utils import make_batched_metadata, make_batched_videos
-
-        videos = [os.fspath(v) if isinstance(v, os.PathLike) else v for v in _listed(videos)]
-        clips: Any = make_batched_videos(videos)
-        require(
-            clips and not isinstance(clips[0], list),
-            "clip",
-            found="pictures given by path",
-            expected="a video's path, or its decoded frames",
-            fix="decode them, or pass the video's path",
-        )
-        known: list[Any] = [None] * len(clips)
+        listed = list(videos) if isinstance(videos, list | tuple) else [videos]
+        clips: Sequence = make_batched_videos([os.fspath(v) if isinstance(v, os.PathLike) else v for v in listed])
+        is_video = clips and not isinstance(clips[0], list)
+        require(is_video, "clip", found="pictures given by path", expected="a video's path, or its decoded frames")
+        known: Sequence[VideoMetadata | None] = [None] * len(clips)
         if metadata is not None:
             known = make_batched_metadata(clips, metadata)
         is_one = self.question is None or isinstance(self.question, str)
-        questions: list[Any] = [self.question] * len(clips) if is_one else list(self.question or ())
-        require(
-            len(questions) == len(clips),
-            "questions",
-            found=f"{len(questions)} for {len(clips)} clips",
-            expected="one per clip, or one for all",
-            fix="bind the selector with as many questions as the call has videos",
-        )
+        questions = [self.question] * len(clips) if is_one else list(self.question or ())
+        counts = f"{len(questions)} for {len(clips)} clips"
+        require(len(questions) == len(clips), "questions", found=counts, expected="one per clip, or one for all")
         chosen = [
             self._one(clip, facts, question, least)
             for clip, facts, question in zip(clips, known, questions, strict=True)
         ]
         return [frames for frames, _ in chosen], [times for _, times in chosen]
 
-    def _one(self, video: Any, metadata: Any, question: str | None, least: int) -> tuple[Any, Any]:
+    def _one(
+        self, video: str | np.ndarray | Tensor, metadata: VideoMetadata | None, question: str | None, least: int
+    ) -> tuple[np.ndarray | Tensor, VideoMetadata]:
+        ticks = None
         if isinstance(video, str):
-            clip, ticks = Clip.read(video, sampling=self.selector.sampling), None
-            video, end = np.stack(clip.frames or []), clip.duration_s
+            clip = Clip.read(video, sampling=self.selector.sampling)
+            video = np.stack(clip.frames or [])
+            end = clip.duration_s
         else:
             times, ticks = self._times(metadata, len(video))
             wanted = candidate_positions(times, self.selector.sampling)
-            clip, end = Clip(times[wanted], wanted, pictures(video[wanted])), _length(times)
+            clip = Clip(times[wanted], wanted, pictures(video[wanted]))
+            end = _length(times)
         selection = self.selector.select(clip, question, self.budget, self.choices)
         self.selections.append(selection)
         order = np.arange(max(len(selection.frame_indices), least)).clip(max=len(selection.frame_indices) - 1)
         indices = np.array(selection.frame_indices)[order]
-        if ticks is None:
+        if ticks is None or metadata is None:
             return video[indices], metadata_in_ms(np.array(selection.timestamps_s)[order], end, video)
         shown = type(metadata)(**metadata)
         shown.frames_indices = ticks[indices]
         return video[indices], shown
 
-    def _times(self, metadata: Any, count: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def _times(self, metadata: VideoMetadata | None, count: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the seconds of decoded frames, and their ticks if they come from the metadata's clock."""
         if self.timestamps_s is not None:
             return check_times(self.timestamps_s, count), None
-        require(
-            metadata is not None and metadata.fps,
-            "the times of the frames",
-            found="decoded frames without times",
-            expected="the seconds of each frame, which decide its timestamp in the prompt",
-            fix="give the processor video_metadata with fps, or bind_selector timestamps_s, or pass a path",
-        )
-        ticks = np.arange(metadata.total_num_frames) if metadata.frames_indices is None else metadata.frames_indices
-        ticks = np.asarray(ticks)
+        if metadata is None or not metadata.fps:
+            raise CausalVideoError(
+                "the times of the frames",
+                found="decoded frames without times",
+                expected="the seconds of each frame, which decide its timestamp in the prompt",
+                fix="give the processor video_metadata with fps, or bind_selector timestamps_s, or pass a path",
+            )
+        every = metadata.frames_indices
+        ticks = np.arange(metadata.total_num_frames) if every is None else np.asarray(every)
         return check_times(ticks / float(metadata.fps), count), ticks
 
 
 @contextmanager
 def bind_selector(
-    processor: Any,
+    processor: ProcessorMixin | BaseVideoProcessor,
     selector: FrameSelector,
     question: str | Sequence[str] | None = None,
     budget: int | TokenBudget = 8,
@@ -141,20 +144,10 @@ def bind_selector(
         CausalVideoError: an object that cannot be bound; inside the block, as the selector.
     """
     video_processor = getattr(processor, "video_processor", processor)
-    require(
-        callable(getattr(type(video_processor), "sample_frames", None)),
-        "this processor cannot be bound",
-        found=type(processor).__name__,
-        expected=f"a processor of transformers with a video processor (tried: {TRIED})",
-        fix="pass AutoProcessor.from_pretrained(...) of such a model (its video processor needs torchvision)",
-    )
-    require(
-        isinstance(selector, FrameSelector),
-        "selector",
-        found=type(selector).__name__,
-        expected="a FrameSelector",
-        fix="subclass FrameSelector",
-    )
+    can_be_bound = callable(getattr(type(video_processor), "sample_frames", None))
+    expected = f"a processor with a video processor, which needs torchvision (tried: {TRIED})"
+    require(can_be_bound, "this processor cannot be bound", found=type(processor).__name__, expected=expected)
+    require(isinstance(selector, FrameSelector), "selector", found=type(selector).__name__, expected="a FrameSelector")
     times = None if timestamps_s is None else [float(second) for second in timestamps_s]
     binding = Binding(selector, question, budget, choices, times)
     video_processor.__class__ = _bound_class(video_processor, binding)
@@ -168,11 +161,11 @@ def bind_selector(
         video_processor.__class__ = above
 
 
-def _bound_class(video_processor: Any, binding: Binding) -> type:
+def _bound_class(video_processor: BaseVideoProcessor, binding: Binding) -> type:
     before = type(video_processor)
     free = getattr(before, "_free", before)
 
-    def preprocess(self: Any, videos: Any, **kwargs: Any) -> Any:
+    def preprocess(self: BaseVideoProcessor, videos: VideoInput, **kwargs: object) -> BatchFeature:
         self.__class__ = free  # a token budget asks this very processor
         try:
             patch = getattr(self, "temporal_patch_size", None) or 1
@@ -187,19 +180,14 @@ def _bound_class(video_processor: Any, binding: Binding) -> type:
     return bound
 
 
-def _listed(videos: Any) -> list[Any]:
-    return list(videos) if isinstance(videos, list | tuple) else [videos]
-
-
 def _length(times: np.ndarray) -> float:
     return float(times[-1] + (np.median(np.diff(times)) if len(times) > 1 else 1.0))
 
 
-def metadata_in_ms(times_s: np.ndarray, duration_s: float | None, frames: Any) -> Any:
+def metadata_in_ms(times_s: np.ndarray, duration_s: float | None, frames: np.ndarray | Tensor) -> VideoMetadata:
     """Make metadata on a clock of milliseconds, which uneven frames fit."""
-    from transformers.video_utils import VideoMetadata, get_video_size
-
     duration = max(duration_s or 0.0, float(times_s[-1]))
-    height, width = get_video_size(frames)
-    ticks: Any = np.round(times_s * CLOCK).astype(int)  # an array: Qwen3-VL appends to a list
-    return VideoMetadata(max(round(duration * CLOCK), 1), CLOCK, width, height, duration, "pyav", ticks)
+    height, width = get_video_size(frames)  # type: ignore[arg-type]
+    ticks = np.round(times_s * CLOCK).astype(int)  # an array: Qwen3-VL appends to a list
+    total = max(round(duration * CLOCK), 1)
+    return VideoMetadata(total, CLOCK, width, height, duration, "pyav", ticks)  # type: ignore[arg-type]

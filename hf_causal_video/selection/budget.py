@@ -6,12 +6,14 @@ size, and the placeholders it writes are counted: the number is the one that the
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from torch import Tensor
+from transformers import ProcessorMixin
 
 from hf_causal_video.selection.clip import Clip
-from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.checks import check_whole
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 
 @dataclass
@@ -25,7 +27,7 @@ class TokenBudget:
     """
 
     tokens: int
-    processor: Any
+    processor: ProcessorMixin
     size: tuple[int, int] | None = None
 
     def in_frames(self, clip: Clip) -> int:
@@ -35,30 +37,25 @@ class TokenBudget:
             CausalVideoError: the limit is below one frame, or the size of the frames is not known.
         """
         size = clip.size or self.size
-        require(
-            size is not None,
-            "a budget in tokens",
-            found="a clip given as features",
-            expected="the size of its frames, which decides the tokens of each",
-            fix="pass TokenBudget(..., size=(height, width)), the clip itself, or a budget in frames",
-        )
-        assert size is not None
+        if size is None:
+            raise CausalVideoError(
+                "a budget in tokens",
+                found="a clip given as features",
+                expected="the size of its frames, which decides the tokens of each",
+                fix="pass TokenBudget(..., size=(height, width)), the clip itself, or a budget in frames",
+            )
         low, high = 0, len(clip)  # low fits; counts above high do not
         while low < high:
             middle = (low + high + 1) // 2
             fits = visual_tokens(self.processor, middle, *size) <= self.tokens
             low, high = (middle, high) if fits else (low, middle - 1)
-        require(
-            low > 0,
-            "budget",
-            found=f"{self.tokens} visual tokens",
-            expected=f"at least {visual_tokens(self.processor, 1, *size)}, the tokens of one frame",
-            fix="raise the budget, or lower the processor's size",
-        )
+        if low == 0:
+            least = visual_tokens(self.processor, 1, *size)  # of one frame
+            check_whole("budget in visual tokens", self.tokens, least, fix="raise it, or lower the processor's size")
         return low
 
 
-def visual_tokens(processor: Any, num_frames: int, height: int, width: int) -> int:
+def visual_tokens(processor: ProcessorMixin, num_frames: int, height: int, width: int) -> int:
     """Count the visual tokens that a processor makes of a clip: placeholders that the model fills with pictures.
 
     Args:
@@ -72,12 +69,9 @@ def visual_tokens(processor: Any, num_frames: int, height: int, width: int) -> i
     from transformers.video_utils import VideoMetadata
 
     token = getattr(processor, "video_token", None)
+    problem = f"{type(processor).__name__} without a video token"
     require(
-        token is not None,
-        "visual tokens",
-        found=f"{type(processor).__name__} without a video token",
-        expected="the whole processor of a video language model",
-        fix="pass AutoProcessor.from_pretrained(...), not its video processor alone",
+        token is not None, "visual tokens", found=problem, expected="the whole processor of a video language model"
     )
     patch = getattr(getattr(processor, "video_processor", None), "temporal_patch_size", None) or 1
     num_frames = max(num_frames, patch)
@@ -89,13 +83,13 @@ def visual_tokens(processor: Any, num_frames: int, height: int, width: int) -> i
     return count_visual_tokens(processor, inputs["input_ids"])
 
 
-def count_visual_tokens(processor: Any, input_ids: Any) -> int:
+def count_visual_tokens(processor: ProcessorMixin, input_ids: Tensor | np.ndarray) -> int:
     """Count the placeholders of pictures among token ids (B, L)."""
     return int(np.isin(np.asarray(input_ids), visual_token_ids(processor)).sum())
 
 
-def visual_token_ids(processor: Any) -> list[int]:
+def visual_token_ids(processor: ProcessorMixin) -> list[int]:
     """List the ids of the placeholders that a model fills with pictures."""
     names = ("video_token_id", "image_token_id")
     ids = [getattr(processor, name) for name in names if getattr(processor, name, None) is not None]
-    return ids or [processor.tokenizer.convert_tokens_to_ids(processor.video_token)]
+    return ids or [getattr(processor, "tokenizer").convert_tokens_to_ids(getattr(processor, "video_token"))]  # noqa: B009

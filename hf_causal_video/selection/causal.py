@@ -6,12 +6,13 @@ causal scene of IGV and EIGV). Any model of this package whose output has `frame
 the K frames that it keeps is filled in the order of its scores; `Selection.kept` says which are which.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from hf_causal_video.features.store.reader import VideoFeatures
 from hf_causal_video.models import VideoQAProcessor  # importing models teaches the Auto classes
@@ -19,11 +20,20 @@ from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.models.outputs import asking_for_evidence
 from hf_causal_video.selection.clip import Clip
 from hf_causal_video.selection.selectors import FrameSelector, Ranking
-from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 NO_EVIDENCE = "no evidence to select by"
 EXPECTED = "a VideoQA model of this package (TranSTR, IGV, EIGV)"
 LOAD = "load such a checkpoint, or use SimilaritySelector or UniformSelector"
+
+
+class Extractor(Protocol):
+    """Interface of a function from frames and their seconds to features."""
+
+    def __call__(
+        self, video: Sequence[np.ndarray], /, *, timestamps_s: Sequence[float]
+    ) -> tuple[VideoFeatures, Sequence[np.ndarray]]:
+        """Return the features and the frames."""
 
 
 class CausalSelector(FrameSelector):
@@ -44,18 +54,19 @@ class CausalSelector(FrameSelector):
 
     def __init__(
         self,
-        model: Any,
-        processor: Any,
-        extractor: Callable | None = None,
+        model: PreTrainedModel,
+        processor: VideoQAProcessor,
+        extractor: Extractor | None = None,
         sampling: str | None = None,
         scene_s: float = 0.0,
         networks: dict[str, str | None] | None = None,
     ):
-        provenance = getattr(getattr(model, "config", None), "feature_provenance", None) or {}
+        provenance = getattr(model.config, "feature_provenance", None) or {}
         sampling = sampling or getattr(extractor, "sampling", None) or provenance.get("sampling", "uniform-64")
         super().__init__(sampling, scene_s)
-        self.model, self.processor = model, processor
-        self._extractor: Any = extractor
+        self.model = model
+        self.processor = processor
+        self._extractor = extractor
         self._networks = networks or {}
 
     @classmethod
@@ -110,20 +121,12 @@ class CausalSelector(FrameSelector):
             self.model.train(was_training)
         scores = frame_scores(output, type(self.model).__name__)
         real = np.isfinite(scores).all(0)  # (T,)
-        require(
-            real.sum() <= 1 or np.ptp(scores[0, real]) > 0,
-            NO_EVIDENCE,
-            found=f"{type(self.model).__name__}, which scores all frames alike",
-            expected="a model that answers from some frames rather than others (TranSTR, IGV, EIGV)",
-            fix=LOAD,
-        )
-        require(
-            count == 1 or np.allclose(scores[0, real], scores[1, real], rtol=1e-3, atol=1e-4),
-            "choices",
-            found="none, and a model whose frame scores depend on them",
-            expected="the choices of the question",
-            fix="pass choices=[...], or use a model that ranks frames by the question (TranSTR, IGV)",
-        )
+        tells_apart = real.sum() <= 1 or np.ptp(scores[0, real]) > 0
+        problem = f"{type(self.model).__name__}, which scores all frames alike"
+        require(tells_apart, NO_EVIDENCE, found=problem, expected=EXPECTED, fix=LOAD)
+        is_alone = count == 1 or np.allclose(scores[0, real], scores[1, real], rtol=1e-3, atol=1e-4)
+        problem = "none, and a model whose frame scores depend on them"
+        require(is_alone, "choices", found=problem, expected="those of the question", fix="pass choices=[...]")
         kept = _kept(output, len(clip))
         keeps = "" if kept is None else f"; it keeps {int(kept.sum())} itself"
         return Ranking(scores[0], f"that {_name(self.model)} needs, reading {reads}{keeps}", kept=kept)
@@ -133,10 +136,10 @@ class CausalSelector(FrameSelector):
             from hf_causal_video.features.extractor import VideoFeatureExtractor  # needs the `video` extra
 
             self._extractor = VideoFeatureExtractor.of_model(self.model, **self._networks)
-        return self._extractor(clip.frames, timestamps_s=clip.times_s.tolist())[0]
+        return self._extractor(clip.frames or [], timestamps_s=clip.times_s.tolist())[0]
 
 
-def frame_scores(output: Any, model_name: str = "the model") -> np.ndarray:
+def frame_scores(output: object, model_name: str = "the model") -> np.ndarray:
     """Read the scores of a model's output as (B, T) float64 on the CPU, from any device and precision.
 
     Raises:
@@ -148,20 +151,16 @@ def frame_scores(output: Any, model_name: str = "the model") -> np.ndarray:
         [[1.0, 2.0]]
     """
     scores = getattr(output, "frame_scores", None)
-    require(
-        scores is not None,
-        NO_EVIDENCE,
-        found=f"an output of {model_name} without frame_scores",
-        expected=f"{EXPECTED}, or another with frame_scores (B, T)",
-        fix=LOAD,
-    )
-    assert scores is not None
+    if scores is None:
+        problem = f"an output of {model_name} without frame_scores"
+        raise CausalVideoError(NO_EVIDENCE, found=problem, expected=f"{EXPECTED}, with frame_scores (B, T)", fix=LOAD)
     return scores.detach().to("cpu", torch.float64).numpy()
 
 
-def _kept(output: Any, num_frames: int) -> np.ndarray | None:
+def _kept(output: object, num_frames: int) -> np.ndarray | None:
     """The frames (T,) bool that the model answers the first question from, if its output says so."""
-    causal_mask, kept_frames = getattr(output, "causal_mask", None), getattr(output, "kept_frames", None)
+    causal_mask = getattr(output, "causal_mask", None)
+    kept_frames = getattr(output, "kept_frames", None)
     if causal_mask is not None:
         return causal_mask[0, :num_frames].bool().cpu().numpy()
     if kept_frames is None:
@@ -171,5 +170,5 @@ def _kept(output: Any, num_frames: int) -> np.ndarray | None:
     return kept
 
 
-def _name(model: Any) -> str:
+def _name(model: object) -> str:
     return type(model).__name__.removesuffix("ForVideoQuestionAnswering")

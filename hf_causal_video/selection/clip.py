@@ -7,8 +7,7 @@ a prompt wrong. So a clip without times, or with times that do not increase, is 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +15,11 @@ from torch import Tensor
 
 from hf_causal_video.features.decode import EDGE_S, decode_video, pictures, sample_instants
 from hf_causal_video.features.store.reader import VideoFeatures
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.checks import check_file
+from hf_causal_video.utils.errors import CausalVideoError
+
+# a path; frames (T, H, W, 3); features, their fields as a dictionary, or frame features (T, C)
+Source: TypeAlias = str | os.PathLike | VideoFeatures | dict[str, Any] | Tensor | np.ndarray | Sequence
 
 
 @dataclass
@@ -53,7 +56,7 @@ class Clip:
     @classmethod
     def read(
         cls,
-        video: Any,
+        video: Source,
         timestamps_s: Sequence[float] | Tensor | None = None,
         sampling: str = "uniform-64",
         allow_fewer: bool = True,
@@ -73,9 +76,7 @@ class Clip:
         if isinstance(video, str | os.PathLike):
             if timestamps_s is not None:
                 raise _times("times in addition to a file", "read from the file", "leave timestamps_s out")
-            is_file = Path(video).is_file()
-            require(is_file, "clip", found=f"no file {video}", expected="a video file", fix="check the path")
-            decoded = decode_video(Path(video), sampling, allow_fewer=allow_fewer)
+            decoded = decode_video(check_file("clip", os.fspath(video)), sampling, allow_fewer=allow_fewer)
             times = decoded.timestamps_s.astype(np.float64)
             return cls(times, np.arange(len(times)), decoded.frames, duration_s=decoded.duration_s)
         if isinstance(video, dict):
@@ -98,20 +99,16 @@ def check_times(times: Sequence[float] | np.ndarray | Tensor | None, count: int)
     Example:
         >>> check_times([0, 2, 1], 3)
         Traceback (most recent call last):
-        hf_causal_video.utils.errors.CausalVideoError: the times of the frames do not increase: ...
+        hf_causal_video.utils.errors.CausalVideoError: the times of the frames: found [0.0, 2.0, 1.0]; expected ...
     """
     if times is None:
         raise _times("no times", f"{count} increasing seconds, one for each frame", "pass timestamps_s")
     values = times.detach().cpu().double().numpy() if isinstance(times, Tensor) else np.asarray(times, np.float64)
     if count == 0 or values.shape != (count,):
         raise _times(f"{values.size} times for {count} frames", "one for each of at least one frame", "pass them all")
-    require(
-        np.isfinite(values).all() and values[0] >= 0 and (np.diff(values) > 0).all(),
-        "the times of the frames do not increase",
-        found=[round(float(value), 3) for value in values[:8]],
-        expected="finite seconds from 0 on, strictly increasing",
-        fix="sort the frames by time and drop repeated ones",
-    )
+    if not (np.isfinite(values).all() and values[0] >= 0 and (np.diff(values) > 0).all()):
+        first = [round(float(value), 3) for value in values[:8]]
+        raise _times(first, "finite seconds from 0 on that increase", "sort the frames and drop repeated ones")
     return values
 
 
@@ -130,5 +127,5 @@ def candidate_positions(times_s: np.ndarray, sampling: str) -> np.ndarray:
     return np.unique(shown.clip(0, len(times_s) - 1))
 
 
-def _times(found: str, expected: str, fix: str) -> CausalVideoError:
+def _times(found: object, expected: str, fix: str) -> CausalVideoError:
     return CausalVideoError("the times of the frames", found=found, expected=expected, fix=fix)

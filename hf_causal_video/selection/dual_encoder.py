@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hf_causal_video.features.encoders import FrameEncoder
 from hf_causal_video.features.words import WordEncoder
+from hf_causal_video.utils.checks import check_whole
 from hf_causal_video.utils.errors import require
 
 
@@ -52,14 +53,10 @@ class DualEncoder:
 
         self.frames = FrameEncoder(model, "projected", revision, device, batch_size=batch_size)
         self.model = self.frames.model
-        require(
-            hasattr(self.model, "get_text_features"),
-            f"{model} cannot read a question",
-            found=f"{type(self.model).__name__} without get_text_features",
-            expected="a dual encoder of text and pictures",
-            fix="name one such as openai/clip-vit-base-patch32 or google/siglip2-base-patch16-224; "
-            "an image classifier needs --label-words",
-        )
+        reads = hasattr(self.model, "get_text_features")
+        expected = "a dual encoder of text and pictures, such as google/siglip2-base-patch16-224"
+        fix = "name one; an image classifier needs --label-words"
+        require(reads, f"{model} cannot read a question", found=type(self.model).__name__, expected=expected, fix=fix)
         is_on_hub = revision is not None and not revision.startswith("sha256-")
         self.tokenizer = AutoTokenizer.from_pretrained(
             model, revision=self.frames.revision if is_on_hub else "main", trust_remote_code=False
@@ -82,13 +79,7 @@ class DualEncoder:
             return_tensors="pt",
         )
         length = inputs["input_ids"].shape[1]
-        require(
-            length <= self.max_tokens,
-            "text",
-            found=f"{length} tokens",
-            expected=f"at most {self.max_tokens}",
-            fix="shorten the question",
-        )
+        check_whole("number of tokens in a text", length, 1, self.max_tokens, fix="shorten the question")
         output = self.model.get_text_features(**inputs.to(self.model.device))
         features = output if isinstance(output, Tensor) else output.pooler_output
         return torch.nn.functional.normalize(features.float().cpu(), dim=-1)

@@ -1,6 +1,5 @@
 """One picture of a choice: the question, the chosen frames with their seconds, and the score of every candidate."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,64 +7,95 @@ import numpy as np
 from PIL import Image
 
 from hf_causal_video.selection.rules import Selection
-from hf_causal_video.viewer.canvas import EVIDENCE, FAINT, INK, MUTED, PLAIN, Canvas
+from hf_causal_video.viewer.canvas import EVIDENCE, FAINT, INK, MUTED, PLAIN, write_png
+from hf_causal_video.viewer.sheet import SMALL, Sheet
+from hf_causal_video.viewer.words import clock
 
-WIDTH, MARGIN, GAP, COLUMNS, BARS = 1600, 48, 12, 8, 120
+GAP = 12
+COLUMNS = 8
+WIDEST = 320  # of a frame, in pixels
+BARS = 100  # height of the highest score
 
 
-def draw_selection(selection: Selection, frames: Sequence[np.ndarray], question: str) -> Image.Image:
+def draw_selection(
+    selection: Selection, frames: Sequence[np.ndarray], question: str, width: int = 1600, font_path: str | None = None
+) -> Image.Image:
     """Draw what was chosen.
 
     Args:
         selection: of one clip.
         frames: the chosen frames, (H, W, 3) uint8, in order of time.
         question: what was asked.
+        width: width in pixels, at least 800.
+        font_path: a font file; by default Pillow's own, and for each letter that it lacks a font of the system.
 
     Example:
         >>> chosen = Selection([1], [1.5], [1], [0, 1], [0.1, 0.9], "1 of 2 frames")
         >>> draw_selection(chosen, [np.zeros((9, 16, 3), np.uint8)], "why").width
         1600
     """
-    columns = max(1, min(COLUMNS, len(frames)))
-    wide = (WIDTH - 2 * MARGIN - GAP * (COLUMNS - 1)) / COLUMNS
-    high = wide * frames[0].shape[0] / frames[0].shape[1]
-    rows = -(-len(frames) // columns)
-    top = MARGIN + 110
-    canvas = Canvas(WIDTH, round(top + rows * (high + 40) + BARS + 70))
-    canvas.text(MARGIN, MARGIN, canvas.wrap(question or "(no question)", 36, WIDTH - 2 * MARGIN, 1)[0], 36, INK, True)
-    canvas.text(MARGIN, MARGIN + 56, canvas.wrap(selection.reason, 22, WIDTH - 2 * MARGIN, 1)[0], 22, MUTED)
-    for place, (frame, second) in enumerate(zip(frames, selection.timestamps_s, strict=True)):
-        x = MARGIN + (place % columns) * (wide + GAP)
-        y = top + (place // columns) * (high + 40)
-        canvas.picture(frame, (x, y, x + wide, y + high), radius=4)
-        is_kept = selection.kept is None or selection.frame_indices[place] in selection.kept
-        colour = EVIDENCE if is_kept else MUTED  # muted: merely next in the model's ranking
-        canvas.box((x, y, x + wide, y + high), outline=colour, line=3, radius=4)
-        canvas.text(x + wide / 2, y + high + 6, f"{second:.1f} s", 20, colour, anchor="ma")
-    base = top + rows * (high + 40) + BARS + 20
-    _bars(canvas, selection, base)
-    return canvas.finish()
+    return _Picture(selection, frames, question, width, font_path).render()
 
 
-def save_selection(selection: Selection, frames: Sequence[np.ndarray], question: str, path: str | Path) -> Path:
+def save_selection(
+    selection: Selection, frames: Sequence[np.ndarray], question: str, path: str | Path, font_path: str | None = None
+) -> Path:
     """Write the picture of `draw_selection` as a PNG file, whole or not at all, and return its path."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    draw_selection(selection, frames, question).save(partial, format="PNG", optimize=True)
-    os.replace(partial, path)
-    return path
+    return write_png(path, draw_selection(selection, frames, question, font_path=font_path))
 
 
-def _bars(canvas: Canvas, selection: Selection, base: float) -> None:
-    """A bar a candidate, as high as its score; the chosen ones in the colour of evidence."""
-    scores = np.array(selection.scores)
-    real = np.isfinite(scores)
-    low, high = scores[real].min(), scores[real].max()
-    share = np.where(real, (scores - low) / (high - low), 0.0) if high > low else np.ones(len(scores))
-    step, chosen = (WIDTH - 2 * MARGIN) / len(scores), set(selection.frame_indices)
-    canvas.line([(MARGIN, base), (WIDTH - MARGIN, base)], FAINT, 2)
-    for place, candidate in enumerate(selection.candidates):
-        x = MARGIN + place * step
-        top = base - 6 - share[place] * (BARS - 20)
-        canvas.box((x + 1, top, x + max(step - 1, 2), base), fill=EVIDENCE if candidate in chosen else PLAIN, radius=2)
-    canvas.text(MARGIN, base + 8, f"score of each of {len(scores)} candidates, in order of time", 20, MUTED)
+class _Picture(Sheet):
+    def __init__(
+        self, selection: Selection, frames: Sequence[np.ndarray], question: str, width: int, font_path: str | None
+    ):
+        super().__init__(width, font_path)
+        self.selection = selection
+        self.frames = frames
+        self.question = question
+
+    def colour(self, frame: int) -> str:
+        """Return the colour of a chosen frame: dark where it merely comes next in the model's ranking."""
+        kept = self.selection.kept
+        return EVIDENCE if kept is None or frame in kept else INK
+
+    def draw(self) -> float:
+        """Draw everything; return the height reached."""
+        y = self.write(self.top, self.question or "(no question)", 36, INK, bold=True, most=2)
+        y = self.write(y + 4, self.selection.reason, 22, MUTED, most=3)
+        return self.scores(self.chosen(y + 24) + 20)
+
+    def chosen(self, y: float) -> float:
+        """Draw the chosen frames in rows, with their seconds."""
+        rows = -(-len(self.frames) // COLUMNS)
+        columns = -(-len(self.frames) // rows)
+        wide = min((self.right - self.left - GAP * (columns - 1)) / columns, WIDEST)
+        high = wide * self.frames[0].shape[0] / self.frames[0].shape[1]
+        for place, frame in enumerate(self.frames):
+            x = self.left + (place % columns) * (wide + GAP)
+            top = y + (place // columns) * (high + 40)
+            area = (x, top, x + wide, top + high)
+            colour = self.colour(self.selection.frame_indices[place])
+            self.frame(frame, area, radius=4)
+            self.canvas.box(area, outline=colour, line=3, radius=4)
+            second = clock(self.selection.timestamps_s[place])
+            self.canvas.text(x + wide / 2, top + high + 6, second, SMALL, colour, anchor="ma")
+        return y + rows * (high + 40)
+
+    def scores(self, y: float) -> float:
+        """Draw a bar per candidate, as high as its score; the chosen ones in the colours of their frames."""
+        scores = np.array(self.selection.scores)
+        real = np.isfinite(scores)
+        low, high = scores[real].min(), scores[real].max()
+        share = np.where(real, (scores - low) / (high - low), 0.0) if high > low else np.ones(len(scores))
+        base = y + BARS + 6
+        step = (self.right - self.left) / len(scores)
+        chosen = set(self.selection.frame_indices)
+        self.canvas.line([(self.left, base), (self.right, base)], FAINT, 2)
+        for place, candidate in enumerate(self.selection.candidates):
+            x = self.left + place * step
+            area = (x + 1, base - 6 - share[place] * BARS, x + max(step - 1, 2), base)
+            self.canvas.box(area, fill=self.colour(candidate) if candidate in chosen else PLAIN, radius=2)
+        words = f"score of each of {len(scores)} candidates, in order of time"
+        if self.selection.kept is not None:
+            words += "; orange: kept by the model, dark: next in its ranking"
+        return self.write(base + 8, words, SMALL, MUTED)

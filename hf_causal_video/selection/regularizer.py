@@ -23,9 +23,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from hf_causal_video.causal.intervention import divergence
-from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.checks import check_number, check_whole
+from hf_causal_video.utils.errors import CausalVideoError, require
+
+ONE_SIZE = "resize the clips of a batch to one size"
+MERGED = "visual tokens merged before the language model, as in Qwen-VL, LLaVA-OneVision, SmolVLM"
 
 
 @dataclass
@@ -47,23 +52,16 @@ class EnvironmentSwap:
         weight: of the consistency term.
     """
 
-    def __init__(self, model: Any, visual_token_ids: Sequence[int], every: int = 4, weight: float = 1.0):
-        require(
-            every >= 1 and weight >= 0,
-            "regulariser",
-            found=f"every {every}, weight {weight}",
-            expected="every >= 1, weight >= 0",
-            fix="every=4 intervenes on a quarter of the steps",
-        )
+    def __init__(self, model: nn.Module, visual_token_ids: Sequence[int], every: int = 4, weight: float = 1.0):
         self.model = model
-        self.every = every
-        self.weight = weight
+        self.every = check_whole("every", every, fix="every=4 intervenes on a quarter of the steps")
+        self.weight = check_number("weight", weight, 0)
         self.visual_token_ids = torch.tensor(list(visual_token_ids))
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base = getattr(model, "get_base_model", lambda: model)()  # of a model with LoRA
         self.language_model: nn.Module = base.get_decoder()
         self.head: nn.Module = base.get_output_embeddings()
 
-    def __call__(self, inputs: Mapping[str, Any], causal: Tensor, step: int) -> RegularizedLoss:
+    def __call__(self, inputs: Mapping[str, Tensor], causal: Tensor, step: int) -> RegularizedLoss:
         """Compute the loss of one step.
 
         Args:
@@ -97,14 +95,13 @@ def answer_positions(labels: Tensor | None) -> tuple[Tensor, Tensor]:
         >>> answer_positions(torch.tensor([[-100, -100, 5, 6], [-100, 7, -100, -100]]))[1].tolist()
         [1, 0]
     """
-    require(
-        labels is not None and (labels[:, 1:] != -100).any(1).all(),
-        "labels",
-        found="none" if labels is None else "a sample without an answer",
-        expected="(B, L) with -100 outside the answer",
-        fix="set labels to the ids of the answer's tokens",
-    )
-    assert labels is not None
+    if labels is None or not (labels[:, 1:] != -100).any(1).all():
+        raise CausalVideoError(
+            "labels",
+            found="none" if labels is None else "a sample without an answer",
+            expected="(B, L) with -100 outside the answer",
+            fix="set labels to the ids of the answer's tokens",
+        )
     return torch.arange(len(labels), device=labels.device), (labels[:, 1:] != -100).int().argmax(1)
 
 
@@ -126,13 +123,9 @@ def frames_of_tokens(is_visual: Tensor, num_frames: int) -> Tensor:
         [[-1, 0, 0, 1, 1, -1, -1]]
     """
     tokens_per_frame = is_visual.sum(1, keepdim=True) // max(num_frames, 1)  # (B, 1)
-    require(
-        num_frames >= 1 and (tokens_per_frame > 0).all(),
-        "visual tokens",
-        found=lambda: f"{is_visual.sum(1).tolist()} tokens",
-        expected=f"at least one for each of {num_frames} frames",
-        fix="mark the placeholders of the video, and count merged frames once",
-    )
+    fits = num_frames >= 1 and (tokens_per_frame > 0).all()
+    expected = f"at least one for each of {num_frames} frames"
+    require(fits, "visual tokens", found=is_visual.sum(1).tolist, expected=expected, fix="count merged frames once")
     number = is_visual.cumsum(1) - 1  # (B, L) among the visual tokens
     frame = number // tokens_per_frame
     return frame.where(is_visual & (frame < num_frames), -1)
@@ -166,13 +159,10 @@ def swap_sources(frame_of: Tensor, causal: Tensor, partner: Tensor | None = None
     partner = rows.roll(-1) if partner is None else partner
     environment = ~causal  # (B, T)
     has_no_source = environment.sum(1)[partner] == 0
-    require(
-        batch >= 2 and (partner != rows).all() and not (has_no_source & environment.any(1)).any(),
-        "environment swap",
-        found=lambda: f"{batch} clips, partners {partner.tolist()}, environment frames {environment.sum(1).tolist()}",
-        expected="another clip with environment frames for each",
-        fix="use a batch of two clips or more, and call fewer frames causal than there are",
-    )
+    fits = batch >= 2 and (partner != rows).all() and not (has_no_source & environment.any(1)).any()
+    problem = f"{batch} clips, some without another clip that has environment frames"
+    fix = "use a batch of two clips or more, and call fewer frames causal than there are"
+    require(fits, "environment swap", found=problem, expected="another clip with environment frames for each", fix=fix)
     sources = torch.arange(batch * length, device=frame_of.device).view(batch, length)
     result = sources.clone()
     for row, other in enumerate(partner.tolist()):
@@ -181,13 +171,9 @@ def swap_sources(frame_of: Tensor, causal: Tensor, partner: Tensor | None = None
         for number, frame in enumerate(frames):
             is_target = frame_of[row] == frame
             source = sources[other][frame_of[other] == partner_frames[number % len(partner_frames)]]
-            require(
-                len(source) == int(is_target.sum()),
-                "environment swap",
-                found=f"frames of {int(is_target.sum())} and {len(source)} tokens",
-                expected="equally many tokens in every frame of the batch",
-                fix="resize the clips of a batch to one size",
-            )
+            counts = f"frames of {int(is_target.sum())} and {len(source)} tokens"
+            fits = len(source) == int(is_target.sum())
+            require(fits, "environment swap", found=counts, expected="equally many in every frame", fix=ONE_SIZE)
             result[row, is_target] = source
     return result
 
@@ -213,8 +199,8 @@ def swapped_arguments(arguments: Mapping[str, Any], sources: Tensor, is_visual: 
 
 
 def add_language_lora(
-    model: Any, rank: int = 8, alpha: int = 16, targets: Sequence[str] = ("q_proj", "v_proj")
-) -> Any:
+    model: PreTrainedModel, rank: int = 8, alpha: int = 16, targets: Sequence[str] = ("q_proj", "v_proj")
+) -> nn.Module:
     """Wrap a video language model so that only adapters of its language model are trained.
 
     Args:
@@ -233,13 +219,8 @@ def add_language_lora(
         for name, module in model.named_modules()
         if id(module) in inside and name.rsplit(".", 1)[-1] in targets and isinstance(module, nn.Linear)
     ]
-    require(
-        names,
-        "no layer to adapt",
-        found=f"a language model without {', '.join(targets)}",
-        expected="linear layers of these names",
-        fix="pass targets that the language model has",
-    )
+    problem = f"a language model without {', '.join(targets)}"
+    require(names, "no layer to adapt", found=problem, expected="linear layers of these names", fix="pass its targets")
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=names))
 
 
@@ -261,10 +242,6 @@ class _Recorder:
 
     def __exit__(self, *error: object) -> None:
         self.handle.remove()
-        require(
-            error[0] is not None or self.arguments.get("inputs_embeds") is not None,
-            "this model cannot be regularised",
-            found="a language model that is not called with inputs_embeds",
-            expected="visual tokens merged before the language model, as in Qwen-VL, LLaVA-OneVision, SmolVLM",
-            fix="use one of these models",
-        )
+        is_merged = error[0] is not None or self.arguments.get("inputs_embeds") is not None
+        problem = "a language model that is not called with inputs_embeds"
+        require(is_merged, "this model cannot be regularised", found=problem, expected=MERGED, fix="use such a model")

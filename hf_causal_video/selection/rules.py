@@ -9,11 +9,11 @@ of -inf marks a frame that may not be chosen, and callers leave at least `count`
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
-from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.checks import is_whole
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Selection:
     reason: str
     kept: list[int] | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain lists and numbers, ready for JSON; a frame that may never be chosen has the score null."""
         plain = asdict(self)
         plain["scores"] = [score if math.isfinite(score) else None for score in self.scores]
@@ -100,7 +100,7 @@ def best_and_different(scores: np.ndarray, vectors: np.ndarray, count: int, dive
         count: frames to take.
         diversity: 0 is `best`; 1 looks at difference alone after the first.
 
-    Reference: Carbonell and Goldstein, "The use of MMR", SIGIR 1998.
+    Source: Carbonell and Goldstein, "The use of MMR", SIGIR 1998.
 
     Example:
         >>> alike = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
@@ -121,15 +121,18 @@ def best_and_different(scores: np.ndarray, vectors: np.ndarray, count: int, dive
 def inverse_transform(scores: np.ndarray, count: int, power: float = 3.0) -> np.ndarray:
     """Inverse-transform sampling: frames at equal steps of the cumulative score, so more where scores are high.
 
-    With r the scores scaled to [0, 1], p = r^power / sum(r^power) and F its cumulative sum, the j-th frame is the
-    first with F >= (j + 0.5) / count. A frame that would come twice is replaced by the best one not taken.
+    With r the scores scaled to [0, 1], p = r^power / sum(r^power) and F its cumulative sum, the j-th frame, j from 0
+    on, is the first with F >= (j + 0.5) / count. The paper's steps are (j + 1) / count, whose last frame is always the
+    last one with a score above the lowest; ours are the centres of these steps. A frame that would come twice is
+    replaced by the best one not taken (ours too).
 
     Args:
         scores: (T,).
         count: frames to take.
-        power: sharpens; 0 is even spacing.
+        power: sharpens (the paper's alpha: 3 on Video-MME and MLVU, 2.5 on shorter videos); 0 is even spacing.
 
-    Reference: Liu et al., "BOLT", CVPR 2025, section 3.2.
+    Source: Liu et al., "BOLT", CVPR 2025 (arXiv 2503.21483). Formula and values of alpha after published summaries of
+    the paper; the paper itself could not be opened.
 
     Example:
         >>> inverse_transform(np.array([0.0, 0.0, 0.0, 1.0, 0.9, 0.0, 0.0, 0.5]), 3).tolist()
@@ -151,14 +154,18 @@ def split_judge(scores: np.ndarray, count: int, threshold: float = 0.8, depth: i
     """Adaptive keyframes: take the best of a stretch if they stand out, else halve stretch and budget and judge again.
 
     With r the scores scaled to [0, 1], the best k of a stretch stand out if mean(best k of r) - mean(r) >= threshold.
+    The paper judges matching probabilities as they are; scaling makes its threshold fit scores of any range. An odd
+    budget gives one frame more to the half with the better frame, and a stretch with fewer than twice the frames
+    wanted is not halved; what the paper does there is not known to us.
 
     Args:
         scores: (T,).
         count: frames to take.
-        threshold: 0 is `best`; above 1 always halves.
-        depth: how often at most a stretch is halved.
+        threshold: the paper's 0.8; 0 is `best`, above 1 always halves.
+        depth: how often at most a stretch is halved, the paper's 5.
 
-    Reference: Tang et al., "Adaptive Keyframe Sampling for Long Video Understanding", CVPR 2025.
+    Source: Tang et al., "Adaptive Keyframe Sampling for Long Video Understanding", CVPR 2025 (arXiv 2502.21271). Rule
+    and constants after published summaries of the paper; the paper itself could not be opened.
 
     Example:
         >>> split_judge(np.array([0.9, 0.8, 0.1, 0.1, 0.3, 0.2, 0.1, 0.0]), 2).tolist()
@@ -186,17 +193,23 @@ def split_judge(scores: np.ndarray, count: int, threshold: float = 0.8, depth: i
 def determinantal(scores: np.ndarray, vectors: np.ndarray, count: int, sharpness: float = 3.0) -> np.ndarray:
     """Greedy mode of a determinantal point process: good frames that span as much as they can.
 
-    With r the scores scaled to [0, 1] and L_ij = e^(s r_i) cos(v_i, v_j) e^(s r_j), the next frame raises log det(L)
-    of the frames taken most. This is the quality-diversity kernel of list-wise frame selection; its dynamic program
-    over segments is left out.
+    With r the scores scaled to [0, 1] and L_ij = e^(s r_i) cos(v_i, v_j) e^(s r_j), the next frame raises
+
+        log det L_S = 2 s sum_{i in S} r_i + log det [cos(v_i, v_j)]_S
+
+    of the frames taken most. MDP3 has the same trade, (1 / lambda) sum log g_i^2 + log det K_S with lambda = 0.2; its
+    g (frame and question) and K (frames) are means of Gaussian kernels of five widths. Ours are an exponential of any
+    score and the cosine, so that the rule works on scores of any kind; s is not 1 / lambda. Its dynamic program
+    over segments of 32 frames, which divides the budget among them, is left out.
 
     Args:
         scores: (T,).
         vectors: (T, C) unit vectors of the frames.
         count: frames to take.
-        sharpness: s, how much a score weighs against difference.
+        sharpness: s, how much a score weighs against difference; ours.
 
-    Reference: Sun et al., "MDP3", ICCV 2025; greedy: Chen et al., "Fast greedy MAP inference for DPP", NeurIPS 2018.
+    Source: Sun et al., "MDP3", ICCV 2025 (arXiv 2501.02885), kernel and constants after published summaries of the
+    paper, which could not be opened; greedy: Chen et al., "Fast greedy MAP inference for DPP", NeurIPS 2018.
 
     Example:
         >>> alike = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
@@ -244,14 +257,13 @@ RULES: dict[str, tuple[Rule, str]] = {
 
 
 def _needed(vectors: np.ndarray | None) -> np.ndarray:
-    require(
-        vectors is not None,
-        "the rule determinantal",
-        found="a selector without vectors of the frames",
-        expected="a selector by similarity",
-        fix="use SimilaritySelector, or another rule",
-    )
-    assert vectors is not None
+    if vectors is None:
+        raise CausalVideoError(
+            "the rule determinantal",
+            found="a selector without vectors of the frames",
+            expected="a selector by similarity",
+            fix="use SimilaritySelector, or another rule",
+        )
     return vectors
 
 
@@ -263,15 +275,14 @@ def check_count(count: object, available: int) -> int:
         Traceback (most recent call last):
         hf_causal_video.utils.errors.CausalVideoError: budget: found 0 frames; expected 1 to 16. Fix: ...
     """
-    number = int(count) if isinstance(count, int | np.integer) and not isinstance(count, bool) else None
+    fix = "ask for fewer frames, or look at more moments of the clip (sampling='uniform-128')"
+    if is_whole(count, -(10**9), 0):
+        fix = "ask for one frame or more"
     require(
-        number is not None and 1 <= number <= available,
+        is_whole(count, 1, available),
         "budget",
         found=f"{count} frames",
         expected=f"1 to {available}, the frames that can be chosen",
-        fix="ask for one frame or more"
-        if number is not None and number < 1
-        else "ask for fewer frames, or look at more moments of the clip (sampling='uniform-128')",
+        fix=fix,
     )
-    assert number is not None
-    return number
+    return int(count)  # type: ignore[call-overload]

@@ -8,15 +8,16 @@ the same candidates, for the same budget. `causal.py` holds the selector this pa
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hf_causal_video.selection.budget import TokenBudget
-from hf_causal_video.selection.clip import Clip
+from hf_causal_video.selection.clip import Clip, Source
 from hf_causal_video.selection.rules import RULES, Selection, best_and_different, check_count, evenly, over_scenes
+from hf_causal_video.utils.checks import check_choice, check_number, check_text
 from hf_causal_video.utils.errors import require
 
 
@@ -50,8 +51,8 @@ class FrameSelector:
     needs_question = True
 
     def __init__(self, sampling: str = "uniform-64", scene_s: float = 0.0, rule: str = "best"):
-        require(0 <= scene_s < np.inf, "scene", found=scene_s, expected="seconds, 0 or more", fix="try 5")
-        require(rule in RULES, "unknown rule", found=rule, expected=", ".join(RULES), fix="name one of them")
+        check_number("scene", scene_s, 0, fix="try 5")
+        check_choice("rule", rule, RULES)
         self.sampling = sampling
         self.scene_s = scene_s
         self.rule = rule
@@ -66,7 +67,7 @@ class FrameSelector:
 
     def select(
         self,
-        video: Any,
+        video: Source | Clip,
         question: str | None,
         budget: "int | TokenBudget",
         choices: Sequence[str] | None = None,
@@ -85,8 +86,8 @@ class FrameSelector:
             CausalVideoError: no question, a budget of zero or beyond the clip, times that are missing or do not
                 increase, scores that are NaN or infinite.
         """
-        is_asked = not self.needs_question or (question or "").strip()
-        require(is_asked, "question", found=repr(question), expected="words", fix="pass the question")
+        if self.needs_question:
+            check_text("question", question, fix="pass the question")
         clip = video if isinstance(video, Clip) else Clip.read(video, timestamps_s, self.sampling)
         fits = budget.in_frames(clip) if isinstance(budget, TokenBudget) else check_count(budget, len(clip))
         ranking = self.rank(clip, question or "", choices)
@@ -198,21 +199,17 @@ class SimilaritySelector(FrameSelector):
 
     def __init__(
         self,
-        encoder: Any,
+        encoder: TwoSided,
         diversity: float = 0.0,
         sampling: str = "uniform-64",
         scene_s: float = 0.0,
         rule: str = "best",
     ):
         super().__init__(sampling, scene_s, rule)
-        require(0 <= diversity <= 1, "diversity", found=diversity, expected="0 to 1", fix="try 0.5")
-        require(
-            not diversity or rule == "best",
-            "diversity",
-            found=f"{diversity} with the rule {rule}",
-            expected="one way to spread frames",
-            fix="set diversity to 0, or the rule to best",
-        )
+        check_number("diversity", diversity, 0, 1, fix="try 0.5")
+        one_way = not diversity or rule == "best"
+        problem = f"{diversity} with the rule {rule}"
+        require(one_way, "diversity", found=problem, expected="one way to spread frames", fix="set diversity to 0")
         self.encoder = encoder
         self.diversity = float(diversity)
 
@@ -221,7 +218,7 @@ class SimilaritySelector(FrameSelector):
         if clip.features is not None:
             frames = clip.features.frame_features
         else:
-            frames = self.encoder.encode_frames(clip.frames)
+            frames = self.encoder.encode_frames(clip.frames or [])
         text = self.encoder.encode_text([question])
         require(
             text.shape[1] == frames.shape[1],

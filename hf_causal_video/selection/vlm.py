@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import torch
+from torch import Tensor
+from transformers import ProcessorMixin
+from transformers.video_utils import VideoInput, VideoMetadata
 
 from hf_causal_video.selection.binding import bind_selector
 from hf_causal_video.selection.budget import TokenBudget, count_visual_tokens
 from hf_causal_video.selection.rules import Selection
 from hf_causal_video.selection.selectors import FrameSelector
+from hf_causal_video.utils.checks import check_whole
 from hf_causal_video.utils.errors import require
 
 
@@ -21,6 +25,16 @@ class VLMAnswer:
     selection: Selection
     prompt_tokens: int
     visual_tokens: int
+
+
+class GenerativeModel(Protocol):
+    """Interface of a video language model: an image-text-to-text model of transformers."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def generate(self, **inputs: object) -> Tensor:
+        """Return the ids of prompt and answer (B, L)."""
 
 
 def prompt_of(question: str, choices: Sequence[str] | None = None) -> str:
@@ -35,23 +49,23 @@ def prompt_of(question: str, choices: Sequence[str] | None = None) -> str:
     """
     if not choices:
         return question
-    require(len(choices) <= 26, "choices", found=len(choices), expected="at most 26", fix="offer fewer")
+    check_whole("number of choices", len(choices), 1, 26, fix="offer fewer")
     letters = [f"{chr(ord('A') + i)}. {choice}" for i, choice in enumerate(choices)]
     return "\n".join([question, *letters, "Answer with the letter of one choice."])
 
 
 @torch.inference_mode()
 def ask_vlm(
-    model: Any,
-    processor: Any,
+    model: GenerativeModel,
+    processor: ProcessorMixin,
     selector: FrameSelector,
-    video: Any,
+    video: VideoInput,
     question: str,
     budget: int | TokenBudget,
     choices: Sequence[str] | None = None,
-    video_metadata: Any = None,
+    video_metadata: VideoMetadata | dict | None = None,
     prompt: str | None = None,
-    **generation: Any,
+    **generation: object,
 ) -> VLMAnswer:
     """Choose frames, put them with the question to a video language model, and return what it says.
 

@@ -10,6 +10,7 @@ every short gap between them (`event_frames`).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,8 @@ def event_frames(kept: Tensor, frame_mask: Tensor, timestamps_s: Tensor | None =
     if timestamps_s is not None:
         slices = frame_slices(timestamps_s.to(real.device).expand(real.shape), real)  # (B, T, 2)
         length = slices[..., 1] - slices[..., 0]
-    until, count = length.cumsum(1), real.long().cumsum(1)  # (B, T), with the frame itself
+    until = length.cumsum(1)  # (B, T), with the frame itself
+    count = real.long().cumsum(1)
     indices = torch.arange(real.shape[1], device=real.device).expand(real.shape)
     last = real.shape[1] - 1
     before = indices.masked_fill(~kept, -1).cummax(1).values  # (B, T) kept frame at or before each frame, or -1
@@ -82,7 +84,8 @@ def evidence_masks(
         >>> [mask.int().tolist() for mask in evidence_masks(output, torch.tensor([[True, True, True, True]]))]
         [[[1, 0, 1, 0]], [[0, 0, 0, 1]]]
     """
-    kept_frames, causal = output.kept_frames, output.causal_mask
+    kept_frames = output.kept_frames
+    causal = output.causal_mask
     require(
         kept_frames is not None or causal is not None,
         "no evidence",
@@ -104,8 +107,8 @@ class Proof:
     """Answers with and without the evidence.
 
     Args:
-        only: (B, A) probabilities from the evidence alone; None where the model cannot run on so few frames.
-        without: (B, A) probabilities without the event, or None.
+        only: (B, A) probabilities from the evidence alone, NaN where no frame is left; None: not asked.
+        without: (B, A) probabilities without the event, likewise.
         removed: (B, T) bool, the frames taken away.
     """
 
@@ -120,6 +123,9 @@ def scores_of_evidence(
 ) -> Proof:
     """Answer probabilities from the evidence alone, and without the event that it shows.
 
+    Texts do not depend on the frames: pass inputs that went through `model.encode_texts`, and the text encoder, most
+    of the cost, runs once for all answers. Frames are encoded again, since they attend to each other.
+
     Args:
         model: the model in evaluation mode.
         inputs: what `output` was computed from; with `video_index` where questions share a clip.
@@ -128,17 +134,21 @@ def scores_of_evidence(
     """
     features = inputs["frame_features"]
     whole = inputs.get("frame_mask", torch.ones(features.shape[:2], dtype=torch.bool, device=features.device))
-    rows = inputs.get("video_index", torch.arange(len(features), device=features.device))
-    clips = {name: inputs[name][rows] for name in inputs if name.startswith(("frame_", "object_"))}
-    rest = {name: inputs[name] for name in inputs if name not in clips and name not in ("video_index", "labels")}
+    clip_of = inputs.get("video_index", torch.arange(len(features), device=features.device))  # (B,)
+    clips = {name: value for name, value in inputs.items() if name.startswith(("frame_", "object_"))}
+    texts = {name: value for name, value in inputs.items() if name not in (*clips, "video_index", "labels")}
 
-    def ask(mask: Tensor) -> Tensor | None:
-        if not _enough(model, mask):
-            return None
-        return model(**rest, **{**clips, "frame_mask": mask}).logits.float().softmax(-1)
+    def ask(mask: Tensor) -> Tensor:
+        left = mask.any(1).nonzero().squeeze(1)  # questions that have a frame left
+        scores = mask.new_full((len(mask), output.logits.shape[1]), torch.nan, dtype=torch.float32)  # type: ignore[union-attr]
+        if len(left):
+            rows = {name: value[clip_of[left]] for name, value in clips.items()} | {"frame_mask": mask[left]}
+            logits = model(**{name: value[left] for name, value in texts.items()}, **rows).logits
+            scores[left] = logits.float().softmax(-1)
+        return scores
 
-    only, without = evidence_masks(output, whole[rows], timestamps_s)
-    return Proof(ask(only), ask(without), ~without & whole[rows])
+    only, without = evidence_masks(output, whole[clip_of], timestamps_s)
+    return Proof(ask(only), ask(without), ~without & whole[clip_of])
 
 
 def judge(
@@ -165,27 +175,18 @@ def judge(
         shown = list(range(len(words)))
     else:  # the likeliest words of a vocabulary, which are all different
         shown = [list(words).index(word) for word in evidence.choices]
-    for name, scores in (("only", proof.only), ("without", proof.without)):
-        if scores is None:
+    views: tuple[tuple[Literal["only", "without"], Tensor | None], ...]
+    views = (("only", proof.only), ("without", proof.without))
+    for name, scores in views:
+        if scores is None or scores[row].isnan().any():
             continue
         best = int(scores[row, : len(words)].argmax())
         # the answer then may be a word that was not among the likeliest before
         listed = shown if best in shown else [*shown, best]
         labels = unique_labels([words[index] for index in listed])
         values = {label: float(scores[row, index]) for label, index in zip(labels, listed, strict=True)}
-        setattr(verdict, f"scores_{name}", values)
-        setattr(verdict, f"answer_{name}", words[best])
-        same = words[best] == evidence.answer
-        if name == "only":
-            verdict.sufficient = same
-        else:
-            verdict.necessary = not same
+        verdict.record(name, values, words[best], words[best] == evidence.answer)
     if timestamps_s is not None and proof.removed[row].any():
         removed = proof.removed[row : row + 1, : len(timestamps_s)].cpu()
         verdict.removed_s = [(start, end) for start, end, _ in kept_frames_to_spans(removed, timestamps_s)[0]]
     return verdict
-
-
-def _enough(model: nn.Module, mask: Tensor) -> bool:
-    """Return whether as many frames are left as the model keeps; a model that keeps no fixed number runs on one."""
-    return int(mask.sum(1).min()) >= getattr(model.config, "num_frames_kept", 1)

@@ -6,20 +6,23 @@ is left with none is blank.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch import Tensor
 
 from hf_causal_video.utils.errors import require
 
-Clip = Any  # a tensor or array (T, ...), a list of T of them, or a mapping of such with one T
+Frames: TypeAlias = Tensor | np.ndarray | list  # (T, ...), or a list of T frames
+Clip: TypeAlias = Frames | Mapping[str, Frames]  # frames, or features by name with one T
+Asked: TypeAlias = tuple[Clip, str, list[str] | None]
+Item: TypeAlias = Mapping[str, Any]  # a question with its clip, as a dataset gives it
 CLIP_KEYS = ("frame_features", "object_features", "object_boxes", "object_mask")
 
 
-def clip_of(item: Mapping[str, Any]) -> Clip:
+def clip_of(item: Item) -> Clip:
     """The clip of a dataset item: its `frames`, or its features by name."""
-    clip = item["frames"] if "frames" in item else {name: item[name] for name in CLIP_KEYS if name in item}
+    clip: Clip = item["frames"] if "frames" in item else {name: item[name] for name in CLIP_KEYS if name in item}
     length(clip)
     return clip
 
@@ -30,7 +33,7 @@ def length(clip: Clip) -> int:
     Raises:
         CausalVideoError: no frames, or features of different lengths.
     """
-    parts = list(clip.values()) if isinstance(clip, Mapping) else [clip]
+    parts = clip.values() if isinstance(clip, Mapping) else [clip]
     lengths = {len(part) for part in parts}
     require(
         len(lengths) == 1 and 0 not in lengths,
@@ -50,9 +53,13 @@ def take(clip: Clip, indices: Sequence[int] | np.ndarray) -> Clip:
         [3, 1]
     """
     if isinstance(clip, Mapping):
-        return {name: take(part, indices) for name, part in clip.items()}
+        return {name: _take(part, indices) for name, part in clip.items()}
+    return _take(clip, indices)
+
+
+def _take(frames: Frames, indices: Sequence[int] | np.ndarray) -> Frames:
     chosen = [int(index) for index in indices]
-    return clip[chosen] if isinstance(clip, Tensor | np.ndarray) else [clip[index] for index in chosen]
+    return frames[chosen] if isinstance(frames, Tensor | np.ndarray) else [frames[index] for index in chosen]
 
 
 def blanked(clip: Clip) -> Clip:
@@ -63,10 +70,14 @@ def blanked(clip: Clip) -> Clip:
         [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     if isinstance(clip, Mapping):
-        return {name: part if name.endswith("_mask") else blanked(part) for name, part in clip.items()}
-    if isinstance(clip, Tensor):
-        return clip.new_zeros(clip.shape)
-    return np.zeros_like(clip) if isinstance(clip, np.ndarray) else [blanked(np.asarray(part)) for part in clip]
+        return {name: part if name.endswith("_mask") else _blanked(part) for name, part in clip.items()}
+    return _blanked(clip)
+
+
+def _blanked(frames: Frames) -> Frames:
+    if isinstance(frames, Tensor):
+        return frames.new_zeros(frames.shape)
+    return np.zeros_like(frames) if isinstance(frames, np.ndarray) else [_blanked(np.asarray(one)) for one in frames]
 
 
 def shown(clip: Clip, indices: Sequence[int] | np.ndarray, least: int) -> Clip:
@@ -89,21 +100,30 @@ def swapped(clip: Clip, outside: np.ndarray, donor: Clip, donor_outside: np.ndar
         >>> swapped(np.arange(4), np.array([0, 3]), np.arange(10, 16), np.array([1, 2, 4])).tolist()
         [11, 1, 2, 12]
     """
-    if isinstance(clip, Mapping):
-        return {name: swapped(clip[name], outside, donor[name], donor_outside) for name in clip}
     source = donor_outside[spread(len(donor_outside), len(outside))]
-    if isinstance(clip, Tensor | np.ndarray):
-        mixed: Any = clip.clone() if isinstance(clip, Tensor) else clip.copy()
-        mixed[outside.tolist()] = donor[source.tolist()]
-        return mixed
     origin = dict(zip(outside.tolist(), source.tolist(), strict=True))
-    return [donor[origin[index]] if index in origin else frame for index, frame in enumerate(clip)]
+    if isinstance(clip, Mapping):
+        assert isinstance(donor, Mapping)
+        return {name: _swapped(part, donor[name], origin) for name, part in clip.items()}
+    assert not isinstance(donor, Mapping)
+    return _swapped(clip, donor, origin)
+
+
+def _swapped(frames: Frames, donor: Frames, origin: Mapping[int, int]) -> Frames:
+    """Take the frames at the keys of `origin` from those of the donor at its values."""
+    if not isinstance(frames, Tensor | np.ndarray):
+        return [donor[origin[index]] if index in origin else frame for index, frame in enumerate(frames)]
+    mixed = frames.clone() if isinstance(frames, Tensor) else frames.copy()
+    mixed[list(origin)] = donor[list(origin.values())]
+    return mixed
 
 
 def same_kind(clip: Clip, other: Clip) -> bool:
     """Return whether frames of one clip fit into the other: the same features of the same sizes."""
-    if isinstance(clip, Mapping):
-        return set(clip) == set(other) and all(same_kind(clip[name], other[name]) for name in clip)
+    if isinstance(clip, Mapping) and isinstance(other, Mapping):
+        return set(clip) == set(other) and all(same_kind(part, other[name]) for name, part in clip.items())
+    if isinstance(clip, Mapping) or isinstance(other, Mapping):
+        return False
     return np.shape(clip[0]) == np.shape(other[0])
 
 

@@ -3,9 +3,37 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, TypedDict
 
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.errors import require
+
+
+class Settings(TypedDict):
+    """Settings of a run, on which its records depend."""
+
+    name: str
+    identity: str
+    tests: list[str]
+    seed: int
+    least_frames: int
+    environment: str
+    evidence: str
+    removed: str
+    questions: str
+
+
+class Record(TypedDict):
+    """Answers to one question under every test; frames by index, None without evidence."""
+
+    question_id: str
+    video_id: str
+    answer: int
+    choices: int
+    frames: int
+    evidence: list[int] | None
+    removed: list[int] | None
+    predictions: dict[str, int]
+    notes: list[str]
 
 
 class Records:
@@ -27,15 +55,16 @@ class Records:
         True
     """
 
-    def __init__(self, path: str | Path | None, settings: dict[str, Any]):
-        self.path, self.settings = None if path is None else Path(path), settings
-        self.found: dict[str, dict[str, Any]] = {}
-        self.file: Any = None
+    def __init__(self, path: str | Path | None, settings: Settings):
+        self.path = None if path is None else Path(path)
+        self.settings = settings
+        self.by_question: dict[str, Record] = {}
+        self.file: BinaryIO | None = None
 
     def __enter__(self) -> "Records":
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            whole = self._read() if self.path.exists() else 0
+            whole = self._read(self.path) if self.path.exists() else 0
             self.file = self.path.open("r+b" if self.path.exists() else "wb")
             self.file.truncate(whole)
             self.file.seek(whole)
@@ -48,44 +77,46 @@ class Records:
             self.file.close()
 
     def __contains__(self, key: str) -> bool:
-        return key in self.found
+        return key in self.by_question
 
-    def __getitem__(self, key: str) -> dict[str, Any]:
-        return self.found[key]
+    def __getitem__(self, key: str) -> Record:
+        return self.by_question[key]
 
-    def add(self, records: Sequence[dict[str, Any]]) -> None:
+    def add(self, records: Sequence[Record]) -> None:
         """Keep records, and write them at once."""
         for record in records:
-            self.found[record["question_id"]] = record
-            if self.file is not None:
-                self._write(record)
+            self.by_question[record["question_id"]] = record
+            self._write(record)
         if self.file is not None:
             self.file.flush()
 
-    def _write(self, line: dict[str, Any]) -> None:
-        self.file.write((json.dumps(line) + "\n").encode("utf-8"))
+    def _write(self, line: object) -> None:
+        if self.file is not None:
+            self.file.write((json.dumps(line) + "\n").encode("utf-8"))
 
-    def _read(self) -> int:
-        """Take over what is there; returns how many bytes of it are whole lines."""
-        assert self.path is not None
-        whole, first = 0, True
-        for line in self.path.read_bytes().splitlines(keepends=True):
+    def _read(self, path: Path) -> int:
+        """Take over the records of a file; return how many bytes of it are whole lines."""
+        whole = 0
+        for line in path.read_bytes().splitlines(keepends=True):
             try:
                 row = json.loads(line) if line.endswith(b"\n") else None
             except ValueError:
                 row = None
             if row is None:
                 break
-            if first and row.get("settings") != self.settings:
-                before = row.get("settings") or {}
-                differs = [name for name in self.settings if before.get(name) != self.settings[name]]
-                raise CausalVideoError(
-                    f"{self.path} holds another run",
-                    found=", ".join(f"{name} {before.get(name)!r}" for name in differs) or "no settings",
-                    expected=", ".join(f"{name} {self.settings[name]!r}" for name in differs) or "its settings first",
-                    fix="write to another folder, or delete the file to start over",
-                )
-            if not first:
-                self.found[row["question_id"]] = row
-            whole, first = whole + len(line), False
+            if whole:
+                self.by_question[row["question_id"]] = row
+            else:
+                self._check(row.get("settings") or {})
+            whole += len(line)
         return whole
+
+    def _check(self, before: dict[str, object]) -> None:
+        differs = [name for name, value in self.settings.items() if before.get(name) != value]
+        require(
+            not differs and before.keys() == self.settings.keys(),
+            f"{self.path} holds another run",
+            found=", ".join(f"{name} {before.get(name)!r}" for name in differs) or "other settings",
+            expected=", ".join(f"{name} {dict(self.settings)[name]!r}" for name in differs) or "its settings first",
+            fix="write to another folder, or delete the file to start over",
+        )

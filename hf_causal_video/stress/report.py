@@ -7,10 +7,11 @@ every accuracy and difference comes from the same draws, so differences are pair
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
+from hf_causal_video.stress.records import Record, Settings
 from hf_causal_video.utils.files import write_whole
 
 EFFECTS = {  # name: (what it says, test, minus test)
@@ -22,13 +23,45 @@ BOTH = "evidence_over_control"  # the evidence effect minus the control's
 LEVEL = (2.5, 97.5)  # percentiles
 
 
+class Row(TypedDict):
+    """One test, in percent; `change` and `same_answer` compare it with the whole clip."""
+
+    test: str
+    asks: str
+    accuracy: float
+    interval: list[float]
+    change: float
+    change_interval: list[float]
+    same_answer: float
+
+
+# a difference of two accuracies, in percentage points, and what it is
+Effect = TypedDict("Effect", {"is": str, "value": float, "interval": list[float]})
+
+
+class Report(TypedDict):
+    """Figures of a stress test, see `summarize`."""
+
+    settings: Settings
+    questions: int
+    videos: int
+    evidence_share: float | None
+    removed_share: float | None
+    chance: float | None
+    rows: list[Row]
+    effects: dict[str, Effect]
+    not_applicable: dict[str, str]
+    notes: dict[str, int]
+    mark: NotRequired[str]
+
+
 def summarize(
-    records: Sequence[Mapping[str, Any]],
-    settings: Mapping[str, Any],
+    records: Sequence[Record],
+    settings: Settings,
     not_applicable: Mapping[str, str],
     tests: Mapping[str, str],
     resamples: int = 2000,
-) -> dict[str, Any]:
+) -> Report:
     """Turn one record per question into the report.
 
     Args:
@@ -58,7 +91,7 @@ def summarize(
     accuracy = 100 * right.mean(0)  # (tests,)
     draws = _bootstrap(right, videos, resamples, settings["seed"])  # (resamples, tests)
     whole = names.index("whole")
-    rows = [
+    rows: list[Row] = [
         {
             "test": name,
             "asks": tests[name],
@@ -76,7 +109,7 @@ def summarize(
         for note in row["notes"]:
             notes[note] = notes.get(note, 0) + 1
     return {
-        "settings": dict(settings),
+        "settings": settings,
         "questions": len(records),
         "videos": int(videos.max()) + 1,
         "evidence_share": _share(records, "evidence"),
@@ -89,7 +122,7 @@ def summarize(
     }
 
 
-def stress_table(report: Mapping[str, Any]) -> str:
+def stress_table(report: Report) -> str:
     """The report as a Markdown table, which is as well read on a terminal.
 
     Example:
@@ -126,7 +159,7 @@ def stress_table(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def card_results(report: Mapping[str, Any], dataset: str, split: str) -> list[dict[str, Any]]:
+def card_results(report: Report, dataset: str, split: str) -> list[dict[str, object]]:
     """The report as entries of a model card's `model-index`.
 
     Args:
@@ -157,9 +190,9 @@ def card_results(report: Mapping[str, Any], dataset: str, split: str) -> list[di
     ]
 
 
-def save_report(report: Mapping[str, Any], path: str | Path) -> Path:
+def save_report(report: Mapping[str, object], path: str | Path) -> Path:
     """Write the report as JSON, whole or not at all."""
-    return write_whole(path, (json.dumps(report, indent=2) + "\n").encode())
+    return write_whole(path, json.dumps(report, indent=2) + "\n")
 
 
 def _bootstrap(right: np.ndarray, videos: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -176,24 +209,26 @@ def _bootstrap(right: np.ndarray, videos: np.ndarray, resamples: int, seed: int)
     return np.concatenate(drawn)
 
 
-def _effects(names: list[str], accuracy: np.ndarray, draws: np.ndarray) -> dict[str, Any]:
-    effects: dict[str, Any] = {}
-    values, spread = {}, {}
-    for name, (words, test, other) in EFFECTS.items():
+def _effects(names: list[str], accuracy: np.ndarray, draws: np.ndarray) -> dict[str, Effect]:
+    values: dict[str, float] = {}
+    spread: dict[str, np.ndarray] = {}
+    words = {name: effect[0] for name, effect in EFFECTS.items()} | {BOTH: "evidence effect - control effect"}
+    for name, (_, test, other) in EFFECTS.items():
         if test in names and other in names:
             first, second = names.index(test), names.index(other)
             values[name] = float(accuracy[first] - accuracy[second])
             spread[name] = draws[:, first] - draws[:, second]
-            effects[name] = {"is": words, "value": round(values[name], 2), "interval": _interval(spread[name])}
-    if {"evidence_effect", "control_effect"} <= set(effects):
-        over = values["evidence_effect"] - values["control_effect"]
-        inside = _interval(spread["evidence_effect"] - spread["control_effect"])
-        effects[BOTH] = {"is": "evidence effect - control effect", "value": round(over, 2), "interval": inside}
-    return effects
+    if {"evidence_effect", "control_effect"} <= set(values):
+        values[BOTH] = values["evidence_effect"] - values["control_effect"]
+        spread[BOTH] = spread["evidence_effect"] - spread["control_effect"]
+    return {
+        name: {"is": words[name], "value": round(value, 2), "interval": _interval(spread[name])}
+        for name, value in values.items()
+    }
 
 
-def _share(records: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    shares = [len(row[name]) / row["frames"] for row in records if row.get(name) is not None]
+def _share(records: Sequence[Record], name: Literal["evidence", "removed"]) -> float | None:
+    shares = [len(frames) / row["frames"] for row in records if (frames := row.get(name)) is not None]
     return round(100 * float(np.mean(shares)), 2) if shares else None
 
 

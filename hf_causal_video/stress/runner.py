@@ -3,41 +3,38 @@
 Why: a model can be right for reasons that have nothing to do with the clip. Each question is asked again on clips that
 lack something, and what should have mattered is compared with what did. One figure sums it up, the *evidence effect*:
 accuracy on the evidence alone (sufficiency) minus accuracy with the evidence removed (necessity), next to the same for
-a random window of as many frames. What is removed is the event that the evidence shows, by the rule of `removal.py`.
+a random window of as many frames. What is removed is the event that the evidence shows, by the rule of `ablation.py`.
 Sufficiency and necessity: thesis, section 1.2.
 
 Works for any callable `(frames or features, question, choices) -> scores`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 from tqdm.auto import tqdm
 
-from hf_causal_video.stress.clips import Clip
-from hf_causal_video.stress.conditions import OF_EVIDENCE, TESTS, Asked, QuestionTable, StressRunner
-from hf_causal_video.stress.records import Records
-from hf_causal_video.stress.report import summarize
+from hf_causal_video.stress.conditions import (
+    OF_EVIDENCE,
+    TESTS,
+    Answerer,
+    EvidenceSource,
+    Items,
+    QuestionTable,
+    StressRunner,
+)
+from hf_causal_video.stress.records import Records, Settings
+from hf_causal_video.stress.report import Report, summarize
+from hf_causal_video.utils.checks import check_whole
 from hf_causal_video.utils.errors import require
-
-
-class Answerer(Protocol):
-    """Any callable with these three arguments. Two methods are used where it has them.
-
-    `batch([(frames, question, choices), ...])` returns the scores of many questions at once, and
-    `evidence(asked)`, on the same list, the frames that each answer rests on.
-    """
-
-    def __call__(self, frames: Clip, question: str, choices: list[str] | None, /) -> Any:
-        """Return scores, one per choice (per word of the vocabulary where choices is None); the best is the answer."""
 
 
 def stress_test(
     answer: Answerer,
-    items: Any,
+    items: Items,
     *,
-    evidence: Callable[[list[Asked]], Sequence[Any]] | Literal["own", "truth", "none"] | None = None,
+    evidence: EvidenceSource | None = None,
     environment: Literal["evidence", "truth"] | None = None,
     tests: Sequence[str] | None = None,
     least_frames: int = 1,
@@ -48,7 +45,7 @@ def stress_test(
     name: str = "model",
     identity: str = "",
     progress: bool = True,
-) -> dict[str, Any]:
+) -> Report:
     """Put a model, or any callable, through the stress test.
 
     Args:
@@ -72,7 +69,7 @@ def stress_test(
         progress: show a bar.
 
     Returns:
-        The report of `stress_report.summarize`: `rows` (one per test), `effects`, `questions`, `videos`, `settings`,
+        The report of `summarize`: `rows` (one per test), `effects`, `questions`, `videos`, `settings`,
         `not_applicable`, `notes`.
 
     Raises:
@@ -89,24 +86,13 @@ def stress_test(
         >>> {row["test"]: row["accuracy"] for row in report["rows"][:2]}
         {'whole': 100.0, 'blind': 50.0}
     """
-    counts = {"batch_size": batch_size, "least_frames": least_frames, "resamples": resamples}
-    for option, value in counts.items():
-        require(
-            type(value) is int and value >= 1,
-            f"--{option.replace('_', '-')} ({option})",
-            found=repr(value),
-            expected="an integer from 1 on",
-            fix="correct the value",
-        )
-    require(
-        type(seed) is int and seed >= 0,
-        "--seed (seed)",
-        found=repr(seed),
-        expected="an integer from 0 on",
-        fix="correct the value",
-    )
+    check_whole("--batch-size (batch_size)", batch_size)
+    check_whole("--least-frames (least_frames)", least_frames)
+    check_whole("--resamples (resamples)", resamples)
+    check_whole("--seed (seed)", seed, 0)
     table = QuestionTable(items)
-    source = evidence if evidence is not None else "own" if hasattr(answer, "evidence") else "none"
+    by_default: EvidenceSource = "own" if hasattr(answer, "evidence") else "none"
+    source = by_default if evidence is None else evidence
     require(
         source != "own" or hasattr(answer, "evidence"),
         "no evidence of its own",
@@ -124,7 +110,7 @@ def stress_test(
     around = environment or ("truth" if table.truth else "evidence")
     reasons = _not_applicable(table, source, around)
     chosen = _chosen_tests(tests, reasons)
-    settings = {
+    settings: Settings = {
         "name": name,
         "identity": identity,
         "tests": chosen,
@@ -152,7 +138,7 @@ def stress_test(
     return summarize(complete, settings, {test: reasons[test] for test in TESTS if test in reasons}, TESTS, resamples)
 
 
-def _not_applicable(table: QuestionTable, evidence: Any, environment: str) -> dict[str, str]:
+def _not_applicable(table: QuestionTable, evidence: EvidenceSource, environment: str) -> dict[str, str]:
     """Return the tests that are impossible on these questions, with the reason."""
     reasons: dict[str, str] = {}
     if evidence == "none":

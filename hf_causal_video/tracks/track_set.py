@@ -7,9 +7,7 @@ takes over.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PureWindowsPath
@@ -22,6 +20,7 @@ from tqdm.auto import tqdm
 
 from hf_causal_video.features.store.writer import claim_folder
 from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.files import remove_partial, whole_file, write_whole
 
 if TYPE_CHECKING:
     from hf_causal_video.tracks.tracker import ClipTracker, TrackedClip
@@ -161,9 +160,8 @@ def write_tracks(folder: str | Path, video_id: str, clip: TrackedClip) -> None:
         columns["features"] = np.concatenate([np.asarray(track.features) for track in tracks]).astype(np.float16)
     else:
         columns["features"] = np.zeros((0, 0), dtype=np.float16)
-    partial = path.with_name(f"{path.name}.partial")
-    save_file(columns, partial, metadata={"clip": json.dumps(about)})
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        save_file(columns, partial, metadata={"clip": json.dumps(about)})
 
 
 def track_folder(
@@ -205,8 +203,7 @@ def _track_files(files: Mapping[str, Path], folder: Path, tracker: ClipTracker, 
     else:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / CARD, card)
-    for leftover in (folder / FOLDER).glob("*.partial"):  # of a kill
-        leftover.unlink()
+    remove_partial(folder / FOLDER)
     failed: dict[str, str] = {}
     for video_id, file in tqdm(files.items(), desc="track", unit="video", disable=not progress):
         try:
@@ -219,54 +216,8 @@ def _track_files(files: Mapping[str, Path], folder: Path, tracker: ClipTracker, 
     return failed
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `hf-causal-video track`."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = (
-        "examples:\n"
-        "  hf-causal-video track videos/ --detector PekingU/rtdetr_r50vd --sampling fps-30 --output tracks/\n"
-        "Track at the pace that the annotations count frames. Videos that cannot be read are in OUTPUT/failed.json."
-    )
-    add = parser.add_argument
-    add("videos", nargs="+", help="a folder, searched in depth, or video files; a file's name is its video id")
-    add("--detector", required=True, metavar="ID", help="detector: Hub id or local folder")
-    add("--output", required=True, metavar="DIR", help="folder of the track set")
-    add("--sampling", default="fps-10", help="frames per second (default: %(default)s)")
-    add("--min-score", type=float, default=0.5, help="least score that starts a track (default: %(default)s)")
-    add("--threshold", type=float, default=0.0, help="leave out detections that score less (default: %(default)s)")
-    add("--num-objects", type=int, default=20, help="detections a frame, best first (default: %(default)s)")
-    add("--max-gap", type=int, default=15, help="frames an unseen object is remembered (default: %(default)s)")
-    add("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
-    add("--no-progress", dest="progress", action="store_false", help="no bar")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run `hf-causal-video track`; 1 if a video failed, and one that could read none at all is an error."""
-    from hf_causal_video.features.encoders import ObjectEncoder
-    from hf_causal_video.tracks.tracker import ClipTracker
-
-    encoder = ObjectEncoder(args.detector, args.num_objects, args.threshold, device=args.device)
-    tracker = ClipTracker(encoder, args.sampling, args.min_score, args.max_gap)
-    failed = track_folder(
-        args.videos[0] if len(args.videos) == 1 else args.videos, args.output, tracker, args.progress
-    )
-    present = TrackSet.open(args.output)
-    print(f"{len(present)} videos tracked in {args.output}, {len(failed)} failed")
-    print("".join(f"failed: {name}: {reason}\n" for name, reason in failed.items()), end="")
-    require(
-        len(present),
-        "no video could be tracked",
-        found=lambda: f"{len(failed)} failed",
-        expected="at least one",
-        fix=f"see {Path(args.output) / 'failed.json'}",
-    )
-    return int(bool(failed))
-
-
 def _write(path: Path, content: Any) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def _damaged(path: Path, error: Exception) -> CausalVideoError:

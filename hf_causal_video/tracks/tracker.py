@@ -6,6 +6,7 @@ one object with a `provenance`, which a checkpoint carries and from which the sa
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from hf_causal_video.features.decode import decode_video, pictures, sample_instants
-from hf_causal_video.features.encoders import ObjectEncoder, find_network
+from hf_causal_video.features.decode import decode_video, instants_with_frames, pictures, sample_instants
+from hf_causal_video.features.encoders import ObjectEncoder
+from hf_causal_video.features.extractor import short_clip_note
+from hf_causal_video.features.networks import find_network
 from hf_causal_video.tracks.track import Track, link_detections
 from hf_causal_video.utils.errors import CausalVideoError, require
 
+logger = logging.getLogger(__name__)
 CHUNK = 64  # frames that are in memory at a time
 OPTIONS = ("sampling", "min_score", "max_gap", "min_frames")
 LINKER = "bytetrack"
@@ -33,11 +37,13 @@ class TrackedClip:
         tracks: in order of their first frame.
         times_s: (T,) seconds of the frames looked at; tracks count these frames.
         frame_size: width and height in pixels.
+        missing: frames that the sampling looks at and a slower clip does not have.
     """
 
     tracks: list[Track]
     times_s: np.ndarray
     frame_size: tuple[int, int]
+    missing: int = 0
 
 
 class ClipTracker:
@@ -45,7 +51,8 @@ class ClipTracker:
 
     Args:
         detector: encoder of object regions; its features become the appearance of the tracks.
-        sampling: frames to look at, see `decode_video`: at an even pace, "fps-10".
+        sampling: frames to look at, see `decode_video`: at an even pace, "fps-10". Of a clip with fewer frames per
+            second, each frame is looked at once, and a warning says so.
         min_score, max_gap, min_frames: see `link_detections`; the gap is in frames looked at.
 
     Raises:
@@ -139,10 +146,14 @@ class ClipTracker:
             CausalVideoError: the clip cannot be decoded at this pace, or decoded frames come without times.
         """
         if isinstance(video, str | os.PathLike):
-            times = sample_instants(self.sampling, decode_video(video, "uniform-1").duration_s)
+            times, missing = instants_with_frames(video, self.sampling)
+            if missing:
+                logger.warning(short_clip_note(str(video), len(times), missing))
             chunks = (decode_video(video, times[i : i + CHUNK].tolist()).frames for i in range(0, len(times), CHUNK))
         else:
-            frames, times = pictures(video), np.asarray(timestamps_s, dtype=np.float64)
+            frames = pictures(video)
+            times = np.asarray(timestamps_s, dtype=np.float64)
+            missing = 0
             if times.shape != (len(frames),) or not len(frames) or (np.diff(times) <= 0).any():
                 raise CausalVideoError(
                     "decoded frames",
@@ -171,7 +182,7 @@ class ClipTracker:
             min_frames=self.min_frames,
             min_score=self.min_score,
         )
-        return TrackedClip(tracks, times, sizes.pop())
+        return TrackedClip(tracks, times, sizes.pop(), missing)
 
 
 def _rate(times: np.ndarray) -> float:

@@ -16,8 +16,9 @@ from transformers.trainer_utils import SchedulerType
 from hf_causal_video.models import METHODS, RELATION_METHODS
 from hf_causal_video.training.overrides import check_overrides
 from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.precision import PRECISIONS
 
-KNOWN_METHODS: dict[str, tuple[Any, Any, Any]] = METHODS | RELATION_METHODS
+KNOWN_METHODS = METHODS | RELATION_METHODS
 
 OWN_SCHEDULES = ("multistep", "one_cycle")
 SCHEDULES = (*OWN_SCHEDULES, *(schedule.value for schedule in SchedulerType if schedule.value != "greedy"))
@@ -84,7 +85,7 @@ class ModelArguments:
             expected=", ".join(KNOWN_METHODS),
             fix="choose one of them",
         )
-        presets = KNOWN_METHODS[self.method][0].presets()
+        presets = KNOWN_METHODS[self.method].config.presets()
         require(
             self.preset in presets or self.model_name_or_path is not None,
             f"unknown preset of {self.method}",
@@ -93,7 +94,7 @@ class ModelArguments:
             fix="choose one of them",
         )
         preset = self.preset if self.model_name_or_path is None else None
-        check_overrides(KNOWN_METHODS[self.method][0], preset, self.overrides, self.text_model)
+        check_overrides(KNOWN_METHODS[self.method].config, preset, self.overrides, self.text_model)
         require(
             self.lora_rank >= 0,
             "lora_rank is negative",
@@ -252,6 +253,12 @@ class CausalVideoTrainingArguments(TrainingArguments):
     text_encoder_learning_rate: float | None = _field(None, "Learning rate of the text encoder. None: learning_rate.")
     decay_biases_and_norms: bool = _field(
         False, "Apply weight_decay to biases and normalisation too (as published), not to matrices only."
+    )
+    matmul_precision: str = _field(
+        "highest",
+        "Precision of float32 matrix products: 'highest' is float32, 'high' TF32 on a GPU, 'medium' bfloat16 on a CPU "
+        "with AMX. Weights, gradients and everything else stay float32.",
+        choices=list(PRECISIONS),
     )
     early_stopping_patience: int | None = _field(
         None, "Stop after this many validations without a better one. None: never."

@@ -27,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 
 from hf_causal_video.training.recipe import read_recipe
 from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.files import is_partial, remove_partial, write_whole
 
 RECIPE_FILE = "recipe.yaml"
 METRICS_FILE = "metrics.json"
@@ -35,13 +36,6 @@ LOCK_FILE = "run.lock"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 ENDS = ("num_train_epochs", "max_steps")  # the only keys that a resumed run may change
 LOCK_WAIT_S = 2.0  # a lock file without content for longer was left by a kill
-
-
-def write_atomically(path: str | Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, and never half of it."""
-    temporary = Path(f"{path}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 @contextmanager
@@ -173,7 +167,7 @@ def claim_output_dir(folder: str | Path, recipe: dict[str, Any], resume: bool) -
     state = PartialState()
     entries = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
     # a run that was killed before it began leaves these
-    entries = [name for name in entries if name != f"{RECIPE_FILE}.tmp" and not name.startswith(LOCK_FILE)]
+    entries = [name for name in entries if not is_partial(name) and not name.startswith(LOCK_FILE)]
     require(
         resume or not entries,
         f"output_dir {folder} is not empty",
@@ -195,6 +189,8 @@ def claim_output_dir(folder: str | Path, recipe: dict[str, Any], resume: bool) -
     if state.is_main_process:
         for path in saved[0 if newest is None else saved.index(newest) + 1 :]:
             shutil.rmtree(path)  # half-written: a kill fell into it, and it will be written again
+        remove_partial(folder)
+        remove_partial(folder / "predictions")
     state.wait_for_everyone()
     return Start(newest, METRICS_FILE in entries and not note, note)
 
@@ -210,7 +206,7 @@ def begin(folder: str | Path, recipe: dict[str, Any]) -> None:
     if state.is_main_process and not (path.exists() and path.read_text(encoding="utf-8") == text):
         path.parent.mkdir(parents=True, exist_ok=True)
         (path.parent / METRICS_FILE).unlink(missing_ok=True)
-        write_atomically(path, text)
+        write_whole(path, text)
     state.wait_for_everyone()
 
 

@@ -1,6 +1,5 @@
 """Measure a checkpoint: a table to read, JSON for programs, and one line per question to find out why."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,9 @@ from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.training.arguments import DataArguments
 from hf_causal_video.training.questions.splits import load_split
 from hf_causal_video.training.questions.task import measure, predict
-from hf_causal_video.training.recipe import recipe_world
-from hf_causal_video.training.relations.evaluate import add_relation_arguments, is_relation_model, run_relations
-from hf_causal_video.training.report import make_report, print_report
+from hf_causal_video.training.report import make_report
 from hf_causal_video.utils.errors import require
-
-EXAMPLES = """examples:
-  # NExT-QA, from the official csv and a feature set made by `hf-causal-video extract`
-  hf-causal-video evaluate outputs/transtr --dataset nextqa --annotations nextqa/ --features features/
-  # NExT-GQA: is the answer right, and right for the right seconds?
-  hf-causal-video evaluate outputs/transtr --dataset nextgqa --annotations nextgqa/ --features features/
-  # any public benchmark by name, from the folder of its official files
-  hf-causal-video evaluate outputs/transtr --dataset msvdqa --annotations msvd_qa/ --split test --features features/
-  # your own questions, see `hf-causal-video questions --help`
-  hf-causal-video evaluate outputs/transtr --dataset questions.csv --split test --features features/
-  # a dataset of question rows on the Hub or in a folder
-  hf-causal-video evaluate outputs/transtr --dataset org/my-questions --split test --features org/my-features
-  # the confounded world, whose causes are known
-  hf-causal-video evaluate outputs/transtr --dataset world --split ood
-"""
+from hf_causal_video.utils.precision import Precision, matmul_precision
 
 
 def evaluate_checkpoint(
@@ -48,6 +31,7 @@ def evaluate_checkpoint(
     annotations: str | Path | None = None,
     spans: str | Path | None = None,
     device: str = "cpu",
+    precision: Precision = "highest",
 ) -> dict[str, Any]:
     """Answer every question of a split and score the answers, and the seconds they rest on where those are known.
 
@@ -68,6 +52,7 @@ def evaluate_checkpoint(
             their indices from the vocabulary of the checkpoint.
         spans: gsub json of NExT-GQA, where the dataset is a csv of NExT-QA.
         device: where the model runs, such as "cuda:1".
+        precision: of float32 matrix products, see `matmul_precision`.
 
     Returns:
         {"metrics": {...}, "questions": n, ...}, as written to `metrics.json`.
@@ -79,16 +64,18 @@ def evaluate_checkpoint(
     words = getattr(processor, "answer_vocabulary", None)
     data = load_data(dataset, split, features, num_frames, world, annotations, words, spans)
     data.store.check(model.config.feature_provenance)
-    rows = predict(
-        model.eval().to(device),
-        data,
-        VideoQACollator(processor, with_labels=False),
-        batch_size=batch_size,
-        progress=progress,
-        span_rule=span_rule,
-    )
+    with matmul_precision(precision):
+        rows = predict(
+            model.eval().to(device),
+            data,
+            VideoQACollator(processor, with_labels=False),
+            batch_size=batch_size,
+            progress=progress,
+            span_rule=span_rule,
+        )
     metrics = score(rows, data.questions, dataset)
-    return make_report(checkpoint, dataset, split, rows, metrics, output, questions=len(rows), span_rule=span_rule)
+    details = {"questions": len(rows), "span_rule": span_rule, "matmul_precision": precision}
+    return make_report(checkpoint, dataset, split, rows, metrics, output, **details)
 
 
 def score(rows: list[dict[str, Any]], questions: Any, dataset: str) -> dict[str, float]:
@@ -99,65 +86,6 @@ def score(rows: list[dict[str, Any]], questions: Any, dataset: str) -> dict[str,
         best = {row["question_id"]: {"span": row["best_span"], "prediction": row["prediction"]} for row in rows}
         metrics = {**metrics, **nextgqa_metrics(best, list(questions), missing="error")}
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of `hf-causal-video evaluate`."""
-    parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("checkpoint", help="folder or Hub id of a trained model")
-    parser.add_argument(
-        "--dataset",
-        required=True,
-        help="world, a file or folder of your own questions, a Hub id, or with --annotations FOLDER: "
-        f"{', '.join(BENCHMARKS)}",
-    )
-    parser.add_argument("--split", help="split of the dataset (default: test; iid for the world)")
-    parser.add_argument("--spans", help="gsub json of NExT-GQA, where --dataset is a csv of NExT-QA")
-    parser.add_argument("--features", help="feature set, folder or Hub id")
-    parser.add_argument(
-        "--output",
-        help="folder for metrics.json and predictions.jsonl (default: the checkpoint's "
-        "evaluation/<dataset>-<split>, or evaluation/ here for a Hub id)",
-    )
-    parser.add_argument("--num-frames", type=int, help="frames of each clip to take, evenly spaced (default: all)")
-    parser.add_argument(
-        "--span-rule",
-        choices=["kept", "window", "gaussian"],
-        default="kept",
-        help="how kept frames become seconds (default: kept)",
-    )
-    parser.add_argument("--batch-size", type=int, default=32, help="questions at once (default: 32)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
-    add_relation_arguments(parser)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Body of `hf-causal-video evaluate`."""
-    base = Path(args.checkpoint) if Path(args.checkpoint).is_dir() else Path()
-    is_world = args.dataset == "world"
-    name = Path(args.dataset).name.split(".")[0] if Path(args.dataset).is_file() else Path(args.dataset).name
-    args.split = args.split or ("iid" if is_world else "test")
-    output = Path(args.output) if args.output else base / "evaluation" / f"{name}-{args.split}"
-    if is_relation_model(args.checkpoint):
-        run_relations(args, output)
-        return
-    report = evaluate_checkpoint(
-        args.checkpoint,
-        args.dataset,
-        args.split,
-        args.features,
-        output,
-        args.num_frames,
-        world=recipe_world(args.checkpoint) if is_world and args.world is None else args.world,
-        span_rule=args.span_rule,
-        batch_size=args.batch_size,
-        annotations=args.annotations,
-        spans=args.spans,
-        device=args.device,
-    )
-    title = f"{args.checkpoint} on {args.dataset}, {args.split}: {report['questions']} questions"
-    print_report(title, report["metrics"], output)
 
 
 def load_data(

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from hf_causal_video.models.loading import weights_digest
-from hf_causal_video.training.checkpoints import METRICS_FILE, write_atomically
+from hf_causal_video.training.checkpoints import METRICS_FILE
 from hf_causal_video.training.tasks import Numbers, Record
+from hf_causal_video.utils.files import write_whole
 
 PREDICTIONS_FILE = "predictions.jsonl"
 Report = dict[str, Any]
@@ -45,8 +46,8 @@ def make_report(
     if output is not None:
         folder = Path(output)
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / PREDICTIONS_FILE, "".join(json.dumps(record) + "\n" for record in records))
-        write_atomically(folder / METRICS_FILE, json.dumps(report, indent=2) + "\n")
+        write_whole(folder / PREDICTIONS_FILE, "".join(json.dumps(record) + "\n" for record in records))
+        write_whole(folder / METRICS_FILE, json.dumps(report, indent=2) + "\n")
     return report
 
 

@@ -35,7 +35,6 @@ from hf_causal_video.training.checkpoints import (
     claim_output_dir,
     exclusive,
     stopped_early,
-    write_atomically,
 )
 from hf_causal_video.training.lora import add_lora
 from hf_causal_video.training.questions.task import QuestionTask
@@ -44,6 +43,8 @@ from hf_causal_video.training.relations.task import RelationTask
 from hf_causal_video.training.tasks import Numbers, Split, Task
 from hf_causal_video.training.trainer import CausalVideoTrainer
 from hf_causal_video.utils.errors import CausalVideoError, as_message
+from hf_causal_video.utils.files import write_whole
+from hf_causal_video.utils.precision import matmul_precision
 from hf_causal_video.utils.version import __version__
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "peft", "numpy")
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> RunMetrics:
         CausalVideoError: arguments, data or a folder that the run cannot work with.
     """
     model_arguments, data_arguments, arguments = ConfigParser().parse(argv)
-    with exclusive(str(arguments.output_dir)):
+    with exclusive(str(arguments.output_dir)), matmul_precision(arguments.matmul_precision):
         if model_arguments.method in RELATION_METHODS:
             return _run(RelationTask(), model_arguments, data_arguments, arguments)
         return _run(QuestionTask(), model_arguments, data_arguments, arguments)
@@ -127,7 +128,7 @@ def _run(
         records = task.predict(saved, splits[name], collator, arguments)
         if trainer.is_world_process_zero():
             lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-            write_atomically(folder / "predictions" / f"{name}.jsonl", lines)
+            write_whole(folder / "predictions" / f"{name}.jsonl", lines)
             numbers[name] = task.measure(records, splits[name], train)
     state = trainer.state
     metrics: RunMetrics = {"test": {name: numbers[name] for name in data_arguments.test_splits if name in numbers}}
@@ -147,8 +148,8 @@ def _run(
     }
     if trainer.is_world_process_zero():
         card = _card_data(metrics, model_arguments, data_arguments, arguments, saved)
-        write_atomically(folder / "card_data.json", json.dumps(card, indent=2, ensure_ascii=False) + "\n")
-        write_atomically(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")  # last: the run is finished
+        write_whole(folder / "card_data.json", json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+        write_whole(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")  # last: the run is finished
         _print_summary(metrics, data_arguments, folder, task)
     PartialState().wait_for_everyone()
     return metrics
@@ -223,6 +224,7 @@ def _card_data(
         "seed": arguments.seed,
         "training": metrics["training"],
         "precision": arguments.mixed_precision,
+        "matmul_precision": arguments.matmul_precision,
         "hardware": torch.cuda.get_device_name() if arguments.device.type == "cuda" else f"{os.cpu_count()} CPU cores",
         "versions": {
             "hf_causal_video": __version__,

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers.trainer_pt_utils import nested_gather
 
+from hf_causal_video.utils.files import write_whole
+
 LOG_FILE = "training_log.jsonl"
 
 
@@ -36,7 +38,7 @@ class StepLog:
             return
         kept = [line for line in read_log(self.path) if line["step"] <= step] if step else []
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        write_whole(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def add(self, step: int, terms: dict[str, Tensor]) -> None:
         """Keep the terms of a batch; nothing is read from the device yet."""

@@ -5,7 +5,8 @@ import os
 import socket
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ class CausalVideoError(ValueError):
     """
 
     def __init__(self, what: str, *, found: object, expected: object, fix: str):
-        self.what, self.found, self.expected, self.fix = what, found, expected, fix
+        self.what = what
+        self.found = found
+        self.expected = expected
+        self.fix = fix
         super().__init__(f"{what}: found {found}; expected {expected}. Fix: {fix.rstrip('.')}.")
 
     def __reduce__(self):
@@ -98,6 +102,35 @@ def require_values(
         torch._assert_async(condition, message)
     except RuntimeError as error:
         raise CausalVideoError(what, found=found(), expected=expected, fix=fix) from error
+
+
+@contextmanager
+def reworded(
+    kinds: type[Exception] | tuple[type[Exception], ...], what: str, *, expected: object, fix: str = "correct it"
+) -> Iterator[None]:
+    """Raise errors of other libraries as CausalVideoError, with their first line as what was found.
+
+    Args:
+        kinds: the errors; a CausalVideoError passes as it is, and an error of another kind too.
+        what, expected, fix: as in `require`.
+
+    Example:
+        >>> with reworded(ValueError, "--limit", expected="a whole number"):
+        ...     int("three")
+        Traceback (most recent call last):
+        hf_causal_video.utils.errors.CausalVideoError: --limit: found invalid literal ...; expected a whole number. ...
+    """
+    try:
+        yield
+    except CausalVideoError:
+        raise
+    except kinds as error:
+        raise CausalVideoError(what, found=first_line(error), expected=expected, fix=fix) from error
+
+
+def first_line(error: BaseException) -> str:
+    """First line of what an error says; its type where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def parse_arguments(parser: ArgumentParser, argv: Sequence[str] | None = None) -> Namespace:

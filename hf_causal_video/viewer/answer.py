@@ -7,19 +7,21 @@ spans are put together, and checked against each other, in one place before anyt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from hf_causal_video.models.frame_times import frame_slices
-from hf_causal_video.models.outputs import Evidence, EvidenceFrame, EvidenceObject
+from hf_causal_video.models.outputs import Evidence, EvidenceFrame
 from hf_causal_video.models.verdict import Verdict, unique_labels
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.errors import require
+from hf_causal_video.viewer.frames import read_frames
 from hf_causal_video.viewer.words import pace_in_words, reason_in_words, verdict_in_words
 
 __all__ = ["EvidenceCase", "EvidenceFrame"]
 
+Box = tuple[float, float, float, float]
 TOLERANCE_S = 1.0  # an evidence time may lie this far outside the frames shown: annotated lengths are rounded
 
 
@@ -75,73 +77,70 @@ class EvidenceCase:
             title: a line above the question.
             truth: `true_answer`, `true_spans`, `duration_s`, where known.
         """
-        evidence, verdict = result["evidence"], result["verdict"]
-        scores: dict[str, Any] = {}
-        for name in ("scores_without", "scores_only"):
-            values = None if verdict is None else verdict[name]
-            scores[name] = None if values is None else list(values.values())[: len(evidence.choices)]
-        times = [float(time) for time in result["times_s"]]
-        notes = notes_of(result)
+        evidence: Evidence = result["evidence"]
+        verdict: Verdict | None = result["verdict"]
+
+        def shown(scores: Mapping[str, float] | None) -> list[float] | None:
+            return None if scores is None else list(scores.values())[: len(evidence.choices)]
+
         return cls(
-            question, evidence, result["frames"], times, title=title, verdict=verdict, notes=notes, **scores, **truth
+            question,
+            evidence,
+            result["frames"],
+            [float(time) for time in result["times_s"]],
+            title=title,
+            verdict=verdict,
+            notes=notes_of(result),
+            scores_without=shown(verdict and verdict.scores_without),
+            scores_only=shown(verdict and verdict.scores_only),
+            **truth,
         )
 
     def __post_init__(self) -> None:
-        self.frames = [np.asarray(frame) for frame in self.frames]
+        self.frames = read_frames(self.frames)
         self.times_s = [float(time) for time in self.times_s]
-        if len(self.frames) != len(self.times_s):
-            raise _mismatch("frames and times", len(self.frames), len(self.times_s), "one time for each frame")
-        for index, frame in enumerate(self.frames):
-            require(
-                frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3 and frame.size,
-                f"frame {index}",
-                found=f"{frame.dtype} {frame.shape}",
-                expected="uint8 (height, width, 3)",
-                fix="pass decoded RGB frames, channels last, 0 to 255",
-            )
         size = len(self.evidence.choices)
-        for name in ("scores_without", "scores_only"):
-            scores = getattr(self, name)
-            if scores is not None and len(scores) != size:
-                raise _mismatch(name, len(scores), size, "one score for each of evidence.choices")
-        for scores in (self.evidence.scores, self.scores_without, self.scores_only):
-            require(
-                scores is None or np.isfinite(np.asarray(scores, dtype=np.float64)).all(),
-                "scores",
-                found=None if scores is None else list(scores)[:6],
-                expected="finite numbers",
-                fix="look for NaN in the features, or an overflow in half precision",
-            )
-        if size == 0 or len(self.evidence.scores) != size:
-            raise _mismatch("choices and scores", size, len(self.evidence.scores), "one score for each choice")
+        counts = (len(self.frames), len(self.times_s))
+        _check_fit("frames and times", counts[0] == counts[1], counts, "one time for each frame")
+        all_scores = {
+            "scores": self.evidence.scores,
+            "scores_without": self.scores_without,
+            "scores_only": self.scores_only,
+        }
+        for name, scores in all_scores.items():
+            if scores is not None:
+                _check_fit(
+                    name, 0 < size == len(scores), len(scores), "one score for each of evidence.choices, at least one"
+                )
+                finite = np.isfinite(np.asarray(scores, dtype=np.float64)).all()
+                fix = "look for NaN in the features, or an overflow in half precision"
+                require(finite, name, found=list(scores)[:6], expected="finite numbers", fix=fix)
         if isinstance(self.true_answer, int):
-            if self.true_answer >= size:
-                raise _mismatch("true_answer", self.true_answer, size, "an index into choices, or the answer in words")
+            _check_fit(
+                "true_answer",
+                self.true_answer < size,
+                self.true_answer,
+                "an index into choices, or the answer in words",
+            )
             self.true_answer = None if self.true_answer < 0 else self.true_answer
         times = torch.tensor([self.times_s], dtype=torch.float64)
         self.slices = [(start, end) for start, end in frame_slices(times, None, self.duration_s)[0].tolist()]
         for span in (*self.evidence.spans, *self.true_spans):
-            if not 0 <= span[0] <= span[1]:
-                raise _mismatch("start and end of a span", span[0], span[1], "0 <= start_s <= end_s")
+            _check_fit("start and end of a span", 0 <= span[0] <= span[1], span, "0 <= start_s <= end_s")
         self.kept  # noqa: B018  (the frames of the evidence must be among the frames shown)
         if self.verdict is None and (self.scores_only is not None or self.scores_without is not None):
             self.verdict = self._read_verdict()
 
     def _read_verdict(self) -> Verdict:
         verdict = Verdict()
-        for name in ("only", "without"):
-            scores = getattr(self, f"scores_{name}")
-            if scores is None:
-                continue
-            labels = unique_labels(self.evidence.choices)
-            best = int(np.argmax(np.asarray(scores)))
-            setattr(verdict, f"scores_{name}", dict(zip(labels, map(float, scores), strict=True)))
-            setattr(verdict, f"answer_{name}", self.evidence.choices[best])
-            same = best == self.predicted_row
-            if name == "only":
-                verdict.sufficient = same
-            else:
-                verdict.necessary = not same
+        choices = self.evidence.choices
+        views: tuple[tuple[Literal["only", "without"], Sequence[float] | None], ...]
+        views = (("only", self.scores_only), ("without", self.scores_without))
+        for name, scores in views:
+            if scores is not None:
+                best = int(np.argmax(np.asarray(scores)))
+                values = dict(zip(unique_labels(choices), map(float, scores), strict=True))
+                verdict.record(name, values, choices[best], best == self.predicted_row)
         return verdict
 
     @property
@@ -166,8 +165,9 @@ class EvidenceCase:
     @property
     def looked_at(self) -> str:
         """Count of the kept frames, and how often a long clip was looked at."""
-        frames, kept = len(self.frames), len(self.kept)
-        text = f"Looked at {kept} of {frames} frames" if kept else f"No frame was singled out of {frames}"
+        text = f"Looked at {len(self.kept)} of {len(self.frames)} frames"
+        if not self.kept:
+            text = f"No frame was singled out of {len(self.frames)}"
         pace = pace_in_words(self.times_s)
         return f"{text}; {pace}" if pace else text
 
@@ -194,7 +194,8 @@ class EvidenceCase:
     @property
     def predicted_row(self) -> int:
         """Index of the answer in `evidence.choices`; -1 if it is not among them."""
-        choices, index = self.evidence.choices, self.evidence.answer_index
+        choices = self.evidence.choices
+        index = self.evidence.answer_index
         if 0 <= index < len(choices) and choices[index] == self.evidence.answer:
             return index
         return choices.index(self.evidence.answer) if self.evidence.answer in choices else -1
@@ -214,11 +215,12 @@ class EvidenceCase:
             return self.evidence.answer == self.true_answer
         return self.predicted_row == self.true_row if self.true_row >= 0 else None
 
-    def boxes(self, position: int) -> list[EvidenceObject]:
-        """The evidence objects with a box on the frame at a position, best first, each box once."""
+    def boxes(self, position: int) -> list[Box]:
+        """Boxes xyxy, within [0, 1], of the evidence objects on the frame at a position, best first, each once."""
         objects = [one for one in self.evidence.objects if one.box and self.position(one.time_s) == position]
-        best = sorted(objects, key=lambda one: -one.score)
-        return list({tuple(one.box or ()): one for one in reversed(best)}.values())[::-1]
+        best_first = sorted(objects, key=lambda one: -one.score)
+        boxes = [tuple(min(max(float(edge), 0.0), 1.0) for edge in one.box or ()) for one in best_first]
+        return [(x0, y0, x1, y1) for x0, y0, x1, y1 in dict.fromkeys(boxes)]
 
     def position(self, time_s: float) -> int:
         """The frame shown whose time is nearest; an error where the time lies outside the frames."""
@@ -249,7 +251,5 @@ def notes_of(result: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _mismatch(what: str, found: object, other: object, expected: str) -> CausalVideoError:
-    return CausalVideoError(
-        f"{what} do not fit", found=f"{found} and {other}", expected=expected, fix="take both from the same answer"
-    )
+def _check_fit(what: str, fits: bool, found: object, expected: str) -> None:
+    require(fits, f"{what} do not fit", found=found, expected=expected, fix="take both from the same answer")

@@ -5,24 +5,21 @@ style and script inside and forbids itself any request, so it opens anywhere, fo
 everything is there but the slider.
 """
 
-import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from hf_causal_video.utils.errors import require
 from hf_causal_video.utils.files import write_whole
 from hf_causal_video.viewer.answer import EvidenceCase
-from hf_causal_video.viewer.style import POLICY, SCRIPT, STYLE
-from hf_causal_video.viewer.words import clock, percent, spans_in_words, tick_in_words
+from hf_causal_video.viewer.page import along, axis, html_page, in_percent, jpeg, placed
+from hf_causal_video.viewer.style import SCRIPT
+from hf_causal_video.viewer.words import axis_ticks, clock, percent, spans_in_words
 
-VIEWS = (("full", "whole clip"), ("without", "evidence removed"), ("only", "only evidence"))
+VIEWS = {"full": "whole clip", "without": "evidence removed", "only": "only evidence"}
 FILM_HEIGHT = 72  # pixels, as in the style
 STAGE_SIZE = (512, 400)  # most pixels across and down of the large frame; small frames are enlarged
 
@@ -30,7 +27,7 @@ STAGE_SIZE = (512, 400)  # most pixels across and down of the large frame; small
 def write_report(
     path: str | Path,
     cases: Sequence[EvidenceCase],
-    metrics: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, object] | None = None,
     title: str = "What it answered, and why",
     note: str = "",
     frame_width: int = 512,
@@ -60,45 +57,35 @@ def write_report(
         >>> page.startswith("<!doctype html>"), page.count('class="frame')
         (True, 4)
     """
-    return write_whole(path, report_html(cases, metrics, title, note, frame_width).encode())
+    return write_whole(path, report_html(cases, metrics, title, note, frame_width))
 
 
 def report_html(
     cases: Sequence[EvidenceCase],
-    metrics: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, object] | None = None,
     title: str = "What it answered, and why",
     note: str = "",
     frame_width: int = 512,
 ) -> str:
     """The page of `write_report` as text."""
     require(cases, "nothing to report", found="0 cases", expected="at least 1", fix="pass some cases")
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="note">{escape(note)}</p>' if note else "",
-        _metrics(metrics or {}),
-    ]
+    parts = [f'<p class="note">{escape(note)}</p>' if note else "", _metrics(metrics or {})]
     if len(cases) > 1:
-        body.append(_index(cases))
-    body += [_case(number, case, frame_width) for number, case in enumerate(cases, 1)]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body><main>\n"
-        + "\n".join(part for part in body if part)
-        + f"\n</main><script>{SCRIPT}</script></body></html>\n"
-    )
+        parts.append(_index(cases))
+    parts += [_case(number, case, frame_width) for number, case in enumerate(cases, 1)]
+    return html_page(title, parts, script=SCRIPT)
 
 
-def _metrics(metrics: Mapping[str, Any]) -> str:
+def _metrics(metrics: Mapping[str, object]) -> str:
     if not metrics:
         return ""
-    if all(isinstance(row, Mapping) for row in metrics.values()):
-        names = list(dict.fromkeys(name for row in metrics.values() for name in row if name != "counts"))
+    tables = {label: row for label, row in metrics.items() if isinstance(row, Mapping)}
+    if len(tables) == len(metrics):
+        names = list(dict.fromkeys(name for row in tables.values() for name in row if name != "counts"))
         head = "".join(f'<th class="number">{escape(str(name))}</th>' for name in names)
         rows = "".join(
             f"<tr><td>{escape(str(label))}</td>" + "".join(_number(row.get(name)) for name in names) + "</tr>"
-            for label, row in metrics.items()
+            for label, row in tables.items()
         )
         return f'<div class="scroll"><table><tr><th></th>{head}</tr>{rows}</table></div>'
     shown = {name: value for name, value in metrics.items() if not isinstance(value, Mapping)}
@@ -106,7 +93,7 @@ def _metrics(metrics: Mapping[str, Any]) -> str:
     return f'<div class="scroll"><table><tr><th>measure</th><th class="number">value</th></tr>{rows}</table></div>'
 
 
-def _number(value: Any) -> str:
+def _number(value: object) -> str:
     text = "–" if value is None else f"{value:.2f}" if isinstance(value, (float, np.floating)) else str(value)
     return f'<td class="number">{escape(text)}</td>'
 
@@ -124,15 +111,12 @@ def _index(cases: Sequence[EvidenceCase]) -> str:
 
 
 def _case(number: int, case: EvidenceCase, frame_width: int) -> str:
-    pictures = [_jpeg(frame, frame_width) for frame in case.frames]
+    pictures = [jpeg(frame, frame_width) for frame in case.frames]
     first = max(case.kept, key=lambda one: case.kept_scores[one]) if case.kept else 0
-    boxes = "".join(
-        f'<div class="object" style="left:{x:g}%;top:{y:g}%;width:{w:g}%;height:{h:g}%"></div>'
-        for x, y, w, h in _percent_boxes(case, first)
-    )
+    boxes = "".join(f'<div class="object" style="{placed(in_percent(box))}"></div>' for box in case.boxes(first))
     title = f'<p class="muted">{escape(case.title)}</p>' if case.title else ""
-    tall, across = case.frames[first].shape[:2]
-    wide = min(STAGE_SIZE[0], round(STAGE_SIZE[1] * across / tall))
+    height, width = case.frames[first].shape[:2]
+    wide = min(STAGE_SIZE[0], round(STAGE_SIZE[1] * width / height))
     return (
         f'<section class="case" id="case-{number}">{title}<h2>{escape(case.question)}</h2><div class="columns"><div>'
         f'<div class="stage" style="width:{wide}px">'
@@ -145,38 +129,18 @@ def _case(number: int, case: EvidenceCase, frame_width: int) -> str:
 
 
 def _answers(number: int, case: EvidenceCase) -> str:
-    scores = {"full": case.evidence.scores, "without": case.scores_without, "only": case.scores_only}
-    scores_shown = {name: values for name, values in scores.items() if values is not None}
+    views = {"full": case.evidence.scores, "without": case.scores_without, "only": case.scores_only}
+    scores = {name: values for name, values in views.items() if values is not None}
     parts = []
-    if len(scores_shown) > 1:
-        for name, label in VIEWS:
-            if name in scores_shown:
-                checked = " checked" if name == "full" else ""
-                key = f"case-{number}-{name}"
-                parts.append(
-                    f'<input class="view view-{name}" type="radio" name="view-{number}" id="{key}"{checked}>'
-                    f'<label for="{key}">{label}</label>'
-                )
-    best = {name: int(np.argmax(each)) for name, each in scores_shown.items()}
-    parts.append('<ul class="choices">')
-    for row, choice in enumerate(case.evidence.choices):
-        chosen, true = row == case.predicted_row, row == case.true_row
-        tag = ""
-        if chosen:
-            kind = {True: "right", False: "wrong", None: "answer"}[case.right]
-            tag = f'<span class="tag {kind}">{kind}</span>'
-        elif true:
-            tag = '<span class="tag true">true answer</span>'
-        for name, top in best.items():
-            if name != "full" and row == top:
-                tag += f'<span class="tag now {name}">answer now</span>'
-        values = {name: min(max(float(each[row]), 0.0), 1.0) * 100 for name, each in scores_shown.items()}
-        figures = "".join(f'<b class="{name}">{percent(value / 100)}</b>' for name, value in values.items())
-        bars = "".join(f'<i class="{name}" style="width:{value:.2f}%"></i>' for name, value in values.items())
+    for name in scores if len(scores) > 1 else ():
+        key = f"case-{number}-{name}"
+        checked = " checked" if name == "full" else ""
         parts.append(
-            f'<li{" class=chosen" if chosen else ""}><span class="choice">'
-            f'<span>{escape(choice) or "(empty)"}{tag}</span>{figures}</span><span class="bar">{bars}</span></li>'
+            f'<input class="view view-{name}" type="radio" name="view-{number}" id="{key}"{checked}>'
+            f'<label for="{key}">{VIEWS[name]}</label>'
         )
+    parts.append('<ul class="choices">')
+    parts += [_choice(case, row, scores) for row in range(len(case.evidence.choices))]
     parts.append("</ul>")
     if case.true_answer is not None and case.true_row < 0:
         parts.append(f'<p class="legend truth">true answer: {escape(str(case.true_answer))}</p>')
@@ -188,31 +152,45 @@ def _answers(number: int, case: EvidenceCase) -> str:
     return "".join(parts)
 
 
+def _choice(case: EvidenceCase, row: int, scores: Mapping[str, Sequence[float]]) -> str:
+    """One choice with its tags, and its score and bar in every view."""
+    chosen = row == case.predicted_row
+    tag = ""
+    if chosen:
+        kind = {True: "right", False: "wrong", None: "answer"}[case.right]
+        tag = f'<span class="tag {kind}">{kind}</span>'
+    elif row == case.true_row:
+        tag = '<span class="tag true">true answer</span>'
+    for name, values in scores.items():
+        if name != "full" and row == int(np.argmax(values)):
+            tag += f'<span class="tag now {name}">answer now</span>'
+    shares = {name: min(max(float(values[row]), 0.0), 1.0) for name, values in scores.items()}
+    figures = "".join(f'<b class="{name}">{percent(share)}</b>' for name, share in shares.items())
+    bars = "".join(f'<i class="{name}" style="width:{100 * share:.2f}%"></i>' for name, share in shares.items())
+    return (
+        f'<li{" class=chosen" if chosen else ""}><span class="choice">'
+        f"<span>{escape(case.evidence.choices[row]) or '(empty)'}{tag}</span>{figures}</span>"
+        f'<span class="bar">{bars}</span></li>'
+    )
+
+
 def _film(case: EvidenceCase, pictures: Sequence[str]) -> str:
     end = case.end_s
-    pace = f'<p class="muted">{escape(case.looked_at)}</p>'
-    parts = [pace, '<div class="film"><div class="playhead"></div>']
+    parts = [f'<p class="muted">{escape(case.looked_at)}</p>', '<div class="film"><div class="playhead"></div>']
     for index, picture in enumerate(pictures):
         start, stop = case.slices[index]
+        height, width = case.frames[index].shape[:2]
         kept = index in case.kept_scores
-        widest = round(FILM_HEIGHT * case.frames[index].shape[1] / case.frames[index].shape[0])
-        label = clock(case.times_s[index]) + (", evidence" if kept else "")
-        style = f"left:{100 * start / end:.3f}%;width:{100 * (stop - start) / end:.3f}%"
-        gone = " gone" if index in case.removed else ""
-        boxes = escape(json.dumps(_percent_boxes(case, index)))
+        classes = "frame" + " kept" * kept + " gone" * (index in case.removed)
+        label = clock(case.times_s[index]) + ", evidence" * kept
+        boxes = escape(json.dumps([in_percent(box) for box in case.boxes(index)]))
         parts.append(
-            f'<button type="button" class="frame{" kept" if kept else ""}{gone}" style="{style}" data-label="{label}" '
+            f'<button type="button" class="{classes}" style="{along(start / end, stop / end)}" data-label="{label}" '
             f'data-at="{100 * case.times_s[index] / end:.3f}" data-boxes="{boxes}" title="{label}">'
-            f'<img src="{picture}" alt="frame at {label}" style="max-width:{widest}px"></button>'
+            f'<img src="{picture}" alt="frame at {label}" style="max-width:{round(FILM_HEIGHT * width / height)}px">'
+            "</button>"
         )
-    step = next(size for size in (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1e9) if end / size <= 12)
-    ticks = [number * step for number in range(int(end / step + 1e-6) + 1)]
-    marks = "".join(
-        f'<span{" class=last" if tick > 0.98 * end else ""} style="left:{100 * tick / end:.3f}%">'
-        f"{tick_in_words(tick, step, tick == ticks[-1])}</span>"
-        for tick in ticks
-    )
-    return "".join(parts) + f'</div><div class="axis">{marks}</div>'
+    return "".join(parts) + f"</div>{axis(axis_ticks(end, 12))}"
 
 
 def _spans(case: EvidenceCase) -> str:
@@ -220,27 +198,7 @@ def _spans(case: EvidenceCase) -> str:
     for name, kind, spans in (("evidence", "", case.evidence.spans), ("annotated", " truth", case.true_spans)):
         if spans:
             ordered = sorted((float(span[0]), float(span[1])) for span in spans)
-            marks = "".join(
-                f'<i style="left:{100 * start / case.end_s:.3f}%;width:{100 * (end - start) / case.end_s:.3f}%"></i>'
-                for start, end in ordered
-            )
+            marks = "".join(f'<i style="{along(start / case.end_s, end / case.end_s)}"></i>' for start, end in ordered)
             seconds = spans_in_words(ordered)
             parts.append(f'<div class="track{kind}">{marks}</div><p class="legend{kind}">{name} {seconds}</p>')
     return "".join(parts)
-
-
-def _percent_boxes(case: EvidenceCase, index: int) -> list[list[float]]:
-    """Boxes on a frame as left, top, width, height in percent."""
-    boxes = []
-    for one in case.boxes(index):
-        x0, y0, x1, y1 = (min(max(float(value), 0.0), 1.0) for value in one.box or (0, 0, 0, 0))
-        boxes.append([round(100 * value, 2) for value in (x0, y0, x1 - x0, y1 - y0)])
-    return boxes
-
-
-def _jpeg(frame: np.ndarray, width: int) -> str:
-    image = Image.fromarray(frame)
-    image.thumbnail((width, width), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=82, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -17,8 +17,15 @@ from hf_causal_video.utils.files import write_whole
 from hf_causal_video.viewer.fonts import font_with, has_letter
 
 SCALE = 2  # drawn this much larger, then reduced
-INK, MUTED, FAINT, PAPER = "#1b1f2a", "#667085", "#e4e7ec", "#ffffff"
-EVIDENCE, TRUTH, WRONG, PLAIN = "#e8590c", "#0b7a75", "#c92a2a", "#98a2b3"
+INK = "#1b1f2a"
+MUTED = "#667085"
+FAINT = "#e4e7ec"
+TRACK = "#f2f4f7"  # what bars lie on
+PAPER = "#ffffff"
+EVIDENCE = "#e8590c"
+TRUTH = "#0b7a75"
+WRONG = "#c92a2a"
+PLAIN = "#98a2b3"
 Box = tuple[float, float, float, float]
 OTHER_KINDS = {".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf"}
 
@@ -72,7 +79,8 @@ class Canvas:
     """
 
     def __init__(self, width: int, height: int, font_path: str | None = None):
-        self.size, self.font_path = (width, height), font_path
+        self.size = (width, height)
+        self.font_path = font_path
         self.replaced: set[str] = set()
         if font_path is not None:
             try:
@@ -107,10 +115,13 @@ class Canvas:
         for word in text.split():
             while self.width_of(word, size) > width and len(word) > 1:  # one word wider than a line
                 fits = max(1, next(n for n in range(len(word), -1, -1) if self.width_of(word[:n], size) <= width))
-                lines, line, word = [*lines, *([line] if line else []), word[:fits]], "", word[fits:]
+                lines += [line, word[:fits]] if line else [word[:fits]]
+                line = ""
+                word = word[fits:]
             joined = f"{line} {word}".strip()
             if line and self.width_of(joined, size) > width:
-                lines, line = [*lines, line], word
+                lines.append(line)
+                line = word
             else:
                 line = joined
         lines = [*lines, line] if line else lines
@@ -126,7 +137,7 @@ class Canvas:
     ) -> None:
         """One line of text; `anchor` as in Pillow: left, middle or right, of the ascender line or the middle."""
         stroke = max(1, round(size * SCALE / 44)) if bold else 0
-        horizontal, vertical = anchor[0], anchor[1]
+        horizontal, vertical = anchor
         rise, fall = font(size, self.font_path).getmetrics()
         # one baseline for all parts: fonts differ in how far their letters rise
         baseline = y * SCALE + (rise if vertical == "a" else (rise - fall) / 2)

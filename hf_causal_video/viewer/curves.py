@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from hf_causal_video.viewer.canvas import FAINT, INK, MUTED, Canvas
+from hf_causal_video.viewer.canvas import FAINT, INK, MUTED, Canvas, write_png
 
 WIDTH = 900
 PANEL_HEIGHT = 260
@@ -13,9 +12,10 @@ LEGEND_LINE = 22
 COLOURS = ("#0b7a75", "#e8590c", "#1c7ed6", "#c92a2a", "#7048e8", "#2b8a3e", "#d6336c", "#98a2b3")
 SMOOTHING = 20  # points of a curve after averaging neighbours, if there are many more
 Points = list[tuple[float, float]]
+Log = Sequence[Mapping[str, float]]  # lines of a training log
 
 
-def save_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -> None:
+def save_curves(logs: Mapping[str, Log], path: str | Path) -> None:
     """Draw the learning curves of runs and save them as PNG.
 
     Args:
@@ -25,7 +25,8 @@ def save_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Pat
     validation = _validation_metric(logs)
     # the losses of two methods have different terms; the term of the answers is the one they share
     shared = all(any("loss_answer" in line for line in log) for log in logs.values())
-    key, title = ("loss_answer", "loss of the answers in training") if shared else ("loss", "training loss")
+    key = "loss_answer" if shared else "loss"
+    title = "loss of the answers in training" if shared else "training loss"
     panels = [(title, {name: _points(log, key, smooth=True) for name, log in logs.items()})]
     if validation is not None:
         title = validation.removeprefix("eval_") + " on validation"
@@ -39,16 +40,16 @@ def save_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Pat
         y = top + place * LEGEND_LINE
         canvas.line([(MARGIN, y + 8), (MARGIN + 28, y + 8)], COLOURS[place % len(COLOURS)], 3)
         canvas.text(MARGIN + 38, y, canvas.wrap(name, 14, WIDTH - MARGIN - 60, most=1)[0], 14)
-    canvas.finish().save(path, format="PNG")
+    write_png(path, canvas.finish())
 
 
-def _validation_metric(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str | None:
+def _validation_metric(logs: Mapping[str, Log]) -> str | None:
     """Accuracy if every run validated it, else the first metric that some run validated."""
     names = [key for log in logs.values() for line in log for key in line if key.startswith("eval_")]
     return "eval_accuracy" if "eval_accuracy" in names else next(iter(names), None)
 
 
-def _points(log: Sequence[Mapping[str, Any]], key: str, smooth: bool = False) -> Points:
+def _points(log: Log, key: str, smooth: bool = False) -> Points:
     points = [(float(line["step"]), float(line[key])) for line in log if key in line and "step" in line]
     size = len(points) // (2 * SMOOTHING)
     if not smooth or size < 2:

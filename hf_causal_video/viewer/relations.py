@@ -1,6 +1,6 @@
 """The relations of one clip with all that a picture of them needs; the picture and the page draw the same case.
 
-Why: a predicted relation brings two trajectories and no identity. To say "dog 1 chases cat 2, then lies beside it" the
+Why: a predicted relation brings two trajectories and no identity. To say "dog 1 chases cat 2, then lies near it" the
 trajectories that are one object have to be found again, once, before anything is drawn.
 """
 
@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.errors import require
 from hf_causal_video.utils.geometry import iou
+from hf_causal_video.viewer.frames import read_frames
+from hf_causal_video.viewer.words import axis_ticks
 
 SAME_OBJECT = 0.5  # mean overlap on common frames above which two trajectories are one object
 COLOURS = ("#e8590c", "#1971c2", "#2b8a3e", "#9c36b5", "#b08900", "#c2255c", "#0b7285", "#5f3dc4")
 Box = tuple[float, float, float, float]
+Row = Mapping[str, Any]  # a relation as it was predicted
 
 
 @dataclass
@@ -48,6 +51,11 @@ class DrawnRelation:
     score: float | None
     spans: list[tuple[int, int]]
 
+    @property
+    def words(self) -> str:
+        """The predicate as it is read."""
+        return self.predicate.replace("_", " ")
+
     def holds(self, moment: int) -> bool:
         """True if the relation holds in a frame."""
         return any(start <= moment < end for start, end in self.spans)
@@ -79,7 +87,7 @@ class RelationCase:
         ([(1, 'chase', 2), (1, 'near', 2)], 4)
     """
 
-    relations: Sequence[Mapping[str, Any]]
+    relations: Sequence[Row]
     frames: Sequence[np.ndarray] = ()
     frame_indices: Sequence[int] = ()
     frame_size: tuple[int, int] | None = None
@@ -90,7 +98,7 @@ class RelationCase:
     shown: list[DrawnRelation] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.frames = [np.asarray(frame) for frame in self.frames]
+        self.frames = read_frames(self.frames)
         self.frame_indices = [int(index) for index in self.frame_indices]
         require(
             len(self.frames) == len(self.frame_indices) and not (np.diff(self.frame_indices) <= 0).any(),
@@ -99,24 +107,17 @@ class RelationCase:
             expected="increasing frames, one a picture",
             fix="pass both from one result",
         )
-        for frame in self.frames:
-            require(
-                frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3 and frame.size,
-                "picture of a clip",
-                found=f"{frame.dtype} {frame.shape}",
-                expected="uint8 (height, width, 3)",
-                fix="pass decoded RGB frames",
-            )
-        self.objects, self.shown = [], []
+        self.objects = []
+        self.shown = []
         for number, row in enumerate(sorted(self.relations, key=lambda one: -float(one.get("score") or 0.0))):
             self._add(row, number)
-        if self.times_s is not None and len(self.times_s) < self.end:
-            raise CausalVideoError(
-                "times of a clip",
-                found=f"{len(self.times_s)}",
-                expected=f"{self.end}, one per frame",
-                fix="pass the times of all frames that were looked at",
-            )
+        require(
+            self.times_s is None or len(self.times_s) >= self.end,
+            "times of a clip",
+            found=lambda: len(self.times_s or ()),
+            expected=f"{self.end}, one per frame",
+            fix="pass the times of all frames that were looked at",
+        )
 
     @property
     def end(self) -> int:
@@ -178,18 +179,13 @@ class RelationCase:
     def ticks(self, most: int = 12) -> list[tuple[float, str]]:
         """Positions in [0, 1] and labels of round numbers on the axis."""
         if self.times_s is None or len(self.times_s) < 2:
-            length, unit = float(self.end), ""
-        else:
-            length, unit = float(np.median(np.diff(self.times_s))) * self.end, " s"
-        steps = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600, 36000, 1e9)
-        step = next(one for one in steps if length / one <= most)
-        ticks = [(number * step / length, f"{number * step:g}") for number in range(int(length / step + 1e-6) + 1)]
-        return [*ticks[:-1], (ticks[-1][0], ticks[-1][1] + unit)]
+            return axis_ticks(self.end, most, in_seconds=False)
+        return axis_ticks(float(np.median(np.diff(self.times_s))) * self.end, most)
 
-    def _add(self, row: Mapping[str, Any], number: int) -> None:
+    def _add(self, row: Row, number: int) -> None:
         first, end = (int(frame) for frame in row["duration"])
-        words = tuple(str(word) for word in row["triplet"])
-        tracks = [self._fractions(row[side], number) for side in ("sub_traj", "obj_traj")]
+        words = [str(word) for word in row["triplet"]]
+        tracks = [self._fractions(row[side], number) for side in ("sub_traj", "obj_traj")]  # (frames, 4) each
         require(
             len(words) == 3 and 0 <= first < end and not any(len(track) != end - first for track in tracks),
             f"relation {number}",
@@ -214,16 +210,22 @@ class RelationCase:
         for thing, boxes in zip((subject, other), seen, strict=True):
             thing.boxes = boxes | thing.boxes
 
-    def _fractions(self, boxes: Any, number: int) -> np.ndarray:
+    def _fractions(self, boxes: Sequence[Sequence[float]], number: int) -> np.ndarray:
         track = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-        bad = not np.isfinite(track).all() or (track[:, 2:] < track[:, :2]).any()
-        if bad or (self.frame_size is None and track.size and track.max() > 2):
-            raise CausalVideoError(
-                f"relation {number}",
-                found="inverted or infinite boxes" if bad else f"a box edge at {track.max():g}",
-                expected="left, top, right, bottom in pixels with frame_size, else fractions",
-                fix="convert left, top, width, height boxes" if bad else "pass frame_size=(width, height)",
-            )
+        require(
+            np.isfinite(track).all() and (track[:, 2:] >= track[:, :2]).all(),
+            f"relation {number}",
+            found="inverted or infinite boxes",
+            expected="left, top, right, bottom",
+            fix="convert left, top, width, height boxes",
+        )
+        require(
+            self.frame_size is not None or not track.size or track.max() <= 2,
+            f"relation {number}",
+            found=lambda: f"a box edge at {track.max():g}",
+            expected="fractions of the frame, or pixels and their frame_size",
+            fix="pass frame_size=(width, height)",
+        )
         return (track / (1.0 if self.frame_size is None else [*self.frame_size] * 2)).clip(0, 1)
 
     def _find(self, seen: dict[int, Box], partner: DrawnObject | None) -> DrawnObject | None:
@@ -253,5 +255,4 @@ def _overlap(one: Mapping[int, Box], two: Mapping[int, Box]) -> float:
     common = sorted(set(one) & set(two))
     if not common:
         return 0.0
-    one_boxes, two_boxes = (np.array([boxes[frame] for frame in common]) for boxes in (one, two))
-    return float(iou(one_boxes, two_boxes).mean())
+    return float(iou(*(np.array([boxes[frame] for frame in common]) for boxes in (one, two))).mean())

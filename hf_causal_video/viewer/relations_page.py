@@ -5,19 +5,14 @@ check. The page carries its pictures, style and script inside and forbids itself
 best moment and all relations with their stretches of time are there.
 """
 
-import base64
-import io
 import json
-import os
 from html import escape
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
+from hf_causal_video.utils.files import write_whole
+from hf_causal_video.viewer.page import along, axis, html_page, in_percent, jpeg, placed
 from hf_causal_video.viewer.relations import DrawnObject, DrawnRelation, RelationCase
 from hf_causal_video.viewer.relations_picture import summary
-from hf_causal_video.viewer.style import POLICY, STYLE
 
 RELATION_STYLE = """
 .stage { margin: 0 auto 4px; }
@@ -105,14 +100,8 @@ def relations_html(case: RelationCase, frame_width: int = 720) -> str:
         >>> page.startswith("<!doctype html>"), page.count('class="relation')
         (True, 1)
     """
-    title = escape(case.title or "Relations of a clip")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}{RELATION_STYLE}</style></head>\n<body><main>\n<h1>{title}</h1>\n"
-        f"{_card(case, frame_width)}\n</main><script>{RELATION_SCRIPT}</script></body></html>\n"
-    )
+    title = case.title or "Relations of a clip"
+    return html_page(title, [_card(case, frame_width)], RELATION_STYLE, RELATION_SCRIPT)
 
 
 def write_relations(path: str | Path, case: RelationCase, frame_width: int = 720) -> Path:
@@ -123,11 +112,7 @@ def write_relations(path: str | Path, case: RelationCase, frame_width: int = 720
         case: relations and frames.
         frame_width: pictures are stored no wider than this, in pixels.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(relations_html(case, frame_width), encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    return write_whole(path, relations_html(case, frame_width).encode())
 
 
 def _card(case: RelationCase, frame_width: int) -> str:
@@ -135,13 +120,13 @@ def _card(case: RelationCase, frame_width: int) -> str:
     if not moments:
         return f'<section class="case"><h2>{summary(case)}</h2></section>'
     best = max(moments, key=lambda moment: sum(one.score or 1.0 for one in case.active(moment)))
-    pictures = {} if case.frame_indices else {"blank": _jpeg(case.picture(moments[0]), frame_width)}
-    shown: list[dict] = [
+    blank = "" if case.frame_indices else jpeg(case.picture(moments[0]), frame_width)  # the same for all moments
+    shown = [
         {
-            "picture": pictures.get("blank") or _jpeg(case.picture(moment), frame_width),
+            "picture": blank or jpeg(case.picture(moment), frame_width),
             "label": case.label_of(moment),
             "at": round(100 * case.position(moment + 0.5), 3),
-            "boxes": [_box(one, moment) for one in case.present(moment)],
+            "boxes": [(one.number, one.colour, *in_percent(one.boxes[moment])) for one in case.present(moment)],
             "active": [place for place, one in enumerate(case.shown) if one.holds(moment)],
         }
         for moment in moments
@@ -149,40 +134,32 @@ def _card(case: RelationCase, frame_width: int) -> str:
     pairs = [[one.subject.number, one.object.number] for one in case.shown]
     place = moments.index(best)
     boxes = "".join(
-        f'<div class="object" style="--own:{colour};left:{x:g}%;top:{y:g}%;width:{w:g}%;height:{h:g}%">'
-        f"<b>{number}</b></div>"
-        for number, colour, x, y, w, h in (_box(one, best) for one in case.present(best))
-    )
-    axis = "".join(
-        f'<span{" class=last" if at > 0.97 else ""} style="left:{100 * at:.3f}%">{label}</span>'
-        for at, label in case.ticks(8)
+        f'<div class="object" style="--own:{one.colour};{placed(in_percent(one.boxes[best]))}">'
+        f"<b>{one.number}</b></div>"
+        for one in case.present(best)
     )
     hint = '<p class="note hint">Press a relation to see its two objects; the slider moves through the clip.</p>'
-    content = json.dumps({"moments": shown, "pairs": pairs}).replace(
-        "<", "\\u003c"
-    )  # no text can close the script element
+    # no text can close the script element
+    content = json.dumps({"moments": shown, "pairs": pairs}).replace("<", "\\u003c")
     return (
         f'<section class="case"><h2>{summary(case)}</h2>{hint if case.shown else ""}'
         f'<div class="stage"><img src="{shown[place]["picture"]}" alt="{case.label_of(best)}"{_enlarged(case)}>{boxes}'
         f'<span class="stamp">{case.label_of(best)}</span></div>'
         f'<div class="rows"><input class="scrub" type="range" min="0" max="{len(moments) - 1}" value="{place}" '
-        f'aria-label="moment of the clip">{"".join(_row(one, case) for one in case.shown)}'
-        f'<div class="axis">{axis}</div></div>'
+        f'aria-label="moment of the clip">{"".join(_row(one, case) for one in case.shown)}{axis(case.ticks(8))}</div>'
         f'<script type="application/json" class="data">{content}</script></section>'
     )
 
 
 def _row(one: DrawnRelation, case: RelationCase) -> str:
-    bars = ""
-    for first, last in one.spans:
-        start, end = (100 * case.position(frame) for frame in (first, last))
-        title = f"{case.label_of(first)} to {case.label_of(last - 1)}"
-        bars += (
-            f'<i title="{title}" style="--own:{one.subject.colour};left:{start:.3f}%;width:{end - start:.3f}%"></i>'
-        )
+    bars = "".join(
+        f'<i title="{case.label_of(first)} to {case.label_of(last - 1)}" '
+        f'style="--own:{one.subject.colour};{along(case.position(first), case.position(last))}"></i>'
+        for first, last in one.spans
+    )
     return (
         f'<div class="relation"><button type="button" class="who">{_chip(one.subject)} {escape(one.subject.label)} '
-        f"<b>{escape(one.predicate.replace('_', ' '))}</b> {_chip(one.object)} {escape(one.object.label)}</button>"
+        f"<b>{escape(one.words)}</b> {_chip(one.object)} {escape(one.object.label)}</button>"
         f'<div class="when">{bars}<span class="now"></span></div>'
         f'<div class="score">{"" if one.score is None else f"{one.score:.2f}"}</div></div>'
     )
@@ -190,20 +167,6 @@ def _row(one: DrawnRelation, case: RelationCase) -> str:
 
 def _chip(one: DrawnObject) -> str:
     return f'<span class="chip" style="--own:{one.colour}">{one.number}</span>'
-
-
-def _box(one: DrawnObject, moment: int) -> list:
-    """Number, colour, and left, top, width, height in percent."""
-    x0, y0, x1, y1 = one.boxes[moment]
-    return [one.number, one.colour, *(round(100 * value, 2) for value in (x0, y0, x1 - x0, y1 - y0))]
-
-
-def _jpeg(frame: np.ndarray, width: int) -> str:
-    image = Image.fromarray(frame)
-    image.thumbnail((width, width), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=80, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _enlarged(case: RelationCase) -> str:

@@ -6,6 +6,8 @@ from hf_causal_video.models.verdict import Verdict
 
 CLOCK_FROM_S = 120.0  # longer times are written as minutes and seconds
 SPARSE_S = 10.0  # a clip that is looked at less often than this says so
+STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 3600, 36000, 1e9)  # between ticks
+STEPS = tuple(size * 10**power for power in range(9) for size in (1, 2, 5))
 
 
 def clock(time_s: float) -> str:
@@ -36,16 +38,26 @@ def spans_in_words(spans: Sequence[Sequence[float]]) -> str:
     return ", ".join(parts)
 
 
-def tick_in_words(time_s: float, step_s: float, last: bool) -> str:
-    """Label of a tick on an axis of time; the last one carries the unit.
+def axis_ticks(length: float, most: int, in_seconds: bool = True) -> list[tuple[float, str]]:
+    """Place round numbers on an axis: places in [0, 1] and labels, the last of which carries the unit.
+
+    Args:
+        length: of the axis, in seconds or frames.
+        most: about how many.
+        in_seconds: label seconds, and minutes where ticks lie 15 s apart or more; otherwise whole frames.
 
     Example:
-        >>> tick_in_words(2.5, 0.5, False), tick_in_words(8, 2, True), tick_in_words(90, 30, False)
-        ('2.5', '8 s', '1:30')
+        >>> axis_ticks(8, 4), axis_ticks(60, 2)[1], axis_ticks(10, 2, in_seconds=False)[1]
+        ([(0.0, '0'), (0.25, '2'), (0.5, '4'), (0.75, '6'), (1.0, '8 s')], (0.5, '0:30'), (0.5, '5'))
     """
-    if step_s >= 15:
-        return f"{int(time_s) // 60}:{int(time_s) % 60:02d}"
-    return f"{time_s:g}" + (" s" if last else "")
+    step = next(size for size in (STEPS_S if in_seconds else STEPS) if length / size <= most)
+    values = [number * step for number in range(int(length / step + 1e-6) + 1)]
+    if not in_seconds or step < 15:
+        labels = [f"{value:g}" for value in values]
+        labels[-1] += " s" if in_seconds else ""
+    else:
+        labels = [f"{int(value) // 60}:{int(value) % 60:02d}" for value in values]
+    return [(value / length, label) for value, label in zip(values, labels, strict=True)]
 
 
 def percent(share: float) -> str:
@@ -114,16 +126,18 @@ def verdict_in_words(verdict: Verdict, row: int, score: float) -> list[str]:
         >>> verdict_in_words(Verdict(True, None, {"run": 0.8, "sit": 0.2}, answer_only="run"), 0, 0.9)[0]
         'From the evidence alone: 90.0 % to 80.0 %, the answer stays.'
     """
+    removed = f" ({spans_in_words(verdict.removed_s)})" if verdict.removed_s else ""
+    changed = None if verdict.necessary is None else not verdict.necessary
+    views = (
+        ("From the evidence alone", verdict.scores_only, verdict.answer_only, verdict.sufficient),
+        (f"With the evidence removed{removed}", verdict.scores_without, verdict.answer_without, changed),
+    )
     lines = []
-    for name, words in (("only", "From the evidence alone"), ("without", "With the evidence removed")):
-        scores, best = getattr(verdict, f"scores_{name}"), getattr(verdict, f"answer_{name}")
-        holds = verdict.sufficient if name == "only" else None if verdict.necessary is None else not verdict.necessary
-        if scores is None or best is None:
-            lines.append(f"{words}: not asked, too few frames are left.")
+    for words, scores, answer, stays in views:
+        if scores is None:
+            lines.append(f"{words}: not asked, no frame is left.")
             continue
-        removed = f" ({spans_in_words(verdict.removed_s)})" if name == "without" and verdict.removed_s else ""
         values = list(scores.values())
-        turn = "the answer stays" if holds else f"the answer becomes “{best}” ({percent(max(values))})"
-        change = f"{percent(score)} to {percent(values[row])}"
-        lines.append(f"{words}{removed}: {change}, {turn}.")
+        turn = "the answer stays" if stays else f"the answer becomes “{answer}” ({percent(max(values))})"
+        lines.append(f"{words}: {percent(score)} to {percent(values[row])}, {turn}.")
     return lines

@@ -6,7 +6,6 @@ confounder never share a frame, and a mask over frames can separate them, unless
 `background_everywhere`.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from datasets import Dataset
 
 from hf_causal_video.features.store.reader import FeatureStore, FeatureWriter, Provenance, VideoFeatures
+from hf_causal_video.utils.files import whole_file
 from hf_causal_video.worlds.clips import WorldClips, draw_clips, world_questions
 from hf_causal_video.worlds.config import NUM_VALUES, SPLITS, WorldConfig
 
@@ -40,9 +40,8 @@ class WorldSplit:
         with FeatureWriter(folder, self.features.provenance, split=self.clips.split) as writer:
             for video in self.features:
                 writer.add(video)
-        temporary = folder / ".questions.parquet.tmp"
-        self.questions.to_parquet(temporary)
-        os.replace(temporary, folder / "questions.parquet")
+        with whole_file(folder / "questions.parquet") as partial:
+            self.questions.to_parquet(partial)
         return folder
 
 

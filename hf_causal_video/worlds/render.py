@@ -9,8 +9,6 @@ the second [i, i + 1) of the file.
 
 import json
 import math
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +20,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.files import whole_file, write_whole
 from hf_causal_video.worlds.clips import WorldClips, draw_clips, world_questions
 from hf_causal_video.worlds.config import ACTIONS, CLASSES, COLOURS, ENVIRONMENTS, SPLITS, TINTS, WorldConfig
 from hf_causal_video.worlds.shapes import backdrop, mark_sprite, shape_sprite
@@ -120,9 +119,10 @@ def render_split(
             truth[video_id]["tint"] = truth_of_clip.tint
     words = {"classes": CLASSES, "colours": COLOURS, "actions": ACTIONS, "environments": ENVIRONMENTS, "tints": TINTS}
     header = {"fps": fps, "size": size, "seed": seed, "world": clips.config.to_dict(), "words": words}
-    _replace(folder / "truth" / f"{split}.json", lambda path: path.write_text(json.dumps({**header, "clips": truth})))
+    write_whole(folder / "truth" / f"{split}.json", json.dumps({**header, "clips": truth}))
     questions = world_questions(clips)
-    _replace(folder / "questions" / f"{split}.parquet", questions.to_parquet)
+    with whole_file(folder / "questions" / f"{split}.parquet") as partial:
+        questions.to_parquet(partial)
     return questions
 
 
@@ -255,21 +255,12 @@ def write_video(path: Path, pictures: list[Image.Image], fps: int) -> None:
     """Write pictures as an mp4 file, whole or not at all."""
     import av
 
-    def encode(temporary: Path) -> None:
-        with av.open(str(temporary), "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=Fraction(fps))
-            stream.width, stream.height = pictures[0].size
-            stream.pix_fmt = "yuv420p"
-            stream.thread_count = 1  # so that the bytes depend on nothing but the pictures
-            stream.options = {"preset": "ultrafast", "tune": "fastdecode", "crf": "18", "g": str(4 * fps)}
-            for picture in pictures:
-                container.mux(stream.encode(av.VideoFrame.from_image(picture)))
-            container.mux(stream.encode(None))
-
-    _replace(path, encode)
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    write(temporary)
-    os.replace(temporary, path)
+    with whole_file(path) as partial, av.open(str(partial), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps))
+        stream.width, stream.height = pictures[0].size
+        stream.pix_fmt = "yuv420p"
+        stream.thread_count = 1  # so that the bytes depend on nothing but the pictures
+        stream.options = {"preset": "ultrafast", "tune": "fastdecode", "crf": "18", "g": str(4 * fps)}
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        container.mux(stream.encode(None))

@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.files import write_whole
 from hf_causal_video.worlds.config import CLASSES, COLOURS, ENVIRONMENTS
 from hf_causal_video.worlds.render import write_video
 from hf_causal_video.worlds.shapes import backdrop, shape_sprite
@@ -62,7 +63,7 @@ def render_relations(
     for video_id in tqdm(ids, desc=f"render {split}", unit="film", disable=not progress):
         frames, annotation = draw_relations(video_id)
         write_video(folder / "videos" / split / f"{video_id}.mp4", frames, FPS)
-        (folder / "annotations" / split / f"{video_id}.json").write_text(json.dumps(annotation))
+        write_whole(folder / "annotations" / split / f"{video_id}.json", json.dumps(annotation))
     return ids
 
 

@@ -11,7 +11,6 @@ these is shown?", wrong choices from outside the film) or by order ("what is sho
 
 import hashlib
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,10 @@ from tqdm.auto import tqdm
 from hf_causal_video.data.rows import questions_dataset
 from hf_causal_video.features.decode import decode_video
 from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.files import whole_file, write_whole
 from hf_causal_video.worlds.render import write_video
-from hf_causal_video.worlds.spliced_plan import (
-    SHORTEST_S,
-    Film,
-    SpliceOptions,
-    plan_films,
-    split_clips,
-    stretch_window,
-)
+from hf_causal_video.worlds.spliced_options import SHORTEST_S, SpliceOptions
+from hf_causal_video.worlds.spliced_plan import Film, plan_films, split_clips, stretch_window
 from hf_causal_video.worlds.spliced_sources import Source, read_sources
 
 PLAN_FILE = "splice.json"
@@ -158,7 +152,7 @@ def _claim(output: Path, report: dict[str, Any]) -> None:
             fix="choose another folder, or delete this one",
         )
     output.mkdir(parents=True, exist_ok=True)
-    _write(path, text)
+    write_whole(path, text)
 
 
 def _write_questions(output: Path, films: dict[str, list[Film]], options: SpliceOptions) -> None:
@@ -181,19 +175,14 @@ def _write_questions(output: Path, films: dict[str, list[Film]], options: Splice
                         "duration_s": float(edges[-1]),
                     }
                 )
-        pq.write_table(questions_dataset(rows).data.table, folder / f"{split}.parquet")  # without a bar
+        with whole_file(folder / f"{split}.parquet") as partial:
+            pq.write_table(questions_dataset(rows).data.table, partial)  # without a bar
         plain = [{"video": row["video_id"], **{k: v for k, v in row.items() if k != "video_id"}} for row in rows]
-        _write(output / f"{split}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in plain))
+        write_whole(output / f"{split}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in plain))
         digest.update(json.dumps(rows).encode())
     # the digest makes this the card of these questions alone: `datasets` caches by name and card
     files = [{"split": split, "path": f"questions/{split}.parquet"} for split in films]
     config = {"config_name": "questions", "description": f"sha256 {digest.hexdigest()[:16]}", "data_files": files}
     head = yaml.safe_dump({"configs": [config]}, sort_keys=False)
     body = f"Spliced films: {options.per_film} stretches each, windows known exactly (`{PLAN_FILE}`).\n"
-    _write(output / "README.md", f"---\n{head}---\n{body}")
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(output / "README.md", f"---\n{head}---\n{body}")

@@ -1,17 +1,13 @@
 """Sources of spliced films: a folder of clips or photographs, with their questions or classes."""
 
-import csv
 import difflib
-import io
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from hf_causal_video.data.tables import ALIASES, read_text
+from hf_causal_video.data.custom import ALIASES, read_questions, read_rows
 from hf_causal_video.features.decode import decode_video
 from hf_causal_video.utils.errors import CausalVideoError, require
 
@@ -62,8 +58,7 @@ def read_sources(clips: str | Path, questions: str | Path) -> tuple[list[Source]
 
     Args:
         clips: a folder of clips and photographs, searched in depth.
-        questions: csv (comma or tab) or JSONL with one row per question (`video, question, answer`; where the answer
-            is an index also `choices` or `a0`, `a1`, ...; optionally `spans` in seconds) or per clip (`video, class`);
+        questions: a file with one row per question, as `read_questions` reads it, or per clip (`video, class`);
             or "file-names" or "folders": the class is the file's name without numbers, or the name of its folder.
 
     Returns:
@@ -123,87 +118,48 @@ def _class_of(path: Path, named_by: str) -> str:
 
 def _read_rows(path: Path, sources: Mapping[str, Source], left_out: dict[str, str]) -> None:
     """Give every source its questions or its class."""
-    rows = _table(path)
+    rows = list(read_rows(path))
+    has_questions = any(_cell(row, ALIASES["question"]) for _, row in rows)
+    known = _questions(path, rows) if has_questions else _classes(path, rows)
     unknown: list[str] = []
-    for number, row in rows:
-        video = _cell(row, ALIASES["video_id"])
-        require(video, f"row {number} of {path}", found="no video", expected=LAYOUT, fix="fill the column")
+    for video, fact in known:
         source = sources.get(video) or sources.get(Path(video).stem)
         if source is None:
             unknown.append(video)
-        elif name := _cell(row, CLASS_COLUMNS):
-            source.name = name
+        elif isinstance(fact, ClipQuestion):
+            source.questions.append(fact)
         else:
-            source.questions.append(_question(row, number, path))
+            source.name = fact
     near = difflib.get_close_matches(unknown[0], list(sources), n=1) if unknown else []
     require(
-        len(unknown) < len(rows),
+        len(unknown) < len(known),
         f"questions of {path}",
-        found=f"{len(rows)} rows, none about a clip of the folder; the first is about {unknown[:1]}",
+        found=f"{len(known)} rows, none about a clip of the folder; the first is about {unknown[:1]}",
         expected="names of its files, with or without their ending",
         fix=f"did you mean {near[0]!r}?" if near else "check that folder and questions belong together",
     )
-    named = [source for source in sources.values() if source.name]
-    questioned = [source for source in sources.values() if source.questions]
-    require(
-        not (named and questioned),
-        f"rows of {path}",
-        found=f"classes of {len(named)} clips and questions about {len(questioned)}",
-        expected="one of the two",
-        fix="split the file",
-    )
-    if unknown:
-        left_out.update({video: "a row about it, but no file" for video in unknown})
+    left_out.update({video: "a row about it, but no file" for video in unknown})
 
 
-def _table(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    text = read_text(path, "whoever made the questions")
-    if path.name.removesuffix(".gz").endswith((".jsonl", ".json")):
-        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-        rows = [(number, _parsed(line, f"line {number} of {path}", dict)) for number, line in lines]
-    else:
-        is_tabbed = "\t" in text.split("\n", 1)[0]
-        options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if is_tabbed else {}
-        reader = csv.DictReader(io.StringIO(text, newline=""), **options)
-        rows = [(reader.line_num, {str(k).strip(): v for k, v in row.items() if v is not None}) for row in reader]
-    require(rows, f"questions of {path}", found="no rows", expected=LAYOUT, fix="check the file")
-    return rows
+def _classes(path: Path, rows: Sequence[tuple[int, Mapping[str, object]]]) -> list[tuple[str, str]]:
+    known = [(number, _cell(row, ALIASES["video_id"]), _cell(row, CLASS_COLUMNS)) for number, row in rows]
+    for number, video, name in known:
+        require(video and name, f"line {number} of {path}", found="an empty cell", expected=LAYOUT, fix="fill it")
+    require(known, f"questions of {path}", found="no rows", expected=LAYOUT, fix="check the file")
+    return [(video, name) for _, video, name in known]
 
 
-def _cell(row: Mapping[str, Any], names: tuple[str, ...]) -> str:
+def _questions(path: Path, rows: Sequence[tuple[int, object]]) -> list[tuple[str, ClipQuestion]]:
+    known = []
+    for (number, _), row in zip(rows, read_questions(path).questions, strict=True):
+        what = f"line {number} of {path}"
+        require(row["answer_text"], what, found="no answer", expected=LAYOUT, fix="fill the column answer")
+        span = tuple(row["spans"][0]) if row["spans"] else None
+        is_stretch = span is None or 0 <= span[0] < span[1]
+        require(is_stretch, f"{what}: invalid spans", found=row["spans"], expected="[[start_s, end_s], ...]")
+        known.append((row["video_id"], ClipQuestion(row["question"], row["answer_text"], span)))
+    return known
+
+
+def _cell(row: Mapping[str, object], names: Sequence[str]) -> str:
     return next((str(row[name]).strip() for name in names if row.get(name) not in (None, "")), "")
-
-
-def _question(row: Mapping[str, Any], number: int, path: Path) -> ClipQuestion:
-    question, answer = _cell(row, ("question",)), _cell(row, ("answer_text",)) or _cell(row, ("answer",))
-    what = f"row {number} of {path}"
-    choices = row.get("choices") or [row[f"a{i}"] for i in range(26) if row.get(f"a{i}") not in (None, "")]
-    choices = [str(choice).strip() for choice in _parsed(choices, f"choices in {what}", list)]
-    if answer not in choices and answer.isdecimal() and choices:
-        answer = choices[int(answer)] if int(answer) < len(choices) else ""
-    require(
-        question and answer,
-        what,
-        found={name: row.get(name) for name in ("question", "answer")},
-        expected=LAYOUT,
-        fix="fill both columns",
-    )
-    spans = _parsed(row.get("spans") or [], f"spans in {what}", list)
-    if not spans:
-        return ClipQuestion(question, answer)
-    pair = spans[0] if isinstance(spans[0], list) and len(spans[0]) == 2 else []
-    is_span = len(pair) == 2 and all(isinstance(edge, int | float) for edge in pair) and 0 <= pair[0] < pair[1]
-    require(is_span, f"spans in {what}", found=spans[:2], expected="[[start_s, end_s], ...] in seconds")
-    return ClipQuestion(question, answer, (float(pair[0]), float(pair[1])))
-
-
-def _parsed(value: Any, what: str, kind: type) -> Any:
-    """A value of JSON, which a csv file holds as text."""
-    try:
-        parsed = json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError) as error:
-        raise CausalVideoError(
-            what, found=error, expected=f"JSON, a {kind.__name__}", fix="correct the row"
-        ) from error
-    require(isinstance(parsed, kind), what, found=str(value)[:60], expected=f"a JSON {kind.__name__}")
-    return parsed

@@ -1,28 +1,49 @@
-"""What the speed benchmark measures with: CPU seconds turn about, the peak of torch's memory, and the table."""
+"""What the speed benchmarks share: CPU seconds in turns, the peak of torch's memory, flags, table and comparison."""
 
+import argparse
 import csv
 import os
+import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+import torch
 from torch.profiler import ProfilerActivity, profile
+
+LEAST_MOVE = 0.05  # ratios closer than this are equal, however small their spread
 
 
 @dataclass
 class Row:
-    """One line of the table; time in CPU seconds, memory in MiB."""
+    """One line of the table; time in CPU seconds, memory in MiB.
+
+    Args:
+        ratio: median over rounds of original / ours.
+        spread: half of the middle half of those ratios, relative to the median; 0 for memory, which does not vary.
+        against: what the original is.
+    """
 
     case: str
     what: str
     original: float
     ours: float
     ratio: float
+    spread: float
     floor: float
     moonshot: float
     met: bool
+    against: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How often each run is timed, and whether memory is measured too."""
+
+    rounds: int = 5
+    memory: bool = True
 
 
 @dataclass
@@ -35,16 +56,36 @@ class Point:
     seconds: float
 
 
-def row(case: str, what: str, original: float, ours: float, floor: float, moonshot: float) -> Row:
-    """A line whose ratio must be at least its floor; for growth at most."""
-    ratio = original / ours
+def row(
+    case: str,
+    what: str,
+    original: Sequence[float],
+    ours: Sequence[float],
+    floor: float,
+    moonshot: float,
+    against: str = "reference.py",
+) -> Row:
+    """A line whose ratio must be at least its floor; for growth at most. Values of one round are paired."""
+    ratios = [one / other for one, other in zip(original, ours, strict=True)]
+    ratio = statistics.median(ratios)
+    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else (ratio, ratio, ratio)
+    met = ratio <= floor if what == "growth" else ratio >= floor
     return Row(
-        case, what, original, ours, ratio, floor, moonshot, ratio <= floor if what == "growth" else ratio >= floor
+        case=case,
+        what=what,
+        original=statistics.median(original),
+        ours=statistics.median(ours),
+        ratio=ratio,
+        spread=(high - low) / 2 / ratio,
+        floor=floor,
+        moonshot=moonshot,
+        met=met,
+        against=against,
     )
 
 
-def medians(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median CPU seconds of each run, taken turn about after one warm-up each."""
+def timings(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of each run by round, taken in turns after one warm-up each."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(rounds + 1):
         for name, run in runs.items():
@@ -52,7 +93,12 @@ def medians(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, 
             run()
             if turn:
                 seconds[name].append(time.process_time() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return seconds
+
+
+def peaks(runs: Mapping[str, Callable[[], object]], plan: Plan) -> dict[str, list[float]]:
+    """Peak memory of each run in MiB; nothing where the plan leaves memory out."""
+    return {name: [peak_mib(run)] for name, run in runs.items()} if plan.memory else {}
 
 
 def peak_mib(run: Callable[[], object]) -> float:
@@ -67,14 +113,82 @@ def peak_mib(run: Callable[[], object]) -> float:
     return peak / 2**20
 
 
-def show(rows: Sequence[Row], quick: bool, header: bool) -> None:
+def show(rows: Sequence[Row], tiny: bool, header: bool) -> None:
     """Print lines of the table; floors count only at full size."""
     if header:
-        print(f"{'case':38}{'what':8}{'original':>12}{'ours':>12}{'ratio':>9}{'floor':>7}{'moonshot':>10}", flush=True)
+        print(
+            f"{'case':42}{'what':8}{'original':>12}{'ours':>12}{'ratio':>9}{'spread':>8}{'floor':>7}{'moonshot':>10}",
+            flush=True,
+        )
     for line in rows:
-        mark = "" if line.met or quick else "  floor missed"
-        print(f"{line.case:38}{line.what:8}{line.original:12.4g}{line.ours:12.4g}{line.ratio:9.2f}"
-              f"{line.floor:7g}{line.moonshot:10g}{mark}", flush=True)  # fmt: skip
+        mark = "" if line.met or tiny else "  floor missed"
+        print(
+            f"{line.case:42}{line.what:8}{line.original:12.4g}{line.ours:12.4g}{line.ratio:9.2f}{line.spread:8.2f}"
+            f"{line.floor:7g}{line.moonshot:10g}{mark}",
+            flush=True,
+        )
+
+
+def moved(rows: Sequence[Row], committed: Path) -> list[str]:
+    """Say which ratios differ from those of a CSV by more than the spreads of both, a sentence each.
+
+    Args:
+        rows: measured now.
+        committed: a CSV that `write` made; lines it lacks are named as new.
+    """
+    with committed.open(encoding="utf-8") as handle:
+        before = {(line["case"], line["what"]): line for line in csv.DictReader(handle)}
+    found = []
+    for line in rows:
+        old = before.get((line.case, line.what))
+        if old is None:
+            found.append(f"{line.case}, {line.what}: {line.ratio:.2f}, not in {committed.name}")
+            continue
+        ratio = float(old["ratio"])
+        allowed = max(line.spread + float(old.get("spread") or 0), LEAST_MOVE)
+        if abs(line.ratio / ratio - 1) > allowed:
+            word = "faster" if (line.ratio > ratio) != (line.what == "growth") else "slower"
+            word = word if line.what == "time" else "better" if word == "faster" else "worse"
+            found.append(
+                f"{line.case}, {line.what}: {ratio:.2f} to {line.ratio:.2f}, {word} by more than {allowed:.0%}"
+            )
+    return found
+
+
+def add_flags(parser: argparse.ArgumentParser, cases: Sequence[str], results: Path) -> None:
+    """Flags of every speed benchmark."""
+    parser.add_argument("--cases", nargs="+", choices=cases, default=list(cases), help="which cases (default: all)")
+    parser.add_argument("--rounds", type=int, help="timed rounds per case (default: 5; 3 with --quick)")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"3 rounds without memory; says which ratio moved by more than its spread against {results.name}",
+    )
+    parser.add_argument("--tiny", action="store_true", help="tiny sizes and one round: a test of the script itself")
+    parser.add_argument(
+        "--out", type=Path, help=f"where the CSV goes (default: results/{results.name}, full runs only)"
+    )
+
+
+def run_cases(
+    cases: Mapping[str, Callable[[Plan], list[Row]]], options: argparse.Namespace, results: Path
+) -> list[Row]:
+    """Run the cases that the flags name, print their table, and write it or compare it with the committed one."""
+    rounds = 1 if options.tiny else options.rounds or (3 if options.quick else 5)
+    plan = Plan(rounds, memory=not options.quick)
+    print(f"one thread, torch {torch.__version__}, {platform.machine()}, {rounds} rounds")
+    print("original: our own plain implementation of the published method, same weights; not the authors' code")
+    rows: list[Row] = []
+    for name in options.cases:
+        found = cases[name](plan)
+        show(found, options.tiny, header=not rows)
+        rows += found
+    if options.quick:
+        sentences = moved(rows, results)
+        print("\n".join(sentences or [f"no ratio moved by more than its spread against {results.name}"]), flush=True)
+    if options.out or not (options.tiny or options.quick):
+        write(rows, options.out or results)
+    return rows
 
 
 def write(rows: Sequence[Row] | Sequence[Point], path: Path) -> None:

@@ -1,18 +1,21 @@
 """How much faster and smaller our TranSTR is than the original algorithm, measured side by side.
 
-Both sides run in one process on one thread, turn about, and the medians of their CPU seconds are compared; memory is
-the most that torch held beyond weights and optimizer state. The original is `reference.py`, with the same weights.
-Ratios are what counts: seconds differ from machine to machine. Floors and moonshots are those the project set itself.
+Both sides run in one process on one thread, in turns, and ratios are medians over rounds of paired CPU seconds; memory
+is the most that torch held beyond weights and optimizer state. The original is `reference.py`: our own plain
+implementation of the published method, with the same weights, and not the authors' code. Ratios are what counts:
+seconds differ from machine to machine. Strings are as long as those of NExT-QA. Ours is measured as published
+(`official-nextqa`) and in our own setting (`clean`). Floors and moonshots are those the project set itself.
 """
 
 import argparse
-import platform
+import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from measure import Point, Row, medians, peak_mib, plot, row, show, write
+from measure import Plan, Point, Row, add_flags, peaks, plot, row, run_cases, timings, write
 from reference import ReferenceTranSTR, one_hot_topk
 from torch import Tensor
 
@@ -20,14 +23,28 @@ from hf_causal_video.causal import perturbed_topk
 from hf_causal_video.models.transtr import TranSTRConfig, TranSTRForVideoQuestionAnswering
 
 RESULTS = Path(__file__).parent / "results" / "speed.csv"
-# Words of NExT-QA validation questions and choices at the deciles; a token a word, plus the special ones.
-QUESTION_WORDS, CHOICE_WORDS = (3, 6, 8, 9, 10, 12, 13, 14, 15, 17, 23), (1, 1, 1, 2, 2, 3, 3, 3, 4, 5, 8)
+# Words of 48 random questions of NExT-QA's validation split, and of their five choices; a token per word, plus the
+# special ones. The tokens of a batch, padding included, are within 2 % of those of the whole split.
+WORDS = (
+    (8, 2, 2, 5, 4, 5), (13, 3, 3, 3, 3, 5), (8, 2, 2, 1, 1, 1), (15, 4, 3, 5, 3, 4), (10, 3, 4, 3, 1, 6),
+    (18, 3, 6, 3, 3, 1), (7, 1, 1, 1, 1, 1), (17, 5, 3, 5, 3, 4), (14, 4, 4, 4, 3, 3), (9, 4, 4, 1, 2, 6),
+    (8, 3, 3, 3, 3, 2), (8, 4, 4, 1, 5, 2), (15, 4, 4, 3, 3, 2), (12, 2, 1, 1, 6, 1), (11, 3, 3, 4, 2, 5),
+    (18, 5, 3, 3, 3, 5), (8, 3, 4, 3, 5, 5), (12, 4, 4, 1, 1, 3), (11, 2, 6, 3, 7, 3), (12, 4, 2, 1, 1, 1),
+    (9, 5, 1, 4, 3, 4), (11, 5, 6, 3, 5, 4), (19, 3, 2, 1, 6, 2), (16, 4, 6, 5, 4, 4), (16, 1, 5, 2, 3, 4),
+    (10, 1, 4, 6, 3, 5), (9, 1, 2, 2, 2, 3), (7, 2, 3, 1, 1, 1), (11, 3, 2, 2, 4, 2), (5, 1, 1, 1, 1, 1),
+    (9, 3, 3, 3, 1, 1), (6, 1, 3, 1, 3, 5), (10, 3, 1, 3, 4, 4), (6, 2, 1, 2, 1, 1), (5, 2, 2, 1, 2, 1),
+    (10, 4, 6, 5, 3, 4), (10, 2, 4, 1, 2, 4), (16, 3, 2, 4, 2, 4), (8, 1, 1, 1, 1, 1), (12, 2, 2, 2, 1, 2),
+    (8, 5, 2, 2, 4, 4), (11, 1, 5, 2, 5, 5), (8, 4, 5, 4, 4, 5), (15, 4, 1, 3, 1, 4), (15, 4, 4, 4, 5, 2),
+    (13, 2, 6, 1, 3, 3), (14, 6, 4, 5, 3, 5), (15, 1, 3, 5, 2, 2),
+)  # fmt: skip
 EXAMPLES = """
 examples:
   python scripts/benchmarks/speed.py                     every case at paper size (about 20 minutes on one core)
+  python scripts/benchmarks/speed.py --quick             the same in 3 rounds without memory (about 5 minutes): which
+                                                         ratio moved by more than its spread?
   python scripts/benchmarks/speed.py --cases topk        the selection alone (about 2 minutes)
   python scripts/benchmarks/speed.py --growth            how cost grows with frames, objects and questions, and a plot
-  python scripts/benchmarks/speed.py --quick             small sizes, to see that it runs; ratios mean nothing there
+  python scripts/benchmarks/speed.py --tiny              tiny sizes, to see that it runs; ratios mean nothing there
 
 columns: `ratio` is original / ours; for `growth` the cost of 1,024 frames / the cost of 64, where less is better; for
 `ceiling` what bfloat16 itself gives on this core, which differs much from core to core (2.3 to 4.5 so far).
@@ -50,86 +67,112 @@ class Size:
     object_dim: int = 2048
 
 
-QUICK = Size(2, 2, 16, 6, (16, 32), (8, 40, 5, 50), 1, 64, 32)
+TINY = Size(2, 2, 16, 6, (16, 32), (8, 40, 5, 50), 1, 64, 32)
+
+
+def clean_config(published: TranSTRConfig) -> TranSTRConfig:
+    """Our own setting at the sizes of a published one."""
+    sizes = ("text_config", "hidden_size", "frame_feature_dim", "object_feature_dim", "text_length_buckets")
+    kept = ("num_frames_kept", "num_objects_kept", "bbox_mode")
+    return TranSTRConfig.preset("clean", **{name: getattr(published, name) for name in (*sizes, *kept)})
 
 
 class World:
-    """A pair of models with the same weights, and inputs of paper size."""
+    """A pair of models with the same weights, our own setting beside them, and inputs of paper size."""
 
     def __init__(self, size: Size, seed: int = 0):
         torch.manual_seed(seed)
         text = {
-            "model_type": "deberta", "vocab_size": 50265, "type_vocab_size": 0, "relative_attention": True,
-            "position_biased_input": False, "pos_att_type": ["c2p", "p2c"], "hidden_size": size.hidden,
-            "num_hidden_layers": size.layers, "num_attention_heads": 12 if size.hidden % 12 == 0 else 4,
+            "model_type": "deberta",
+            "vocab_size": 50265,
+            "type_vocab_size": 0,
+            "relative_attention": True,
+            "position_biased_input": False,
+            "pos_att_type": ["c2p", "p2c"],
+            "hidden_size": size.hidden,
+            "num_hidden_layers": size.layers,
+            "num_attention_heads": 12 if size.hidden % 12 == 0 else 4,
             "intermediate_size": 4 * size.hidden,
-        }  # fmt: skip
+        }
         config = TranSTRConfig.preset(
-            "official-nextqa", text_config=text, hidden_size=size.hidden, frame_feature_dim=size.hidden,
-            object_feature_dim=size.object_dim, text_length_buckets=8,
-        )  # fmt: skip
+            "official-nextqa",
+            text_config=text,
+            hidden_size=size.hidden,
+            frame_feature_dim=size.hidden,
+            object_feature_dim=size.object_dim,
+            text_length_buckets=8,
+        )
         self.size = size
         self.ours = TranSTRForVideoQuestionAnswering(config)
+        self.clean = TranSTRForVideoQuestionAnswering(clean_config(config))
         self.original = ReferenceTranSTR(self.ours.config)
         self.original.load_state_dict(self.ours.state_dict())
 
-    def text(self, questions: int, choices: int = 5) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Ids and masks of questions and choices, as long as those of NExT-QA."""
+    def eval(self) -> None:
+        """Set all models to evaluation mode."""
+        for model in (self.ours, self.clean, self.original):
+            model.eval()
 
-        def words(quantiles: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
-            place = torch.rand(shape) * (len(quantiles) - 1)
-            low, table = place.long(), torch.tensor(quantiles).float()
-            return (table[low] + (table[low + 1] - table[low]) * (place - low)).round().long()
+    def text(self, questions: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Ids and masks of questions and choices, as long as those of NExT-QA."""
+        words = torch.tensor(WORDS)[torch.randint(len(WORDS), (questions,))]  # (B, 1 + A)
 
         def strings(lengths: Tensor) -> tuple[Tensor, Tensor]:
             mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(-1)
             return torch.randint(5, 50265, mask.shape) * mask, mask.long()
 
-        asked = words(QUESTION_WORDS, (questions,))
-        return strings(asked + 2), strings(asked.unsqueeze(1) + words(CHOICE_WORDS, (questions, choices)) + 4)
+        return strings(words[:, 0] + 2), strings(words[:, :1] + words[:, 1:] + 4)
 
     def video(self, clips: int, frames: int) -> tuple[Tensor, Tensor]:
         """Frame features, and object features with their boxes."""
         size = self.size
         return torch.randn(clips, frames, size.hidden), torch.randn(clips, frames, size.objects, size.object_dim + 4)
 
-    def answer_ours(self, video, text, rows: Tensor | None = None, **more: Tensor):
-        """Our model on these inputs."""
+    def answer(self, model: TranSTRForVideoQuestionAnswering, video, text, rows: Tensor | None = None, **more: Tensor):
+        """Run one of our models on these inputs."""
         (ids, mask), (choice_ids, choice_mask) = text
-        return self.ours(
-            frame_features=video[0], object_features=video[1], input_ids=ids, attention_mask=mask,
-            choice_input_ids=choice_ids, choice_attention_mask=choice_mask, video_index=rows, **more,
-        )  # fmt: skip
+        return model(
+            frame_features=video[0],
+            object_features=video[1],
+            input_ids=ids,
+            attention_mask=mask,
+            choice_input_ids=choice_ids,
+            choice_attention_mask=choice_mask,
+            video_index=rows,
+            **more,
+        )
 
-    def reason(self, frames: int) -> tuple[Callable[[], Tensor], ...]:
-        """The method's own part on one video: the original, ours on a new video, ours on one encoded before."""
+    def reason(self, frames: int) -> dict[str, Callable[[], Tensor]]:
+        """The method's own part on one video: the original; ours, on a new video and on one encoded before."""
         (_, mask), (choice_ids, _) = self.text(self.size.questions)
         question = torch.randn(*mask.shape, self.size.hidden)
         choices = torch.randn(*choice_ids.shape[:2], self.size.hidden)
-        given = self.video(1, frames)
-        repeated = [tensor.expand(self.size.questions, *tensor.shape[1:]) for tensor in given]
-        encoded, rows = self.ours.encode_video(*given), torch.zeros(self.size.questions, dtype=torch.long)
+        video = self.video(1, frames)
+        repeated = [tensor.expand(self.size.questions, *tensor.shape[1:]) for tensor in video]
+        rows = torch.zeros(self.size.questions, dtype=torch.long)
         text = {"question_features": question, "attention_mask": mask, "choice_features": choices, "video_index": rows}
-        return (
-            lambda: self.original.reason(repeated[0], repeated[1], question, mask.bool(), choices),
-            lambda: self.ours(frame_features=given[0], object_features=given[1], **text).logits,
-            lambda: self.ours(video=encoded, **text).logits,
-        )
+        features = {"frame_features": video[0], "object_features": video[1]}
+        runs = {"original": lambda: self.original.reason(repeated[0], repeated[1], question, mask.bool(), choices)}
+        for name, model in (("", self.ours), (", clean", self.clean)):
+            encoded = model.encode_video(*video)
+            runs[f"new video{name}"] = lambda model=model: model(**features, **text).logits
+            runs[f"cached video{name}"] = lambda model=model, encoded=encoded: model(video=encoded, **text).logits
+        return runs
 
 
 @torch.no_grad()
-def ceiling(size: Size, rounds: int) -> list[Row]:
+def ceiling(size: Size, plan: Plan) -> list[Row]:
     """What bfloat16 can give on this core: a matrix product of the text encoder's shape in float32 over bfloat16."""
     x, weight = torch.randn(40 * size.questions, size.hidden), torch.randn(4 * size.hidden, size.hidden)
     pairs = {"fp32": (x, weight), "bf16": (x.bfloat16(), weight.bfloat16())}
     runs = {
         name: lambda pair=pair: [torch.nn.functional.linear(*pair) for _ in range(20)] for name, pair in pairs.items()
     }
-    seconds = medians(runs, rounds)
-    return [row("matrix product, fp32 / bf16", "ceiling", seconds["fp32"], seconds["bf16"], 0, 0)]
+    seconds = timings(runs, plan.rounds)
+    return [row("matrix product, fp32 / bf16", "ceiling", seconds["fp32"], seconds["bf16"], 0, 0, against="torch")]
 
 
-def topk(size: Size, rounds: int) -> list[Row]:
+def topk(size: Size, plan: Plan) -> list[Row]:
     """The perturbed top-K alone, forward and backward."""
     rows, positions, k, draws = size.topk
     scores, upstream = torch.rand(rows, positions, requires_grad=True), torch.randn(rows, positions, k)
@@ -142,20 +185,24 @@ def topk(size: Size, rounds: int) -> list[Row]:
 
     runs = {"original": step(one_hot_topk)}
     runs |= {kind: step(perturbed_topk, gradient=kind) for kind in ("diagonal", "full")}
-    seconds, memory = medians(runs, rounds), {name: peak_mib(run) for name, run in runs.items()}
+    seconds = timings(runs, plan.rounds)
+    memory = peaks(runs, plan)
     found = []
-    for kind in ("diagonal", "full"):
-        found.append(row(f"top-K, {kind} gradient", "time", seconds["original"], seconds[kind], 8, 20))
-        found.append(row(f"top-K, {kind} gradient", "memory", memory["original"], memory[kind], 100, 400))
+    for kind, floors in (("diagonal", (16, 22)), ("full", (12, 18))):
+        found.append(row(f"top-K, {kind} gradient", "time", seconds["original"], seconds[kind], *floors))
+        if memory:
+            found.append(row(f"top-K, {kind} gradient", "memory", memory["original"], memory[kind], 100, 400))
     return found
 
 
-def training(size: Size, rounds: int) -> list[Row]:
+def training(size: Size, plan: Plan) -> list[Row]:
     """One training step: forward, backward, optimizer."""
     world = World(size)
     video, text, labels = world.video(size.batch, size.frames), world.text(size.batch), torch.randint(5, (size.batch,))
 
-    def step(model: torch.nn.Module, loss: Callable[[], Tensor], fused: bool, bf16: bool) -> Callable[[], None]:
+    def step(
+        model: torch.nn.Module, loss: Callable[[], Tensor], fused: bool, bf16: bool = False
+    ) -> Callable[[], None]:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=1e-3, fused=fused)
 
         def run() -> None:
@@ -171,63 +218,69 @@ def training(size: Size, rounds: int) -> list[Row]:
     def original() -> Tensor:
         return torch.nn.functional.cross_entropy(world.original(*video, *text), labels)
 
-    def ours() -> Tensor:
-        return world.answer_ours(video, text, labels=labels).loss
+    def ours(model: TranSTRForVideoQuestionAnswering) -> Tensor:
+        return world.answer(model, video, text, labels=labels).loss
 
     runs = {
-        "original": step(world.original, original, False, False),
-        "fp32": step(world.ours, ours, True, False),
-        "bf16": step(world.ours, ours, True, True),
+        "original": step(world.original, original, False),
+        "fp32": step(world.ours, partial(ours, world.ours), True),
+        "bf16": step(world.ours, partial(ours, world.ours), True, bf16=True),
+        "fp32, clean": step(world.clean, partial(ours, world.clean), True),
     }
-    seconds, memory = medians(runs, rounds), {name: peak_mib(run) for name, run in runs.items()}
-    return [
-        row("training step, fp32", "time", seconds["original"], seconds["fp32"], 1.3, 2),
-        row("training step, fp32", "memory", memory["original"], memory["fp32"], 1.8, 4),
-        row("training step, bf16", "time", seconds["original"], seconds["bf16"], 2.5, 4),
-        row("training step, bf16", "memory", memory["original"], memory["bf16"], 1.8, 4),
+    seconds = timings(runs, plan.rounds)
+    memory = peaks(runs, plan)
+    floors = {"fp32": (2, 2.9), "bf16": (4.2, 5), "fp32, clean": (2, 2.9)}
+    found = [
+        row(f"training step, {name}", "time", seconds["original"], seconds[name], *floors[name]) for name in floors
     ]
+    for name in floors if memory else ():
+        found.append(row(f"training step, {name}", "memory", memory["original"], memory[name], 1.8, 4))
+    return found
 
 
 @torch.no_grad()
-def prediction(size: Size, rounds: int) -> list[Row]:
+def prediction(size: Size, plan: Plan) -> list[Row]:
     """All questions of one video answered at once."""
     world = World(size)
-    world.ours.eval(), world.original.eval()
+    world.eval()
     video, text = world.video(1, size.frames), world.text(size.questions)
     repeated = [tensor.expand(size.questions, *tensor.shape[1:]).contiguous() for tensor in video]
     rows = torch.zeros(size.questions, dtype=torch.long)
-    torch.testing.assert_close(
-        world.answer_ours(video, text, rows).logits, world.original(*repeated, *text), atol=1e-4, rtol=1e-3
-    )
-    small = World(size)
-    small.ours.bfloat16().eval()
-    runs = {
-        "original": lambda: world.original(*repeated, *text),
-        "fp32": lambda: world.answer_ours(video, text, rows),
-        "bf16": lambda: small.answer_ours(video, text, rows),
-    }
-    seconds = medians(runs, rounds)
-    return [
-        row("prediction, fp32", "time", seconds["original"], seconds["fp32"], 1.25, 2),
-        row("prediction, bf16", "time", seconds["original"], seconds["bf16"], 3.5, 6),
-    ]
+    logits = world.answer(world.ours, video, text, rows).logits
+    torch.testing.assert_close(logits, world.original(*repeated, *text), atol=1e-4, rtol=1e-3)
+    small = World(size).ours.bfloat16().eval()
+    models = {"fp32": world.ours, "bf16": small, "fp32, clean": world.clean}
+    runs: dict[str, Callable[[], object]] = {"original": lambda: world.original(*repeated, *text)}
+    runs |= {name: partial(world.answer, model, video, text, rows) for name, model in models.items()}
+    seconds = timings(runs, plan.rounds)
+    floors = {"fp32": (2, 3), "bf16": (6.5, 8), "fp32, clean": (2, 3)}
+    return [row(f"prediction, {name}", "time", seconds["original"], seconds[name], *floors[name]) for name in floors]
 
 
 @torch.no_grad()
-def long_video(size: Size, rounds: int) -> list[Row]:
+def long_video(size: Size, plan: Plan) -> list[Row]:
     """The method's own part on long videos: questions asked together, of a new video or of one encoded before."""
     world = World(Size(**(asdict(size) | {"layers": 1})))
-    world.ours.eval(), world.original.eval()
-    (_, short, _), (original, long, cached) = (world.reason(frames) for frames in size.long_frames)
-    for ours in (long, cached):
-        torch.testing.assert_close(ours(), original(), atol=1e-4, rtol=1e-3)
-    seconds = medians({"short": short, "long": long, "cached": cached, "original": original}, rounds)
-    name = f"{size.long_frames[1]:,} frames, own part"
-    return [
-        row(f"{name}, cached video", "time", seconds["original"], seconds["cached"], 8, 20),
-        row(f"{name}, new video", "time", seconds["original"], seconds["long"], 1, 8),
-        row(f"{size.long_frames[0]} to {name}", "growth", seconds["long"], seconds["short"], 16, 8),
+    world.eval()
+    few, many = size.long_frames
+    runs = world.reason(many)
+    for name in ("new video", "cached video"):
+        torch.testing.assert_close(runs[name](), runs["original"](), atol=1e-4, rtol=1e-3)
+    seconds = timings({"short": world.reason(few)["new video"], **runs}, plan.rounds)
+    floors = {
+        "cached video": (20, 30),
+        "cached video, clean": (8, 20),
+        "new video": (1, 8),
+        "new video, clean": (1, 8),
+    }
+    found = [
+        row(f"{many:,} frames, own part, {name}", "time", seconds["original"], seconds[name], *floors[name])
+        for name in floors
     ]
+    growth = row(
+        f"{few} to {many:,} frames, own part", "growth", seconds["new video"], seconds["short"], 16, 8, "our own part"
+    )
+    return [*found, growth]
 
 
 @torch.no_grad()
@@ -237,17 +290,17 @@ def growth(size: Size, rounds: int) -> list[Point]:
     The last points are 64 times the frames, 5 times the objects, 16 times the questions of the first.
     """
     axes = {"frames": (16, 64, 256, 1024), "objects": (20, 40, 60, 80, 100), "questions": (1, 2, 4, 8, 16)}
-    axes = axes if size.layers > 1 else {name: values[:2] for name, values in axes.items()}  # quick
+    axes = axes if size.layers > 1 else {name: values[:2] for name, values in axes.items()}  # tiny
     points = []
     for axis, values in axes.items():
         for value in values:
             fields = asdict(size) | {"layers": 1} | {axis: value}
             world = World(Size(**fields))
-            world.ours.eval(), world.original.eval()
-            names = "cached", "new", "original"
-            runs = dict(zip(names, reversed(world.reason(world.size.frames)), strict=True))
-            seconds = medians(runs, rounds)
-            points += [Point(axis, value, name, seconds[name]) for name in names]
+            world.eval()
+            runs = world.reason(world.size.frames)
+            names = {"cached": "cached video", "new": "new video", "original": "original"}
+            seconds = timings({name: runs[run] for name, run in names.items()}, rounds)
+            points += [Point(axis, value, name, statistics.median(seconds[name])) for name in names]
     return points
 
 
@@ -255,35 +308,24 @@ CASES = {"ceiling": ceiling, "topk": topk, "training": training, "prediction": p
 
 
 def main(arguments: list[str] | None = None) -> list[Row]:
-    """Run the cases asked for, print the table and write it."""
+    """Run the cases asked for, print the table, and write or compare it."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="which cases (default: all)")
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds a case (default: 5)")
+    add_flags(parser, list(CASES), RESULTS)
     parser.add_argument("--growth", action="store_true", help="measure how cost grows instead; needs matplotlib")
-    parser.add_argument("--quick", action="store_true", help="small sizes and one round: a test of the script itself")
-    parser.add_argument("--out", type=Path, help=f"where the CSV goes (default: {RESULTS.name} in results/)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    size, rounds = (QUICK, 1) if options.quick else (Size(), options.rounds)
-    print(f"one thread, torch {torch.__version__}, {platform.machine()}, {rounds} rounds", flush=True)
+    size = TINY if options.tiny else Size()
     if options.growth:
-        points = growth(size, rounds)
+        points = growth(size, 1 if options.tiny else options.rounds or 5)
         for point in points:
             print(f"{point.axis:10}{point.value:6}  {point.side:10}{point.seconds:10.4g} s", flush=True)
         out = options.out or RESULTS.with_name("growth.csv")
         write(points, out)
         plot(points, out.with_suffix(".png"))
         return []
-    rows: list[Row] = []
-    for name in options.cases:
-        found = CASES[name](size, rounds)
-        show(found, options.quick, header=not rows)
-        rows += found
-    if options.out or not options.quick:
-        write(rows, options.out or RESULTS)
-    return rows
+    return run_cases({name: partial(case, size) for name, case in CASES.items()}, options, RESULTS)
 
 
 if __name__ == "__main__":

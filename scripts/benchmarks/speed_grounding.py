@@ -1,19 +1,19 @@
 """How much faster and smaller our IGV and EIGV over HGA are than the original algorithms, measured side by side.
 
-Both sides run in one process on one thread, turn about, with the same weights; `reference_grounding.py` is the
-original. Before anything is timed, both answer alike, and one training step with the same random draws gives the same
-loss. Ours is measured as the published setting and as our own (`clean`), whose backbone is of the same size.
+Both sides run in one process on one thread, in turns, with the same weights; the original is `reference_grounding.py`,
+our own plain implementation of the published methods, and not the authors' code. Before anything is timed, both answer
+alike, and one training step with the same random draws gives the same loss. Ours is measured as the published setting
+and as our own (`clean`), whose backbone is of the same size.
 """
 
 import argparse
-import platform
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from measure import Row, medians, peak_mib, row, show, write
+from measure import Plan, Row, add_flags, peaks, row, run_cases, timings
 from reference_grounding import ReferenceEIGV, ReferenceIGV, Shape
 from torch import Tensor, nn
 
@@ -29,7 +29,9 @@ TINY: dict[str, Any] = {"video": 32, "text": 24, "word": 16, "hidden": 8, "block
 EXAMPLES = """
 examples:
   python scripts/benchmarks/speed_grounding.py             published sizes (about 10 minutes on one core)
-  python scripts/benchmarks/speed_grounding.py --quick     tiny sizes, to see that it runs; ratios mean nothing there
+  python scripts/benchmarks/speed_grounding.py --quick     the same in 3 rounds without memory (about 5 minutes): which
+                                                           ratio moved by more than its spread?
+  python scripts/benchmarks/speed_grounding.py --tiny      tiny sizes, to see that it runs; ratios mean nothing there
 
 Sizes: IGV as on MSVD-QA, 64 questions, a bank of 1,161 videos; EIGV as on NExT-QA, 16 questions of 5 candidates, 5
 negatives of each kind, the same bank; 16 frames of 4,096 numbers. `ratio` is original / ours.
@@ -93,13 +95,15 @@ def own_setting(kind: Any, config: Any, shape: Shape, **fields: Any) -> Any:
     return model
 
 
-def step(model: nn.Module, loss: Callable[[], Tensor], fused: bool) -> Callable[[], None]:
+def step(model: nn.Module, loss: Callable[[], Tensor], fused: bool, bf16: bool = False) -> Callable[[], None]:
     """Forward, backward, optimizer."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=fused)
 
     def run() -> None:
         model.train()
-        loss().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            value = loss()
+        value.backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -122,13 +126,47 @@ def without_dropout(*models: nn.Module) -> None:
                 module.training = False
 
 
+def predictions(models: dict[str, Any], calls: dict[str, Callable[[Any], object]]) -> dict[str, Callable[[], None]]:
+    """A call of each model in evaluation mode, without gradients."""
+
+    @torch.no_grad()
+    def predict(name: str) -> None:
+        calls[name](models[name].eval())
+
+    return {name: partial(predict, name) for name in models}
+
+
+def rows_of(
+    method: str,
+    plan: Plan,
+    steps: dict[str, Callable[[], None]],
+    answers: dict[str, Callable[[], None]],
+    floors: dict[str, tuple[float, float]],
+) -> list[Row]:
+    """Time prediction and training of a method; `floors` has floor and moonshot of each line."""
+    seconds = {"prediction": timings(answers, plan.rounds), "training step": timings(steps, plan.rounds)}
+    memory = peaks({name: steps[name] for name in ("original", "ours")}, plan)
+    against = "reference_grounding.py"
+    found = []
+    for what, times in seconds.items():
+        for name in times:
+            if name != "original":
+                line = f"{what}" + ("" if name == "ours" else f", {name}")
+                limits = floors.get(line, (0, 0))
+                found.append(row(f"{method} {line}", "time", times["original"], times[name], *limits, against=against))
+    if memory:
+        both = memory["original"], memory["ours"]
+        found.append(row(f"{method} training step", "memory", *both, 0, 0, against=against))
+    return found
+
+
 def run(model: Any, draws: RandomInputs, inputs: dict[str, Any]) -> Any:
     """One call with given random inputs."""
     with model.fixed_random_inputs(draws):
         return model(**inputs)
 
 
-def igv(size: int, videos: int, shape: Shape, rounds: int) -> list[Row]:
+def igv(size: int, videos: int, shape: Shape, plan: Plan) -> list[Row]:
     """Prediction and a training step of IGV."""
     given = batch(shape, size, videos)
     original = ReferenceIGV(shape)
@@ -145,35 +183,33 @@ def igv(size: int, videos: int, shape: Shape, rounds: int) -> list[Row]:
     torch.testing.assert_close(
         run(ours, draws, inputs).logits, original(*arguments, noise, flat)[0], atol=1e-4, rtol=1e-3
     )
-    runs = {
+    steps = {
         "original": step(original, lambda: original.loss(original(*arguments), given["answer"]), False),
         "ours": step(ours, lambda: ours(**inputs).loss, True),
         "clean": step(clean, lambda: clean(**inputs).loss, True),
+        "bf16": step(ours, lambda: ours(**inputs).loss, True, bf16=True),
     }
-    seconds, memory = medians(runs, rounds), {name: peak_mib(run) for name, run in runs.items()}
-    rows = [
-        row("IGV training step", "time", seconds["original"], seconds["ours"], 1.3, 2.5),
-        row("IGV training step", "memory", memory["original"], memory["ours"], 0, 0),
-        row("IGV training step, clean", "time", seconds["original"], seconds["clean"], 1.3, 2.5),
-    ]
     asked = {name: tensor for name, tensor in inputs.items() if name != "labels"}
+    answers = predictions(
+        {"original": original, "ours": ours, "clean": clean},
+        {
+            "original": lambda model: model(*arguments),
+            "ours": lambda model: model(**asked),
+            "clean": lambda model: model(**asked),
+        },
+    )
+    floors: dict[str, tuple[float, float]] = {
+        "prediction": (3.1, 4),
+        "prediction, clean": (2.8, 4),
+        "training step": (1.5, 2),
+        "training step, clean": (1.5, 2),
+        "training step, bf16": (2.6, 3.5),
+    }
+    return rows_of("IGV", plan, steps, answers, floors)
 
-    @torch.no_grad()
-    def predict(model: nn.Module) -> None:
-        model.eval()(*arguments) if model is original else model.eval()(**asked)
 
-    models = {"original": original, "ours": ours, "clean": clean}
-    runs = {name: partial(predict, model) for name, model in models.items()}
-    seconds = medians(runs, rounds)
-    return [
-        row("IGV prediction", "time", seconds["original"], seconds["ours"], 2.5, 4),
-        row("IGV prediction, clean", "time", seconds["original"], seconds["clean"], 2.5, 4),
-        *rows,
-    ]
-
-
-def eigv(size: int, videos: int, shape: Shape, rounds: int) -> list[Row]:
-    """A training step of EIGV."""
+def eigv(size: int, videos: int, shape: Shape, plan: Plan) -> list[Row]:
+    """Prediction and a training step of EIGV."""
     given = batch(shape, size, videos, 5)
     original: Any = ReferenceEIGV(shape)
     ours = pair(original, "eigv", "nextqa-hga", given)
@@ -194,46 +230,43 @@ def eigv(size: int, videos: int, shape: Shape, rounds: int) -> list[Row]:
     )  # fmt: skip
     without_dropout(original, ours)
     same_loss(original.step(*arguments, theirs), run(ours, draws, inputs).loss)
-    runs = {
+    steps = {
         "original": step(original, lambda: original.step(*arguments), False),
         "ours": step(ours, lambda: ours(**inputs).loss, True),
         "clean": step(clean, lambda: clean(**inputs).loss, True),
+        "bf16": step(ours, lambda: ours(**inputs).loss, True, bf16=True),
     }
-    seconds, memory = medians(runs, rounds), {name: peak_mib(run) for name, run in runs.items()}
-    return [
-        row("EIGV training step", "time", seconds["original"], seconds["ours"], 1.3, 2.5),
-        row("EIGV training step", "memory", memory["original"], memory["ours"], 0, 0),
-        row("EIGV training step, clean", "time", seconds["original"], seconds["clean"], 1.3, 2.5),
-    ]
+    asked = {name: tensor for name, tensor in inputs.items() if name != "labels"}
+    answers = predictions(
+        {"original": original, "ours": ours},
+        {"original": lambda model: model(*arguments[:3]), "ours": lambda model: model(**asked)},
+    )
+    floors: dict[str, tuple[float, float]] = {
+        "prediction": (1.5, 2.5),
+        "training step": (1.65, 2),
+        "training step, clean": (1.65, 2),
+        "training step, bf16": (2.9, 3.5),
+    }
+    return rows_of("EIGV", plan, steps, answers, floors)
 
 
 def main(arguments: list[str] | None = None) -> list[Row]:
-    """Run the cases asked for, print the table and write it."""
+    """Run the cases asked for, print the table, and write or compare it."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cases", nargs="+", choices=("igv", "eigv"), default=["igv", "eigv"], help="default: both")
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds a case (default: 5)")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes and one round: a test of the script itself")
-    parser.add_argument("--out", type=Path, help=f"where the CSV goes (default: {RESULTS.name} in results/)")
+    add_flags(parser, ["igv", "eigv"], RESULTS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    rounds, videos = (1, 9) if options.quick else (options.rounds, 1161)
-    print(f"one thread, torch {torch.__version__}, {platform.machine()}, {rounds} rounds", flush=True)
-    rows: list[Row] = []
-    for name in options.cases:
-        if name == "igv":
-            shape, size = (Shape(**TINY, answers=7, cell="GRU"), 4) if options.quick else (MSVD, 64)
-            found = igv(size, videos, shape, rounds)
-        else:
-            shape, size = (Shape(**TINY), 3) if options.quick else (Shape(), 16)
-            found = eigv(size, videos, shape, rounds)
-        show(found, options.quick, header=not rows)
-        rows += found
-    if options.out or not options.quick:
-        write(rows, options.out or RESULTS)
-    return rows
+    if options.tiny:
+        cases = {
+            "igv": partial(igv, 4, 9, Shape(**TINY, answers=7, cell="GRU")),
+            "eigv": partial(eigv, 3, 9, Shape(**TINY)),
+        }
+    else:
+        cases = {"igv": partial(igv, 64, 1161, MSVD), "eigv": partial(eigv, 16, 1161, Shape())}
+    return run_cases(cases, options, RESULTS)
 
 
 if __name__ == "__main__":

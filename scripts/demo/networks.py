@@ -11,8 +11,6 @@ places are few enough to search. The heads that say so are thrown away, like the
 on Visual Genome.
 """
 
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -34,6 +32,7 @@ from transformers import (
 )
 
 from hf_causal_video.features.store.reader import FeatureStore
+from hf_causal_video.utils.files import whole_folder
 from hf_causal_video.worlds.clips import draw_clips
 from hf_causal_video.worlds.config import ACTIONS, CLASSES, ENVIRONMENTS, NUM_VALUES, WorldConfig
 from hf_causal_video.worlds.render import ClipTruth, draw_clip
@@ -278,8 +277,6 @@ def _rows(feature_map: Tensor) -> Tensor:
 
 
 def _save(folder: Path, model: PreTrainedModel, processor: Any) -> None:
-    partial = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.eval().save_pretrained(partial)
-    processor.save_pretrained(partial)
-    os.replace(partial, folder)
+    with whole_folder(folder) as partial:
+        model.eval().save_pretrained(partial)
+        processor.save_pretrained(partial)

@@ -17,10 +17,10 @@ from typing import Any
 
 from datasets import Dataset
 
-from hf_causal_video.training.checkpoints import write_atomically
 from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.files import write_whole
 from hf_causal_video.worlds.spliced import splice
-from hf_causal_video.worlds.spliced_plan import SpliceOptions
+from hf_causal_video.worlds.spliced_options import SpliceOptions
 from scripts.demo.run import Demo, _run_process
 
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "scripts").is_dir())
@@ -150,7 +150,7 @@ class RealDemo(Demo):
         results = {"TranSTR": report["metrics"], "untrained cosine": {"Acc": self._cosine_accuracy()}}
         for name, numbers in results.items():
             print(f"  {name}: " + ", ".join(f"{key} {value:.1f}" for key, value in numbers.items()), flush=True)
-        write_atomically(self.folder / "summary.json", json.dumps(results, indent=2) + "\n")
+        write_whole(self.folder / "summary.json", json.dumps(results, indent=2) + "\n")
         return results
 
     def _cosine_accuracy(self) -> float:

@@ -26,8 +26,8 @@ from datasets import disable_progress_bars
 from transformers.utils import logging
 
 from hf_causal_video.features.store.reader import FeatureStore
-from hf_causal_video.training.checkpoints import write_atomically
 from hf_causal_video.utils.errors import CausalVideoError, as_message
+from hf_causal_video.utils.files import write_whole
 from hf_causal_video.worlds import WorldConfig, draw_clips
 from hf_causal_video.worlds.clips import world_questions
 from hf_causal_video.worlds.render import read_truth, render_split
@@ -111,7 +111,7 @@ class Demo:
             began, worked = time.monotonic(), _cpu_seconds()
             result = stage()
             spent = {"seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(_cpu_seconds() - worked, 1)}
-            write_atomically(mark, json.dumps({"settings": settings, **spent, "result": result}, indent=2))
+            write_whole(mark, json.dumps({"settings": settings, **spent, "result": result}, indent=2))
         self._print_summary()
 
     def render(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class Demo:
             rows.to_parquet(folder / f"{split}.parquet")
             counts[split] = {"films": count, "questions": len(rows)}
             print(f"  {split}: {count} films, {len(rows)} questions", flush=True)
-        write_atomically(folder / "README.md", questions_card(folder))
+        write_whole(folder / "README.md", questions_card(folder))
         return counts
 
     def train_networks(self) -> dict[str, Any]:
@@ -164,7 +164,7 @@ class Demo:
     def train(self) -> dict[str, Any]:
         """Train by the command a user would type; the best epoch is chosen on the validation split."""
         recipe = self.folder / "recipe.yaml"
-        write_atomically(recipe, yaml.safe_dump(self.recipe(), sort_keys=False))
+        write_whole(recipe, yaml.safe_dump(self.recipe(), sort_keys=False))
         command = [
             sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1",
             "--mixed_precision", "no", "--dynamo_backend", "no",
@@ -225,7 +225,7 @@ class Demo:
                 results[name] = {key: value for key, value in report["metrics"].items() if isinstance(value, float)}
             results[split] |= evidence_quality(self.folder, split)
         print(_table(results), flush=True)
-        write_atomically(self.folder / "summary.json", json.dumps(results, indent=2) + "\n")
+        write_whole(self.folder / "summary.json", json.dumps(results, indent=2) + "\n")
         return results
 
     def ask(self) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import hf_causal_video.cli.app as app
+import hf_causal_video.cli.app_page as app_page
+from hf_causal_video.cli.about import about_model, example_clip, example_rows
 from hf_causal_video.cli.main import main
 from hf_causal_video.utils.errors import CausalVideoError
 from tests.browser import Browser
@@ -39,7 +41,7 @@ def page_of(framed: str) -> str:
 
 
 def test_an_answer_is_shown_with_its_scores_its_seconds_and_its_page(qa, clip):
-    shown = app.answer_clip(qa, clip, f" {QUESTION} ", "\n".join([*CHOICES, "", " "]))
+    shown = app_page.answer_clip(qa, clip, f" {QUESTION} ", "\n".join([*CHOICES, "", " "]))
     scores, framed = shown.scores, shown.page
     assert list(scores) == CHOICES and sum(scores.values()) == pytest.approx(1, abs=1e-4)
     assert "With the evidence removed" in shown.verdict and shown.strip.width == 1600
@@ -49,7 +51,7 @@ def test_an_answer_is_shown_with_its_scores_its_seconds_and_its_page(qa, clip):
 
 
 def test_words_of_a_user_stay_words(qa, clip, tmp_path):
-    shown = app.answer_clip(qa, clip, NASTY, f"{NASTY}\nring")
+    shown = app_page.answer_clip(qa, clip, NASTY, f"{NASTY}\nring")
     framed = shown.page
     assert "<script" not in shown.verdict and "<img" not in shown.verdict
     assert framed.count("<script") == 0 and framed.count("<iframe") == 1
@@ -58,7 +60,7 @@ def test_words_of_a_user_stay_words(qa, clip, tmp_path):
 
 @pytest.mark.slow
 def test_in_a_browser_the_frame_works_and_what_a_user_wrote_does_not_run(qa, clip, tmp_path):
-    framed = app.answer_clip(qa, clip, NASTY, f"{NASTY}\nring").page
+    framed = app_page.answer_clip(qa, clip, NASTY, f"{NASTY}\nring").page
     document = browse(f"<!doctype html><title>whole</title><body>{framed}</body>", tmp_path)
     assert "<title>whole</title>" in document
     document = browse(page_of(framed), tmp_path)
@@ -66,7 +68,7 @@ def test_in_a_browser_the_frame_works_and_what_a_user_wrote_does_not_run(qa, cli
 
 
 def test_relations_are_shown_as_a_table_a_picture_and_a_page(clip):
-    rows, picture, framed = app.relate_clip(related, clip, 0.0)
+    rows, picture, framed = app_page.relate_clip(related, clip, 0.0)
     assert {tuple(row[:3]) for row in rows} >= {("dog", "chase", "cat")} and rows[0][4:] == [0.95, 4.95]
     assert picture.width == 1600 and "<b>.mp4" not in page_of(framed)
 
@@ -77,7 +79,7 @@ def test_relations_are_shown_as_a_table_a_picture_and_a_page(clip):
 )
 def test_without_clip_or_question_it_says_what_is_missing(qa, clip, given, message):
     with pytest.raises(CausalVideoError, match=message):
-        app.answer_clip(qa, clip if given[0] == "clip" else given[0], *given[1:])
+        app_page.answer_clip(qa, clip if given[0] == "clip" else given[0], *given[1:])
 
 
 def test_each_checkpoint_gets_its_tab_and_two_of_a_kind_are_refused(checkpoint, tmp_path):
@@ -90,30 +92,28 @@ def test_each_checkpoint_gets_its_tab_and_two_of_a_kind_are_refused(checkpoint, 
     with pytest.raises(CausalVideoError, match="of one kind"):
         app.load_models([checkpoint, checkpoint])
     with pytest.raises(CausalVideoError, match="without a model"):
-        app.build_app()
+        app_page.build_app()
 
 
 def test_it_listens_on_this_machine_and_limits_uploads(monkeypatch):
-    parser = argparse.ArgumentParser()
-    app.add_arguments(parser)
-    args = parser.parse_args(["outputs/transtr"])
-    assert args.host == "127.0.0.1" and args.max_size == 200
+    options = app.Options(checkpoints=["outputs/transtr"])
+    assert options.host == "127.0.0.1" and options.max_size == 200
     served = {}
     monkeypatch.setattr(app, "load_models", lambda *_: (None, object()))
     monkeypatch.setattr(
-        app, "build_app", lambda *_, **__: argparse.Namespace(launch=lambda **options: served.update(options))
+        app_page, "build_app", lambda *_, **__: argparse.Namespace(launch=lambda **options: served.update(options))
     )
-    app.run(args)
+    app.run(options)
     told = {"server_name": "127.0.0.1", "server_port": 7860, "max_file_size": "200mb", "share": False}
-    assert served == told | {"css": app.STYLE}
-    with pytest.raises(CausalVideoError, match="1 or more megabytes"):
-        app.run(parser.parse_args(["outputs/transtr", "--max-size", "0"]))
+    assert served == told | {"css": app_page.STYLE}
+    with pytest.raises(CausalVideoError, match="--max-size in megabytes: found 0"):
+        app.run(app.Options(checkpoints=["outputs/transtr"], max_size=0))
 
 
 def test_without_gradio_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "gradio", None)
     with pytest.raises(CausalVideoError, match="hf-causal-video.app,video"):
-        app.build_app(qa=object())
+        app_page.build_app(qa=object())
     with pytest.raises(SystemExit):
         main(["app", "--help"])
 
@@ -122,8 +122,8 @@ def test_without_gradio_the_extra_is_named(monkeypatch):
 def served(qa, monkeypatch):
     gradio = pytest.importorskip("gradio", reason="the extra `app` is not installed")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    demo = app.build_app(qa, related)
-    options = {"max_file_size": "1mb", "server_name": app.LOOPBACK, "css": app.STYLE}
+    demo = app_page.build_app(qa, related)
+    options = {"max_file_size": "1mb", "server_name": app.LOOPBACK, "css": app_page.STYLE}
     _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, **options)
     yield gradio, address, demo
     demo.close()
@@ -159,7 +159,7 @@ def test_served_it_answers_over_the_loopback_and_refuses_what_is_too_large(serve
 
 
 def test_of_two_equal_choices_none_vanishes(qa, clip):
-    scores = app.answer_clip(qa, clip, QUESTION, "star\nring\nstar").scores
+    scores = app_page.answer_clip(qa, clip, QUESTION, "star\nring\nstar").scores
     assert list(scores) == ["star", "ring", "star (2)"] and scores["star"] == pytest.approx(scores["star (2)"])
 
 
@@ -174,12 +174,12 @@ def test_the_model_is_named_with_what_it_was_trained_on(checkpoint, tmp_path):
     card = {"dataset": "org/nextqa", "metrics": [{"name": "Acc", "value": 61.25, "split": "val"}]}
     (folder / "card_data.json").write_text(json.dumps(card))
     qa = load_pipeline(folder)
-    about = app.about_model(qa)
+    about = about_model(qa)
     assert about.startswith("**my \\*model\\*** (transtr)") and "chooses among your choices" in about
     assert "trained on nextqa" in about and "61.2 % right on val" in about
-    assert app.example_clip(qa) == folder / "examples" / "film.mp4"
+    assert example_clip(qa) == folder / "examples" / "film.mp4"
     qa.processor.example_questions = [{"question": QUESTION, "choices": CHOICES}]
-    assert app.example_rows(qa, None) == [[None, QUESTION, "\n".join(CHOICES)]]
+    assert example_rows(qa, None) == [[None, QUESTION, "\n".join(CHOICES)]]
 
 
 SEEN = """(() => { const box = (selector) => document.querySelector(selector).getBoundingClientRect();

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_causal_video.cli import main as cli
+from hf_causal_video.cli.options import add_options
 from hf_causal_video.hub.convert import command as original
 from hf_causal_video.training.recipe import ConfigParser, resolved_recipe
 from hf_causal_video.utils.errors import CausalVideoError
@@ -66,7 +67,8 @@ def flags_of(parser) -> list[str]:
 
 def verb_parser(verb: str):
     parser = argparse.ArgumentParser()
-    import_module(f"hf_causal_video.{cli.VERBS[verb][1]}").add_arguments(parser)
+    home = import_module(cli.module_of(verb))
+    add_options(parser, home.Options)
     return parser
 
 

@@ -1,10 +1,13 @@
 """`hf-causal-video stress` and a checkpoint as what is tested: TranSTR, IGV, EIGV and a plain backbone."""
 
 import json
+from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 from hf_causal_video import (
@@ -26,6 +29,7 @@ from hf_causal_video.stress.model import VideoQAAnswerer
 from hf_causal_video.stress.runner import TESTS, stress_test
 from hf_causal_video.training.evaluate import load_data
 from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.viewer import canvas, fonts
 from hf_causal_video.worlds import tiny_text_config, world_tokenizer
 
 WORLD = {"study": "grounding", "eval_clips": 12, "num_choices": 5}
@@ -106,7 +110,7 @@ def test_a_second_run_reads_what_the_first_wrote_and_other_weights_are_refused(c
 def test_models_of_any_precision_are_tested(checkpoint, name, dtype):
     data = load_data("world", "iid", world=WORLD | {"eval_clips": 6})
     model = answerer(checkpoint, name, dtype)
-    report = stress_test(model, data, least_frames=model.least_frames, progress=False, resamples=10)
+    report = stress_test(model, data, progress=False, resamples=10)
     assert report["questions"] == 6 and len(report["effects"]) == 4
 
 
@@ -132,7 +136,7 @@ def test_a_relation_model_is_not_asked_questions(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--world", "study=grounding"], "mind the quotes"),
+        (["--world", "study=grounding"], "expected JSON such as"),
         (["--limit", "0"], "raise --limit"),
         (["--tests", "tomorrow"], "no such test"),
         (["--evidence", "none", "--tests", "evidence_only"], "no evidence"),
@@ -141,8 +145,75 @@ def test_a_relation_model_is_not_asked_questions(tmp_path):
 )
 def test_what_cannot_be_meant_ends_with_a_message(checkpoint, tmp_path, arguments, message, capsys):
     given = ["stress", str(checkpoint("transtr")), "--dataset", "world", "--output", str(tmp_path), *arguments]
-    assert main(given) == 2
-    assert message in capsys.readouterr().err
+    try:
+        code = main(given)
+    except SystemExit as usage:
+        code = usage.code
+    assert code == 2 and message in capsys.readouterr().err
+
+
+def test_a_title_in_another_script_is_drawn_or_its_letters_are_named(checkpoint, tmp_path, monkeypatch, capsys):
+    """The picture takes letters from `--font`; those that no font has are question marks, and that is said."""
+    folder = tmp_path / "\ue001\ue002"
+    folder.symlink_to(checkpoint("transtr"))
+    output = tmp_path / "out"
+    command = [
+        "stress",
+        str(folder),
+        "--dataset",
+        "world",
+        "--limit",
+        "4",
+        "--tests",
+        "blind",
+        "--output",
+        str(output),
+    ]
+    monkeypatch.setattr(fonts, "font_files", lambda: ())
+    fonts.font_with.cache_clear()
+    canvas._written.cache_clear()
+    try:
+        assert main(command) == 0
+        assert "2 letters are written as question marks" in capsys.readouterr().err
+        plain = Image.open(output / "stress.png")
+        assert main([*command, "--font", str(tmp_path / "none.ttf")]) == 2
+        assert "a font file" in capsys.readouterr().err
+    finally:
+        fonts.font_with.cache_clear()
+        canvas._written.cache_clear()
+    monkeypatch.undo()
+    if not (files := fonts.font_files()):
+        pytest.skip("no font file on this system")
+    named = next(path for path in files if fonts.has_letter(path, "a"))
+    assert main([*command, "--font", named]) == 0
+    other = Image.open(output / "stress.png")
+    assert other.size != plain.size or (np.asarray(other) != np.asarray(plain)).any()
+
+
+def test_the_text_encoder_runs_once_for_all_changed_clips(checkpoint, monkeypatch):
+    """Eleven tests and the evidence ask three different texts: those of the questions, permuted, and replaced."""
+    model, data = answerer(checkpoint, "igv"), load_data("world", "iid", world=WORLD)
+    run = {"progress": False, "resamples": 10, "environment": "truth"}
+    calls = []
+    encode = model.model.encode_text
+    monkeypatch.setattr(model.model, "encode_text", lambda groups: calls.append(1) or encode(groups))
+    with_reuse = stress_test(model, data, **run)
+    assert len(calls) == 3, "the questions fit into one batch"
+    monkeypatch.setattr(VideoQAAnswerer, "reuse", nullcontext)
+    calls.clear()
+    assert stress_test(model, data, **run)["rows"] == with_reuse["rows"]
+    assert len(calls) == 12
+
+
+def test_outside_of_a_run_changed_weights_change_the_answer(checkpoint):
+    model, data = answerer(checkpoint, "transtr"), load_data("world", "iid", world=WORLD)
+    first = data[0]
+    asked = [({"frame_features": first["frame_features"]}, first["question"], list(first["choices"]))]
+    [before] = model.batch(asked)
+    with torch.no_grad():
+        for parameter in model.model.text_encoder.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    assert abs(model.batch(asked)[0] - before).max() > 1e-4
 
 
 def test_a_clip_is_encoded_once_for_all_its_questions(checkpoint, monkeypatch):
@@ -151,7 +222,7 @@ def test_a_clip_is_encoded_once_for_all_its_questions(checkpoint, monkeypatch):
     rows = data.questions.to_list()
     again = [row | {"question_id": row["question_id"] + "-again"} for row in rows[::-1]]
     data.questions = Dataset.from_list(rows + again, features=data.questions.features)
-    options = {"tests": ["blind", "first_frame", "options_permuted"], "least_frames": model.least_frames}
+    options = {"tests": ["blind", "first_frame", "options_permuted"]}
     options |= {"evidence": "none", "progress": False, "resamples": 10}
     alone = stress_test(model, data, batch_size=1, **options)
     encoded = []

@@ -93,9 +93,9 @@ def test_a_missing_file_names_the_official_source(name: str, tmp_path: Path):
 
 
 def test_names_and_splits_are_those_of_the_table(tmp_path: Path):
-    with pytest.raises(CausalVideoError, match="no such benchmark: found youtube; expected nextqa, "):
+    with pytest.raises(CausalVideoError, match="unknown benchmark: found 'youtube'; expected one of nextqa, "):
         load_benchmark("youtube", "val", tmp_path)
-    with pytest.raises(CausalVideoError, match="no such split of nextgqa: found train; expected val, test"):
+    with pytest.raises(CausalVideoError, match="unknown split of nextgqa: found 'train'; expected one of val, test"):
         load_benchmark("nextgqa", "train", tmp_path)
     with pytest.raises(CausalVideoError, match="nextqa is multiple choice"):
         load_benchmark("nextqa", "val", tmp_path, vocabulary=["a"])

@@ -79,11 +79,7 @@ def test_a_list_of_videos_picks_a_split_of_the_folder(tmp_path):
     [
         (f"{VIDEOS[0]},pr,", f"{VIDEOS[0]},p,", r"1 of 2 videos without all types: abc_000010_000020 \(pr\)"),
         (",cr,", ",q,", "'q'.*d, e, p, pr, c, cr"),
-        (
-            "reason 3 of predictive in abc_000010_000020,reason 0",
-            "none of them,reason 0",
-            "line 5.*not among its choices",
-        ),
+        ("reason 3 of predictive in abc_000010_000020,reason 0", "none of them,reason 0", "unknown answer in line 5"),
     ],
 )
 def test_a_csv_that_cannot_be_paired_or_answered_is_refused(tmp_path, old, new, words):

@@ -87,5 +87,5 @@ def test_folds_are_those_of_the_benchmark_and_never_part_a_video(shared):
     by_video.update(fold for _, fold in set(zip(table["video_id"], folds, strict=True)))
     assert [by_question[fold] for fold in range(5)] == [911, 1181, 893, 976, 1035]
     assert [by_video[fold] for fold in range(5)] == [103, 136, 104, 109, 118]
-    with pytest.raises(CausalVideoError, match="folds"):
+    with pytest.raises(CausalVideoError, match="number of folds"):
         video_folds(["1"], k=1)

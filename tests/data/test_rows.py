@@ -59,7 +59,7 @@ def test_a_row_that_could_change_a_number_is_refused_by_name(change, named):
 def test_a_missing_column_and_a_repeated_id_are_refused():
     with pytest.raises(CausalVideoError, match="video_id"):
         questions_dataset([{"question_id": "v1_0", "question": "who runs"}])
-    with pytest.raises(CausalVideoError, match="rows 0 and 2"):
+    with pytest.raises(CausalVideoError, match="in question row 0 and question row 2"):
         questions_dataset([ROW, OPEN_ROW, ROW])
 
 

@@ -61,7 +61,7 @@ BAD = {
     "answer 5": (lambda p: write(p, HEADER, changed(answer="5")), "line 2 of .* found '5'; expected 0 to 4"),
     "answer -1": (lambda p: write(p, HEADER, changed(answer="-1")), "found '-1'"),
     "answer 2.0": (lambda p: write(p, HEADER, changed(answer="2.0")), "found '2.0'"),
-    "a twin": (lambda p: write(p, HEADER, CELLS, changed(answer="1")), "'v7_4' in lines 2 and 3"),
+    "a twin": (lambda p: write(p, HEADER, CELLS, changed(answer="1")), "'v7_4' in line 2 and line 3"),
     "a blank choice": (lambda p: write(p, HEADER, changed(a3=" ")), "line 2 .*nothing in a3"),
     "a short line": (lambda p: write(p, HEADER, CELLS[:-1]), "line 2 .*9 cells; expected 10"),
     "a long line": (lambda p: write(p, HEADER, [*CELLS, "more"]), "line 2 .*11 cells; expected 10"),

@@ -65,7 +65,7 @@ def test_every_layout_gives_the_same_table(predictions, annotations) -> None:
         (PREDICTIONS, [*ROWS[:2], ROWS[2] | {"answer": -1}], "not a choice"),
         (PREDICTIONS, [*ROWS[:2], ROWS[2] | {"answer": None}], "not an index"),
         (PREDICTIONS, [{"qid": 1, "type": "CW", "answer": 0}], "no video"),
-        (["7_0"], ROWS, "cannot be read"),
+        (["7_0"], ROWS, "one dict per question"),
         ({}, [], "no questions"),
     ],
 )

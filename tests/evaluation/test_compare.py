@@ -53,7 +53,7 @@ def test_the_same_seed_gives_the_same_intervals():
 @pytest.mark.parametrize(
     ("runs", "options", "named"),
     [
-        ({"a": {"q": True}}, {}, "nothing to compare"),
+        ({"a": {"q": True}}, {}, "number of runs: found 1"),
         ({"a": {}, "b": {}}, {}, "no answers"),
         ({"a": {"q": True}, "b": {"r": True}}, {}, "different questions"),
         ({"a": {"q": True}, "b": {"q": True, "r": True}}, {}, "different questions"),

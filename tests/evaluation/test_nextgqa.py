@@ -103,7 +103,7 @@ def test_a_span_that_is_no_interval_is_an_error(span) -> None:
     [
         (SPANS | {"z_0": [0, 1]}, {}, "z_0"),
         (SPANS, {"unit": "fraction"}, "not a fraction"),
-        (SPANS, {"unit": "frames"}, "unknown option"),
+        (SPANS, {"unit": "frames"}, "unknown unit"),
         (SPANS, {"subset": ["z_0"]}, "z_0"),
         (SPANS, {"subset": []}, "no question to score|missing"),
         ({}, {}, "missing"),

@@ -224,7 +224,7 @@ def test_an_interrupted_writer_keeps_whole_shards_and_no_litter(tmp_path):
             writer.add(row)
         raise KeyboardInterrupt
     assert FeatureStore.open(broken).video_ids == ["v0", "v1", "v2", "v3"]
-    (broken / "features/.train-00002.parquet.tmp").write_bytes(b"left by a kill")
+    (broken / "features/.train-00002.parquet.77.part").write_bytes(b"left by a kill")
     with Writer(broken, CARD, rows_per_shard=2) as writer:
         assert writer.done == {"v0", "v1", "v2", "v3"}
         for row in rows:

@@ -109,6 +109,7 @@ TRANSTR: dict[str, Any] = {
 OFFICIAL: dict[str, Any] = {
     "rank_by": "prob", "rank_after_dropout": True, "score_bound": None, "topk_gradient": "diagonal",
     "topk_baseline": False, "topk_sigma": 0.05, "topk_order": "unsorted", "bbox_mode": "raw4",
+    "select_after": "feedforward",
 }  # fmt: skip
 # A bias that all choices share, attention of a lone query to itself, and a bias of keys, which shifts all scores of a
 # softmax alike, can teach nothing.
@@ -171,6 +172,7 @@ CASES: list[Case] = [
     transtr("frames-alone", num_objects_kept=0),
     transtr("energy", rank_by="energy", num_layers=2),
     transtr("official", **OFFICIAL),
+    transtr("finished-layer", select_after="feedforward"),
     grounded("backbone-choices", BackboneForVideoQuestionAnswering),
     grounded("backbone-open-ended", BackboneForVideoQuestionAnswering, num_answers=ANSWERS),
     grounded("igv-choices", IGVForVideoQuestionAnswering),

@@ -1,5 +1,6 @@
 """Laws of TranSTR: its presets, its selection, its text encoders, and what the questions of a video share."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tests.models.cases import FRAME_DIM, TEXT, TRANSTR, Case, transtr
 pytestmark = pytest.mark.rounding
 
 CASES = [case for case in ALL_CASES if case.model_class is TranSTRForVideoQuestionAnswering]
-CHOICES, OPEN_ENDED, FRAMES_ALONE, ENERGY, OFFICIAL = CASES
+CHOICES, OPEN_ENDED, FRAMES_ALONE, ENERGY, OFFICIAL, FINISHED = CASES
 EFFECTIVE = {
     "official-nextqa": (12, 5, None),
     "official-causalvidqa": (12, 5, None),
@@ -50,6 +51,7 @@ def test_official_presets_state_the_effective_sizes(preset: str, sizes: tuple) -
     assert (config.rank_by, config.topk_gradient, config.topk_order) == ("prob", "diagonal", "unsorted")
     assert (config.topk_samples, config.topk_sigma, config.topk_sigma_final) == (500, 0.05, None)
     assert config.rank_after_dropout and config.text_config.model_type == "deberta"
+    assert config.select_after == "feedforward"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -223,14 +225,50 @@ def test_the_gradient_reaches_what_was_ranked() -> None:
         assert scorer.weight.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize(("case", "rows"), [(CHOICES, (4, 2)), (FINISHED, (9, 5)), (OFFICIAL, (9, 5))])
+def test_the_feed_forward_runs_on_what_is_kept(case: Case, rows: tuple[int, int], train: bool) -> None:
+    """Of 9 frames and 5 objects 4 and 2 are kept; the official order finishes all where its choice is soft."""
+    model, inputs = case.build().train(train), case.inputs()
+    seen: list[int] = []
+    for decoder in (model.frame_decoder, model.obj_decoder):
+        decoder.layers[0].linear1.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
+    model(**inputs)
+    assert tuple(seen) == ((4, 2) if case is OFFICIAL and not train else rows)
+
+
+def test_both_orders_answer_alike_where_all_is_kept_and_rank_apart() -> None:
+    """With the same weights: a choice before or after the feed-forward changes the ranking, and nothing else."""
+    everything = {"num_frames_kept": 9, "num_objects_kept": 5}
+    early, late = CHOICES.build(**everything), FINISHED.build(**everything)
+    inputs = CHOICES.inputs()
+    with torch.no_grad():
+        one, other = early(**inputs), late(**inputs)
+    torch.testing.assert_close(one.logits, other.logits, atol=2e-5, rtol=1e-4)
+    assert not torch.allclose(one.frame_scores, other.frame_scores, atol=1e-3)
+
+
+def test_a_checkpoint_from_before_the_field_keeps_its_numbers(tmp_path: Path) -> None:
+    model, inputs = FINISHED.build(), FINISHED.inputs()
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    saved = json.loads(path.read_text())
+    assert saved.pop("select_after") == "feedforward"
+    path.write_text(json.dumps(saved))
+    with torch.no_grad():
+        assert torch.equal(AutoModel.from_pretrained(tmp_path).eval()(**inputs).logits, model(**inputs).logits)
+    CHOICES.build().save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).select_after == "cross_attention"
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"hidden_size": 17}, "hidden_size=17"),
         ({"hidden_size": 18, "num_attention_heads": 4}, "heads=4"),
         ({"project_frames": False, "frame_feature_dim": 8}, "without projection"),
-        ({"num_frames_kept": 0}, "K=0"),
-        ({"num_objects_kept": -1}, "M=-1"),
+        ({"num_frames_kept": 0}, "num_frames_kept: found 0"),
+        ({"num_objects_kept": -1}, "num_objects_kept: found -1"),
         ({"topk_gradient": "diagonal", "topk_baseline": True}, "baseline"),
     ],
 )

@@ -1,6 +1,5 @@
 """The relation pipeline and its verb: a clip, decoded frames, or tracks in; relations in the public layout out."""
 
-import argparse
 import json
 
 import datasets
@@ -11,6 +10,7 @@ from transformers import pipeline
 
 import hf_causal_video.cli.relations as command
 from hf_causal_video.cli.main import main
+from hf_causal_video.cli.options import parse_options
 from hf_causal_video.evaluation.relations.metrics import vidvrd_metrics
 from hf_causal_video.models.ivrd import IVRDConfig, IVRDForVideoRelationDetection
 from hf_causal_video.models.ivrd.processing_video_relation import VideoRelationProcessor
@@ -202,10 +202,8 @@ def test_the_verb_says_by_its_flags_what_it_lacks(card, flags, words, make_clip,
     clip, mute = make_clip(tmp_path / "clip.mp4", frames=4), make()
     mute.model.config.trajectory_provenance = card
     monkeypatch.setattr(command, "load_relation_pipeline", lambda *a, **k: mute)
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
     with pytest.raises(CausalVideoError, match=words) as caught:
-        command.run(parser.parse_args(["model", str(clip), *flags]))
+        command.run(parse_options(command.Options, ["model", str(clip), *flags]))
     assert "clip_tracker" not in str(caught.value)
 
 
@@ -237,18 +235,17 @@ def test_the_verb_prints_draws_and_reads_annotated_tracks(detect, make_clip, tmp
     }
     (tmp_path / "tracks.json").write_text(json.dumps(annotation))
     monkeypatch.setattr(command, "load_relation_pipeline", lambda *a, **k: detect)
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
     given = ["model", str(clip), "--tracks", str(tmp_path / "tracks.json"), "--classes", "tracks", "--threshold", "0"]
-    command.run(parser.parse_args([*given, "--html", str(tmp_path / "o.html"), "--png", str(tmp_path / "o.png")]))
+    command.run(
+        parse_options(command.Options, [*given, "--html", str(tmp_path / "o.html"), "--png", str(tmp_path / "o.png")])
+    )
     printed = capsys.readouterr().out
     assert (
         printed.startswith("4 relations between 2 tracks") and "dog chase cat" in printed and "1.2 to 5.0 s" in printed
     )
     assert (tmp_path / "o.html").stat().st_size > 5000 and (tmp_path / "o.png").read_bytes()[:4] == b"\x89PNG"
-    command.run(parser.parse_args([*given, "--json"]))
+    command.run(parse_options(command.Options, [*given, "--json"]))
     assert len(json.loads(capsys.readouterr().out)["relations"]) == 4
-    assert main(["relations", "model", str(tmp_path / "no.mp4")]) == 2 and "no file" in capsys.readouterr().err
+    assert main(["relations", "model", str(tmp_path / "no.mp4")]) == 2 and "missing clip" in capsys.readouterr().err
     with pytest.raises(CausalVideoError, match="--detector"):
-        command.run(parser.parse_args(["model", str(clip), "--sampling", "fps-4"]))
-    assert "examples:" in parser.format_help()
+        command.run(parse_options(command.Options, ["model", str(clip), "--sampling", "fps-4"]))

@@ -26,7 +26,7 @@ def run(*arguments: str, script: Path = SCRIPT) -> str:
 @pytest.mark.parametrize("name", ["speed.py", "speed_grounding.py"])
 def test_help_teaches(name: str) -> None:
     shown = run("--help", script=SCRIPT.with_name(name))
-    for words in ("examples:", "--quick", "ratio", "reference", "original"):
+    for words in ("examples:", "--quick", "--tiny", "ratio", "reference", "original"):
         assert words in shown
 
 
@@ -100,12 +100,12 @@ def test_the_original_eigv_computes_the_published_numbers(shared: Path, monkeypa
 @pytest.mark.slow
 def test_grounding_and_growth_run_and_are_written(tmp_path: Path) -> None:
     """Answers and losses are compared before anything is timed."""
-    run("--quick", "--out", str(tmp_path / "grounding.csv"), script=SCRIPT.with_name("speed_grounding.py"))
+    run("--tiny", "--out", str(tmp_path / "grounding.csv"), script=SCRIPT.with_name("speed_grounding.py"))
     with (tmp_path / "grounding.csv").open(encoding="utf-8") as handle:
         cases = {row["case"] for row in csv.DictReader(handle)}
     assert {"IGV prediction", "IGV training step", "EIGV training step", "EIGV training step, clean"} <= cases
     pytest.importorskip("matplotlib")
-    run("--quick", "--growth", "--out", str(tmp_path / "growth.csv"))
+    run("--tiny", "--growth", "--out", str(tmp_path / "growth.csv"))
     with (tmp_path / "growth.csv").open(encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     assert {row["axis"] for row in rows} == {"frames", "objects", "questions"}
@@ -116,13 +116,49 @@ def test_grounding_and_growth_run_and_are_written(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_every_case_runs_and_is_written(tmp_path: Path) -> None:
     """Each case compares our numbers with the original's before it times them."""
-    shown = run("--quick", "--out", str(tmp_path / "speed.csv"))
+    shown = run("--tiny", "--out", str(tmp_path / "speed.csv"))
     with (tmp_path / "speed.csv").open(encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     assert [row["case"] for row in rows if row["case"] not in shown] == []
     assert {row["what"] for row in rows} == {"ceiling", "time", "memory", "growth"}
     assert all(float(row["original"]) > 0 and float(row["ours"]) > 0 for row in rows)
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_ratio_that_moved_by_more_than_its_spread_is_named(tmp_path: Path, monkeypatch) -> None:
+    """Values of one round are paired, so a load that slows both sides moves no ratio."""
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    from measure import moved, row, write
+
+    calm = row("calm", "time", [2.0, 4.0, 2.2], [1.0, 2.0, 1.1], 1, 2)
+    assert calm.ratio == pytest.approx(2.0) and calm.spread == pytest.approx(0.0) and calm.against == "reference.py"
+    noisy = row("noisy", "time", [2.0, 3.0, 4.0], [1.0, 1.0, 1.0], 1, 2)
+    curve = row("curve", "growth", [2.0], [1.0], 4, 2)
+    write([calm, noisy, curve], tmp_path / "before.csv")
+    assert noisy.spread == pytest.approx(1 / 6) and moved([calm, noisy, curve], tmp_path / "before.csv") == []
+    now = [
+        row("calm", "time", [1.8], [1.0], 1, 2),
+        row("noisy", "time", [2.6], [1.0], 1, 2),
+        row("curve", "growth", [3.0], [1.0], 4, 2),
+        row("other", "memory", [1.0], [1.0], 1, 2),
+    ]
+    calmer, growing, new = moved(now, tmp_path / "before.csv")
+    assert calmer == "calm, time: 2.00 to 1.80, slower by more than 5%"
+    assert growing == "curve, growth: 2.00 to 3.00, worse by more than 5%" and new.startswith(
+        "other, memory: 1.00, not"
+    )
+
+
+@pytest.mark.slow
+def test_quick_compares_with_the_committed_numbers(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    import speed
+
+    before = speed.RESULTS.read_bytes()
+    speed.main(["--quick", "--tiny", "--cases", "topk"])
+    shown = capsys.readouterr().out
+    assert "against" in shown or "top-K, diagonal gradient, time: " in shown
+    assert "not the authors' code" in shown and speed.RESULTS.read_bytes() == before
 
 
 def test_published_results_name_every_case() -> None:

@@ -49,8 +49,8 @@ def test_every_selector_gives_json_and_a_picture(checkpoint, dual_encoder, clip_
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--frames", "0"], "--frames: found 0; expected 1 or more. Fix: try --frames 8"),
-        (["--tokens", "0"], "--tokens: found 0; expected 1 or more"),
+        (["--frames", "0"], "invalid --frames: found 0; expected a whole number of at least 1. Fix: try --frames 8"),
+        (["--tokens", "0"], "--tokens: found 0; expected a whole number of at least 1"),
         (["--vlm", "some/vlm"], "add --tokens"),
         (["--frames", "9"], "expected 1 to 8"),
         (["--tokens", "100"], "add --vlm"),
@@ -72,7 +72,7 @@ def test_a_checkpoint_that_is_absent_or_has_no_evidence_ends_with_a_message(dual
 
 def test_a_clip_that_is_absent_and_an_empty_question_end_with_a_message(checkpoint, clip_file, capsys):
     assert main(["select", str(checkpoint), "absent.mp4", QUESTION]) == 2
-    assert "no file absent.mp4" in capsys.readouterr().err
+    assert "found no absent.mp4" in capsys.readouterr().err
     assert main(["select", str(checkpoint), str(clip_file), " "]) == 2
     assert "pass the question" in capsys.readouterr().err
 

@@ -167,7 +167,7 @@ def test_bad_input_is_named(case):
         EnvironmentSwap(model, ids)(inputs, torch.zeros(2, 99, dtype=torch.bool), 0)
     with pytest.raises(CausalVideoError, match="labels"):
         EnvironmentSwap(model, ids)({k: v for k, v in inputs.items() if k != "labels"}, causal, 0)
-    with pytest.raises(CausalVideoError, match="every 0"):
+    with pytest.raises(CausalVideoError, match="invalid every: found 0"):
         EnvironmentSwap(model, ids, every=0)
     with pytest.raises(CausalVideoError, match="no layer to adapt"):
         add_language_lora(model.get_base_model(), targets=["absent"])

@@ -328,7 +328,7 @@ def test_dual_encoders_of_transformers_give_unit_vectors_of_one_width(tmp_path, 
     torch.testing.assert_close(frames.norm(dim=1), torch.ones(6))
     chosen = SimilaritySelector(encoder).select(video, QUESTION, 3, timestamps_s=range(6))
     assert chosen.ranked == (frames @ words[0]).argsort(descending=True)[:3].tolist()
-    with pytest.raises(CausalVideoError, match="at most 12"):
+    with pytest.raises(CausalVideoError, match="from 1 to 12"):
         encoder.encode_text(["who is " * 20])
 
 
@@ -396,7 +396,7 @@ def test_a_rule_that_compares_frames_needs_vectors_and_an_unknown_rule_is_named(
     selector.rule = "determinantal"
     with pytest.raises(CausalVideoError, match="without vectors of the frames"):
         selector.select(features, QUESTION, 2, timestamps_s=TIMES)
-    with pytest.raises(CausalVideoError, match="unknown rule: found bolt; expected best, inverse_transform"):
+    with pytest.raises(CausalVideoError, match="unknown rule: found .bolt.; expected one of best, inverse_transform"):
         SimilaritySelector(Words(), rule="bolt")
     with pytest.raises(CausalVideoError, match="one way to spread frames"):
         SimilaritySelector(Words(), 0.5, rule="split_judge")

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from hf_causal_video.models.outputs import Evidence, EvidenceFrame
+from hf_causal_video.models.outputs import Evidence, EvidenceFrame, asking_for_evidence
 from hf_causal_video.stress import stress_test
-from hf_causal_video.stress.ablation import Proof, Verdict, event_frames, judge, unique_labels
+from hf_causal_video.stress.ablation import Proof, Verdict, event_frames, judge, scores_of_evidence, unique_labels
 from hf_causal_video.viewer import EvidenceCase, draw_strip, report_html
 from hf_causal_video.viewer.answer import notes_of
 from hf_causal_video.viewer.words import percent, reason_in_words, spans_in_words, verdict_in_words
+from tests.models.cases import CASES
 from tests.viewer.test_pictures import make_case
 
 
@@ -136,3 +137,46 @@ def test_a_result_of_the_pipeline_becomes_a_case_with_its_notes():
     for words in ("yodel", "Unlike the training clips: 7.12", "also answered without these frames"):
         assert words in page
     assert notes_of(result | {"unlike_training": None, "unknown_words": []}) == []
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.keeps or "causal" in case.name or "igv" in case.name],
+                         ids=lambda case: case.name)  # fmt: skip
+def test_texts_that_are_encoded_once_prove_the_same(case):
+    """Three answers from one pass of the text encoder are those of three passes, absent choices included."""
+    model = case.build().eval()
+    inputs = {name: value for name, value in case.inputs().items() if name != "labels"}
+    with torch.inference_mode():
+        output = model(**inputs, **asking_for_evidence(model))
+        apart = scores_of_evidence(model, inputs, output)
+        encoded = model.encode_texts(inputs)
+        assert not any("input_ids" in name for name in encoded)
+        model.text_encoder = None  # nothing is left to encode with
+        again = model(**encoded, **asking_for_evidence(model))
+        together = scores_of_evidence(model, encoded, again)
+    torch.testing.assert_close(again.logits, output.logits, atol=1e-5, rtol=1e-4)
+    for one, other in ((apart.only, together.only), (apart.without, together.without)):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4, equal_nan=True)
+
+
+def test_a_clip_of_three_frames_gets_a_verdict():
+    """A model that keeps two frames is asked about the one that is left, and the rest is masked."""
+    case = next(case for case in CASES if case.keeps)
+    model = case.build(num_frames_kept=2).eval()
+    inputs = {name: value for name, value in case.inputs(frames=3).items() if name != "labels"}
+    inputs["frame_mask"] = torch.ones(3, 3, dtype=torch.bool)
+    with torch.inference_mode():
+        output = model(**inputs)
+        output.kept_frames = torch.tensor([[0, 1], [1, 2], [0, 2]])
+        proof = scores_of_evidence(model, inputs, output)
+        left = {name: value[:1, 2:] if name.startswith(("frame_", "object_")) else value[:1]
+                for name, value in inputs.items()}  # fmt: skip
+        alone = model(**left).logits.softmax(-1)
+    torch.testing.assert_close(proof.without[:1], alone, atol=1e-5, rtol=1e-4)
+    assert proof.without[:2].isfinite().all() and proof.only.isfinite().all()
+    assert proof.without[2].isnan().all(), "the third question's event is the whole clip"
+    words = [f"choice {place}" for place in range(proof.only.shape[1])]
+    for row, necessary in ((0, True), (1, True), (2, False)):
+        scores = [float(score) for score in output.logits[row].softmax(-1)]
+        best = int(np.argmax(scores))
+        verdict = judge(Evidence(words[best], best, scores[best], scores, words), words, proof, row)
+        assert isinstance(verdict.sufficient, bool) and isinstance(verdict.necessary, bool) == necessary

@@ -76,15 +76,12 @@ def test_other_tracks_and_absent_videos_are_refused(tmp_path) -> None:
 
 def test_the_verb_tracks_a_folder(save_network, make_clip, tmp_path, capsys) -> None:
     pytest.importorskip("trackers")
-    import argparse
-
-    from hf_causal_video.tracks import track_set
+    from hf_causal_video.cli import track
+    from hf_causal_video.cli.options import parse_options
 
     (tmp_path / "videos").mkdir()
     make_clip(tmp_path / "videos" / "clip.mp4", frames=24)
     (tmp_path / "videos" / "bad.mp4").write_bytes(b"")
-    parser = argparse.ArgumentParser()
-    track_set.add_arguments(parser)
     detector = save_network("detector", "rtdetr")
     given = [
         str(tmp_path / "videos"),
@@ -96,11 +93,11 @@ def test_the_verb_tracks_a_folder(save_network, make_clip, tmp_path, capsys) -> 
         "0.1",
     ]
     given += ["--sampling", "fps-8", "--num-objects", "4", "--no-progress"]
-    assert track_set.run(parser.parse_args(given)) == 1, "a film failed"
+    assert track.run(parse_options(track.Options, given)) == 1, "a film failed"
     said = capsys.readouterr().out
     assert "1 videos tracked" in said and "1 failed" in said and "failed: bad: bad.mp4 is not a video" in said
     (tmp_path / "videos" / "bad.mp4").unlink()
-    assert track_set.run(parser.parse_args(given)) == 0
+    assert track.run(parse_options(track.Options, given)) == 0
     tracks = TrackSet.open(tmp_path / "set")
     assert tracks["clip"] and tracks["clip"][0]["features"].shape[1] == tracks.feature_dim
 

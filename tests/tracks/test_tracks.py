@@ -154,6 +154,32 @@ def test_the_tracks_of_a_clip_are_made_again_from_their_provenance(save_network,
         tracker([np.zeros((48, 64, 3), np.uint8)] * 2)
 
 
+def test_a_clip_slower_than_the_sampling_is_tracked_on_its_own_frames(save_network, make_clip, tmp_path, caplog):
+    """A clip of 5 frames per second at fps-10, longer than a chunk: every frame once, at the middle of its display."""
+    pytest.importorskip("trackers")
+    from hf_causal_video.tracks.tracker import ClipTracker
+
+    clip = make_clip(tmp_path / "slow.mp4", frames=70, fps=5)
+    encoder = ObjectEncoder(save_network("detector", "rtdetr"), 6)
+    tracked = ClipTracker(encoder, "fps-10", min_score=0.1)(clip)
+    assert "slow.mp4 has 70 of the 140 frames" in caplog.text and tracked.missing == 70
+    np.testing.assert_allclose(tracked.times_s, (np.arange(70) + 0.5) / 5, atol=1e-6)
+    caplog.clear()
+    at_its_rate = ClipTracker(encoder, "fps-5", min_score=0.1)(clip)
+    assert not caplog.text and at_its_rate.missing == 0
+    assert [t.boxes.tolist() for t in tracked.tracks] == [t.boxes.tolist() for t in at_its_rate.tracks] != []
+
+
+def test_a_clip_that_is_cut_off_is_not_taken_for_a_slow_one(save_network, make_clip, tmp_path):
+    from hf_causal_video.tracks.tracker import ClipTracker
+
+    whole = make_clip(tmp_path / "whole.mkv", frames=80, noise=True)
+    (tmp_path / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    tracker = ClipTracker(ObjectEncoder(save_network("detector", "rtdetr"), 6), "fps-8")
+    with pytest.raises(CausalVideoError, match="does not hold the frames"):
+        tracker(tmp_path / "cut.mkv")
+
+
 @pytest.mark.parametrize(
     ("name", "spoil", "more", "message"),
     [

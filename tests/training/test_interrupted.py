@@ -101,7 +101,7 @@ def test_kills_while_files_are_written_and_removed_cost_a_checkpoint_at_most(war
     command = ["--config", write_recipe(tmp_path / "r.yaml", test_splits=["iid"]), *EVERY_3]
     warm.run(*command, "--output_dir", tmp_path / "whole")
     for file, count, usable in (
-        ("recipe.yaml.tmp", 1, 0),
+        (".recipe.yaml.*.part", 1, 0),
         ("model.safetensors", 1, 0),
         ("optimizer.pt", 2, 3),
         ("scheduler.pt", 1, 3),
@@ -110,8 +110,8 @@ def test_kills_while_files_are_written_and_removed_cost_a_checkpoint_at_most(war
         ("checkpoint-*", 1, 6),  # the half-written one, which nobody needs
         ("checkpoint-*", 2, 9),  # an old one, after a new one was written
         ("model.safetensors", 2, 12),  # the one that is handed over, after training
-        ("iid.jsonl.tmp", 1, 12),
-        ("metrics.json.tmp", 1, 12),
+        (".iid.jsonl.*.part", 1, 12),
+        (".metrics.json.*.part", 1, 12),
     ):
         warm.run(*command, "--output_dir", tmp_path / "killed", "--resume", die={"file": file, "count": count})
         assert not (tmp_path / "killed" / "metrics.json").exists()
@@ -119,7 +119,7 @@ def test_kills_while_files_are_written_and_removed_cost_a_checkpoint_at_most(war
         assert complete[-1:] == [f"checkpoint-{usable}"] * bool(usable), file
     warm.run(*command, "--output_dir", tmp_path / "killed", "--resume")
     assert_same(tmp_path / "killed", tmp_path / "whole", 12)
-    assert len(list((tmp_path / "killed").glob("checkpoint-*"))) <= 2 and not list(tmp_path.rglob("*.tmp"))
+    assert len(list((tmp_path / "killed").glob("checkpoint-*"))) <= 2 and not list(tmp_path.rglob(".*.part"))
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -13,11 +13,14 @@ from transformers import AutoModel, AutoProcessor, BertModel
 from hf_causal_video.data import VideoQACollator
 from hf_causal_video.features.store.reader import FeatureWriter, Provenance, VideoFeatures
 from hf_causal_video.models.loading import weights_digest
+from hf_causal_video.models.transtr import TranSTRForVideoQuestionAnswering
 from hf_causal_video.training import main, predict
 from hf_causal_video.training.checkpoints import checkpoints, exclusive
+from hf_causal_video.training.evaluate import evaluate_checkpoint
 from hf_causal_video.training.questions.splits import load_split
 from hf_causal_video.training.recipe import ConfigParser
 from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.precision import matmul_precision
 from hf_causal_video.worlds import WorldConfig, generate_world, tiny_text_config, world_tokenizer
 from tests.training.conftest import TINY, write_recipe
 
@@ -45,7 +48,7 @@ def test_a_run_leaves_everything_that_repeats_and_describes_it(finished_run: Pat
         "model.safetensors", "config.json", "processor_config.json", "tokenizer.json", "metrics.json", "recipe.yaml",
         "card_data.json", "predictions", "training_log.jsonl",
     }  # fmt: skip
-    assert not [path for path in finished_run.rglob("*.tmp")]
+    assert not [path for path in finished_run.rglob("*.part")]
     metrics = json.loads((finished_run / "metrics.json").read_text())
     assert set(metrics["test"]) == {"iid", "long"} and 0 <= metrics["validation"]["Acc"] <= 100
     card = json.loads((finished_run / "card_data.json").read_text())
@@ -54,6 +57,37 @@ def test_a_run_leaves_everything_that_repeats_and_describes_it(finished_run: Pat
     assert card["seed"] == 1 and card["versions"]["torch"] and card["features"]["frame_dim"] == 8
     log = [json.loads(line) for line in (finished_run / "training_log.jsonl").read_text().splitlines()]
     assert any("loss_answer" in entry for entry in log) and any("eval_accuracy" in entry for entry in log)
+
+
+def test_matmul_precision_reaches_the_products_and_is_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Products of training and of answering are those of the precision asked for, whatever it is on this machine."""
+    x, y = torch.randn(2, 256, 256, generator=torch.Generator().manual_seed(0))
+    wanted = {}
+    for name in ("highest", "medium"):
+        with matmul_precision(name):
+            wanted[name] = x @ y
+    seen: list[torch.Tensor] = []
+    forward = TranSTRForVideoQuestionAnswering.forward
+    monkeypatch.setattr(
+        TranSTRForVideoQuestionAnswering,
+        "forward",
+        lambda *args, **inputs: seen.append(x @ y) or forward(*args, **inputs),
+    )
+    folder = tmp_path / "run"
+    main(["--config", str(write_recipe(tmp_path / "a.yaml", num_train_epochs=1)), "--output_dir", str(folder),
+          "--matmul_precision", "medium"])  # fmt: skip
+    assert len(seen) > 6 and all(torch.equal(product, wanted["medium"]) for product in seen)
+    assert torch.equal(x @ y, wanted["highest"])
+    seen.clear()
+    world = yaml.safe_load((folder / "recipe.yaml").read_text())["world"]
+    for name in ("medium", "highest"):
+        report = evaluate_checkpoint(folder, "world", "iid", world=world, precision=name, progress=False)
+        assert report["matmul_precision"] == name and torch.equal(seen[-1], wanted[name])
+    assert torch.equal(x @ y, wanted["highest"])
+    with pytest.raises(CausalVideoError, match="unknown matmul_precision.*'low'.*highest, high, medium"):
+        evaluate_checkpoint(folder, "world", "iid", world=world, precision="low", progress=False)  # type: ignore[arg-type]
 
 
 def test_predictions_are_of_the_saved_model_and_give_the_metrics(finished_run: Path):

@@ -174,7 +174,7 @@ def _die_in(name: str, count: int) -> None:
     torch.save = cut(torch.save, 1)
     modeling_utils.safe_save_file = cut(modeling_utils.safe_save_file, 1)
     TrainerState.save_to_json = cut(TrainerState.save_to_json, 1)  # type: ignore[method-assign]
-    Path.write_text = cut(Path.write_text, 0)  # type: ignore[method-assign]
+    Path.write_bytes = cut(Path.write_bytes, 0)  # type: ignore[method-assign]
     remove = shutil.rmtree
 
     def half(path: Any, **kwargs: Any) -> None:

@@ -1,11 +1,9 @@
 """How commands end: one sentence for each fault of files and network, Ctrl-C, and no waiting for a network."""
 
 import errno
-import os
 import socket
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
@@ -55,18 +53,6 @@ def test_a_command_ends_with_one_sentence(capsys):
     assert told == "hf-causal-video answer: stopped by Ctrl-C."
     assert run_command("x", unwritable) == 2
     assert "/proc/no/such/place.png" in capsys.readouterr().err
-
-
-def test_nothing_is_left_of_a_failed_write(tmp_path: Path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device", "the partial file")
-
-    (tmp_path / "a.png").write_bytes(b"before")
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="a.png") as caught:
-        write_whole(tmp_path / "a.png", b"after")
-    assert str(as_message(caught.value)).startswith(f"cannot write {tmp_path / 'a.png'}")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"] and (tmp_path / "a.png").read_bytes() == b"before"
 
 
 def test_no_network_is_found_out_at_once_and_called_so(monkeypatch):

@@ -14,7 +14,8 @@ from hf_causal_video.data.rows import questions_dataset
 from hf_causal_video.features.decode import decode_video
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.worlds.spliced import splice
-from hf_causal_video.worlds.spliced_plan import PRESENCE, SpliceOptions, plan_films, split_clips
+from hf_causal_video.worlds.spliced_options import SpliceOptions
+from hf_causal_video.worlds.spliced_plan import PRESENCE, plan_films, split_clips
 from hf_causal_video.worlds.spliced_sources import ClipQuestion, Source, read_sources
 
 SMALL = {"width": 64, "height": 48, "stretch_s": 1.0, "fps": 4}
@@ -195,10 +196,10 @@ def test_bad_input_is_named(clips, tmp_path):
         read_sources(clips, wrong)
     for row in ('clip00,why,so,"[[3, 1]]"', "clip00,why,so,[[", "clip00,why,so,7"):
         wrong.write_text(f"video,question,answer,spans\n{row}\n")
-        with pytest.raises(CausalVideoError, match="spans in row 2"):
+        with pytest.raises(CausalVideoError, match="line 2.*invalid spans"):
             read_sources(clips, wrong)
     wrong.write_text("video,question,answer\nclip00,why,\n")
-    with pytest.raises(CausalVideoError, match="row 2 of"):
+    with pytest.raises(CausalVideoError, match="line 2 of"):
         read_sources(clips, wrong)
 
 

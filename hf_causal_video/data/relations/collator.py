@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from hf_causal_video.utils.checks import is_list
+from hf_causal_video.utils.checks import check_fields, is_list
 from hf_causal_video.utils.errors import require
 
 IGNORED_LABEL = -100
 VALUES = torch.tensor([0, 1, IGNORED_LABEL])
-NEEDED = {"tracks", "track_labels", "pair_index", "predicate_labels"}
+NEEDED = ("tracks", "track_labels", "pair_index", "predicate_labels")
+TAKE = "take the items of one RelationSegments or RelationPairs"
 
 
 @dataclass
@@ -33,14 +34,7 @@ class RelationCollator:
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         require(is_list(items), "a batch of segments", found=lambda: repr(items)[:80], expected="a list of items")
         for number, item in enumerate(items):
-            missing = NEEDED - set(item) if isinstance(item, Mapping) else NEEDED
-            require(
-                not missing,
-                f"item {number} of a batch",
-                found=f"no {sorted(missing)}",
-                expected=", ".join(sorted(NEEDED)),
-                fix="take the items of RelationSegments or RelationPairs",
-            )
+            check_fields(f"item {number} of a batch", item, NEEDED, fix=TAKE)
         sizes = [item["frame_size"] for item in items if item.get("frame_size")]
         inputs = self.processor([item["tracks"] for item in items], frame_size=sizes or None)
         require(
@@ -51,21 +45,17 @@ class RelationCollator:
             fix="cut videos into segments of the processor's length",
         )
         labels = [_labels(item, f"item {row} of a batch") for row, item in enumerate(items)]
-        require(
-            len({(one.predicates.dim(), one.predicates.shape[1:]) for one in labels}) == 1,
-            "predicate labels of a batch",
-            found=lambda: f"shapes {[tuple(one.predicates.shape) for one in labels][:4]}",
-            expected="(R,), or (R, P), the same for all items",
-            fix="take the items of one dataset",
-        )
+        shapes = [tuple(one.predicates.shape) for one in labels]
+        are_alike = len({(len(shape), shape[1:]) for shape in shapes}) == 1
+        expected = "(R,), or (R, P), the same for all items"
+        require(are_alike, "predicate labels of a batch", found=shapes[:4], expected=expected, fix=TAKE)
 
         def padded(values: list[Tensor]) -> Tensor:
             return pad_sequence(values, batch_first=True, padding_value=IGNORED_LABEL)
 
-        tracks = padded([one.classes for one in labels])
         return {
             **inputs,
-            "track_labels": tracks,
+            "track_labels": padded([one.classes for one in labels]),
             "pair_index": padded([one.pairs for one in labels]),
             "predicate_labels": padded([one.predicates for one in labels]),
         }
@@ -104,6 +94,6 @@ def _labels(item: Mapping[str, Any], name: str) -> _Labels:
         name,
         found="labels or pairs that do not fit the tracks",
         expected="track_labels (N,), pair_index (R, 2) below N, predicate_labels (R,) or (R, P) of 0, 1 and -100",
-        fix="take the items of RelationSegments or RelationPairs",
+        fix=TAKE,
     )
     return _Labels(classes.long(), pairs.long(), predicates)

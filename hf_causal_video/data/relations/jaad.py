@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from hf_causal_video.tracks.track import check_track
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.checks import check_choice, check_whole
+from hf_causal_video.utils.errors import CausalVideoError, require, reworded
 
 JAAD_LABELS = (
     "walking",
@@ -115,29 +116,18 @@ def read_jaad(path: str | Path, split: str, window: int = 30, stride: int | None
         hf_causal_video.utils.errors.CausalVideoError: ...
     """
     stride = window if stride is None else stride
-    require(
-        split in JAAD_SPLITS and window >= 1 and stride >= 1,
-        "JAAD",
-        found=f"split {split!r}, {window=}, {stride=}",
-        expected=f"one of {JAAD_SPLITS}, 1 frame or more",
-        fix="name a split",
-    )
+    check_choice("split of JAAD", split, JAAD_SPLITS)
+    check_whole("window", window)
+    check_whole("stride", stride)
     files = dict(_files(Path(path)))
     wanted = files.get(f"split_ids/all_videos/{split}.txt")
-    if wanted is None:
-        _fail(f"{path} is not JAAD", "no split_ids/all_videos", "the annotation folders of JAAD 2.0", f"get {SOURCE}")
+    _expect(wanted is not None, f"{path} is not JAAD", "no split_ids/all_videos", "the annotation folders of JAAD 2.0")
     boxes, cars, labels, videos, starts = [], [], [], [], []
-    for video in wanted.decode(errors="replace").split():
+    for video in bytes(wanted or b"").decode(errors="replace").split():
         sources = [
             files.get(name.format(video)) for name in ("annotations/{}.xml", "annotations_vehicle/{}_vehicle.xml")
         ]
-        require(
-            None not in sources,
-            f"JAAD {video}",
-            found="no annotation",
-            expected="annotations and annotations_vehicle",
-            fix=f"get {SOURCE}",
-        )
+        _expect(None not in sources, f"JAAD {video}", "no annotation", "annotations and annotations_vehicle")
         states, size, tracks = _video(video, *map(bytes, sources))  # type: ignore[arg-type]
         for seen in tracks:
             if not seen:
@@ -146,13 +136,8 @@ def read_jaad(path: str | Path, split: str, window: int = 30, stride: int | None
             check_track([one.frame for one in seen], corners, f"JAAD {video}", frame_size=(size[0], size[1]))
             for first in range(0, len(seen) - window + 1, stride):
                 part = seen[first : first + window]
-                if missing := [one.frame for one in part if one.frame not in states]:
-                    _fail(
-                        f"JAAD {video}",
-                        f"no state of the car in frames {missing[:3]}",
-                        "one per frame",
-                        f"get {SOURCE}",
-                    )
+                missing = [one.frame for one in part if one.frame not in states]
+                _expect(not missing, f"JAAD {video}", f"no state of the car in frames {missing[:3]}", "one per frame")
                 boxes.append((corners[first : first + window] / size).clip(0, 1))
                 cars.append([states[one.frame] for one in part])
                 labels.append(_labels(part))
@@ -184,12 +169,14 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
                 if content is not None:
                     yield "/".join(parts[place:]), content.read()
     except (OSError, EOFError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
-        _fail(f"{path} is not JAAD", error, "a tar of its annotation folders, or the folder", f"get {SOURCE}")
+        expected = "a tar of its annotation folders, or the folder"
+        raise CausalVideoError(f"{path} is not JAAD", found=error, expected=expected, fix=f"get {SOURCE}") from error
 
 
 def _video(video: str, people: bytes, car: bytes) -> tuple[dict[int, int], list[float], list[list[_Sighting]]]:
     """States of the car by frame, the size of the picture (twice), and the sightings of each pedestrian."""
-    try:
+    faults = (ElementTree.ParseError, ValueError, LookupError)
+    with reworded(faults, f"JAAD {video} cannot be read", expected="the XML of JAAD 2.0", fix=f"get {SOURCE}"):
         annotation, vehicle = (ElementTree.fromstring(source) for source in (people, car))
         size = [float(annotation.findtext(f".//original_size/{side}") or 0) for side in ("width", "height")] * 2
         tracks = [
@@ -197,26 +184,15 @@ def _video(video: str, people: bytes, car: bytes) -> tuple[dict[int, int], list[
             for track in annotation.iterfind("track[@label='pedestrian']")
         ]
         states = _car_states(vehicle, video)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        if isinstance(error, CausalVideoError):
-            raise
-        raise CausalVideoError(
-            f"JAAD {video} cannot be read", found=error, expected="the XML of JAAD 2.0", fix=f"get {SOURCE}"
-        ) from error
-    require(
-        all(0 < side < math.inf for side in size),
-        f"JAAD {video}: original_size",
-        found=lambda: size[:2],
-        expected="width and height in pixels",
-        fix=f"get {SOURCE}",
-    )
+    is_size = all(0 < side < math.inf for side in size)
+    _expect(is_size, f"JAAD {video}: original_size", size[:2], "width and height in pixels")
     return states, size, tracks
 
 
 def _car_states(vehicle: ElementTree.Element, video: str) -> dict[int, int]:
     states = {int(frame.get("id", -1)): frame.get("action") for frame in vehicle.iterfind("frame")}
-    if unknown := set(states.values()) - set(CAR_STATES):
-        _fail(f"JAAD {video}: state of the car", unknown, CAR_STATES, f"get {SOURCE}")
+    for state in states.values():
+        check_choice(f"state of the car of JAAD {video}", state, CAR_STATES, fix=f"get {SOURCE}")
     return {frame: CAR_STATES.index(str(state)) for frame, state in states.items()}
 
 
@@ -229,8 +205,8 @@ def _sighting(box: ElementTree.Element, video: str) -> _Sighting:
         value = attributes.get(event, "__undefined__")
         if value != "__undefined__":  # JAAD 2.0 has one kind of gesture, "other"
             present.add("hand_gesture" if event == "hand_gesture" else str(value))
-    if unknown := present - set(JAAD_LABELS):
-        _fail(f"JAAD {video}, frame {frame}", f"labels {unknown}", JAAD_LABELS, f"get {SOURCE}")
+    for label in present:
+        check_choice(f"label of JAAD {video}, frame {frame}", label, JAAD_LABELS, fix=f"get {SOURCE}")
     return _Sighting(frame, corners, present)
 
 
@@ -246,5 +222,5 @@ def _labels(part: list[_Sighting]) -> list[float]:
     ]
 
 
-def _fail(what: str, found: object, expected: object, fix: str) -> NoReturn:
-    raise CausalVideoError(what, found=found, expected=expected, fix=fix)
+def _expect(condition: object, what: str, found: object, expected: str) -> None:
+    require(condition, what, found=found, expected=expected, fix=f"get {SOURCE}")

@@ -5,23 +5,24 @@ annotated track closely takes its class and its relations, one that follows none
 relation", and what lies between is left out, since its label would be a guess.
 
 Source: a *reconstruction* after the configurations of VidVRD-II (Shang et al., ACM MM 2021): vIoU above 0.9 is
-positive,
-below 0.5 negative; a relation counts where it covers 20 frames of the segment (VidVRD) or 3 (VidOR); 64 pairs a
-segment.
+positive, below 0.5 negative; a relation counts where it covers 20 frames of the segment (VidVRD) or 3 (VidOR);
+64 pairs per segment.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from hf_causal_video.utils.errors import require
+from hf_causal_video.data.relations.rows import VideoRow
+from hf_causal_video.utils.checks import check_choice
 from hf_causal_video.utils.geometry import area, over_union, shared_area
 
 IGNORED = -100
+Segment = tuple[int, int]  # first frame, and the frame after the last
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class PairRule:
 
 def segment_targets(
     tracks: Sequence[tuple[int, np.ndarray]],
-    row: Mapping[str, Any],
-    segment: tuple[int, int],
+    row: VideoRow,
+    segment: Segment,
     object_classes: Sequence[str],
     predicates: Sequence[str],
     rule: PairRule | None = None,
@@ -83,7 +84,8 @@ def segment_targets(
     wanted, annotated = _dense([(track["frames"], track["boxes"]) for track in row["tracks"]], segment)
     viou = _viou(track_boxes, present, wanted, annotated, rule.inclusive)  # (N, G)
     best = viou.max(axis=1, initial=0.0)
-    is_object, is_nothing = best > rule.positive, best < rule.negative
+    is_object = best > rule.positive
+    is_nothing = best < rule.negative
 
     background = len(object_classes)
     classes = np.array(
@@ -112,7 +114,7 @@ def segment_targets(
 def tracks_viou(
     one: Sequence[tuple[int, np.ndarray]],
     two: Sequence[tuple[int, np.ndarray]],
-    segment: tuple[int, int],
+    segment: Segment,
     inclusive: bool = True,
 ) -> np.ndarray:
     """vIoU inside a segment of each track of one list with each of another, (N, G); tracks as in `segment_targets`."""
@@ -123,10 +125,11 @@ def _framed(tracks: Sequence[tuple[int, np.ndarray]]) -> list[tuple[np.ndarray, 
     return [(start + np.arange(len(boxes)), boxes) for start, boxes in tracks]
 
 
-def _dense(tracks: Sequence[tuple[Any, Any]], segment: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _dense(tracks: Sequence[tuple[ArrayLike, ArrayLike]], segment: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (tracks, F, 4) of the F frames of a segment, and where there are any (tracks, F)."""
     length = segment[1] - segment[0]
-    boxes, present = np.zeros((len(tracks), length, 4)), np.zeros((len(tracks), length), dtype=bool)
+    boxes = np.zeros((len(tracks), length, 4))
+    present = np.zeros((len(tracks), length), dtype=bool)
     for place, (frames, track_boxes) in enumerate(tracks):
         step = np.asarray(frames, dtype=np.int64) - segment[0]
         inside = (step >= 0) & (step < length)
@@ -142,12 +145,7 @@ def _viou(a: np.ndarray, in_a: np.ndarray, b: np.ndarray, in_b: np.ndarray, incl
     return over_union(shared.sum(2), one[:, None], two[None])
 
 
-def _index(names: Sequence[str], name: str, row: Mapping[str, Any], what: str) -> int:
-    require(
-        name in names,
-        f"{what} of video {row.get('video_id')}",
-        found=name,
-        expected=f"one of {len(names)}: {list(names)[:5]} ...",
-        fix="build the vocabulary from the training split, or drop the annotation",
-    )
+def _index(names: Sequence[str], name: str, row: VideoRow, what: str) -> int:
+    fix = "build the vocabulary from the training split, or drop the annotation"
+    check_choice(f"{what} of video {row.get('video_id')}", name, names, fix=fix)
     return list(names).index(name)

@@ -6,19 +6,19 @@ may have gaps, where its object was out of sight.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
-import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
+from hf_causal_video.data.rows import check_rows, typed_table
 from hf_causal_video.tracks.track import check_track
-from hf_causal_video.utils.checks import is_list, is_number, is_text, is_whole
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.checks import check_fields, check_number, check_text, check_whole, is_list, is_text
+from hf_causal_video.utils.errors import require
 
+MOST = 2**31 - 1
 LONGEST = 10_000_000  # frames; four days of film, beyond which a number is a mistake
 RELATION_FEATURES = Features(
     {
@@ -48,7 +48,50 @@ RELATION_FEATURES = Features(
 )
 
 
-def relations_dataset(rows: Iterable[Mapping[str, Any]]) -> Dataset:
+class TrackRow(TypedDict):
+    """A track of a video, as in `RELATION_FEATURES`."""
+
+    category: str
+    score: float
+    frames: Sequence[int] | np.ndarray
+    boxes: Sequence[Sequence[float]] | np.ndarray
+
+
+class RelationRow(TypedDict):
+    """A relation of a video, as in `RELATION_FEATURES`."""
+
+    subject: int
+    predicate: str
+    object: int
+    start: int
+    end: int
+
+
+class VideoRow(TypedDict):
+    """Tracks and relations of a video, as in `RELATION_FEATURES`."""
+
+    video_id: str
+    width: int
+    height: int
+    fps: float
+    num_frames: int
+    tracks: Sequence[TrackRow]
+    relations: Sequence[RelationRow]
+
+
+class Part(TypedDict, total=False):
+    """A track without gaps: its first frame, boxes (L, 4) in pixels, and what else is known of it."""
+
+    start: int
+    boxes: np.ndarray
+    features: np.ndarray | None  # (L, C) or (C,)
+    category: str
+    label: str
+    score: float
+    track: int  # its place in the row
+
+
+def relations_dataset(rows: Iterable[VideoRow]) -> Dataset:
     """Check relation rows and put them in one typed table.
 
     Args:
@@ -66,52 +109,23 @@ def relations_dataset(rows: Iterable[Mapping[str, Any]]) -> Dataset:
         >>> relations_dataset([row])[0]["relations"][0]["predicate"]
         'chase'
     """
-    require(
-        not isinstance(rows, str | Mapping) and isinstance(rows, Iterable),
-        "relation rows",
-        found=lambda: type(rows).__name__,
-        expected="a list of mappings, or a Dataset",
-        fix="pass a list of rows",
-    )
-    columns: dict[str, list[Any]] = {name: [] for name in RELATION_FEATURES}
+    columns: dict[str, list[object]] = {name: [] for name in RELATION_FEATURES}
     seen: set[str] = set()
-    for number, row in enumerate(rows):
-        require(
-            isinstance(row, Mapping),
-            f"relation row {number}",
-            found=partial("{!r:.80}".format, row),
-            expected="a mapping by column",
-            fix="pass rows as mappings",
-        )
-        name = f"relation row of video {row.get('video_id')!r}"
-        if missing := sorted(set(columns) - set(row)):
-            _fail(f"{name} lacks columns", f"nothing in {missing}", sorted(columns), "write every column")
+    for number, row in enumerate(check_rows("relation rows", rows)):
+        check_fields(f"relation row {number}", row, columns)
+        name = f"relation row of video {row['video_id']!r}"
         _check_video(row, name)
-        require(
-            row["video_id"] not in seen,
-            name,
-            found="it is there twice",
-            expected="one row per video",
-            fix="join the rows",
-        )
+        _expect(row["video_id"] not in seen, name, "the video twice", "one row per video")
         seen.add(row["video_id"])
         present = [_check_track(track, row, f"{name}, track {i}") for i, track in enumerate(row["tracks"])]
         for place, relation in enumerate(row["relations"]):
             _check_relation(relation, present, f"{name}, relation {place}")
         for column, values in columns.items():
-            values.append(row[column])
-    try:
-        return Dataset.from_dict(columns, features=RELATION_FEATURES)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:  # such as True among frames
-        raise CausalVideoError(
-            "relation rows cannot be put in a table",
-            found=str(error).splitlines()[0],
-            expected="the kinds of RELATION_FEATURES",
-            fix="fix the column",
-        ) from error
+            values.append(row[column])  # type: ignore[literal-required]
+    return typed_table("relation rows", columns, RELATION_FEATURES)
 
 
-def ground_truth(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def ground_truth(rows: Iterable[VideoRow]) -> dict[str, list[dict[str, object]]]:
     """The relations of the videos as the evaluation reads them: triplet, duration and both trajectories.
 
     Example:
@@ -120,7 +134,7 @@ def ground_truth(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, 
         >>> ground_truth([{"video_id": "v", "tracks": [track, track], "relations": [relation]}])["v"][0]["sub_traj"]
         [[1, 0, 9, 9]]
     """
-    relations: dict[str, list[dict[str, Any]]] = {}
+    relations: dict[str, list[dict[str, object]]] = {}
     for row in rows:
         boxes = [dict(zip(track["frames"], track["boxes"], strict=True)) for track in row["tracks"]]
         names = [track["category"] for track in row["tracks"]]
@@ -136,7 +150,7 @@ def ground_truth(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, 
     return relations
 
 
-def unbroken_tracks(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+def unbroken_tracks(row: VideoRow) -> list[Part]:
     """The tracks of a row without gaps, as `VideoRelationProcessor` reads them; a track with gaps becomes several.
 
     Returns:
@@ -147,9 +161,10 @@ def unbroken_tracks(row: Mapping[str, Any]) -> list[dict[str, Any]]:
         >>> [(part["start"], len(part["boxes"])) for part in unbroken_tracks({"tracks": [track]})]
         [(3, 2), (7, 1)]
     """
-    parts = []
+    parts: list[Part] = []
     for index, track in enumerate(row["tracks"]):
-        frames, boxes = np.asarray(track["frames"]), np.asarray(track["boxes"], dtype=np.float64).reshape(-1, 4)
+        frames = np.asarray(track["frames"])
+        boxes = np.asarray(track["boxes"], dtype=np.float64).reshape(-1, 4)
         for run in np.split(np.arange(len(frames)), np.flatnonzero(np.diff(frames) > 1) + 1):
             if len(run):
                 parts.append(
@@ -164,7 +179,7 @@ def unbroken_tracks(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     return parts
 
 
-def training_counts(rows: Iterable[Mapping[str, Any]]) -> tuple[dict[str, int], set[tuple[str, str, str]]]:
+def training_counts(rows: Iterable[VideoRow]) -> tuple[dict[str, int], set[tuple[str, str, str]]]:
     """How often each predicate is annotated, and the triplets that are: what the evaluation needs of the training
     split.
 
@@ -183,107 +198,40 @@ def training_counts(rows: Iterable[Mapping[str, Any]]) -> tuple[dict[str, int], 
     return dict(counts), triplets
 
 
-def _check_video(row: Mapping[str, Any], name: str) -> None:
-    require(
-        is_text(row["video_id"]) and row["video_id"],
-        name,
-        found=lambda: f"video_id {row['video_id']!r}",
-        expected="a name",
-        fix="write it as a string",
-    )
-    if bad := {side: row[side] for side in ("width", "height", "num_frames") if not _is_count(row[side], 1)}:
-        _fail(name, bad, "whole numbers above 0", "give the size in pixels and the number of frames")
-    require(
-        row["num_frames"] <= LONGEST,
-        name,
-        found=lambda: f"{row['num_frames']} frames",
-        expected=f"at most {LONGEST}",
-        fix="cut the video into parts",
-    )
-    require(
-        is_number(row["fps"]) and row["fps"] >= 0,
-        name,
-        found=lambda: f"fps {row['fps']!r}",
-        expected="frames per second, 0.0 if unknown",
-        fix="fix the column",
-    )
-    require(
-        is_list(row["tracks"]) and is_list(row["relations"]),
-        name,
-        found="tracks or relations that are not lists",
-        expected="lists of mappings",
-        fix="fix the columns",
-    )
+def _check_video(row: VideoRow, name: str) -> None:
+    check_text(f"{name}: video_id", row["video_id"])
+    check_whole(f"{name}: width", row["width"], 1, MOST)
+    check_whole(f"{name}: height", row["height"], 1, MOST)
+    check_whole(f"{name}: num_frames", row["num_frames"], 1, LONGEST)
+    check_number(f"{name}: fps", row["fps"], 0, fix="give frames per second, 0.0 if unknown")
+    are_lists = is_list(row["tracks"]) and is_list(row["relations"])
+    _expect(are_lists, name, "tracks or relations that are not lists", "lists of mappings")
 
 
-def _check_track(track: Mapping[str, Any], row: Mapping[str, Any], name: str) -> set[int]:
+def _check_track(track: TrackRow, row: VideoRow, name: str) -> set[int]:
     """Refuse a malformed track; the frames in which it has a box."""
-    fields = ("category", "score", "frames", "boxes")
-    require(
-        isinstance(track, Mapping) and not any(field not in track for field in fields),
-        name,
-        found=lambda: repr(track)[:80],
-        expected=f"a mapping with {', '.join(fields)}",
-        fix="write every field",
-    )
-    require(
-        is_text(track["category"]) and is_number(track["score"]),
-        name,
-        found=lambda: f"{track['category']!r}, score {track['score']!r}",
-        expected="a class name, a finite score",
-        fix="correct it",
-    )
-    frames, boxes = _array(track["frames"], "iu"), _array(track["boxes"], "iuf").astype(np.float64)
-    check_track(frames, boxes, name, row["num_frames"])
+    check_fields(name, track, ("category", "score", "frames", "boxes"))
+    _expect(is_text(track["category"]), f"{name}: category", repr(track["category"]), "a class name")
+    check_number(f"{name}: score", track["score"])
+    frames = _array(track["frames"], "iu")
+    check_track(frames, _array(track["boxes"], "iuf").astype(np.float64), name, row["num_frames"])
     return set(frames.tolist())
 
 
-def _check_relation(relation: Mapping[str, Any], present: list[set[int]], name: str) -> None:
-    fields = ("subject", "object", "start", "end")
-    require(
-        isinstance(relation, Mapping) and all(_is_count(relation.get(field), -1) for field in fields),
-        name,
-        found=lambda: repr(relation)[:80],
-        expected=f"whole numbers in {', '.join(fields)}",
-        fix="fix the annotation",
-    )
-    require(
-        is_text(relation.get("predicate")) and relation["predicate"],
-        name,
-        found=lambda: f"predicate {relation.get('predicate')!r}",
-        expected="a name",
-        fix="fix the annotation",
-    )
-    subject, other, start, end = (relation[field] for field in fields)
-    require(
-        (0 <= subject < len(present) and 0 <= other < len(present)) and subject != other,
-        name,
-        found=f"tracks {subject} and {other}",
-        expected=f"two different of {len(present)} tracks",
-        fix="fix the annotation",
-    )
-    require(
-        0 <= start < end,
-        name,
-        found=f"frames [{start}, {end})",
-        expected="a first frame before the end",
-        fix="fix the annotation",
-    )
-    for track in (subject, other):
-        if lacking := list(islice((frame for frame in range(start, end) if frame not in present[track]), 6)):
-            _fail(
-                f"{name}: track {track} has no box in some of its frames",
-                f"none in {lacking[:5]} ...",
-                f"one in each of [{start}, {end})",
-                "shorten the relation, or interpolate the track",
-            )
+def _check_relation(relation: RelationRow, present: list[set[int]], name: str) -> None:
+    check_fields(name, relation, ("subject", "predicate", "object", "start", "end"))
+    check_text(f"{name}: predicate", relation["predicate"])
+    pair = [check_whole(f"{name}: {side}", relation[side], 0, len(present) - 1) for side in ("subject", "object")]
+    _expect(pair[0] != pair[1], name, f"track {pair[0]} with itself", "two different tracks")
+    start, end = (check_whole(f"{name}: {field}", relation[field], 0, MOST) for field in ("start", "end"))
+    _expect(start < end, name, f"frames [{start}, {end})", "a first frame before the end")
+    for track in pair:
+        lacking = list(islice((frame for frame in range(start, end) if frame not in present[track]), 6))
+        what = f"{name}: track {track} has no box in some of its frames"
+        _expect(not lacking, what, f"none in {lacking[:5]} ...", f"one in each of [{start}, {end})")
 
 
-def _is_count(value: Any, least: int) -> bool:
-    return is_whole(value, least, 2**31 - 1)
-
-
-def _array(values: Any, kinds: str) -> np.ndarray:
+def _array(values: object, kinds: str) -> np.ndarray:
     """Numbers as an array, an empty one for other values."""
     try:
         array = np.asarray(values if is_list(values) else [])
@@ -292,5 +240,5 @@ def _array(values: Any, kinds: str) -> np.ndarray:
     return array if array.dtype.kind in kinds else np.empty(0)
 
 
-def _fail(what: str, found: object, expected: object, fix: str) -> None:
-    raise CausalVideoError(what, found=found, expected=expected, fix=fix)
+def _expect(condition: object, what: str, found: object, expected: str) -> None:
+    require(condition, what, found=found, expected=expected, fix="correct the annotation")

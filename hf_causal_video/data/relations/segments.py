@@ -6,7 +6,7 @@ the annotation (`relation_pairs.py`). Source: a *reconstruction* after VidVRD-II
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 
 from hf_causal_video.data.relations.labels import PairRule, segment_targets, tracks_viou
-from hf_causal_video.data.relations.rows import unbroken_tracks
+from hf_causal_video.data.relations.rows import Part, VideoRow, unbroken_tracks
 from hf_causal_video.utils.errors import require
 
 SAME_OBJECT = 0.7  # vIoU above which a detection lends its appearance to an annotated track
@@ -60,12 +60,16 @@ class RelationSegments(torch.utils.data.Dataset):
         predicates: Sequence[str],
         segment_begins: Callable[[int, int], list[int]],
         segment_frames: int,
-        tracks: Mapping[str, list[dict[str, Any]]] | None = None,
+        tracks: Mapping[str, list[Part]] | None = None,
         rule: PairRule | None = None,
         seed: int = 0,
     ):
-        self.rows, self.tracks, self.rule, self.seed = rows, tracks, rule or PairRule(), seed
-        self.object_classes, self.predicates = list(object_classes), list(predicates)
+        self.rows = rows
+        self.tracks = tracks
+        self.rule = rule or PairRule()
+        self.seed = seed
+        self.object_classes = list(object_classes)
+        self.predicates = list(predicates)
         self.segment_frames = segment_frames
         self.video_ids: list[str] = rows["video_id"][:]
         missing = [] if tracks is None else [video_id for video_id in self.video_ids if video_id not in tracks]
@@ -93,7 +97,7 @@ class RelationSegments(torch.utils.data.Dataset):
         return 0 if self.tracks is None else int(getattr(self.tracks, "feature_dim", 0))
 
     @property
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         """Provenance of the tracks."""
         return {"tracks": "annotated"} if self.tracks is None else dict(getattr(self.tracks, "provenance", {}))
 
@@ -121,7 +125,7 @@ class RelationSegments(torch.utils.data.Dataset):
             **targets,
         }
 
-    def video(self, place: int) -> tuple[str, list[dict[str, Any]], tuple[int, int]]:
+    def video(self, place: int) -> tuple[str, list[Part], tuple[int, int]]:
         """Id, tracks and frame size of a video, as a model is asked about it: annotation is not looked at for tracks
         that were given."""
         row, tracks = self._video(place)
@@ -133,16 +137,19 @@ class RelationSegments(torch.utils.data.Dataset):
         Returns:
             (P,) counts, and the number of pairs.
         """
-        counts, pairs = np.zeros(len(self.predicates)), 0
+        counts = np.zeros(len(self.predicates))
+        pairs = 0
         for item in range(len(self)) if items is None else items:
             labels = self[item]["predicate_labels"]
-            counts, pairs = counts + labels.sum(0).numpy(), pairs + len(labels)
+            counts += labels.sum(0).numpy()
+            pairs += len(labels)
         return counts, pairs
 
-    def _read(self, place: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def _read(self, place: int) -> tuple[VideoRow, list[Part]]:
         row = self.rows[place]
         for track in row["tracks"]:
-            track["frames"], track["boxes"] = np.asarray(track["frames"]), np.asarray(track["boxes"]).reshape(-1, 4)
+            track["frames"] = np.asarray(track["frames"])
+            track["boxes"] = np.asarray(track["boxes"]).reshape(-1, 4)
         tracks = unbroken_tracks(row) if self.tracks is None else self.tracks[row["video_id"]]
         late = [track for track in tracks if track["start"] + len(track["boxes"]) > row["num_frames"]]
         require(
@@ -169,7 +176,7 @@ class RelationSegments(torch.utils.data.Dataset):
                     segments.append((place, begin))
         return segments
 
-    def _annotated(self, row: Mapping[str, Any], parts: list[dict], segment: tuple[int, int]) -> list[dict[str, Any]]:
+    def _annotated(self, row: VideoRow, parts: list[Part], segment: tuple[int, int]) -> list[Part]:
         """Annotated tracks of a segment, with the mean appearance of the detections that follow them; without any such
         detection a track whose appearance is wanted is left out."""
         wanted = [part for track in unbroken_tracks(row) if (part := _part(track, *segment)) is not None]
@@ -178,10 +185,9 @@ class RelationSegments(torch.utils.data.Dataset):
         one, two = ([(track["start"], track["boxes"]) for track in side] for side in (parts, wanted))
         viou = tracks_viou(one, two, segment, self.rule.inclusive)  # (N, G)
         for place, part in enumerate(wanted):
-            near = [
-                one["features"] for one, overlap in zip(parts, viou[:, place], strict=True) if overlap > SAME_OBJECT
-            ]
-            part["features"] = np.mean([np.mean(np.atleast_2d(one), axis=0) for one in near], axis=0) if near else None
+            near = [one["features"] for one, share in zip(parts, viou[:, place], strict=True) if share > SAME_OBJECT]
+            means = [np.mean(np.atleast_2d(one), axis=0) for one in near if one is not None]
+            part["features"] = np.mean(means, axis=0) if means else None
         return [part for part in wanted if part["features"] is not None]
 
 
@@ -195,14 +201,15 @@ class GivenTracks(Mapping):
 
     feature_dim = 0
 
-    def __init__(self, rows: Dataset, provenance: dict[str, Any]):
-        self.rows, self.provenance = rows, provenance
+    def __init__(self, rows: Dataset, provenance: dict[str, object]):
+        self.rows = rows
+        self.provenance = provenance
         self._places = {video_id: place for place, video_id in enumerate(rows["video_id"])}
 
-    def __getitem__(self, video_id: str) -> list[dict[str, Any]]:
+    def __getitem__(self, video_id: str) -> list[Part]:
         return unbroken_tracks(self.rows[self._places[video_id]])
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 
     def __len__(self) -> int:
@@ -220,13 +227,16 @@ def vocabularies(*rows: Dataset) -> tuple[list[str], list[str]]:
     return sorted(classes), sorted(predicates)
 
 
-def _part(track: Mapping[str, Any], begin: int, end: int) -> dict[str, Any] | None:
+def _part(track: Part, begin: int, end: int) -> Part | None:
     """A track within the frames [begin, end), None where it is not there."""
-    first, last = max(track["start"], begin), min(track["start"] + len(track["boxes"]), end)
+    first = max(track["start"], begin)
+    last = min(track["start"] + len(track["boxes"]), end)
     if first >= last:
         return None
     inside = slice(first - track["start"], last - track["start"])
-    part = {**track, "start": first, "boxes": track["boxes"][inside]}
+    part = Part(**track)
+    part["start"] = first
+    part["boxes"] = track["boxes"][inside]
     features = track.get("features")
     if features is not None and np.ndim(features) == 2:
         part["features"] = features[inside]

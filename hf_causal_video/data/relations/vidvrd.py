@@ -8,14 +8,14 @@ relations), and differ in the folders they lie in and in a version field. Source
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from datasets import Dataset
 
-from hf_causal_video.data.relations.rows import relations_dataset
+from hf_causal_video.data.relations.rows import RelationRow, TrackRow, VideoRow, relations_dataset
 from hf_causal_video.data.tables import read_json
+from hf_causal_video.utils.checks import check_choice, check_fields, check_file
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 SOURCES = "https://huggingface.co/datasets/shangxd/imagenet-vidvrd and https://huggingface.co/datasets/shangxd/vidor"
@@ -26,6 +26,10 @@ VIDEO_COUNTS = {  # videos of the full splits, as published
     "vidor-validation": 835,
 }
 FIELDS = ("video_id", "frame_count", "width", "height", "subject/objects", "trajectories", "relation_instances")
+PARTS = (
+    "objects with tid and category; boxes with tid and bbox; relations with subject_tid, predicate, object_tid, "
+    "begin_fid and end_fid"
+)
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -49,26 +53,18 @@ def read_relations(path: str | Path, split: str | None = None) -> Dataset:
     """
     path = Path(path)
     files = [path] if path.is_file() else sorted(path.rglob("*.json"))
-    require(
-        files,
-        "annotations are not there",
-        found=f"no json in {path}",
-        expected="one json per video",
-        fix=f"download them from {SOURCES}",
-    )
-    if split is not None and len(files) != VIDEO_COUNTS.get(split):
-        _fail(
-            f"{path} is not the full split {split!r}",
-            f"{len(files)} videos",
-            VIDEO_COUNTS.get(split) or f"a split of {sorted(VIDEO_COUNTS)}",
-            "leave `split` out to read a part",
-        )
+    require(files, "missing annotations", found=f"no json in {path}", expected="one per video", fix=f"get {SOURCES}")
+    if split is not None:
+        wanted = VIDEO_COUNTS[check_choice("split with a published size", split, VIDEO_COUNTS)]
+        what = f"{path} is not the full split {split!r}"
+        fix = "leave `split` out to read a part"
+        require(len(files) == wanted, what, found=f"{len(files)} videos", expected=wanted, fix=fix)
     return relations_dataset(_row(read_json(file, SOURCES), file) for file in files)
 
 
 def read_trajectories(
     path: str | Path,
-    videos: Iterable[Mapping[str, Any]] | Mapping[str, tuple[int, int, int]],
+    videos: Iterable[VideoRow] | Mapping[str, tuple[int, int, int]],
     others: Literal["error", "ignore"] = "error",
 ) -> Dataset:
     """Read third-party trajectories into relation rows without relations.
@@ -87,23 +83,12 @@ def read_trajectories(
         Traceback (most recent call last):
         hf_causal_video.utils.errors.CausalVideoError: ...
     """
-    path = Path(path)
-    require(
-        path.is_file(),
-        "trajectories are not there",
-        found=f"no file {path}",
-        expected="a json of the object task",
-        fix="run a tracker first",
-    )
-    content = read_json(path, "whoever made the tracks")
-    results = content.get("results", content) if isinstance(content, dict) else content
-    require(
-        isinstance(results, dict) and all(isinstance(entries, list) for entries in results.values()),
-        f"{path} holds no trajectories",
-        found=lambda: repr(content)[:80],
-        expected="{video_id: [track]}",
-        fix="see `read_trajectories`",
-    )
+    content = read_json(check_file("file of trajectories", path), "whoever made the tracks")
+    results = content.get("results", content) if isinstance(content, dict) else None
+    lists = results.values() if isinstance(results, dict) else [None]
+    are_lists = all(isinstance(entries, list) for entries in lists)
+    require(are_lists, f"{path} holds no trajectories", found=repr(content)[:80], expected="{video_id: [track]}")
+    assert isinstance(results, dict)
     known = (
         videos
         if isinstance(videos, Mapping)
@@ -121,109 +106,63 @@ def read_trajectories(
     for video, entries in results.items():
         if video not in known:
             continue
-        tracks = []
-        for number, track in enumerate(entries):
-            require(
-                isinstance(track, dict) and not {"category", "score", "trajectory"} - set(track),
-                f"track {number} of video {video}",
-                found=partial("{!r:.80}".format, track),
-                expected="category, score, trajectory",
-                fix="fix the file",
-            )
-            boxes = track["trajectory"]
-            require(
-                isinstance(boxes, dict) and all(re.fullmatch("[0-9]{1,9}", frame) for frame in boxes),
-                f"track {number} of video {video}",
-                found=partial("{!r:.80}".format, boxes),
-                expected="{frame: [left, top, right, bottom]}",
-                fix="fix the file",
-            )
-            order = sorted(boxes, key=int)
-            tracks.append(
-                {
-                    "category": track["category"],
-                    "score": track["score"],
-                    "frames": [int(frame) for frame in order],
-                    "boxes": [boxes[frame] for frame in order],
-                }
-            )
+        tracks = [_trajectory(track, f"track {number} of video {video}") for number, track in enumerate(entries)]
         width, height, count = known[video]
-        rows.append(
-            {
-                "video_id": video,
-                "width": width,
-                "height": height,
-                "fps": 0.0,
-                "num_frames": count,
-                "tracks": tracks,
-                "relations": [],
-            }
+        row = VideoRow(
+            video_id=video, width=width, height=height, fps=0.0, num_frames=count, tracks=tracks, relations=[]
         )
+        rows.append(row)
     return relations_dataset(rows)
 
 
-def _row(annotation: Any, file: Path) -> dict[str, Any]:
+def _trajectory(track: Mapping[str, Any], name: str) -> TrackRow:
+    """A track of the object task with its boxes in order of frames."""
+    boxes = check_fields(name, track, ("category", "score", "trajectory"))["trajectory"]
+    is_by_frame = isinstance(boxes, dict) and all(re.fullmatch("[0-9]{1,9}", frame) for frame in boxes)
+    require(is_by_frame, name, found=f"{boxes!r:.80}", expected="{frame: [left, top, right, bottom]}")
+    order = sorted(boxes, key=int)
+    return {
+        "category": track["category"],
+        "score": track["score"],
+        "frames": [int(frame) for frame in order],
+        "boxes": [boxes[frame] for frame in order],
+    }
+
+
+def _row(annotation: Any, file: Path) -> VideoRow:
     """One annotation file as a relation row."""
-    if not isinstance(annotation, dict) or (missing := [name for name in FIELDS if name not in annotation]):
-        problem = f"no {missing}" if isinstance(annotation, dict) else type(annotation).__name__
-        _fail(f"{file} is not a relation annotation", problem, list(FIELDS), f"get it from {SOURCES}")
+    what = f"{file} is not a relation annotation"
+    fix = f"get it from {SOURCES}"
+    check_fields(f"annotation {file}", annotation, FIELDS, fix=fix)
     lists = [annotation[name] for name in FIELDS[-3:]]
-    require(
-        all(isinstance(one, list) for one in (*lists, *(lists[1] if isinstance(lists[1], list) else ()))),
-        f"{file} is not a relation annotation",
-        found=lambda: f"no lists in {FIELDS[-3:]}",
-        expected="lists",
-        fix=f"get it from {SOURCES}",
-    )
+    are_lists = all(isinstance(one, list) for one in (*lists, *(lists[1] if isinstance(lists[1], list) else ())))
+    require(are_lists, what, found=f"no lists in {FIELDS[-3:]}", expected="lists", fix=fix)
     try:
         return _joined(annotation, file)
     except (KeyError, TypeError, AttributeError) as error:
-        raise CausalVideoError(
-            f"{file} is not a relation annotation",
-            found=f"{type(error).__name__}: {error}",
-            expected="objects with tid and category; boxes with tid and bbox; relations with subject_tid, predicate, "
-            "object_tid, begin_fid and end_fid",
-            fix=f"get it from {SOURCES}",
-        ) from error
+        raise CausalVideoError(what, found=f"{type(error).__name__}: {error}", expected=PARTS, fix=fix) from error
 
 
-def _joined(annotation: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    index_of = {item["tid"]: place for place, item in enumerate(annotation["subject/objects"])}
-    require(
-        len(index_of) == len(annotation["subject/objects"]),
-        f"{file}, subject/objects",
-        found="a tid that is there twice",
-        expected="each object once",
-        fix="fix the annotation",
-    )
-    tracks: list[dict[str, Any]] = [
-        {"category": item["category"], "score": 1.0, "frames": [], "boxes": []}
-        for item in annotation["subject/objects"]
-    ]
+def _joined(annotation: Mapping[str, Any], file: Path) -> VideoRow:
+    objects = annotation["subject/objects"]
+    index_of = {item["tid"]: place for place, item in enumerate(objects)}
+    is_unique = len(index_of) == len(objects)
+    require(is_unique, f"{file}, subject/objects", found="a tid twice", expected="each object once")
+    frames_of: list[list[int]] = [[] for _ in objects]
+    boxes_of: list[list[list[float]]] = [[] for _ in objects]
     for frame, boxes in enumerate(annotation["trajectories"]):
         for box in boxes:
-            require(
-                box["tid"] in index_of,
-                f"{file}, frame {frame}",
-                found=f"a box of object {box['tid']}",
-                expected=f"one of {list(index_of)}",
-                fix="fix the file",
-            )
-            track = tracks[index_of[box["tid"]]]
-            track["frames"].append(frame)
-            track["boxes"].append([box["bbox"][corner] for corner in CORNERS])
-    seen = [place for place, track in enumerate(tracks) if track["frames"]]  # listed, but never boxed: no track
+            check_choice(f"object of a box in {file}, frame {frame}", box["tid"], index_of)
+            frames_of[index_of[box["tid"]]].append(frame)
+            boxes_of[index_of[box["tid"]]].append([box["bbox"][corner] for corner in CORNERS])
+    seen = [place for place, boxes in enumerate(boxes_of) if boxes]  # listed, but never boxed: no track
     moved = {place: number for number, place in enumerate(seen)}
-    relations = []
+    relations: list[RelationRow] = []
     for number, relation in enumerate(annotation["relation_instances"]):
         pair = [index_of.get(relation[side], -1) for side in ("subject_tid", "object_tid")]
-        require(
-            not any(place not in moved for place in pair),
-            f"{file}, relation {number}",
-            found=f"objects {relation['subject_tid']} and {relation['object_tid']}",
-            expected="two objects that have boxes",
-            fix="fix the annotation",
-        )
+        are_boxed = all(place in moved for place in pair)
+        found = f"objects {relation['subject_tid']} and {relation['object_tid']}"
+        require(are_boxed, f"{file}, relation {number}", found=found, expected="two objects that have boxes")
         relations.append(
             {
                 "subject": moved[pair[0]],
@@ -240,10 +179,14 @@ def _joined(annotation: Mapping[str, Any], file: Path) -> dict[str, Any]:
         "height": annotation["height"],
         "fps": annotation.get("fps", 0.0),
         "num_frames": max(annotation["frame_count"], len(annotation["trajectories"])),
-        "tracks": [tracks[place] for place in seen],
+        "tracks": [
+            {
+                "category": objects[place]["category"],
+                "score": 1.0,
+                "frames": frames_of[place],
+                "boxes": boxes_of[place],
+            }
+            for place in seen
+        ],
         "relations": relations,
     }
-
-
-def _fail(what: str, found: object, expected: object, fix: str) -> None:
-    raise CausalVideoError(what, found=found, expected=expected, fix=fix)

@@ -6,12 +6,12 @@ these are computed once a video, and every table is a selection of them.
 Source: Shang et al., ACM MM 2017 (ImageNet-VidVRD), evaluation of VidVRD-helper.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from hf_causal_video.evaluation.inputs import Row
 from hf_causal_video.evaluation.relations.tracks import Triplet, VideoRelations, pair_viou, read_video_relations
 
 MISSED = np.iinfo(np.int64).max  # rank of an annotated relation that no prediction found
@@ -60,16 +60,12 @@ class Matched:
 
 
 def read_scored_video(
-    video_id: str,
-    predicted: Iterable[Mapping[str, Any]],
-    annotated: Iterable[Mapping[str, Any]],
-    threshold: float,
-    inclusive: bool,
+    video_id: str, predicted: Iterable[Row], annotated: Iterable[Row], threshold: float, inclusive: bool
 ) -> ScoredVideo:
     """Check both sides of a video and compute their overlaps; arguments as in `vidvrd_metrics`."""
     predictions = read_video_relations(video_id, predicted, "prediction")
-    # A stable sort by falling score: of equal scores the first given comes first, as published.
     truth = read_video_relations(video_id, annotated, "ground truth")
+    # A stable sort by falling score: of equal scores the first given comes first, as published.
     ranked = predictions.select(np.argsort(-predictions.scores, kind="stable"))
     ids: dict[Triplet, int] = {}
     kinds = [
@@ -92,7 +88,8 @@ def match(video: ScoredVideo) -> Matched:
         free = np.where(rank == MISSED, video.overlap[row], 0.0)
         best = int(free.argmax())
         if free[best] > 0:
-            rank[best], hits[row] = row, True
+            rank[best] = row
+            hits[row] = True
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     ceiling = np.maximum.accumulate(precision[::-1])[::-1]  # VOC: the best precision at this recall or beyond
     annotated = set(video.truth.triplets)

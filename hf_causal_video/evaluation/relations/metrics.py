@@ -9,13 +9,15 @@ fewer were predicted. Mean recall and thirds are ours.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from hf_causal_video.evaluation.relations.matching import ScoredVideo, match, read_scored_video
+from hf_causal_video.evaluation.inputs import Metrics
+from hf_causal_video.evaluation.relations.matching import Row, ScoredVideo, match, read_scored_video
 from hf_causal_video.evaluation.relations.tracks import Triplet, read_triplet
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.checks import check_choice, check_fields, check_number, check_text
+from hf_causal_video.utils.errors import require
 
 RECALL_AT = (50, 100)
 TAGGING_AT = (1, 5, 10)
@@ -24,15 +26,15 @@ PARTS = ("head", "body", "tail")
 
 
 def vidvrd_metrics(
-    predictions: Mapping[str, Any],
-    ground_truth: Mapping[str, Any],
+    predictions: Mapping[str, object],
+    ground_truth: Mapping[str, Iterable[Row]],
     viou_threshold: float = 0.5,
     *,
     inclusive: bool = True,
     training_triplets: Iterable[Iterable[str]] | None = None,
     training_counts: Mapping[str, int] | None = None,
     unknown_videos: Literal["ignore", "error"] = "ignore",
-) -> dict[str, Any]:
+) -> Metrics:
     """Relation detection and tagging metrics, as fractions.
 
     Args:
@@ -68,37 +70,26 @@ def vidvrd_metrics(
         (1.0, 1.0, 1.0, 1.0)
     """
     results = predictions.get("results", predictions) if isinstance(predictions, Mapping) else predictions
-    require(
-        isinstance(results, Mapping) and isinstance(ground_truth, Mapping),
-        "relations by video",
-        found=lambda: f"{type(results).__name__} of predictions, {type(ground_truth).__name__} of ground truth",
-        expected="{video_id: [relation]} of each",
-        fix="pass the content of a submission file, and `ground_truth(rows)`",
-    )
-    require(
-        unknown_videos in ("ignore", "error") and 0 < viou_threshold <= 1,
-        "bad option",
-        found=f"unknown_videos={unknown_videos!r}, viou_threshold={viou_threshold}",
-        expected="'ignore' or 'error', and a threshold in (0, 1]",
-        fix="use one of these",
-    )
+    fix = "pass the content of a submission file, and `ground_truth(rows)`"
+    check_fields("predictions by video", results, (), fix=fix)
+    check_fields("ground truth by video", ground_truth, (), fix=fix)
+    assert isinstance(results, Mapping)
+    check_choice("unknown_videos", unknown_videos, ("ignore", "error"))
+    check_number("viou_threshold", viou_threshold, above=0, most=1)
     unknown = sorted(set(results) - set(ground_truth), key=str)
+    is_one_split = not unknown or (unknown_videos != "error" and len(unknown) != len(results))
+    found = f"{len(unknown)} of {len(results)}: {unknown[:3]}"
+    expected = f"ids such as {sorted(ground_truth, key=str)[:3]}"
     require(
-        not unknown or (unknown_videos != "error" and len(unknown) != len(results)),
-        "predicted videos without ground truth",
-        found=lambda: f"{len(unknown)} of {len(results)}: {unknown[:3]}",
-        expected=f"ids such as {sorted(ground_truth, key=str)[:3]}",
-        fix="score the split that was predicted",
+        is_one_split, "predicted videos without ground truth", found=found, expected=expected, fix="score one split"
     )
     read = {
         key: read_scored_video(key, results.get(key, []), rows, viou_threshold, inclusive)
         for key, rows in ground_truth.items()
     }
     videos = {key: video for key, video in read.items() if len(video.truth)}
-    if training_triplets is not None and not isinstance(training_triplets, Iterable):
-        raise CausalVideoError(
-            "training_triplets", found=training_triplets, expected="triplets", fix="pass those of `training_counts`"
-        )
+    is_list_or_none = training_triplets is None or isinstance(training_triplets, Iterable)
+    require(is_list_or_none, "training_triplets", found=training_triplets, expected="those of `training_counts`")
     seen = {read_triplet(one, "a training triplet") for one in training_triplets or ()}
     metrics = _table(videos) | {"counts": _sizes(videos) | {"ignored_videos": len(unknown)}}
     if training_counts is not None:
@@ -111,13 +102,13 @@ def vidvrd_metrics(
     return metrics
 
 
-def _table(videos: Mapping[str, ScoredVideo]) -> dict[str, Any]:
+def _table(videos: Mapping[str, ScoredVideo]) -> Metrics:
     """The metrics of some videos, each with annotated relations."""
     if not videos:
         return dict.fromkeys(METRICS) | {"per_predicate": {}, "per_video": {}}
     matched = {key: match(video) for key, video in videos.items()}
     ranks = np.concatenate([one.rank for one in matched.values()])  # (all annotated relations,)
-    table: dict[str, Any] = {"mAP": float(np.mean([one.average_precision for one in matched.values()]))}
+    table: Metrics = {"mAP": float(np.mean([one.average_precision for one in matched.values()]))}
     table |= {f"R@{n}": float(np.mean(ranks < n)) for n in RECALL_AT}
     for n in TAGGING_AT:
         curves = [one.precision for one in matched.values()]
@@ -141,7 +132,7 @@ def _sizes(videos: Mapping[str, ScoredVideo]) -> dict[str, int]:
     }
 
 
-def _zero_shot(videos: Mapping[str, ScoredVideo], unseen: set[Triplet], restrict: bool) -> dict[str, Any]:
+def _zero_shot(videos: Mapping[str, ScoredVideo], unseen: set[Triplet], restrict: bool) -> Metrics:
     """The table over annotated relations of unseen triplets; `restrict` drops predictions of other triplets too."""
     kept = {}
     for key, video in videos.items():
@@ -154,17 +145,10 @@ def _zero_shot(videos: Mapping[str, ScoredVideo], unseen: set[Triplet], restrict
 
 def _thirds(per_predicate: Mapping[str, Mapping[str, float]], counts: Mapping[str, int]) -> dict[str, float | None]:
     """Mean recall of the frequent, the middle and the rare third of the predicates that training or truth names."""
-    is_counted = isinstance(counts, Mapping) and all(
-        isinstance(name, str) and isinstance(n, int | float | np.number) and 0 <= n < np.inf
-        for name, n in counts.items()
-    )
-    require(
-        is_counted,
-        "training_counts",
-        found=lambda: repr(counts)[:80],
-        expected="{predicate: how often it is annotated}",
-        fix="pass what `training_counts(rows)` gives",
-    )
+    check_fields("training_counts", counts, (), fix="pass what `training_counts(rows)` gives")
+    for name, count in counts.items():
+        check_text("predicate of training_counts", name)
+        check_number(f"training count of {name}", count, 0)
     order = sorted({*counts, *per_predicate}, key=lambda name: (-counts.get(name, 0), name))
     table: dict[str, float | None] = {}
     for part, positions in zip(PARTS, np.array_split(np.arange(len(order)), len(PARTS)), strict=True):

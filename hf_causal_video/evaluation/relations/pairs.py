@@ -6,10 +6,11 @@ for a place among its few best.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from hf_causal_video.evaluation.inputs import Metrics
+from hf_causal_video.utils.checks import check_whole
 from hf_causal_video.utils.errors import require
 
 
@@ -30,7 +31,7 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
     return float((np.diff(hits, prepend=0) * hits / (last + 1)).sum() / hits[-1])
 
 
-def _array(values: Any) -> np.ndarray:
+def _array(values: object) -> np.ndarray:
     """Numbers as float64; an empty array for other values."""
     try:
         return np.asarray(values, dtype=np.float64)
@@ -40,7 +41,7 @@ def _array(values: Any) -> np.ndarray:
 
 def pair_metrics(
     scores: np.ndarray, labels: np.ndarray, parts: Mapping[str, slice | Sequence[int]] | None = None, best: int = 4
-) -> dict[str, Any]:
+) -> Metrics:
     """Percentages over pairs; predicates without a pair are left out of the means.
 
     Args:
@@ -77,32 +78,21 @@ def pair_metrics(
         expected="(n, P) finite scores; (n,) indices of predicates, or (n, P) 0/1, some of them 1",
         fix="score the pairs of one split",
     )
-    require(
-        isinstance(best, int) and best >= 1,
-        "best",
-        found=best,
-        expected="a whole number, 1 or more",
-        fix="leave it at 4",
-    )
+    check_whole("best", best)
     truth = labels[:, None] == np.arange(scores.shape[1]) if single else labels > 0
     present: list[int] = np.flatnonzero(truth.any(axis=0)).tolist()
     place = (-scores).argsort(axis=1, kind="stable").argsort(axis=1)  # 0 is the best
     recall = {p: float((place[truth[:, p], p] < (1 if single else best)).mean()) for p in present}
     precision = {p: average_precision(scores[:, p], truth[:, p]) for p in present}
 
-    def mean(values: Mapping[int, float], which: Any) -> float | None:
+    def mean(values: Mapping[int, float], which: slice | Sequence[int]) -> float | None:
         positions = range(scores.shape[1])[which] if isinstance(which, slice) else which
-        require(
-            set(positions) <= set(range(scores.shape[1])),
-            "parts",
-            found=lambda: f"predicates {list(positions)}",
-            expected=f"among {scores.shape[1]}",
-            fix="name these only",
-        )
+        for position in positions:
+            check_whole("predicate of parts", position, 0, scores.shape[1] - 1)
         chosen = [values[p] for p in positions if p in values]
         return 100 * float(np.mean(chosen)) if chosen else None
 
-    table: dict[str, Any] = {"mAP": mean(precision, present), "pairs": len(scores)}
+    table: Metrics = {"mAP": mean(precision, present), "pairs": len(scores)}
     if single:
         table["accuracy"] = 100 * float((place[truth] == 0).mean())
     table["mean_recall" if single else f"mR@{best}"] = mean(recall, present)

@@ -15,7 +15,8 @@ import numpy as np
 from hf_causal_video.utils.errors import require
 
 Triplet = tuple[str, str, str]
-PRECISION_AT, RECALL_AT = (1, 5, 10), (50, 100)
+PRECISION_AT = (1, 5, 10)
+RECALL_AT = (50, 100)
 PARTS = ("head", "body", "tail")
 COLUMNS = (*(f"P@{k}" for k in PRECISION_AT), *(f"R@{k}" for k in RECALL_AT), *(f"mR@{k}" for k in RECALL_AT), *PARTS)
 
@@ -51,13 +52,9 @@ def tagging_metrics(
     lists = {video: [tuple(triplet) for triplet in ranked.get(video, ())] for video in annotated}
     require(any(annotated.values()), "annotated triplets", found="none", expected="at least one")
     repeated = [video for video, triplets in lists.items() if len(set(triplets)) < len(triplets)]
-    require(
-        not repeated,
-        "ranked triplets",
-        found=f"a triplet twice in video {repeated[:1]}",
-        expected="distinct triplets",
-        fix="keep the best score of each triplet",
-    )
+    found = f"a triplet twice in video {repeated[:1]}"
+    fix = "keep the best score of each triplet"
+    require(not repeated, "ranked triplets", found=found, expected="distinct triplets", fix=fix)
     table = {}
     for k in PRECISION_AT:
         shares = [sum(one in annotated[video] for one in best[:k]) / k for video, best in lists.items()]

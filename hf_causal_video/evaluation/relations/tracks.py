@@ -10,14 +10,14 @@ heights). Boxes as fractions of the frame need `inclusive=False`; the two give d
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
-from typing import Any
 
 import numpy as np
 
+from hf_causal_video.evaluation.inputs import Row
+from hf_causal_video.utils.checks import check_fields, check_number, is_list, is_number, is_text
 from hf_causal_video.utils.errors import CausalVideoError, require
-from hf_causal_video.utils.geometry import area, over_union, shared_area
+from hf_causal_video.utils.geometry import area, check_boxes, over_union, shared_area
 
 Triplet = tuple[str, str, str]
 
@@ -52,7 +52,7 @@ class VideoRelations:
         return VideoRelations([self.triplets[place] for place in positions], *columns, self.subject, self.object)
 
 
-def read_video_relations(video_id: str, rows: Iterable[Mapping[str, Any]], what: str) -> VideoRelations:
+def read_video_relations(video_id: str, rows: Iterable[Row], what: str) -> VideoRelations:
     """Check the relations of one video and put them in arrays.
 
     Args:
@@ -63,47 +63,32 @@ def read_video_relations(video_id: str, rows: Iterable[Mapping[str, Any]], what:
         CausalVideoError: a missing field, a triplet that is not three names, an empty duration, a trajectory of
             another length than its duration, an inverted or infinite box, a score that is not a finite number.
     """
-    require(
-        not isinstance(rows, str | Mapping) and isinstance(rows, Iterable),
-        f"relations of video {video_id} ({what})",
-        found=lambda: type(rows).__name__,
-        expected="a list of relations",
-        fix="pass a list",
-    )
-    triplets, scores, spans = [], [], []
+    is_list_of_rows = isinstance(rows, Iterable) and not isinstance(rows, str | Mapping)
+    name = f"relations of video {video_id} ({what})"
+    require(is_list_of_rows, name, found=type(rows).__name__, expected="a list of relations")
+    triplets: list[Triplet] = []
+    scores: list[float] = []
+    spans: list[tuple[int, int]] = []
     tracks: dict[str, list[Sequence]] = {"sub_traj": [], "obj_traj": []}
     for number, row in enumerate(rows):
         name = f"{what} {number} of video {video_id}"
-        fields = ("triplet", "duration", *tracks) + (("score",) if what == "prediction" else ())
-        require(
-            isinstance(row, Mapping),
-            name,
-            found=type(row).__name__,
-            expected=f"a mapping with {list(fields)}",
-            fix="write every field",
-        )
-        if missing := [field for field in fields if row.get(field) is None]:
-            _fail(f"{name} lacks fields", f"nothing in {missing}", list(fields), "write every field")
-        triplet, span = read_triplet(row["triplet"], name), _span(row["duration"], name)
+        check_fields(name, row, ("triplet", "duration", *tracks, *(["score"] if what == "prediction" else [])))
+        start, end = _span(row["duration"], name)
         for side, values in tracks.items():
-            require(
-                hasattr(row[side], "__len__"),
-                f"{name}: {side} holds no boxes",
-                found=partial(repr, row[side]),
-                expected="a list of boxes",
-                fix="write one box per frame",
-            )
-            if len(row[side]) != span[1] - span[0]:
-                wanted = f"{span[1] - span[0]}, one for each frame of [{span[0]}, {span[1]})"
-                _fail(f"{name}: {side} and duration differ", f"{len(row[side])} boxes", wanted, "interpolate the gaps")
-            values.append(row[side])
-        triplets.append(triplet)
+            boxes = row[side]
+            if not is_list(boxes) or len(boxes) != end - start:
+                found = f"{len(boxes)} boxes" if is_list(boxes) else repr(boxes)
+                expected = f"{end - start}, one for each frame of [{start}, {end})"
+                what_differs = f"{name}: {side} and duration differ"
+                raise CausalVideoError(what_differs, found=found, expected=expected, fix="interpolate the gaps")
+            values.append(boxes)
+        triplets.append(read_triplet(row["triplet"], name))
         scores.append(_score(row["score"], name) if what == "prediction" else 0.0)
-        spans.append(span)
+        spans.append((start, end))
     starts, ends = np.array(spans, dtype=np.int64).reshape(-1, 2).T
     offsets = np.cumsum(ends - starts) - (ends - starts)
-    boxes = [_boxes(values, offsets, f"{what} of video {video_id}", side) for side, values in tracks.items()]
-    return VideoRelations(triplets, np.array(scores, dtype=np.float64), starts, ends, offsets, *boxes)
+    sides = [_boxes(values, f"{what} of video {video_id}", side) for side, values in tracks.items()]
+    return VideoRelations(triplets, np.array(scores, dtype=np.float64), starts, ends, offsets, *sides)
 
 
 def pair_viou(
@@ -154,17 +139,12 @@ def trajectory_viou(
     return float(pair_viou(one, two, np.array([0]), np.array([0]), inclusive)[0])
 
 
-def read_triplet(value: Any, name: str) -> Triplet:
+def read_triplet(value: object, name: str) -> Triplet:
     """Three names; an error names what they belong to."""
-    parts = tuple(value) if isinstance(value, list | tuple | np.ndarray) else ()
-    require(
-        len(parts) == 3 and all(isinstance(part, str) and part for part in parts),
-        f"{name}: no triplet",
-        found=lambda: repr(value),
-        expected="[subject class, predicate, object class]",
-        fix="write names",
-    )
-    return parts
+    parts = [part for part in value if is_text(part) and part] if is_list(value) else []
+    fits = is_list(value) and len(parts) == len(value) == 3
+    require(fits, f"{name}: no triplet", found=repr(value), expected="[subject class, predicate, object class]")
+    return parts[0], parts[1], parts[2]
 
 
 def _volumes(boxes: np.ndarray, relations: VideoRelations, index: np.ndarray, inclusive: bool) -> np.ndarray:
@@ -174,7 +154,7 @@ def _volumes(boxes: np.ndarray, relations: VideoRelations, index: np.ndarray, in
     return sums[begin + relations.ends[index] - relations.starts[index]] - sums[begin]
 
 
-def _boxes(tracks: list[Sequence], offsets: np.ndarray, what: str, side: str) -> np.ndarray:
+def _boxes(tracks: list[Sequence], what: str, side: str) -> np.ndarray:
     """All trajectories of a video as one array (frames, 4), with every box in order."""
     rows = list(chain.from_iterable(tracks))
     try:
@@ -182,49 +162,22 @@ def _boxes(tracks: list[Sequence], offsets: np.ndarray, what: str, side: str) ->
             raise ValueError("a row is not four numbers")
         boxes = np.fromiter(chain.from_iterable(rows), np.float64, 4 * len(rows)).reshape(-1, 4)
     except (TypeError, ValueError, OverflowError):
-        _fail(
-            f"{what}: {side} holds no boxes",
-            "rows other than four numbers",
-            "[left, top, right, bottom]",
-            "correct it",
-        )
-    bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
-    if bad.any():
-        frame = int(np.flatnonzero(bad)[0])
-        number = int(np.searchsorted(offsets, frame, side="right")) - 1
-        _fail(
-            f"{what}: inverted or infinite boxes in {side} of relation {number}",
-            f"{boxes[frame].tolist()} in frame {frame - int(offsets[number])} of its trajectory",
-            "finite [left, top, right, bottom] with left <= right and top <= bottom",
-            "convert [left, top, width, height] boxes, or fix the tracker",
-        )
+        found = "rows other than four numbers"
+        require(False, f"{what}: {side} holds no boxes", found=found, expected="[left, top, right, bottom]")
+    are_boxes = np.isfinite(boxes).all() and (boxes[:, 2:] >= boxes[:, :2]).all()
+    for number, track in enumerate([] if are_boxes else tracks):  # which one it is, is only asked if it matters
+        check_boxes(np.array(track, dtype=np.float64), f"{what}: {side} of relation {number}")
     return boxes
 
 
-def _span(value: Any, name: str) -> tuple[int, int]:
-    pair = list(value) if isinstance(value, list | tuple | np.ndarray) else []
-    are_frames = all(isinstance(f, int | float | np.number) and not isinstance(f, bool) for f in pair)
-    require(
-        len(pair) == 2 and are_frames and 0 <= pair[0] < pair[1] < 2**62 and not any(f % 1 for f in pair),
-        f"{name}: no duration",
-        found=value,
-        expected="[first frame, frame after the last], not empty",
-        fix="fix the annotation",
-    )
-    return int(pair[0]), int(pair[1])
+def _span(value: object, name: str) -> tuple[int, int]:
+    pair = [int(frame) for frame in value if is_number(frame) and frame % 1 == 0] if is_list(value) else []
+    fits = is_list(value) and len(pair) == len(value) == 2 and 0 <= pair[0] < pair[1] < 2**62
+    expected = "[first frame, frame after the last], not empty"
+    require(fits, f"{name}: no duration", found=value, expected=expected)
+    return pair[0], pair[1]
 
 
-def _score(value: Any, name: str) -> float:
-    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    require(
-        is_number and -np.inf < value < np.inf,
-        f"{name}: the score is not a number",
-        found=lambda: repr(value),
-        expected="a finite number",
-        fix="look for NaN in the model's output",
-    )
-    return float(value)
-
-
-def _fail(what: str, found: object, expected: object, fix: str) -> None:
-    raise CausalVideoError(what, found=found, expected=expected, fix=fix)
+def _score(value: object, name: str) -> float:
+    check_number(f"{name}: score", value, fix="look for NaN in the model's output")
+    return float(value)  # type: ignore[arg-type]

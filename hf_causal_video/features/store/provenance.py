@@ -13,13 +13,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.checks import check_fields
+from hf_causal_video.utils.errors import CausalVideoError, require, reworded
+from hf_causal_video.utils.files import write_whole
 from hf_causal_video.utils.version import __version__
 
 PROVENANCE_FILE = "provenance.json"
 CONTENT_HASH = "sha256-"  # revision of a local folder: a hash over its files
+NEEDED = ("frame_model", "frame_revision", "frame_layer", "frame_dim", "sampling")
 OBJECT_FIELDS = ("object_model", "object_revision", "object_layer", "object_dim", "num_objects")
 QUESTIONS = {
     "frame_model": "network that made the frame features (Hub id or name)",
@@ -85,21 +87,17 @@ class Provenance:
     created_with: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        texts = ["frame_model", "frame_revision", "frame_layer", "sampling", "package_version"]
+        texts = [*NEEDED[:3], "sampling", "package_version"]
         counts = ["frame_dim"]
         if self.has_objects:
-            texts = texts + list(OBJECT_FIELDS[:3])
-            counts = counts + list(OBJECT_FIELDS[3:])
-        empty = [n for n in texts if not isinstance(getattr(self, n), str) or not getattr(self, n)]
-        empty += [n for n in counts if type(getattr(self, n)) is not int or getattr(self, n) < 1]
+            texts += OBJECT_FIELDS[:3]
+            counts += OBJECT_FIELDS[3:]
+        empty = [name for name in texts if not isinstance(getattr(self, name), str) or not getattr(self, name)]
+        empty += [name for name in counts if type(getattr(self, name)) is not int or getattr(self, name) < 1]
         empty += [] if isinstance(self.created_with, dict) else ["created_with"]
-        require(
-            not empty,
-            "incomplete provenance",
-            found=lambda: f"no valid {', '.join(empty)}",
-            expected="backbone, revision, layer, width and sampling of the features",
-            fix="fill these fields; ask whoever made the features, or extract them again",
-        )
+        expected = "backbone, revision, layer, width and sampling of the features"
+        fix = "fill these fields; ask whoever made the features, or extract them again"
+        require(not empty, "incomplete provenance", found=f"no valid {', '.join(empty)}", expected=expected, fix=fix)
 
     @property
     def has_objects(self) -> bool:
@@ -118,44 +116,27 @@ class Provenance:
     def from_dict(cls, data: dict) -> Provenance:
         """Rebuild from `to_dict`; unknown or missing keys are refused by name."""
         names = {f.name for f in fields(cls)}
-        require(
-            isinstance(data, dict),
-            "invalid provenance",
-            found=lambda: type(data).__name__,
-            expected="a mapping of fields",
-            fix="restore the file",
-        )
-        missing = {"frame_model", "frame_revision", "frame_layer", "frame_dim", "sampling"} - set(data)
-        require(
-            not missing and not (set(data) - names),
-            "provenance does not have the expected fields",
-            found=lambda: f"missing {sorted(missing)}, unknown {sorted(map(str, set(data) - names))}",
-            expected=f"the fields {sorted(names)}",
-            fix="read the feature set with the version that wrote it",
-        )
+        fix = "read the feature set with the version that wrote it"
+        check_fields("provenance", data, NEEDED, fix=fix)
+        unknown = sorted(map(str, set(data) - names))
+        require(not unknown, "unknown fields of a provenance", found=unknown, expected=sorted(names), fix=fix)
         return cls(**data)
 
     @classmethod
     def read(cls, folder: str | Path) -> Provenance:
         """Read `provenance.json` of a feature set; a set without it is refused."""
         file = Path(folder) / PROVENANCE_FILE
-        require(
-            file.is_file(),
-            f"the feature set {folder} has no provenance",
-            found=f"no {PROVENANCE_FILE}",
-            expected="a card that names backbone, layer and sampling",
-            fix="extract with `hf-causal-video extract`, or write the card if you know how the features were made",
-        )
+        what = f"the feature set {folder} has no provenance"
+        expected = "a card that names backbone, layer and sampling"
+        fix = "extract with `hf-causal-video extract`, or write the card if you know how the features were made"
+        require(file.is_file(), what, found=f"no {PROVENANCE_FILE}", expected=expected, fix=fix)
+        with reworded((ValueError, RecursionError), f"{file} cannot be read", expected="JSON", fix="restore it"):
+            card = json.loads(file.read_text(encoding="utf-8"))
         try:
-            return cls.from_dict(json.loads(file.read_text(encoding="utf-8")))
+            return cls.from_dict(card)
         except CausalVideoError as error:
-            raise CausalVideoError(
-                f"{file}: {error.what}", found=error.found, expected=error.expected, fix=error.fix
-            ) from error
-        except (ValueError, RecursionError) as error:
-            raise CausalVideoError(
-                f"{file} cannot be read", found=str(error), expected="JSON", fix="restore or extract again"
-            ) from error
+            what = f"{file}: {error.what}"
+            raise CausalVideoError(what, found=error.found, expected=error.expected, fix=error.fix) from error
 
     def must_equal(self, expected: Provenance, folder: Path) -> None:
         """Refuse rows that are made in another way than those of the set, which this is the provenance of.
@@ -167,13 +148,9 @@ class Provenance:
         stored = self.to_dict()
         wanted = json.loads(json.dumps(expected.to_dict()))
         differs = [name for name in wanted if wanted[name] != stored[name]]
-        require(
-            not differs,
-            f"the feature set {folder} was made in another way",
-            found=lambda: ", ".join(f"{name} {stored[name]!r}" for name in differs),
-            expected=", ".join(f"{name} {wanted[name]!r}" for name in differs),
-            fix="write to a new folder, or go on with the settings and versions found there",
-        )
+        here, there = (", ".join(f"{name} {card[name]!r}" for name in differs) for card in (stored, wanted))
+        fix = "write to a new folder, or go on with the settings and versions found there"
+        require(not differs, f"the feature set {folder} was made in another way", found=here, expected=there, fix=fix)
 
     def differences(self, expected: dict) -> dict[str, tuple]:
         """Compare the backbones: `{field: (here, expected)}`, empty if the features come from the same networks.
@@ -199,7 +176,7 @@ class Provenance:
         return differs
 
 
-def complete_card(card: Mapping[str, Any], path: Path | None = None) -> dict[str, Any]:
+def complete_card(card: Mapping[str, object], path: Path | None = None) -> dict[str, object]:
     """Ask for the fields that a provenance card lacks, on a terminal; elsewhere refuse it and show an example.
 
     Args:
@@ -228,7 +205,7 @@ def complete_card(card: Mapping[str, Any], path: Path | None = None) -> dict[str
     for name in missing:
         completed[name] = _ask(name)
     if path is not None and not path.exists():
-        path.write_text(json.dumps(completed, indent=2) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(completed, indent=2) + "\n")
         print(f"written: {path}")
     return completed
 
@@ -236,12 +213,8 @@ def complete_card(card: Mapping[str, Any], path: Path | None = None) -> dict[str
 def _ask(name: str) -> str | int:
     is_number = isinstance(EXAMPLE[name], int)
     while True:
-        try:
+        with reworded(EOFError, "the provenance card is incomplete", expected=f"{name}", fix="write the card"):
             answer = input(f"  {name}, {QUESTIONS[name]}: ").strip()
-        except EOFError as error:
-            raise CausalVideoError(
-                "the provenance card is incomplete", found=f"no {name}", expected="an answer", fix="write the card"
-            ) from error
         if answer and (not is_number or answer.isdecimal() and int(answer) > 0):
             return int(answer) if is_number else answer
         print("  a whole number above 0, please" if is_number else "  a few words, please")

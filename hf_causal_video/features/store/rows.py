@@ -10,7 +10,8 @@ from torch import Tensor
 
 from hf_causal_video.features.store.provenance import Provenance
 from hf_causal_video.features.store.shards import COLUMNS, is_finite, row_shapes
-from hf_causal_video.utils.errors import CausalVideoError
+from hf_causal_video.utils.checks import check_text
+from hf_causal_video.utils.errors import require
 
 
 @dataclass
@@ -52,57 +53,44 @@ class VideoFeatures:
             CausalVideoError: T is zero, a width differs, a value is not finite or overflows float16, times do not
                 increase, a box leaves [0, 1], labels are not whole numbers, or object tensors are missing.
         """
-        if not isinstance(self.video_id, str) or not self.video_id or self.video_id != _stored(self.video_id):
-            raise self._wrong("bad video id", type(self.video_id).__name__, "a name", "use str(id)")
+        check_text("video id", self.video_id)
         for name in COLUMNS:
-            if not isinstance(getattr(self, name), Tensor | None):
-                raise self._wrong(f"invalid {name}", repr(getattr(self, name))[:80], "a tensor", "pass a tensor")
-        if self.timestamps_s is None or self.timestamps_s.dim() != 1 or len(self.timestamps_s) == 0:
-            raise self._wrong("has no frames", "T = 0", "at least one frame", "leave the video out")
-        shapes = row_shapes(provenance, len(self.timestamps_s))
+            values = getattr(self, name)
+            self._expect(isinstance(values, Tensor | None), f"invalid {name}", type(values).__name__, "a tensor")
+        frames = self.timestamps_s
+        has_frames = frames is not None and frames.dim() == 1 and len(frames) > 0
+        self._expect(has_frames, "has no frames", "T = 0", "at least one frame", "leave the video out")
+        shapes = row_shapes(provenance, len(frames))
         arrays = {}
         for name, (dtype, _) in COLUMNS.items():
             tensor = getattr(self, name)
-            if (tensor is None) == (name in shapes):
-                raise self._wrong(
-                    f"{name} and provenance disagree",
-                    "nothing" if tensor is None else "a tensor",
-                    "object tensors exactly if the provenance names an object model",
-                    "pass all four object tensors, or none and a provenance without objects",
-                )
-            if tensor is None:
+            if tensor is not None and name in shapes:
+                arrays[name] = self._to_array(name, tensor, dtype, shapes[name])
                 continue
-            if tuple(tensor.shape) != shapes[name]:
-                fix = "extract with the models that the provenance names"
-                raise self._wrong(f"{name} has the wrong shape", tuple(tensor.shape), shapes[name], fix)
-            whole = not tensor.dtype.is_floating_point and tensor.dtype != torch.bool
-            if tensor.dtype.is_complex or tensor.dtype == torch.bool or dtype.startswith("int") and not whole:
-                raise self._wrong(f"{name} is of another kind", tensor.dtype, dtype, f"convert it to {dtype}")
-            arrays[name] = tensor.detach().cpu().to(getattr(torch, dtype)).numpy()
-            if not is_finite(arrays[name]):
-                cause = "NaN or infinity" if not torch.isfinite(tensor).all() else f"values too large for {dtype}"
-                fix = "check the backbone and its arithmetic (try float32)"
-                raise self._wrong(f"{name} is not finite", cause, "finite numbers", fix)
-        if (np.diff(arrays["timestamps_s"]) <= 0).any():
-            raise self._wrong(
-                "timestamps_s do not increase",
-                arrays["timestamps_s"].tolist(),
-                "strictly increasing seconds",
-                "sort the frames and drop repeated ones",
-            )
+            found = "nothing" if tensor is None else "a tensor"
+            expected = "object tensors exactly if the provenance names an object model"
+            self._expect(tensor is None and name not in shapes, f"{name} and provenance disagree", found, expected)
+        times = arrays["timestamps_s"]
+        increase = (np.diff(times) > 0).all()
+        self._expect(increase, "timestamps_s do not increase", times.tolist(), "strictly increasing seconds")
         boxes = arrays.get("object_boxes")
-        if boxes is not None and (boxes.min() < 0 or boxes.max() > 1):
-            raise self._wrong(
-                "object_boxes leave the picture",
-                f"values {boxes.min()} to {boxes.max()}",
-                "xyxy in [0, 1]",
-                "divide pixel boxes by width and height",
-            )
+        are_inside = boxes is None or boxes.min() >= 0 and boxes.max() <= 1
+        fix = "divide pixel boxes by width and height"
+        self._expect(are_inside, "object_boxes leave the picture", "values beyond [0, 1]", "xyxy in [0, 1]", fix)
         return arrays
 
-    def _wrong(self, what: str, found: object, expected: object, fix: str) -> CausalVideoError:
-        return CausalVideoError(f"video {self.video_id!r}: {what}", found=found, expected=expected, fix=fix)
+    def _to_array(self, name: str, tensor: Tensor, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+        given = tuple(tensor.shape)
+        fix = "extract with the models that the provenance names"
+        self._expect(given == shape, f"{name} has the wrong shape", given, shape, fix)
+        kind = tensor.dtype
+        is_number = kind != torch.bool and not kind.is_complex and not (dtype == "int32" and kind.is_floating_point)
+        self._expect(is_number, f"{name} is of another kind", kind, dtype, f"convert it to {dtype}")
+        array = tensor.detach().cpu().to(getattr(torch, dtype)).numpy()
+        if not is_finite(array):  # half precision overflows above 65,504
+            cause = f"values too large for {dtype}" if torch.isfinite(tensor).all() else "NaN or infinity"
+            self._expect(False, f"{name} is not finite", cause, "finite numbers", "check the backbone (try float32)")
+        return array
 
-
-def _stored(name: str) -> str:
-    return name.encode(errors="replace").decode()
+    def _expect(self, condition: object, what: str, found: object, expected: object, fix: str = "correct it") -> None:
+        require(condition, f"video {self.video_id!r}: {what}", found=found, expected=expected, fix=fix)

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from hf_causal_video.features.store.provenance import Provenance
 from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.files import partial_path
 
 # column -> (dtype, axes); the first axis T is free, the others are fixed by the provenance
 COLUMNS = {
@@ -39,6 +40,7 @@ SUMS_KEY = b"hf_causal_video.checksums"
 ORIGIN_KEY = b"hf_causal_video.provenance_sha256"
 SEAL = b"hf_causal_video.footer_crc32"  # with 4 bytes behind it stands before the footer, where Parquet reads nothing
 MOST_OPEN = 128  # files
+AGAIN = "delete this file and run the extraction again (it resumes), or download it again"
 TAIL = 8  # length of the footer, and "PAR1"
 
 
@@ -107,10 +109,12 @@ class ShardWriter:
     """
 
     def __init__(self, path: Path, provenance: Provenance):
-        self.path, self.schema, self.provenance = path, make_schema(provenance), provenance
+        self.path = path
+        self.provenance = provenance
+        self.schema = make_schema(provenance)
         self.video_ids: list[str] = []
         self._sums: list[dict[str, int]] = []
-        self.temporary = path.with_name(f".{path.name}.tmp")
+        self.temporary = partial_path(path)
         try:
             self._writer = pq.ParquetWriter(
                 self.temporary,
@@ -195,7 +199,8 @@ class Shard:
             self._check_seal()
             metadata = pq.read_metadata(path)
             keys = metadata.metadata or {}
-            ids, sums = keys.get(IDS_KEY), json.loads(keys.get(SUMS_KEY, b"null"))
+            ids = keys.get(IDS_KEY)
+            sums = json.loads(keys.get(SUMS_KEY, b"null"))
             self.is_plain = ids is not None
             self.video_ids = json.loads(ids) if ids else pq.read_table(path, columns=["video_id"])[0].to_pylist()
             if sums is not None:
@@ -225,16 +230,10 @@ class Shard:
         arrays = self._read_plain(index, row, room) if self.is_plain else self._read_decoded(index, row)
         if self._sums is not None:
             expected = dict(zip(self._summed, self._sums[row].tolist(), strict=True))
-            for name in sorted({*arrays, *expected}):
-                if name not in arrays or checksum(arrays[name]) != expected.get(
-                    name
-                ):  # read often: no text in advance
-                    raise CausalVideoError(
-                        f"{name} of video {self.video_ids[row]!r} in {self.path} is damaged",
-                        found="other bytes than were written",
-                        expected=f"the checksum {expected.get(name)}",
-                        fix="delete this file and run the extraction again (it resumes), or download it again",
-                    )
+            changed = [n for n in {*arrays, *expected} if n not in arrays or checksum(arrays[n]) != expected.get(n)]
+            if changed:  # read often: no text in advance
+                what = f"{sorted(changed)[0]} of video {self.video_ids[row]!r} in {self.path} is damaged"
+                raise CausalVideoError(what, found="other bytes", expected="those that were written", fix=AGAIN)
         return arrays
 
     def close(self) -> None:
@@ -262,9 +261,9 @@ class Shard:
     def _index(self) -> _Index:
         try:
             return self._make_index()
+        except CausalVideoError:
+            raise
         except (pa.ArrowException, OSError, KeyError, IndexError, TypeError, ValueError) as error:
-            if isinstance(error, CausalVideoError):
-                raise
             raise self._damaged(error) from error
 
     def _make_index(self) -> _Index:
@@ -286,14 +285,16 @@ class Shard:
         return index
 
     def _read_plain(self, index: _Index, row: int, room: np.ndarray) -> dict[str, np.ndarray]:
-        arrays, start = {}, 0
+        arrays = {}
+        start = 0
         with self._opened() as file:
             for column, name in enumerate(index.columns):
-                dtype, count = np.dtype(COLUMNS[name][0]), int(index.counts[row, column])
-                array = room[start : start + count * dtype.itemsize]
+                dtype = np.dtype(COLUMNS[name][0])
+                array = room[start : start + int(index.counts[row, column]) * dtype.itemsize]
                 if os.preadv(file, [array.data], int(index.ends[row, column]) - array.nbytes) != array.nbytes:
                     raise self._damaged(f"the file ends inside row {row}")
-                arrays[name], start = array.view(dtype), start + int(index.sizes[row, column])
+                arrays[name] = array.view(dtype)
+                start += int(index.sizes[row, column])
         return arrays
 
     @contextmanager
@@ -323,10 +324,7 @@ class Shard:
 
     def _damaged(self, why: object) -> CausalVideoError:
         return CausalVideoError(
-            f"the feature shard {self.path} cannot be read",
-            found=why,
-            expected="a complete Parquet file",
-            fix="delete this file and run the extraction again (it resumes), or download it again",
+            f"the feature shard {self.path} cannot be read", found=why, expected="a complete Parquet file", fix=AGAIN
         )
 
     def __getstate__(self) -> dict:
@@ -362,15 +360,12 @@ def open_shards(folder: Path, provenance: Provenance) -> list[Shard]:
     Raises:
         CausalVideoError: a damaged shard, or one that was made in another way than the provenance says.
     """
-    shards, digest = [Shard(path) for path in sorted((folder / "features").glob("*.parquet"))], provenance.digest()
+    shards = [Shard(path) for path in sorted((folder / "features").glob("*.parquet"))]
+    digest = provenance.digest()
+    fix = "keep shards and provenance.json of one extraction together, each set in a folder of its own"
     for shard in shards:
-        require(
-            shard.origin in (None, digest),
-            f"the shard {shard.path} was made in another way than the provenance of its folder says",
-            found=f"provenance {shard.origin}",
-            expected=f"provenance {digest}",
-            fix="keep shards and provenance.json of one extraction together, each set in a folder of its own",
-        )
+        what = f"the shard {shard.path} was made in another way than the provenance of its folder says"
+        require(shard.origin in (None, digest), what, found=shard.origin, expected=digest, fix=fix)
     return shards
 
 
@@ -390,7 +385,8 @@ def _flatten(array: pa.Array, dtype: str) -> np.ndarray:
         array = array.storage
     while isinstance(array, pa.ListArray | pa.FixedSizeListArray | pa.LargeListArray):
         array = array.flatten()
-    values, wanted = array.to_numpy(zero_copy_only=False), np.dtype(dtype)
+    values = array.to_numpy(zero_copy_only=False)
+    wanted = np.dtype(dtype)
     if values.dtype.kind not in ("iu" if wanted.kind == "i" else "iuf"):
         raise ValueError(f"{array.type} where numbers of {dtype} are wanted")
     with np.errstate(over="ignore"):  # an overflow is not finite, and refused as such

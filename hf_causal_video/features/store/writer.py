@@ -22,7 +22,9 @@ from hf_causal_video.features.store.card import feature_card
 from hf_causal_video.features.store.provenance import PROVENANCE_FILE, Provenance
 from hf_causal_video.features.store.rows import VideoFeatures
 from hf_causal_video.features.store.shards import Shard, ShardWriter, open_shards, row_shapes
+from hf_causal_video.utils.checks import check_whole
 from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.files import remove_partial, write_whole
 
 CLAIM_FILE = ".claim"
 JOURNAL_FOLDER = ".parts"
@@ -56,18 +58,12 @@ class FeatureWriter:
         self.provenance = provenance
         self.split = split
         self.rows_per_shard = rows_per_shard
-        whole = isinstance(rows_per_shard, int) and rows_per_shard > 0
-        require(
-            whole and isinstance(split, str) and split.replace("_", "").isalnum(),
-            "bad shard settings",
-            found=f"split {split!r}, rows_per_shard {rows_per_shard}",
-            expected="a split of letters, digits and _, at least one row",
-            fix="change them",
-        )
+        check_whole("rows_per_shard", rows_per_shard)
+        is_name = isinstance(split, str) and split.replace("_", "").isalnum()
+        require(is_name, "invalid split", found=repr(split), expected="letters, digits and _", fix="rename it")
         self._shard: ShardWriter | None = None
         (self.folder / "features").mkdir(parents=True, exist_ok=True)
-        for leftover in (self.folder / "features").glob(f".{split}-*.tmp"):
-            leftover.unlink()
+        remove_partial(self.folder / "features", f"{split}-*")
         self._claim_folder()
         self.done = finished_ids(self.folder, provenance)
         names = [path.stem for path in (self.folder / "features").glob(f"{split}-*.parquet")]
@@ -76,13 +72,9 @@ class FeatureWriter:
 
     def add(self, features: VideoFeatures) -> None:
         """Append one video; nothing is written if it is refused."""
-        require(
-            features.video_id not in self.done,
-            f"video id {features.video_id!r} occurs twice",
-            found="a row with this id",
-            expected="each video once",
-            fix="skip the ids in FeatureWriter.done",
-        )
+        what = f"video id {features.video_id!r} occurs twice"
+        fix = "skip the ids in FeatureWriter.done"
+        require(features.video_id not in self.done, what, found="a row of it", expected="each video once", fix=fix)
         self.add_checked(features.video_id, features.to_arrays(self.provenance))
 
     def add_checked(self, video_id: str, arrays: dict[str, np.ndarray]) -> None:
@@ -100,12 +92,12 @@ class FeatureWriter:
         if self._shard is not None:
             self._shard.finish()
             self._shard = None
-            self._next_number = self._next_number + 1
+            self._next_number += 1
 
     def close(self) -> None:
         """Finish the last shard and write the card."""
         self.finish_shard()
-        write_text(self.folder / "README.md", feature_card(self.folder, self.provenance))
+        write_whole(self.folder / "README.md", feature_card(self.folder, self.provenance))
 
     def __enter__(self) -> FeatureWriter:
         return self
@@ -121,7 +113,7 @@ class FeatureWriter:
             if any((self.folder / "features").glob("*.parquet")):
                 Provenance.read(self.folder)
             card = json.dumps(self.provenance.to_dict(), indent=2, sort_keys=True)
-            write_text(self.folder / PROVENANCE_FILE, card + "\n")
+            write_whole(self.folder / PROVENANCE_FILE, card + "\n")
             return
         Provenance.read(self.folder).must_equal(self.provenance, self.folder)
 
@@ -222,16 +214,6 @@ class Journal:
 def finished_ids(folder: Path, provenance: Provenance) -> set[str]:
     """Give the ids of every video that the shards of a feature set hold."""
     return {video_id for shard in open_shards(folder, provenance) for video_id in shard.video_ids}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -6,9 +6,7 @@ it, and whatever is not exactly the released layout is refused before a byte is 
 
 import argparse
 import json
-import os
 import pickle
-import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from torch import Tensor
 from hf_causal_video.hub.convert.conversion import VARIANTS, convert_official_checkpoint
 from hf_causal_video.models import METHODS
 from hf_causal_video.utils.errors import CausalVideoError, parse_arguments, require, run_command
+from hf_causal_video.utils.files import whole_folder
 
 # errors of torch's reader for a file of another kind, or one that is cut off
 DAMAGE = (
@@ -131,18 +130,10 @@ def convert_file(
         fix="add --tokenizer",
     )
     model = convert_official_checkpoint(read_state_dict(path), method, variant, config_overrides)
-    place = output.resolve()  # "." has no name
-    partial = place.with_name(f".{place.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with whole_folder(output) as partial:
         model.save_pretrained(partial)
         if tokenizer is not None:
             _processor(method, model.config.num_answers, tokenizer, answers).save_pretrained(partial)
-        if output.is_dir():
-            output.rmdir()
-        os.replace(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return output
 
 
@@ -174,7 +165,7 @@ def _processor(method: str, num_answers: int | None, tokenizer: str, answers: st
             expected="a Hub id or a folder",
             fix="check the name, or the connection",
         ) from error
-    return METHODS[method][2](loaded, answer_vocabulary=words, choice_template="official")
+    return METHODS[method].processor(loaded, answer_vocabulary=words, choice_template="official")
 
 
 def command(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ anything here.
 Source: section 3 of IGV (arXiv 2206.02349) and EIGV (arXiv 2207.12783) for what a backbone is.
 """
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -17,7 +18,7 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 from hf_causal_video.backbones.base import RENAMED_KEYS, Question, Video, build_backbone
 from hf_causal_video.models.backbone.configuration_backbone import BackboneConfig
 from hf_causal_video.models.base import VideoQAPreTrainedModel, answer_loss
-from hf_causal_video.models.inputs import Batch, EncodedText, read_batch
+from hf_causal_video.models.inputs import Batch, EncodedText, encode_texts, read_batch
 from hf_causal_video.models.outputs import VideoQAOutput
 
 
@@ -130,6 +131,10 @@ class BackboneForVideoQuestionAnswering(VideoQAPreTrainedModel):
             encoded = self.backbone.encode_video(batch.frames, batch.frame_mask)
             output["hidden_states"] = (batch.frames, encoded.frames)
         return output
+
+    def encode_texts(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return inputs of `forward` with token features in place of ids."""
+        return encode_texts(self, inputs, self._asks_question())
 
     def _step(self, batch: Batch, labels: Tensor) -> VideoQAOutput:
         """Compute the output and the loss terms of a training step."""

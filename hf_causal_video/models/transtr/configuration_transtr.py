@@ -1,10 +1,11 @@
 """Configuration of TranSTR. The official settings are the files in `presets`."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 
 from hf_causal_video.models.configuration import VideoQAConfig
+from hf_causal_video.utils.checks import check_whole
 from hf_causal_video.utils.errors import require
 
 BOX_WIDTH = {"raw4": 4, "norm5": 5}
@@ -27,6 +28,9 @@ class TranSTRConfig(VideoQAConfig):
             "energy" and "prob": (frame, token) interactions by cross-attention before or after its softmax; several
             interactions may share a frame, so K slots hold at most K frames. After a softmax over tokens every frame
             has the same total mass, so "prob" rewards peaked attention, not relevance.
+        select_after: where in its layer a selection takes place. "cross_attention": before the feed-forward, which
+            then runs on the kept K alone; a scorer reads that state. "feedforward" (official): after it, so that it
+            runs on every frame and object. A config saved before this field existed means "feedforward".
         rank_after_dropout: rank attention after its dropout in training (official behaviour of "prob").
         score_bound: squash "scorer" and "energy" scores to (-bound, bound) by tanh, so that sigma has a meaning.
         topk_sigma: noise of the perturbed top-K in training, in units of the scores.
@@ -66,6 +70,7 @@ class TranSTRConfig(VideoQAConfig):
     num_frames_kept: int = 8
     num_objects_kept: int = 5
     rank_by: Literal["scorer", "energy", "prob"] = "scorer"
+    select_after: Literal["cross_attention", "feedforward"] = "cross_attention"
     rank_after_dropout: bool = False
     score_bound: float | int | None = 2.0
     topk_sigma: float | int = 1.5
@@ -81,41 +86,34 @@ class TranSTRConfig(VideoQAConfig):
         """Width of an object feature with its box appended."""
         return self.object_feature_dim + BOX_WIDTH[self.bbox_mode]
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Read a config; a saved one without `select_after` keeps the order that its weights were trained with."""
+        if "transformers_version" in config_dict:  # only saved configs carry it
+            config_dict = {"select_after": "feedforward"} | config_dict
+        return super().from_dict(config_dict, **kwargs)
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Name `select_after` in every saved config, so that none is taken for one without the field."""
+        return super().to_diff_dict() | {"select_after": self.select_after}
+
     def validate_architecture(self) -> None:
         """Refuse combinations that cannot run or that would mean something else."""
-        require(
-            self.hidden_size % self.num_attention_heads == 0 and self.hidden_size % 2 == 0,
-            "TranSTR config",
-            found=f"hidden_size={self.hidden_size}, heads={self.num_attention_heads}",
-            expected="an even hidden_size divisible by num_attention_heads",
-            fix="change one of them",
-        )
-        require(
-            self.project_frames is not False or self.frame_feature_dim == self.hidden_size,
-            "TranSTR config",
-            found=f"frame_feature_dim={self.frame_feature_dim} without projection",
-            expected=f"hidden_size={self.hidden_size}",
-            fix="set project_frames=True",
-        )
-        require(
-            self.num_frames_kept >= 1 and self.num_objects_kept >= 0,
-            "TranSTR config",
-            found=f"K={self.num_frames_kept}, M={self.num_objects_kept}",
-            expected="num_frames_kept >= 1, num_objects_kept >= 0",
-            fix="keep at least one frame",
-        )
-        require(
-            not self.num_similarities or (self.num_answers is None and self.rank_by != "prob"),
-            "TranSTR config",
-            found=f"num_similarities={self.num_similarities}, num_answers={self.num_answers}, "
-            f"rank_by={self.rank_by!r}",
-            expected="similarities only in multiple choice, ranked by 'scorer' or 'energy'",
-            fix="set num_similarities=0, or change the other field",
-        )
-        require(
-            not self.topk_baseline or self.topk_gradient == "full",
-            "TranSTR config",
-            found="topk_baseline with the diagonal gradient",
-            expected="a baseline only with topk_gradient='full'",
-            fix="set topk_baseline=False",
-        )
+        check_whole("num_frames_kept", self.num_frames_kept)
+        check_whole("num_objects_kept", self.num_objects_kept, least=0)
+        sizes = f"hidden_size={self.hidden_size}, heads={self.num_attention_heads}"
+        self._check(self.hidden_size % self.num_attention_heads == 0, sizes, "heads that divide hidden_size")
+        self._check(self.hidden_size % 2 == 0, sizes, "an even hidden_size")
+        frames = f"frame_feature_dim={self.frame_feature_dim} without projection"
+        fits = self.project_frames is not False or self.frame_feature_dim == self.hidden_size
+        self._check(fits, frames, f"hidden_size={self.hidden_size}, or project_frames=True")
+        measured = f"num_similarities={self.num_similarities}"
+        open_ended = self.num_answers is not None
+        self._check(not self.num_similarities or not open_ended, f"{measured} with a vocabulary", "multiple choice")
+        ranked = not self.num_similarities or self.rank_by != "prob"
+        self._check(ranked, f"{measured} ranked by 'prob'", "rank_by 'scorer' or 'energy'")
+        has_baseline = self.topk_gradient == "full" or not self.topk_baseline
+        self._check(has_baseline, "topk_baseline with the diagonal gradient", "topk_gradient='full', or no baseline")
+
+    def _check(self, holds: bool, found: str, expected: str) -> None:
+        require(holds, "TranSTR config", found=found, expected=expected, fix="change one of these fields")

@@ -9,6 +9,7 @@ equations 3 to 10. Submodule names follow the published checkpoints. Where the o
 right there is a switch in the config, and the preset `official-<dataset>` turns all of them on.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -24,7 +25,7 @@ from hf_causal_video.models.outputs import VideoQAOutput
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
 from hf_causal_video.models.transtr.selection import Items, Selection, rank, select
 from hf_causal_video.models.transtr.similarity import SimilarityHead, check_similarities
-from hf_causal_video.models.transtr.text import encode_question
+from hf_causal_video.models.transtr.text import encode_question, encode_texts
 from hf_causal_video.models.transtr.video import EncodedVideo, FeatureResizer, check_objects, join_boxes
 from hf_causal_video.utils.errors import require_values
 
@@ -105,8 +106,14 @@ class TranSTRForVideoQuestionAnswering(VideoQAPreTrainedModel):
             video.features, video.object_mask = check_objects(
                 self.config, object_features, object_boxes, object_mask, frames
             )
-            video.objects = self._encode_objects(video) if objects else None
+            if objects:
+                video.objects = self._encode_objects(video)  # (V, T, N, D)
+                video.object_query = self.obj_decoder.ask(video.objects, None)
         return video
+
+    def encode_texts(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return inputs of `forward` with token features in place of ids."""
+        return encode_texts(self, inputs)
 
     @capture_outputs
     def forward(
@@ -138,7 +145,8 @@ class TranSTRForVideoQuestionAnswering(VideoQAPreTrainedModel):
             object_features: (V, T, N, C) without boxes, or with them appended if `object_boxes` is None.
             object_boxes: (V, T, N, 4) xyxy.
             frame_mask, object_mask: (V, T) and (V, T, N) bool, False at padding.
-            question_features, choice_features: (B, L, D_text) and (B, A, D_text), cached text instead of ids.
+            question_features, choice_features: (B, L, D_text) and (B, A, D_text), cached text instead of ids;
+                `choice_attention_mask` is then (B, A).
             video_index: (B,) row of each question's video; what does not depend on the question is computed once per
                 video.
             similarities: (B, A, T, S) how well each choice fits each frame, S = `num_similarities`.
@@ -185,12 +193,12 @@ class TranSTRForVideoQuestionAnswering(VideoQAPreTrainedModel):
         object_scores = kept_objects = kept_boxes = None
         if self.config.num_objects_kept:
             # Spatial rationalisation (eq. 6-7) inside each kept frame, then fusion of the two grains (eq. 8).
-            objects, present = self._objects_of_kept(video, rows, kept_frames)  # (B*K, N, D), (B*K, N)
+            objects = self._objects_of_kept(video, rows, kept_frames)  # B*K rows of N objects
             memory, chosen = self._choose(
-                "objects", self.obj_decoder, Items(objects, present), question, question_mask, whole=record
+                "objects", self.obj_decoder, objects, question, question_mask, whole=record
             )  # (B*K, M, D)
             # (B, K*M): few objects and few frames leave slots to padding
-            memory_mask = (chosen.take_mask(present).unflatten(0, filled.shape) & filled.unsqueeze(-1)).flatten(1)
+            memory_mask = (chosen.take_mask(objects.mask).unflatten(0, filled.shape) & filled.unsqueeze(-1)).flatten(1)
             require_values(
                 memory_mask.any(1).all(),
                 "objects",
@@ -268,6 +276,8 @@ class TranSTRForVideoQuestionAnswering(VideoQAPreTrainedModel):
 
         # Attention alone ranks, and the choice is hard: only what is kept needs the rest of the layer.
         only_kept = keep_early if scorer is None and not soft and not whole else None
+        # Ours: the choice comes before the feed-forward, which then runs on K rows instead of all items.
+        early_choice = config.select_after == "cross_attention"
         y, attention = stack(
             x,
             items.pos,
@@ -278,11 +288,16 @@ class TranSTRForVideoQuestionAnswering(VideoQAPreTrainedModel):
             self_attended=True,
             keep=only_kept,
             query=items.query,
+            finish=only_kept is not None or not early_choice,
         )
         if early:
             return y, early[0]
         selection = choose(attention, y)
-        return selection.take(y), selection
+        if not early_choice:
+            return selection.take(y), selection  # (R, K, D)
+        if soft:  # a slot is a mixture of finished items, as the hard choice takes finished ones
+            return selection.take(stack.finish(y)), selection
+        return stack.finish(selection.take(y)), selection
 
     @property
     def _weights(self) -> str | None:
@@ -294,25 +309,29 @@ class TranSTRForVideoQuestionAnswering(VideoQAPreTrainedModel):
         features, mask = read_frames(features, mask, self.config)
         return self.frame_resize(features.to(self.dtype)), mask
 
-    def _objects_of_kept(self, video: EncodedVideo, rows: Tensor, frames: Selection) -> tuple[Tensor, Tensor]:
-        """Objects of the kept frames after self-attention (B*K, N, D), and which of them exist (B*K, N)."""
+    def _objects_of_kept(self, video: EncodedVideo, rows: Tensor, frames: Selection) -> Items:
+        """Return the objects of the kept frames after self-attention, (B*K, N, D) with mask (B*K, N)."""
         assert video.features is not None and video.object_mask is not None
-        features, boxes, mask = video.features, video.boxes, video.object_mask
-        pick = (rows.unsqueeze(1), frames.indices)  # of (V, T, ...) to (B, K, ...)
+        features = video.features
+        boxes = video.boxes
+        mask = video.object_mask
         if frames.selector is not None:  # a soft mixture of frames
-            selector = frames.selector
+            selector = frames.selector  # (B, T, K)
             features = join_boxes(self.config, features, boxes).to(self.dtype)
             features = torch.einsum("btk,btno->bkno", selector.to(features.dtype), features[rows])
             mask = torch.einsum("btk,btn->bkn", selector, mask[rows].to(selector.dtype)) > 0.5
-            return self._attend_objects(features.flatten(0, 1), mask.flatten(0, 1)), mask.flatten(0, 1)
+            mask = mask.flatten(0, 1)
+            return Items(self._attend_objects(features.flatten(0, 1), mask), mask)
+        pick = (rows.unsqueeze(1), frames.indices)  # of (V, T, ...) to (B, K, ...)
         objects = video.objects
         if objects is None and mask.shape[:2].numel() < frames.indices.numel():  # fewer frames in all than slots
             objects = self._encode_objects(video)
         mask = mask[pick].flatten(0, 1)
         if objects is not None:
-            return objects[pick].flatten(0, 1), mask
+            query = None if video.object_query is None else video.object_query[pick].flatten(0, 1)
+            return Items(objects[pick].flatten(0, 1), mask, query=query)
         features = join_boxes(self.config, features[pick], None if boxes is None else boxes[pick]).to(self.dtype)
-        return self._attend_objects(features.flatten(0, 1), mask), mask
+        return Items(self._attend_objects(features.flatten(0, 1), mask), mask)
 
     def _encode_objects(self, video: EncodedVideo) -> Tensor:
         """Objects of all frames after self-attention, (V, T, N, D)."""

@@ -95,21 +95,11 @@ class SimilarityHead(nn.Module):
 
 def check_similarities(config: TranSTRConfig, similarities: Tensor | None, choices: int, mask: Tensor) -> Tensor:
     """The similarities (B, A, T, S) for A choices and the frames of mask (B, T); an error where they do not fit."""
-    shape = (len(mask), choices, mask.shape[1], config.num_similarities)
+    expected = (len(mask), choices, mask.shape[1], config.num_similarities)
     fix = "measure each choice against each frame, or train with num_similarities=0"
-    require(
-        similarities is not None and similarities.shape == shape,
-        "similarities",
-        found=lambda: "none" if similarities is None else tuple(similarities.shape),
-        expected=f"{shape}: questions, choices, frames, num_similarities",
-        fix=fix,
-    )
+    found = None if similarities is None else tuple(similarities.shape)
+    require(found == expected, "similarities (B, A, T, S)", found=found, expected=expected, fix=fix)
     assert similarities is not None
-    require_values(
-        similarities.isfinite().all(),
-        "similarities",
-        found=lambda: "NaN or infinity",
-        expected="finite numbers",
-        fix=fix,
-    )
+    finite = similarities.isfinite().all()
+    require_values(finite, "similarities", found=lambda: "NaN or infinity", expected="finite numbers", fix=fix)
     return similarities

@@ -20,6 +20,7 @@ class EncodedVideo:
         frame_mask: (V, T) bool.
         features, boxes, object_mask: the objects as given, (V, T, N, C), (V, T, N, 4) and (V, T, N).
         objects: (V, T, N, D) objects after self-attention, where all frames' were encoded.
+        object_query: (V, T, N, D) the queries of those objects to any question.
     """
 
     frames: Tensor
@@ -30,6 +31,7 @@ class EncodedVideo:
     boxes: Tensor | None = None
     object_mask: Tensor | None = None
     objects: Tensor | None = None
+    object_query: Tensor | None = None
 
     def frames_of(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Select frames, positions, queries and mask of rows; nothing is copied where all are one video."""
@@ -68,31 +70,21 @@ def check_objects(
     Raises:
         CausalVideoError: missing objects, a wrong shape or width, another number of frames.
     """
-    require(
-        features is not None,
-        "object_features",
-        found="none",
-        expected=f"objects, num_objects_kept={config.num_objects_kept}",
-        fix="extract objects too, or train with num_objects_kept=0",
-    )
+    needed = f"objects, num_objects_kept={config.num_objects_kept}"
+    fix = "extract objects too, or train with num_objects_kept=0"
+    require(features is not None, "object_features", found="none", expected=needed, fix=fix)
     assert features is not None
     width = config.object_input_dim if boxes is None else config.object_feature_dim
     fix = "give object_boxes, or append boxes of the config's bbox_mode to the features"
     check_width("object_features", features, 4, width, fix)
-    require(
-        boxes is None or boxes.shape == (*features.shape[:-1], 4),
-        "object_boxes",
-        found=lambda: tuple(boxes.shape),  # type: ignore[union-attr]
-        expected=(*features.shape[:-1], 4),
-        fix="give one xyxy box for each object",
-    )
-    require(
-        features.shape[:2] == frames.shape[:2],
-        "object_features",
-        found=lambda: f"{tuple(features.shape[:2])} clips and frames",
-        expected=f"{tuple(frames.shape[:2])}, as in frame_features",
-        fix="extract frames and objects from the same timestamps",
-    )
+    if boxes is not None:
+        wanted = (*features.shape[:-1], 4)
+        found = tuple(boxes.shape)
+        require(found == wanted, "object_boxes", found=found, expected=wanted, fix="give one xyxy box for each object")
+    found = tuple(features.shape[:2])
+    wanted = tuple(frames.shape[:2])
+    fix = "extract frames and objects from the same timestamps"
+    require(found == wanted, "clips and frames of object_features", found=found, expected=wanted, fix=fix)
     return features, check_mask("object_mask", mask, features, 3)
 
 

@@ -1,7 +1,5 @@
 """Measure a relation checkpoint: detection, tagging and mean recall of videos, or the predicates of given pairs."""
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +10,12 @@ from hf_causal_video.data.relations.rows import training_counts
 from hf_causal_video.models import RELATION_METHODS
 from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.training.arguments import DataArguments
-from hf_causal_video.training.recipe import recipe_world
 from hf_causal_video.training.relations.predict import measure_pairs, measure_videos, predict_pairs, predict_videos
 from hf_causal_video.training.relations.splits import load_pairs, read_rows, segments_of
-from hf_causal_video.training.report import make_report, print_report
+from hf_causal_video.training.report import make_report
 from hf_causal_video.utils.errors import require
 
 DATASETS = ("world", "jaad", "vidvrd", "vidor")
-EXAMPLES = """relations:
-  # VidVRD or VidOR: annotated videos, and their tracks (without --features: the annotated tracks)
-  hf-causal-video evaluate outputs/ivrd --dataset vidvrd --annotations vidvrd/test --features tracks/
-  # thirds of the mean recall and zero-shot need to know the training annotations
-  hf-causal-video evaluate outputs/ivrd --dataset vidor --annotations vidor/validation --features tracks.json.gz \\
-      --training-annotations vidor/training
-  # the relation world, with the intervention and with it switched off
-  hf-causal-video evaluate outputs/ivrd --dataset world --split balanced
-  hf-causal-video evaluate outputs/ivrd --dataset world --split balanced --prior frequency
-"""
 
 
 def is_relation_model(checkpoint: str | Path) -> bool:
@@ -113,47 +100,6 @@ def evaluate_relations(
     tracked = "annotated" if tracks is None and dataset not in ("world", "jaad") else tracks and str(tracks)
     details = {"records": len(records), "tracks": tracked, "prior_strength": model.config.inference_strength}
     return make_report(checkpoint, dataset, split, records, metrics, output, **details)
-
-
-def add_relation_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of `hf-causal-video evaluate` that only relations know."""
-    parser.epilog = f"{parser.epilog or ''}{EXAMPLES}"
-    parser.add_argument(
-        "--annotations",
-        help="folder of the official files of a benchmark; relations: folder, json or parquet of annotations; "
-        "archive of JAAD",
-    )
-    parser.add_argument("--training-annotations", help="relations: those of the training split")
-    parser.add_argument(
-        "--prior", help="relations: P(z) at inference: uniform, frequency, or the share of the observed prior, 0 to 1"
-    )
-    parser.add_argument(
-        "--world",
-        type=json.loads,
-        help="the world's options as JSON, such as '{\"seed\": 1}' (default: those of the recipe)",
-    )
-
-
-def run_relations(args: argparse.Namespace, output: Path) -> None:
-    """Body of `hf-causal-video evaluate` for a relation checkpoint."""
-    if args.prior and not args.output:
-        output = output.with_name(f"{output.name}-{args.prior}")
-    world = recipe_world(args.checkpoint) if args.dataset == "world" and args.world is None else args.world
-    report = evaluate_relations(
-        args.checkpoint,
-        args.dataset,
-        args.split,
-        args.annotations,
-        args.features,
-        args.training_annotations,
-        output,
-        world,
-        args.prior,
-        device=args.device,
-    )
-    tracks = f", tracks: {report['tracks']}" if report["tracks"] else ""
-    title = f"{args.checkpoint} on {args.dataset}, {args.split}{tracks}: {report['records']} records"
-    print_report(title, report["metrics"], output)
 
 
 def _strength(prior: str | float) -> float:

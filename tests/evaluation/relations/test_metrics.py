@@ -123,16 +123,16 @@ def test_unknown_videos_are_counted_or_refused_and_all_unknown_is_an_error() -> 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sub_traj": [[9, 0, 0, 9]] * 10}, "inverted"),
-        ({"obj_traj": [[0, 0, math.inf, 9]] * 10}, "infinite"),
+        ({"sub_traj": [[9, 0, 0, 9]] * 10}, "sub_traj of relation 1, frame 0: found .*x1 <= x2"),
+        ({"obj_traj": [[0, 0, math.inf, 9]] * 10}, "obj_traj of relation 1, frame 0: .*finite"),
         ({"sub_traj": [LEFT] * 9}, "duration differ"),
         ({"sub_traj": [[0, 0, 9]] * 10}, "no boxes"),
         ({"sub_traj": [[0, 0, 9], [0, 0, 9, 9, 9]] * 5}, "no boxes"),
         ({"duration": [10, 0]}, "no duration"),
         ({"duration": [0, 9.5]}, "no duration"),
-        ({"score": math.nan}, "not a number"),
-        ({"score": "high"}, "not a number"),
-        ({"score": None}, "lacks fields"),
+        ({"score": math.nan}, "score: found nan"),
+        ({"score": "high"}, "score: found 'high'"),
+        ({"score": None}, "score: found None"),
         ({"triplet": ["dog", "chase"]}, "no triplet"),
     ],
 )

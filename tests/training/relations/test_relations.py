@@ -9,6 +9,7 @@ import torch
 import yaml
 from transformers import AutoModel, AutoProcessor
 
+from hf_causal_video.cli.main import main as main_verb
 from hf_causal_video.data.relations.collator import RelationCollator
 from hf_causal_video.data.relations.segments import GivenTracks, RelationSegments
 from hf_causal_video.data.relations.vidvrd import read_relations
@@ -16,8 +17,7 @@ from hf_causal_video.models.ivrd import IVRDForVideoRelationDetection
 from hf_causal_video.models.ivrd.processing_video_relation import VideoRelationProcessor
 from hf_causal_video.models.loading import weights_digest
 from hf_causal_video.training import main
-from hf_causal_video.training.evaluate import add_arguments
-from hf_causal_video.training.relations.evaluate import evaluate_relations, run_relations
+from hf_causal_video.training.relations.evaluate import evaluate_relations
 from hf_causal_video.training.relations.trainer import start_prototypes
 from hf_causal_video.utils.errors import CausalVideoError
 from hf_causal_video.worlds.relation_pairs import relation_world_pairs
@@ -108,13 +108,8 @@ def test_evaluate_repeats_the_number_and_the_prior_is_one_switch(world_run: Path
     records = [json.loads(line)["scores"] for line in lines]
     off = [json.loads(line)["scores"] for line in (tmp_path / "off" / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == len(off) == 40 and not np.allclose(records, off, atol=0.1)
-    import argparse
-
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    args = parser.parse_args([str(world_run), "--dataset", "world"])  # of the sizes that the recipe names
-    args.split = "balanced"
-    run_relations(args, tmp_path / "again")
+    again = ["--dataset", "world", "--split", "balanced", "--output", str(tmp_path / "again")]
+    assert main_verb(["evaluate", str(world_run), *again]) == 0  # of the sizes that the recipe names
     assert "mean_recall" in capsys.readouterr().out
     assert (tmp_path / "again" / "predictions.jsonl").read_text().splitlines() == lines
     for bad in (
