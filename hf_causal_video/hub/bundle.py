@@ -50,7 +50,9 @@ def bundle(config: type, model: type, processor: type, parts: Iterable[type] = (
 
     Example:
         >>> from hf_causal_video.models import METHODS
-        >>> {"configuration_transtr.py", "modeling_transtr.py", "causal_topk.py"} <= set(bundle(*METHODS["transtr"]))
+        >>> method = METHODS["transtr"]
+        >>> files = bundle(method.config, method.model, method.processor)
+        >>> {"configuration_transtr.py", "modeling_transtr.py", "causal_topk.py"} <= set(files)
         True
     """
     origin: dict[str, str] = {}

@@ -58,8 +58,8 @@ def introduction(method: str) -> str:
 
     A link to another file of the package leads nowhere from a card, and keeps its words alone.
     """
-    known: dict[str, Any] = METHODS | RELATION_METHODS
-    folder = known[method][1].__module__.split(".")[-2] if method in known else method
+    known = METHODS | RELATION_METHODS
+    folder = known[method].folder if method in known else method
     path = METHOD_FOLDERS / folder / "README.md"
     blocks = path.read_text(encoding="utf-8").split("\n\n") if path.is_file() else []
     text = "\n\n".join([block for block in blocks if block[0] not in "#`|-"][:2]).strip()

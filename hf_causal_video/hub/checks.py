@@ -92,10 +92,10 @@ def open_checkpoint(folder: str | Path, base: str | None = None, token: str | No
         fix="leave --base out, or name the folder of the adapters",
     )
     method = _method(folder)
-    known: dict[str, Any] = METHODS | RELATION_METHODS
-    config_class, model_class, processor_class = known[method]
+    classes = (METHODS | RELATION_METHODS)[method]
+    model_class = classes.model
     _check_weight_files(folder, WEIGHTS)
-    config = _loaded(folder, "config.json", lambda: config_class.from_pretrained(folder))
+    config = _loaded(folder, "config.json", lambda: classes.config.from_pretrained(folder))
     require(
         model_class.__name__ in (config.architectures or []),
         f"config.json of {folder}",
@@ -120,7 +120,7 @@ def open_checkpoint(folder: str | Path, base: str | None = None, token: str | No
         fix="save model and config together",
     )
     _check_finite(folder, dict(model.state_dict()))
-    processor = _processor(folder, processor_class)
+    processor = _processor(folder, classes.processor)
     checkpoint = Checkpoint(folder, method, model.eval(), processor, folder)
     _check_match(checkpoint)
     return checkpoint
@@ -165,7 +165,7 @@ def _open_adapter(folder: Path, base: str | None, token: str | None) -> Checkpoi
     )
     _check_finite(folder, stored)
     run = folder if (folder / "processor_config.json").is_file() else folder.parent
-    processor_class = (METHODS | RELATION_METHODS)[bare.config.model_type][2]
+    processor_class = (METHODS | RELATION_METHODS)[bare.config.model_type].processor
     processor = _processor(run, processor_class)
     checkpoint = Checkpoint(folder, bare.config.model_type, wrapped.get_base_model().eval(), processor, run, base)
     _check_match(checkpoint)

@@ -76,8 +76,8 @@ def repository_files(checkpoint: Checkpoint, repo_id: str, license_id: str) -> F
         expected=", ".join(sorted(LICENSES)),
         fix="name one by --license",
     )
-    config_class, model_class, processor_class = (METHODS | RELATION_METHODS)[checkpoint.method]
-    classes = auto_map(config_class, model_class, processor_class, _tasks(checkpoint))
+    method = (METHODS | RELATION_METHODS)[checkpoint.method]
+    classes = auto_map(method.config, method.model, method.processor, _tasks(checkpoint))
     files: Files = {path.name: path for path in checkpoint.weights}
     config = checkpoint.folder
     processor = checkpoint.run
@@ -100,7 +100,7 @@ def repository_files(checkpoint: Checkpoint, repo_id: str, license_id: str) -> F
         files[RECIPE_FILE] = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode()
     # Adapters go onto a base whose repository brings its own code; here only the processor is read from these files.
     parts = [] if checkpoint.base else {type(module) for module in checkpoint.model.modules()}
-    code = bundle(config_class, model_class, processor_class, parts)
+    code = bundle(method.config, method.model, method.processor, parts)
     files |= {name: text.encode() for name, text in code.items()}
     files["README.md"] = repository_card(checkpoint, repo_id, license_id).encode()
     return files

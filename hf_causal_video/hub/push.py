@@ -201,7 +201,9 @@ def _look(api: HfApi, repo_id: str, method: str, private: bool) -> ModelInfo | N
     )
     names = {sibling.rfilename for sibling in repository.siblings or []} - {".gitattributes", "README.md", "LICENSE"}
     held = (repository.config or {}).get("model_type")
-    same = held == method if held else f"{flat_name((METHODS | RELATION_METHODS)[method][1].__module__)}.py" in names
+    same = (
+        held == method if held else f"{flat_name((METHODS | RELATION_METHODS)[method].model.__module__)}.py" in names
+    )
     require(
         not names or same,
         f"the name {repo_id} is taken",

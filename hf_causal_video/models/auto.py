@@ -1,6 +1,5 @@
 """Table of methods, and their registration with the Auto classes of transformers."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,12 +61,6 @@ class Method:
         if self.task == "questions":
             return LazyClass("VideoQAProcessor", f"{MODELS}.processing_video_qa")
         return LazyClass("VideoRelationProcessor", f"{MODELS}.{self.folder}.processing_video_relation")
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter((self.config, self.model, self.processor))
-
-    def __getitem__(self, index: int) -> Any:
-        return tuple(self)[index]
 
 
 METHODS = {

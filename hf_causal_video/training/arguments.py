@@ -17,7 +17,7 @@ from hf_causal_video.models import METHODS, RELATION_METHODS
 from hf_causal_video.training.overrides import check_overrides
 from hf_causal_video.utils.errors import CausalVideoError, require
 
-KNOWN_METHODS: dict[str, tuple[Any, Any, Any]] = METHODS | RELATION_METHODS
+KNOWN_METHODS = METHODS | RELATION_METHODS
 
 OWN_SCHEDULES = ("multistep", "one_cycle")
 SCHEDULES = (*OWN_SCHEDULES, *(schedule.value for schedule in SchedulerType if schedule.value != "greedy"))
@@ -84,7 +84,7 @@ class ModelArguments:
             expected=", ".join(KNOWN_METHODS),
             fix="choose one of them",
         )
-        presets = KNOWN_METHODS[self.method][0].presets()
+        presets = KNOWN_METHODS[self.method].config.presets()
         require(
             self.preset in presets or self.model_name_or_path is not None,
             f"unknown preset of {self.method}",
@@ -93,7 +93,7 @@ class ModelArguments:
             fix="choose one of them",
         )
         preset = self.preset if self.model_name_or_path is None else None
-        check_overrides(KNOWN_METHODS[self.method][0], preset, self.overrides, self.text_model)
+        check_overrides(KNOWN_METHODS[self.method].config, preset, self.overrides, self.text_model)
         require(
             self.lora_rank >= 0,
             "lora_rank is negative",

@@ -235,13 +235,13 @@ def _commands(entry: Entry) -> str:
 def _network(entry: Entry) -> str:
     """The architecture as the recipe's preset has it; the model is built without memory for its weights."""
     recipe = yaml.safe_load(entry.recipe_text or "")
-    table_of_methods: dict[str, Any] = METHODS | RELATION_METHODS
-    if recipe is None or entry.method not in table_of_methods:
+    methods = METHODS | RELATION_METHODS
+    if recipe is None or entry.method not in methods:
         return ""
-    config_class, model_class, _ = table_of_methods[entry.method]
-    config = config_class.preset(recipe["preset"], **(recipe.get("config_overrides") or {}))
+    method = methods[entry.method]
+    config = method.config.preset(recipe["preset"], **(recipe.get("config_overrides") or {}))
     with torch.device("meta"):
-        model = model_class(config)
+        model = method.model(config)
     return architecture(config, model.num_parameters())
 
 

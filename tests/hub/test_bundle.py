@@ -11,12 +11,12 @@ from hf_causal_video.hub.bundle import auto_map, bundle, flat_name
 from hf_causal_video.models import METHODS, RELATION_METHODS
 from hf_causal_video.utils.errors import CausalVideoError
 
-KNOWN = METHODS | RELATION_METHODS
+CLASSES = {name: (m.config, m.model, m.processor) for name, m in (METHODS | RELATION_METHODS).items()}
 
 
-@pytest.mark.parametrize("method", KNOWN)
+@pytest.mark.parametrize("method", CLASSES)
 def test_flat_files_import_each_other_and_libraries_that_transformers_brings(method):
-    files = bundle(*KNOWN[method])
+    files = bundle(*CLASSES[method])
     for name, text in files.items():
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.ImportFrom) and node.level:
@@ -24,14 +24,14 @@ def test_flat_files_import_each_other_and_libraries_that_transformers_brings(met
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 tops = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
                 assert {top.split(".")[0] for top in tops} <= bundles.LIBRARIES | set(sys.stdlib_module_names), name
-    for place in auto_map(*KNOWN[method]).values():
+    for place in auto_map(*CLASSES[method]).values():
         module, cls = place.split(".")
         assert f"class {cls}(" in files[f"{module}.py"]
 
 
-@pytest.mark.parametrize("method", KNOWN)
+@pytest.mark.parametrize("method", CLASSES)
 def test_a_flat_file_is_its_module_but_for_the_imports(method):
-    for name, text in bundle(*KNOWN[method]).items():
+    for name, text in bundle(*CLASSES[method]).items():
         origin = bundles.PACKAGE.parent / text.split(" of hf-causal-video")[0].removeprefix("# ")
         ours = [line for line in origin.read_text(encoding="utf-8").splitlines() if "import" not in line]
         assert ours == [line for line in text.splitlines()[1:] if "import" not in line], name

@@ -87,12 +87,12 @@ def _relation_models():
 
     from hf_causal_video.models import RELATION_METHODS
 
-    for name, (config_class, model_class, processor_class) in RELATION_METHODS.items():
+    for name, method in RELATION_METHODS.items():
         torch.manual_seed(0)
-        model = model_class(config_class(num_object_classes=2, num_predicates=3, hidden_size=8))
+        model = method.model(method.config(num_object_classes=2, num_predicates=3, hidden_size=8))
         if hasattr(model, "set_predicate_counts"):
             model.set_predicate_counts(torch.tensor([5.0, 2.0, 1.0]), 8)
-        processor = processor_class(["dog", "cat"], ["chase", "watch", "bite"])
+        processor = method.processor(["dog", "cat"], ["chase", "watch", "bite"])
         inputs = dict(processor(TRACKS, frame_size=(100, 100)))
         yield (
             name,
@@ -223,7 +223,7 @@ def run_bare(hub, folder: Path, step: str, *libraries: str) -> str:
 def test_no_method_is_left_out():
     from hf_causal_video.models import METHODS
 
-    assert {case.model_class for case in chosen_cases()} == {model_class for _, model_class, _ in METHODS.values()}
+    assert {case.model_class for case in chosen_cases()} == {method.model for method in METHODS.values()}
 
 
 @pytest.mark.slow

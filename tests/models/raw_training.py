@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from hf_causal_video.models import METHODS, RELATION_METHODS
+from hf_causal_video.models import ALL_METHODS
 from tests.models.test_with_transformers import default_data_collator, default_model, rows
 
 
@@ -20,7 +20,7 @@ def main(folder: Path) -> None:
     """Two steps of each default config; nothing sets the progress of the training."""
     accelerator = Accelerator(cpu=True)
     report = {}
-    for method in {**METHODS, **RELATION_METHODS}:
+    for method in ALL_METHODS:
         torch.manual_seed(accelerator.process_index)
         model = default_model(method).train()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from hf_causal_video.models import METHODS, RELATION_METHODS
+from hf_causal_video.models import ALL_METHODS, METHODS
 from hf_causal_video.utils.errors import CausalVideoError
 
-CONFIGS = {name: classes[0] for name, classes in {**METHODS, **RELATION_METHODS}.items()}
+CONFIGS = {name: method.config for name, method in ALL_METHODS.items()}
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 

@@ -38,10 +38,9 @@ def question_model(name: str, seed: int) -> tuple[torch.nn.Module, dict[str, Ten
         model = case.model_class(case.config())
     else:
         case = by_name["igv-choices"]
-        config_class, model_class, _ = METHODS[name]
         sizes = {"hidden_size": 16, "heads": 2, "intermediate_size": 24}
         fields = {"text_config": TEXT, "frame_feature_dim": FRAME_DIM, "backbone": "plain"}
-        model = model_class(config_class(**fields, backbone_config=sizes))
+        model = METHODS[name].model(METHODS[name].config(**fields, backbone_config=sizes))
     inputs = case.inputs(batch=QUESTIONS, seed=seed)
     del inputs["labels"]
     return model.eval(), inputs

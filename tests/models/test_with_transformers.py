@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from hf_causal_video.backbones.transformer import DotProductAttention
-from hf_causal_video.models import METHODS, RELATION_METHODS
+from hf_causal_video.models import ALL_METHODS, METHODS, RELATION_METHODS
 from hf_causal_video.models.backbone import modeling_backbone
 from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.utils.errors import CausalVideoError
@@ -47,7 +47,7 @@ TRANSTR = ONE_EACH[0]
 
 def default_model(method: str, **fields: Any) -> PreTrainedModel:
     """A model of a method's default config; only text and widths are small."""
-    config_class, model_class, _ = {**METHODS, **RELATION_METHODS}[method]
+    config_class, model_class = ALL_METHODS[method].config, ALL_METHODS[method].model
     torch.manual_seed(0)
     if method in RELATION_METHODS:
         sizes = {"num_object_classes": 3, "num_predicates": PREDICATES, "hidden_size": 8, "feature_dim": OBJECT_DIM}
@@ -82,7 +82,7 @@ def batch_of(count: int, method: str) -> dict[str, Tensor]:
 # training by itself
 
 
-every_method = pytest.mark.parametrize("method", [*METHODS, *RELATION_METHODS])
+every_method = pytest.mark.parametrize("method", ALL_METHODS)
 
 
 @every_method
@@ -214,7 +214,7 @@ def test_attn_implementation(case: Case, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_only_models_with_attention_claim_sdpa() -> None:
-    claims = {name: model_class._supports_sdpa for name, (_, model_class, _) in METHODS.items()}
+    claims = {name: method.model._supports_sdpa for name, method in METHODS.items()}
     assert claims == {name: name == "transtr" for name in METHODS}
 
 
@@ -237,15 +237,14 @@ def test_token_embeddings_are_resized_saved_and_loaded(case: Case, tmp_path: Pat
 
 
 def test_a_model_of_token_features_has_no_embeddings() -> None:
-    config_class, model_class, _ = METHODS["igv"]
-    model = model_class(config_class(text_config=None, backbone="pooling", num_answers=3))
+    model = METHODS["igv"].model(METHODS["igv"].config(text_config=None, backbone="pooling", num_answers=3))
     with pytest.raises(NotImplementedError, match="IGVFor.*reads features"):
         model.resize_token_embeddings(5)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_labels_come_from_the_answers(method: str, tmp_path: Path) -> None:
-    config_class = METHODS[method][0]
+    config_class = METHODS[method].config
     config = config_class(num_answers=3)
     assert config.num_labels == 3 and config.id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
     config.set_answer_vocabulary(["cat", "dog"])
@@ -319,7 +318,7 @@ def test_a_task_class_refuses_the_other_head(case: Case, tmp_path: Path) -> None
 
 @every_method
 def test_register_for_auto_class_names_the_push(method: str) -> None:
-    for one in {**METHODS, **RELATION_METHODS}[method]:
+    for one in (ALL_METHODS[method].config, ALL_METHODS[method].model, ALL_METHODS[method].processor):
         with pytest.raises(CausalVideoError, match="hf-causal-video push"):
             one.register_for_auto_class()
         assert one._auto_class is None
@@ -334,7 +333,7 @@ def test_two_processes_of_accelerate_train_the_default_configs(tmp_path: Path) -
     done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
-    for method in {**METHODS, **RELATION_METHODS}:
+    for method in ALL_METHODS:
         assert one[method]["weights"] == other[method]["weights"]  # the gradients were averaged
         assert one[method]["losses"] != other[method]["losses"] and all(map(math.isfinite, one[method]["losses"]))
 

@@ -58,7 +58,7 @@ def test_a_recipe_in_a_card_is_the_file_itself_and_trains_that_method(written):
         if entry.recipe_text is not None:
             assert entry.recipe_text in written[f"{entry.recipe}.md"]
             assert yaml.safe_load(entry.recipe_text)["method"] == entry.method
-            assert f"{known[entry.method][0].__name__}\n" in written[f"{entry.recipe}.md"]
+            assert f"{known[entry.method].config.__name__}\n" in written[f"{entry.recipe}.md"]
 
 
 @pytest.fixture

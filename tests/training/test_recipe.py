@@ -125,7 +125,7 @@ def test_packaged_recipes_name_a_preset_and_parse(name: str):
     if "dataset" not in read_recipe(name):
         given += ["--dataset", "questions"]
     model, _, training = parse("--config", name, *given, "--fp16", "false")
-    config_class = {**METHODS, **RELATION_METHODS}[model.method][0]
+    config_class = {**METHODS, **RELATION_METHODS}[model.method].config
     overrides = {key: value for key, value in model.overrides.items() if key != "text_config"}
     assert config_class.preset(model.preset, **overrides)
     assert training.learning_rate < 1e-2
@@ -142,7 +142,7 @@ def test_packaged_recipes_name_a_preset_and_parse(name: str):
 )
 def test_published_settings(name, kept, rates, schedule, batch, epochs):
     model, _, training = parse("--config", name, "--dataset", "q", "--features", "f", "--fp16", "false")
-    config = METHODS["transtr"][0].preset(model.preset)
+    config = METHODS["transtr"].config.preset(model.preset)
     assert (config.num_frames_kept, config.num_objects_kept) == kept
     assert (training.learning_rate, training.text_encoder_learning_rate) == rates
     assert (training.lr_scheduler_type, training.per_device_train_batch_size) == (schedule, batch)
@@ -171,7 +171,7 @@ def test_published_settings_of_grounding(name, rate, decay, batch, epochs):
     model, data, training = parse("--config", name, "--features", "f", "--annotations", "a")
     method, dataset, backbone = name.split("_")
     assert (model.method, model.preset, data.dataset) == (method, f"official-{dataset}-{backbone}", dataset)
-    assert METHODS[method][0].preset(model.preset).backbone == backbone
+    assert METHODS[method].config.preset(model.preset).backbone == backbone
     assert (training.learning_rate, training.weight_decay) == (rate, decay)
     assert (training.per_device_train_batch_size, training.num_train_epochs) == (batch, epochs)
     assert (training.lr_scheduler_type, training.lr_scheduler_kwargs) == (

@@ -174,7 +174,7 @@ def _processor(method: str, num_answers: int | None, tokenizer: str, answers: st
             expected="a Hub id or a folder",
             fix="check the name, or the connection",
         ) from error
-    return METHODS[method][2](loaded, answer_vocabulary=words, choice_template="official")
+    return METHODS[method].processor(loaded, answer_vocabulary=words, choice_template="official")
 
 
 def command(argv: Sequence[str] | None = None) -> int:

@@ -53,10 +53,10 @@ def build_model(
 
 def _from_checkpoint(arguments: ModelArguments, train: VideoQADataset) -> tuple[PreTrainedModel, VideoQAProcessor]:
     name = str(arguments.model_name_or_path)
-    (_, model_class, processor_class) = METHODS[arguments.method]
+    method = METHODS[arguments.method]
     fields: dict[str, Any] = {**arguments.overrides, "freeze_text_encoder": arguments.freeze_text_encoder}
     # sizes may differ here so that the error below, and not transformers' own, says what to do
-    loaded: Any = model_class.from_pretrained(name, **fields, output_loading_info=True, ignore_mismatched_sizes=True)
+    loaded: Any = method.model.from_pretrained(name, **fields, output_loading_info=True, ignore_mismatched_sizes=True)
     model, report = loaded
     mismatched = [key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]]
     wrong = sorted({*report["missing_keys"], *report["unexpected_keys"], *mismatched})
@@ -69,7 +69,7 @@ def _from_checkpoint(arguments: ModelArguments, train: VideoQADataset) -> tuple[
     )
     if model.config.feature_provenance is not None and hasattr(train.store, "check"):
         train.store.check(model.config.feature_provenance)
-    processor: Any = processor_class.from_pretrained(name)
+    processor: Any = method.processor.from_pretrained(name)
     if arguments.choice_template is not None:
         processor.choice_template = arguments.choice_template
     return model, processor
@@ -78,7 +78,8 @@ def _from_checkpoint(arguments: ModelArguments, train: VideoQADataset) -> tuple[
 def _from_preset(
     arguments: ModelArguments, data: DataArguments, train: VideoQADataset
 ) -> tuple[PreTrainedModel, VideoQAProcessor]:
-    config_class, model_class, processor_class = METHODS[arguments.method]
+    method = METHODS[arguments.method]
+    config_class, model_class = method.config, method.model
     provenance = train.store.provenance
     vocabulary = answer_vocabulary(data, train)
     fields: dict[str, Any] = {
@@ -108,7 +109,7 @@ def _from_preset(
     if vocabulary is not None:
         model.config.set_answer_vocabulary(vocabulary)
     template: Any = arguments.choice_template or ("official" if official else "pair")
-    return model, processor_class(tokenizer, answer_vocabulary=vocabulary, choice_template=template)
+    return model, method.processor(tokenizer, answer_vocabulary=vocabulary, choice_template=template)
 
 
 def _clip_statistics(train: VideoQADataset) -> dict[str, Any]:
@@ -135,7 +136,7 @@ def _text_features(arguments: ModelArguments, train: VideoQADataset) -> TextFeat
         "text_config": arguments.overrides.get("text_config"),
     }
     chosen = {name: value for name, value in encoder.items() if value is not None}
-    takes = "text_feature_dim" in METHODS[arguments.method][0].__dataclass_fields__
+    takes = "text_feature_dim" in METHODS[arguments.method].config.__dataclass_fields__
     require(
         text is None or (not chosen and takes),
         "text_features take the place of a text encoder",

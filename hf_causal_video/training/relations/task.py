@@ -88,7 +88,8 @@ def build_model(
         expected="neither",
         fix="remove them from the recipe",
     )
-    config_class, model_class, processor_class = RELATION_METHODS[arguments.method]
+    method = RELATION_METHODS[arguments.method]
+    config_class, model_class, processor_class = method.config, method.model, method.processor
     options = RelationOptions.read(data.relation_options)
     single = not isinstance(train, RelationSegments)
     frames = train.segment_frames if single else options.segment_frames
