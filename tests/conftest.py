@@ -50,8 +50,8 @@ def processor_name() -> str:
 class ImportedOnce:
     """Import a module of examples as Python does, before pytest imports it.
 
-    Why: pytest's importlib mode executes a file that its own package has imported already a second time. Two classes of
-    one name are then alive, and an object of the first cannot be pickled.
+    Why: pytest's importlib mode executes a file again that its own package has imported already. Two classes of one
+    name are then alive, and an object of the first cannot be pickled.
     """
 
     def pytest_collectstart(self, collector: pytest.Collector) -> None:

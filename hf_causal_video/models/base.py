@@ -247,7 +247,7 @@ class VideoQAPreTrainedModel(CausalVideoPreTrainedModel):
 
 
 def check_width(name: str, tensor: Tensor, dims: int, width: int, fix: str) -> None:
-    """Refuse a feature tensor of another rank or width, or with an empty axis; the processor refuses NaN."""
+    """Refuse a feature tensor of another rank or width, with an empty axis, or with NaN."""
     require(
         tensor.dim() == dims and tensor.shape[-1] == width,
         name,
@@ -261,6 +261,18 @@ def check_width(name: str, tensor: Tensor, dims: int, width: int, fix: str) -> N
         found=lambda: f"shape {tuple(tensor.shape)}",
         expected="no empty axis",
         fix="drop clips without frames or objects before batching",
+    )
+    check_finite(name, tensor)
+
+
+def check_finite(name: str, tensor: Tensor) -> None:
+    """Refuse NaN and infinity: a model would answer NaN, or worse, the first of its answers."""
+    require_values(
+        tensor.isfinite().all(),
+        name,
+        found=lambda: "NaN or infinity",
+        expected="finite numbers",
+        fix="extract the features of these clips again",
     )
 
 

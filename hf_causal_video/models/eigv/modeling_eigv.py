@@ -63,6 +63,7 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
 
     config: EIGVConfig
     config_class = EIGVConfig
+    own_terms = ("contrast",)
 
     def _build(self) -> None:
         super()._build()

@@ -71,6 +71,7 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
 
     config: IGVConfig
     config_class = IGVConfig
+    own_terms: tuple[str, ...] = ("environment", "intervened")  # loss terms after the warm-up
 
     def _build(self) -> None:
         dim = self.backbone.question_dim
@@ -128,6 +129,13 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         _, _, terms = self._ground(batch, question, video, labels)
         losses = {"answer": answer_loss(logits, labels), **terms}
         return self._add_losses(self._whole_clip(batch, logits), losses, self._weights(losses, 0.0))
+
+    def _term_names(self) -> tuple[str, ...]:
+        """Return the terms of this config; "separation" is one of the schedule."""
+        config = self.config
+        scheduled = config.warmup_share + config.ramp_share > 0
+        weighted = ("match", *(["separation"] if scheduled else []), *self.own_terms)
+        return ("answer", "size", *(name for name in weighted if getattr(config, f"{name}_weight")))
 
     def _weights(self, losses: dict[str, Tensor], share: float) -> dict[str, float]:
         """Return the weight of each loss term; terms that need a trained backbone grow, separation fades."""

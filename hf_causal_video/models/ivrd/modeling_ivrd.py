@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple, logging
 
+from hf_causal_video.backbones.recurrent import Packing
 from hf_causal_video.backbones.track_encoder import TrackEncoder
 from hf_causal_video.causal.prototypes import (
     LiteralIntervention,
@@ -30,16 +31,17 @@ from hf_causal_video.causal.prototypes import (
     PrototypeDictionary,
     PrototypeMixture,
 )
-from hf_causal_video.models.base import IGNORED_LABEL, CausalVideoPreTrainedModel
+from hf_causal_video.models.base import IGNORED_LABEL, CausalVideoPreTrainedModel, check_finite
 from hf_causal_video.models.ivrd.configuration_ivrd import IVRDConfig
 from hf_causal_video.models.ivrd.motion import (
     common_steps,
+    list_pairs,
     motion_inputs,
     relative_geometry,
     relative_motion,
     tracks_that_meet,
 )
-from hf_causal_video.models.ivrd.outputs import VideoRelationOutput, pad_pairs, pad_rows
+from hf_causal_video.models.ivrd.outputs import VideoRelationOutput
 from hf_causal_video.models.processes import mean_over_processes
 from hf_causal_video.utils.errors import require, require_values
 
@@ -158,30 +160,31 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         states = track_states.flatten(0, 1)  # (B*N, D)
         object_logits = self.object_classifier(states) * flat_mask.any(1, keepdim=True)
 
-        # Pairs are judged without padding: real pairs only, R of the whole batch.
+        # Real pairs alone are judged, those of all samples as one list of n; a graph, whose shapes cannot depend on
+        # values, judges padding too and masks it.
         meet = tracks_that_meet(mask, start)  # (B, N, N)
         if pair_index is None:
-            pair_index, pair_mask = pad_pairs(meet.nonzero(), rows)
+            pair_index, pair_mask = list_pairs(meet)  # (B, R, 2), (B, R)
         else:
             pair_mask = self._read_pairs(pair_index, meet)
-        video = pair_mask.nonzero()[:, 0]  # (R,)
-        place = torch.arange(rows * tracks, device=boxes.device).view(rows, tracks)
-        subject, other = (place[video, pair_index[pair_mask][:, side]] for side in range(2))  # (R,) rows of B*N
+        packing = Packing(pair_mask)
+        first = tracks * torch.arange(rows, device=boxes.device).view(-1, 1, 1)  # of B*N tracks, that of each sample
+        subject, other = packing.pack(pair_index.clamp(min=0) + first).unbind(1)  # (n,)
         pairs = (flat_boxes, flat_mask, flat_start, subject, other)
         parts = [states[subject], states[other], relative_geometry(*pairs)]
         if self.config.relative_motion:
             subject_boxes, other_boxes, shared = common_steps(*pairs)
             parts.append(self.motion_encoder(relative_motion(subject_boxes, other_boxes), shared))
-        references = self.reference(torch.cat(parts, 1))  # (R, D)
+        references = self.reference(torch.cat(parts, 1))  # (n, D)
         classes = self._classes(object_logits, track_classes, track_labels)
         predicate_logits, responsibilities = self._judge(references, classes, subject, other)
-        pair_states = pad_rows(references, pair_mask)  # (B, R_max, D)
+        pair_states = packing.pad(references)  # (B, R, D)
         losses = {}
         if track_labels is not None:
             _check_labels("track_labels", track_labels, self.config.num_object_classes + 1)
             losses["object"] = self._object_loss(object_logits, track_labels.flatten())
         if predicate_labels is not None:
-            labels = self._read_labels(predicate_labels, pair_mask)
+            labels = self._read_labels(predicate_labels, packing)
             losses["predicate"] = self._predicate_loss(predicate_logits, labels)
             if self.training and self.config.uses_prototypes and self.config.prototype_update == "ema":
                 self.prototypes.move(self._comparable(references.detach()), self._multi_hot(labels))
@@ -190,12 +193,12 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         return VideoRelationOutput(
             loss=torch.stack([weights[name] * value for name, value in losses.items()]).sum() if losses else None,
             losses=losses or None,
-            predicate_logits=pad_rows(predicate_logits, pair_mask),
+            predicate_logits=packing.pad(predicate_logits),
             object_logits=object_logits.unflatten(0, (rows, tracks)),
             pair_index=pair_index,
             pair_mask=pair_mask,
             references=pair_states,
-            responsibilities=None if responsibilities is None else pad_rows(responsibilities, pair_mask),
+            responsibilities=None if responsibilities is None else packing.pad(responsibilities),
             hidden_states=(track_states, pair_states) if record else None,
         )
 
@@ -248,9 +251,9 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         known = labels if known is None and self.training else known
         if known is None:
             return judged
-        known = known.flatten()
-        inside = ((known >= 0) & (known < count)).unsqueeze(1)
-        return torch.where(inside, F.one_hot(known.clamp(0, count - 1), count).to(judged.dtype), judged)
+        known = known.view(-1, 1)  # (B*N, 1)
+        certain = known == torch.arange(count, device=known.device)  # F.one_hot would wait for the device
+        return torch.where((known >= 0) & (known < count), certain.to(judged.dtype), judged)
 
     def _comparable(self, references: Tensor) -> Tensor:
         """References in the space of the prototypes."""
@@ -261,8 +264,7 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         """(R,) or (R, P) labels as (R, P) 0/1; unknown ones are 0."""
         if labels.dim() == 2:
             return labels * (labels != IGNORED_LABEL)
-        known = labels != IGNORED_LABEL
-        return F.one_hot(labels.clamp(min=0), self.config.num_predicates) * known.unsqueeze(1)
+        return labels.unsqueeze(1) == torch.arange(self.config.num_predicates, device=labels.device)
 
     def _read_tracks(self, boxes: Tensor, mask: Tensor | None, start: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         shape = boxes.shape[:-1]
@@ -308,13 +310,7 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         if features is None:
             return motion
         features = features.flatten(0, 1)
-        require_values(
-            features.isfinite().all(),
-            "track_features",
-            found=lambda: "NaN or infinity",
-            expected="finite numbers",
-            fix="extract the features of these clips again",
-        )
+        check_finite("track_features", features)
         return torch.cat([motion, features.to(motion.dtype)], -1)
 
     def _read_pairs(self, index: Tensor, meet: Tensor) -> Tensor:
@@ -340,9 +336,10 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         )
         return real
 
-    def _read_labels(self, labels: Tensor, pair_mask: Tensor) -> Tensor:
-        """Labels of the real pairs, (R, P) or (R,)."""
-        shape = (*pair_mask.shape, self.config.num_predicates) if self.config.multi_label else tuple(pair_mask.shape)
+    def _read_labels(self, labels: Tensor, packing: Packing) -> Tensor:
+        """Labels of the judged pairs, (n, P) or (n,); those of padding are unknown."""
+        multi_label = self.config.multi_label
+        shape = (*packing.mask.shape, self.config.num_predicates) if multi_label else tuple(packing.mask.shape)
         require(
             labels.shape == shape,
             "predicate_labels",
@@ -350,9 +347,10 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
             expected=shape,
             fix="0/1 for every predicate of a pair if multi_label, else one index per pair; -100 for unknown",
         )
-        labels = labels[pair_mask]
-        _check_labels("predicate_labels", labels, 2 if self.config.multi_label else self.config.num_predicates)
-        return labels
+        labels = labels.unsqueeze(2) if not multi_label else labels  # (B, R, P or 1)
+        labels = packing.pack(labels.masked_fill(~packing.mask.unsqueeze(-1), IGNORED_LABEL))
+        _check_labels("predicate_labels", labels, 2 if multi_label else self.config.num_predicates)
+        return labels if multi_label else labels.squeeze(1)
 
     def _object_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """L_obj: cross-entropy on classes, the mean over tracks whose class is known."""
@@ -390,7 +388,6 @@ def _check_labels(name: str, labels: Tensor, count: int) -> None:
 
 
 def _log_likelihood(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability (n, 1) of the labels that are known, and a mask of ones."""
-    known = labels != IGNORED_LABEL
-    log_p = logits[known].float().log_softmax(-1).gather(1, labels[known].unsqueeze(1))
-    return log_p, torch.ones_like(log_p, dtype=torch.bool)
+    """Log-probability (n, 1) of the labels, and which of them (n, 1) are known."""
+    labels = labels.unsqueeze(1)
+    return logits.float().log_softmax(-1).gather(1, labels.clamp(min=0)), labels != IGNORED_LABEL

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hf_causal_video.models.base import check_mask, check_width
+from hf_causal_video.models.base import check_finite, check_mask, check_width
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
 from hf_causal_video.utils.errors import require
 
@@ -93,6 +93,8 @@ def check_objects(
         expected=f"{tuple(frames.shape[:2])}, as in frame_features",
         fix="extract frames and objects from the same timestamps",
     )
+    if boxes is not None:
+        check_finite("object_boxes", boxes)
     return features, check_mask("object_mask", mask, features, 3)
 
 
