@@ -29,7 +29,7 @@ class Prepared:
 
     Args:
         inputs: tensors of the model.
-        details: what the result needs beside the output.
+        details: what the result needs in addition to the output.
         forward: options of `_forward`.
         postprocess: options of `postprocess`.
         as_one: return the only answer itself, not a list of one.
@@ -149,7 +149,8 @@ class ClipPipeline(Pipeline):
             batch = [one for one in waiting if isinstance(one, Prepared)]
             if batch and isinstance(item, Prepared) and not self.fits(batch[0], item):
                 yield from self._answer(waiting, in_place)
-                waiting, batch = [], []
+                waiting = []
+                batch = []
             waiting.append(item)
             if not batch and isinstance(item, Failed) or len(batch) + isinstance(item, Prepared) >= size:
                 yield from self._answer(waiting, in_place)
@@ -178,14 +179,16 @@ class ClipPipeline(Pipeline):
         outputs = self.forward({"inputs": inputs, "counts": counts, "details": details}, **batch[0].forward)["clips"]
         results: list[object] = []
         for clip, output in zip(batch, outputs, strict=True):
-            found = self.postprocess({**clip.details, **output}, **clip.postprocess)
-            results.append(found[0] if clip.as_one else found)
+            answers = self.postprocess({**clip.details, **output}, **clip.postprocess)
+            results.append(answers[0] if clip.as_one else answers)
         return results
 
     def _all_options(self, options: Mapping[str, object]) -> tuple[dict[str, object], ...]:
         """Return the options of `preprocess`, `_forward` and `postprocess`: of the call, else of the pipeline."""
         defaults = (self._preprocess_params, self._forward_params, self._postprocess_params)
-        return tuple({**own, **new} for own, new in zip(defaults, self._sanitize_parameters(**options), strict=True))
+        return tuple(
+            {**default, **new} for default, new in zip(defaults, self._sanitize_parameters(**options), strict=True)
+        )
 
     def _arguments(self, row: object, of_table: bool) -> dict[str, object]:
         """Return the arguments of one clip; a row of a table may hold other columns as well."""
@@ -206,6 +209,20 @@ class ClipPipeline(Pipeline):
             del self.model.config.custom_pipelines
         self.model.save_pretrained(folder, **kwargs)
         self.processor.save_pretrained(folder, **kwargs)
+
+
+def check_source(video: object, name: str, other: object) -> None:
+    """Refuse a clip with neither a video nor what may stand in its place, or with both."""
+    problem = f"both a video and {name}" if video is not None else f"neither a video nor {name}"
+    fix = f"pass a path, frames, or {name}=..."
+    require((video is None) != (other is None), "clip", found=problem, expected=f"a video or {name}", fix=fix)
+
+
+def check_options(options: Iterable[str], known: Sequence[str], pipeline: type) -> None:
+    """Refuse options that the call does not have."""
+    unknown = sorted(set(options) - set(known))
+    fix = f"see help({pipeline.__name__}.__call__)"
+    require(not unknown, "pipeline argument", found=unknown, expected=f"arguments, or {', '.join(known)}", fix=fix)
 
 
 def join(batches: Sequence[Mapping[str, Tensor]], padding: Mapping[str, int]) -> dict[str, Tensor]:

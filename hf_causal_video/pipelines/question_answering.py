@@ -18,7 +18,7 @@ from hf_causal_video.models.outputs import asking_for_evidence
 from hf_causal_video.models.processing_video_qa import SpanRule
 from hf_causal_video.models.text_limits import most_tokens
 from hf_causal_video.models.user_inputs import seconds_of
-from hf_causal_video.pipelines.base import ClipPipeline, OnError, Opaque, Prepared
+from hf_causal_video.pipelines.base import ClipPipeline, OnError, Opaque, Prepared, check_options, check_source
 from hf_causal_video.pipelines.registration import QUESTION_TASK
 from hf_causal_video.stress.ablation import Proof, judge, scores_of_evidence
 from hf_causal_video.utils.checks import check_whole
@@ -125,25 +125,18 @@ class VideoQuestionAnsweringPipeline(ClipPipeline):
         columns = {name: clip.pop(name) for name in FEATURES if clip.get(name) is not None}
         if columns and clip.get("features") is None:
             clip["features"] = {**columns, "timestamps_s": clip.pop("timestamps_s")}
-        video, question, choices = clip.pop("video", None), clip.pop("question", None), clip.pop("choices", None)
-        features, times = clip.pop("features", None), clip.pop("timestamps_s", None)
+        video = clip.pop("video", None)
+        question = clip.pop("question", None)
+        choices = clip.pop("choices", None)
+        features = clip.pop("features", None)
+        times = clip.pop("timestamps_s", None)
         return_frames = clip.pop("return_frames")
         preprocess, forward, postprocess = self._all_options({**options, **clip})
-        require(
-            (video is None) != (features is None),
-            "clip",
-            found="both a video and features" if features is not None else "neither a video nor features",
-            expected="a video or features",
-            fix="pass a path, frames, or features=...",
-        )
+        check_source(video, "features", features)
         texts = [question] if isinstance(question, str) else list(question or [])
-        require(
-            texts and all(isinstance(text, str) and text.strip() for text in texts),
-            "question",
-            found=repr(question),
-            expected="a question in words, or a list of them",
-            fix="write what you want to know about the clip",
-        )
+        filled = texts and all(isinstance(text, str) and text.strip() for text in texts)
+        fix = "write what you want to know about the clip"
+        require(filled, "question", found=repr(question), expected="a question in words, or a list of them", fix=fix)
         details = self.preprocess(
             Clip(
                 video=video,
@@ -171,26 +164,21 @@ class VideoQuestionAnsweringPipeline(ClipPipeline):
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, object], ...]:
         known = [name for names in OPTIONS for name in names]
-        unknown = sorted(set(options) - set(known))
-        require(
-            not unknown,
-            "pipeline argument",
-            found=unknown,
-            expected="arguments of the call",
-            fix="see help(VideoQuestionAnsweringPipeline.__call__)",
-        )
+        check_options(options, known, type(self))
         if options.get("top_k") is not None:
             check_whole("top_k", options["top_k"], fix="pass the number of answers to return")
         return tuple({name: options[name] for name in names if name in options} for names in OPTIONS)
 
     def preprocess(self, clip: Clip, truncation: bool = False) -> dict[str, Any]:
         """Decode the clip once and tokenize every question."""
-        questions, choices = clip["questions"], clip["choices"]
+        questions = clip["questions"]
+        choices = clip["choices"]
         self._check_choices(choices)
         if choices and isinstance(choices[0], str):
             choices = [choices] * len(questions)
         text = self._tokenized_alone(questions, choices, truncation)
-        features, frames = clip["features"], None
+        features = clip["features"]
+        frames = None
         if clip["video"] is not None:
             features, frames = self._extractor()(clip["video"], timestamps_s=clip["timestamps_s"])
         elif isinstance(features, dict):
@@ -232,17 +220,17 @@ class VideoQuestionAnsweringPipeline(ClipPipeline):
     def _check_choices(self, choices: Sequence | None) -> None:
         """Refuse before the clip is decoded: a model has either choices or a vocabulary to answer from."""
         open_ended = self.model.config.num_answers is not None
-        require(
-            bool(choices) != open_ended,
-            "choices",
-            found="some, and a model that answers from its own vocabulary" if open_ended else "none",
-            expected="none" if open_ended else "the choices of this multiple-choice model",
-            fix="leave the choices out" if open_ended else "pass choices=[...], in the shell --choices A B ...",
-        )
+        if open_ended:
+            fix = "leave the choices out: the model answers from its own vocabulary"
+            require(not choices, "choices", found=f"{len(choices or [])}", expected="none", fix=fix)
+        else:
+            fix = "pass choices=[...], in the shell --choices A B ..."
+            require(choices, "choices", found="none", expected="the choices of this multiple-choice model", fix=fix)
 
     def _forward(self, model_inputs: dict[str, Any], prove: bool = True) -> dict[str, Any]:
         """Answer the questions of several clips in one pass, and ask again for the proof of all answers."""
-        inputs, counts = model_inputs["inputs"], model_inputs["counts"]
+        inputs = model_inputs["inputs"]
+        counts = model_inputs["counts"]
         details = model_inputs["details"].value
         inputs["video_index"] = torch.repeat_interleave(torch.tensor(counts)).to(self.device)  # (Q,)
         output = self.model(**inputs, **asking_for_evidence(self.model))
@@ -278,7 +266,9 @@ class VideoQuestionAnsweringPipeline(ClipPipeline):
     ) -> list[Result]:
         """Return one result per question."""
         output = VideoQAOutput(**model_outputs["output"])  # the base class passes a plain ModelOutput on
-        times, choices, proof = model_outputs["times_s"], model_outputs["choices"], model_outputs["proof"]
+        times = model_outputs["times_s"]
+        choices = model_outputs["choices"]
+        proof = model_outputs["proof"]
         answers = self.processor.post_process_evidence(output, times, choices, span_rule=span_rule)
         results = []
         for row, evidence in enumerate(answers):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hf_causal_video.models.ivrd.outputs import VideoRelationOutput, judge_segments
 from hf_causal_video.models.ivrd.processing_video_relation import VideoRelationInputs, VideoRelationProcessor
-from hf_causal_video.pipelines.base import ClipPipeline, OnError, Opaque, Prepared
+from hf_causal_video.pipelines.base import ClipPipeline, OnError, Opaque, Prepared, check_options, check_source
 from hf_causal_video.tracks.track import Track
 from hf_causal_video.utils.checks import check_choice
 from hf_causal_video.utils.errors import require
@@ -114,18 +114,14 @@ class VideoRelationDetectionPipeline(ClipPipeline):
     def prepare(self, clip: dict[str, Any], options: Mapping[str, object]) -> Prepared:
         """Check the arguments of one clip, track what is in it, and cut it into segments."""
         return_clip = clip.pop("return_clip")
-        own = Clip(**{name: clip.pop(name, None) for name in self.inputs})  # type: ignore[typeddict-item]
+        arguments = Clip(**{name: clip.pop(name, None) for name in self.inputs})  # type: ignore[typeddict-item]
         preprocess, forward, postprocess = self._all_options({**options, **clip})
-        require(
-            (own["video"] is None) != (own["tracks"] is None),
-            "clip",
-            found="neither a video nor tracks" if own["video"] is None else "both a video and tracks",
-            expected="a video or tracks",
-            fix="pass a path, frames, or tracks=...",
-        )
-        details = self.preprocess(own, **preprocess)
+        check_source(arguments["video"], "tracks", arguments["tracks"])
+        details = self.preprocess(arguments, **preprocess)
         inputs = details.pop("inputs")
-        return Prepared(inputs, {**details, "video": own["video"], "return_clip": return_clip}, forward, postprocess)
+        return Prepared(
+            inputs, {**details, "video": arguments["video"], "return_clip": return_clip}, forward, postprocess
+        )
 
     @property
     def padding(self) -> Mapping[str, int]:
@@ -134,34 +130,27 @@ class VideoRelationDetectionPipeline(ClipPipeline):
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, object], ...]:
         classes = {name: options.pop(name) for name in ("classes",) if name in options}
-        unknown = sorted(set(options) - set(OPTIONS))
-        require(
-            not unknown,
-            "pipeline argument",
-            found=unknown,
-            expected=f"{', '.join(OPTIONS)}, or classes",
-            fix="see help(VideoRelationDetectionPipeline.__call__)",
-        )
+        check_options(options, [*OPTIONS, "classes"], type(self))
         if classes:
             check_choice("classes", classes["classes"], get_args(Classes))
         return classes, {}, options
 
     def preprocess(self, clip: Clip, classes: Classes = "model") -> dict[str, Any]:
         """Track what is in the clip and cut it into segments."""
-        tracks, size, times = clip["tracks"], clip["frame_size"], clip["timestamps_s"]
+        tracks = clip["tracks"]
+        size = clip["frame_size"]
+        times = clip["timestamps_s"]
         if clip["video"] is not None:
             tracked = self._tracker()(clip["video"], timestamps_s=times)
-            tracks, size, times = tracked.tracks, tracked.frame_size, tracked.times_s
+            tracks = tracked.tracks
+            size = tracked.frame_size
+            times = tracked.times_s
         assert tracks is not None
         rows = [track.to_dict(size) if isinstance(track, Track) else dict(track) for track in tracks]
         last = max((row["start"] + len(row["boxes"]) for row in rows), default=0)
-        require(
-            times is None or len(times) >= last,
-            "timestamps_s",
-            found=lambda: f"{len(times)} times, tracks up to frame {last}",
-            expected="a time for every frame",
-            fix="pass the times of all frames",
-        )
+        problem = f"tracks up to frame {last}, fewer times"
+        fits = times is None or len(times) >= last
+        require(fits, "timestamps_s", found=problem, expected="a time for every frame")
         wide = bool(self.model.config.feature_dim)
         rows = [row if wide else {name: row[name] for name in row if name != "features"} for row in rows]
         segments = self.processor(rows, frame_size=size)
@@ -176,7 +165,8 @@ class VideoRelationDetectionPipeline(ClipPipeline):
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         """Judge the segments of several clips, a few per pass."""
-        inputs, counts = model_inputs["inputs"], model_inputs["counts"]
+        inputs = model_inputs["inputs"]
+        counts = model_inputs["counts"]
         output = judge_segments(self.model, inputs, SEGMENTS_PER_PASS)
         if output is None:
             return {"clips": [{"output": None} for _ in counts]}
@@ -192,7 +182,8 @@ class VideoRelationDetectionPipeline(ClipPipeline):
 
     def postprocess(self, model_outputs: dict[str, Any], **options: Any) -> list[Any]:
         """Join the judgements of the segments to relations of the clip."""
-        clip, output = model_outputs["clip"], model_outputs["output"]
+        clip = model_outputs["clip"]
+        output = model_outputs["output"]
         relations: list[Relation] = []
         if output is not None and len(output.value.object_logits):
             [relations] = self.processor.post_process_relations(
@@ -203,7 +194,8 @@ class VideoRelationDetectionPipeline(ClipPipeline):
             edges = _frame_edges(np.asarray(times, dtype=np.float64))
             for relation in relations:
                 first, end = relation["duration"]
-                relation["start_s"], relation["end_s"] = float(edges[first]), float(edges[end])
+                relation["start_s"] = float(edges[first])
+                relation["end_s"] = float(edges[end])
         if not model_outputs["return_clip"]:
             return [relations]
         video = model_outputs["video"]

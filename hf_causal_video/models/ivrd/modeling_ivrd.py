@@ -45,7 +45,10 @@ from hf_causal_video.models.ivrd.outputs import VideoRelationOutput
 from hf_causal_video.models.processes import mean_over_processes
 from hf_causal_video.utils.errors import require, require_values
 
-MOTION, RELATIVE, GEOMETRY = 8, 4, 12  # numbers per step of a track, per step of a pair, and per pair
+MOTION = 8  # numbers per step of a track, per step of a pair, and per pair
+RELATIVE = 4
+GEOMETRY = 12
+PROCESSOR = "make batches with VideoRelationProcessor"
 logger = logging.get_logger(__name__)
 
 
@@ -71,7 +74,8 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
 
     def __init__(self, config: IVRDConfig):
         super().__init__(config)
-        dim, predicates = config.hidden_size, config.num_predicates
+        dim = config.hidden_size
+        predicates = config.num_predicates
         dropout = float(config.hidden_dropout_prob)
 
         def mlp(width: int, out: int) -> nn.Sequential:
@@ -154,7 +158,9 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         record = self._check_kwargs(kwargs)
         boxes, mask, start = self._read_tracks(track_boxes, track_mask, track_start)
         rows, tracks = boxes.shape[:2]
-        flat_boxes, flat_mask, flat_start = boxes.flatten(0, 1), mask.flatten(0, 1), start.flatten()
+        flat_boxes = boxes.flatten(0, 1)
+        flat_mask = mask.flatten(0, 1)
+        flat_start = start.flatten()
         steps = self._with_features(motion_inputs(flat_boxes, flat_mask), track_features, rows, tracks)
         track_states = self.track_encoder(steps, flat_mask).unflatten(0, (rows, tracks))  # (B, N, D)
         states = track_states.flatten(0, 1)  # (B*N, D)
@@ -270,19 +276,14 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         shape = boxes.shape[:-1]
         mask = boxes.new_ones(shape, dtype=torch.bool) if mask is None else mask.bool()
         start = torch.zeros(shape[:2], dtype=torch.long, device=boxes.device) if start is None else start
-        require(
-            boxes.dim() == 4 and boxes.shape[-1] == 4 and mask.shape == shape and start.shape == shape[:2],
-            "tracks",
-            found=f"boxes {tuple(boxes.shape)}, mask {tuple(mask.shape)}, start {tuple(start.shape)}",
-            expected="(B, N, T, 4), (B, N, T), (B, N)",
-            fix="make batches with VideoRelationProcessor",
-        )
+        fits = boxes.dim() == 4 and boxes.shape[-1] == 4 and mask.shape == shape and start.shape == shape[:2]
+        shapes = f"boxes {tuple(boxes.shape)}, mask {tuple(mask.shape)}, start {tuple(start.shape)}"
+        require(fits, "tracks", found=shapes, expected="(B, N, T, 4), (B, N, T), (B, N)", fix=PROCESSOR)
         require_values(
             ~(mask[..., 1:] & ~mask[..., :-1]).any(),
             "track_mask",
             found=lambda: "a gap inside a track",
             expected="real steps first, then padding",
-            fix="interpolate the gap, or split the track there",
         )
         valid = boxes.isfinite().all(-1) & (boxes[..., 2:] >= boxes[..., :2]).all(-1)
         require_values(
@@ -296,17 +297,14 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
 
     def _with_features(self, motion: Tensor, features: Tensor | None, rows: int, tracks: int) -> Tensor:
         """Append the appearance to the motion, (B*N, T, C + 8)."""
-        width, steps = self.config.feature_dim, motion.shape[1]
+        width = self.config.feature_dim
+        steps = motion.shape[1]
         shape = (rows, tracks, steps, width)
         if features is not None and features.dim() == 3:  # one feature per track
             features = features.unsqueeze(2).expand(-1, -1, steps, -1)
-        require(
-            features is None if width == 0 else features is not None and features.shape == shape,
-            "track_features",
-            found="none" if features is None else tuple(features.shape),
-            expected=f"feature_dim={width}, {shape if width else 'none'}",
-            fix="pass the features this model was trained on, for every track or for every step of it",
-        )
+        fits = features is None if width == 0 else features is not None and features.shape == shape
+        problem = "none" if features is None else tuple(features.shape)
+        require(fits, "track_features", found=problem, expected=f"feature_dim={width}, {shape if width else 'none'}")
         if features is None:
             return motion
         features = features.flatten(0, 1)
@@ -316,13 +314,8 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
     def _read_pairs(self, index: Tensor, meet: Tensor) -> Tensor:
         """Which pairs are real, (B, R); `meet` (B, N, N) marks those that may be named."""
         rows, tracks = meet.shape[:2]
-        require(
-            index.dim() == 3 and index.shape[0] == rows and index.shape[2] == 2,
-            "pair_index",
-            found=tuple(index.shape),
-            expected=f"({rows}, R, 2)",
-            fix="name subject and object of each pair, -100 for padding",
-        )
+        fits = index.dim() == 3 and index.shape[0] == rows and index.shape[2] == 2
+        require(fits, "pair_index", found=tuple(index.shape), expected=f"({rows}, R, 2), -100 for padding")
         real = (index >= 0).all(-1)
         inside = (index < tracks).all(-1)
         place = (index[..., 0] * tracks + index[..., 1]).masked_fill(~(real & inside), 0)  # (B, R)
@@ -340,13 +333,8 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         """Labels of the judged pairs, (n, P) or (n,); those of padding are unknown."""
         multi_label = self.config.multi_label
         shape = (*packing.mask.shape, self.config.num_predicates) if multi_label else tuple(packing.mask.shape)
-        require(
-            labels.shape == shape,
-            "predicate_labels",
-            found=tuple(labels.shape),
-            expected=shape,
-            fix="0/1 for every predicate of a pair if multi_label, else one index per pair; -100 for unknown",
-        )
+        fix = "0/1 for every predicate of a pair if multi_label, else one index per pair; -100 for unknown"
+        require(labels.shape == shape, "predicate_labels", found=tuple(labels.shape), expected=shape, fix=fix)
         labels = labels.unsqueeze(2) if not multi_label else labels  # (B, R, P or 1)
         labels = packing.pack(labels.masked_fill(~packing.mask.unsqueeze(-1), IGNORED_LABEL))
         _check_labels("predicate_labels", labels, 2 if multi_label else self.config.num_predicates)

@@ -25,7 +25,8 @@ def motion_inputs(boxes: Tensor, mask: Tensor) -> Tensor:
         >>> [round(x, 3) for x in motion_inputs(boxes, torch.ones(1, 2, dtype=torch.bool))[0, 1].tolist()]
         [0.2, 0.2, 0.2, 0.4, 0.1, 0.0, 0.0, 0.0]
     """
-    centre, size = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
+    centre = (boxes[..., :2] + boxes[..., 2:]) / 2
+    size = boxes[..., 2:] - boxes[..., :2]
     place = torch.cat([centre, size], -1)  # (S, T, 4)
     change = torch.diff(place, dim=-2, prepend=place[..., :1, :])
     return torch.cat([place, change], -1).masked_fill(~mask.unsqueeze(-1), 0.0)
@@ -57,10 +58,12 @@ def relative_geometry(boxes: Tensor, mask: Tensor, start: Tensor, subject: Tenso
     Returns:
         (R, 12): offset x and y over the object's size, log-ratios of width, height and area, time difference.
     """
-    rows, length = torch.arange(len(boxes), device=boxes.device), mask.sum(1)
+    rows = torch.arange(len(boxes), device=boxes.device)
+    length = mask.sum(1)
     parts = []
     for step in (torch.zeros_like(length), (length - 1).clamp(min=0)):
-        edge, time = boxes[rows, step], start + step  # (S, 4), (S,)
+        edge = boxes[rows, step]  # (S, 4)
+        time = start + step  # (S,)
         relative = relative_motion(edge[subject], edge[other])  # (R, 4)
         delay = (time[subject] - time[other]).to(boxes.dtype) / FRAMES_A_UNIT
         parts += [relative, relative[:, 2:].sum(1, keepdim=True), delay.unsqueeze(1)]
