@@ -76,7 +76,7 @@ class EIGVConfig(IGVConfig):
         """Refuse settings that cannot run, or that would be ignored."""
         super(IGVConfig, self).validate_architecture()
         self._validate_grounding()
-        check_choice("mc_grounding of EIGV", self.mc_grounding, ("answer",))
+        check_choice("mc_grounding of EIGV", self.mc_grounding, ("answer",), fix="the others belong to IGV")
         idle = {"intervened_weight": self.intervened_weight, "environment_weight": self.environment_weight}
         require(not any(idle.values()), "EIGVConfig", found=idle, expected="0: these terms belong to IGV")
         for name in ("lambda1_alpha", "lambda2_alpha", "contrast_temperature"):
