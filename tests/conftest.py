@@ -1,5 +1,7 @@
 """What the suite shares: where the public material lies, threads, a seed for every test, examples of fuzzing."""
 
+import contextlib
+import importlib
 import os
 import platform
 import random
@@ -9,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from _pytest.doctest import DoctestModule
 from hypothesis import HealthCheck, Phase, settings
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+PACKAGE = Path(__file__).resolve().parents[1] / "hf_causal_video"
+SHARED = PACKAGE.parents[1] / "shared"
 
 # HYPOTHESIS_PROFILE=long tries 10,000 random inputs a fuzz test; without it the same 200 every time.
 _CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
@@ -41,6 +45,25 @@ def processor_name() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+class ImportedOnce:
+    """Import a module of examples as Python does, before pytest imports it.
+
+    Why: pytest's importlib mode executes a file again that its own package has imported already. Two classes of one
+    name are then alive, and an object of the first cannot be pickled.
+    """
+
+    def pytest_collectstart(self, collector: pytest.Collector) -> None:
+        if isinstance(collector, DoctestModule) and collector.path.is_relative_to(PACKAGE):
+            name = ".".join(collector.path.relative_to(PACKAGE.parent).with_suffix("").parts)
+            with contextlib.suppress(ImportError):  # pytest reports it, with the place
+                importlib.import_module(name.removesuffix(".__init__"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register what must see files outside of this folder too."""
+    config.pluginmanager.register(ImportedOnce())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -121,3 +121,24 @@ def test_transformers_knows_the_methods_whichever_is_imported_first(first: str):
         assert "video-question-answering" in PIPELINE_REGISTRY.get_supported_tasks()
     """
     assert "hf_causal_video.pipelines.question_answering" in loaded_by(dedent(code))
+
+
+@pytest.mark.parametrize(
+    "first, inside, name",
+    [
+        ("causal/grounding.py", "causal", "GroundingIndicator"),
+        ("models/ivrd/configuration_ivrd.py", "models.ivrd", "IVRDConfig"),
+    ],
+)
+def test_examples_are_collected_without_a_second_execution(first: str, inside: str, name: str):
+    """Two classes of one name: an object of the first cannot be pickled."""
+    made = f"hf_causal_video.{first.removesuffix('.py').replace('/', '.')}"
+    code = f"""
+        import gc, pytest, sys
+        pytest.main(["--collect-only", "-q", "hf_causal_video/{first}", "tests/test_language.py"])
+        from hf_causal_video.{inside} import {name}
+        assert {name} is sys.modules["{made}"].{name}
+        alive = [one for one in gc.get_objects() if isinstance(one, type) and one.__name__ == "{name}"]
+        assert len([one for one in alive if type(one).__name__ != "LazyClass"]) == 1
+    """
+    assert made in loaded_by(dedent(code))

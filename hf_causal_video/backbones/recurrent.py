@@ -74,7 +74,7 @@ class BidirectionalEncoder(nn.Module):
             States (R, T, 2 dim), zero at padding, and the last state of both directions (R, 2 dim).
         """
         if torch.compiler.is_compiling():
-            return self._read_padded(x, mask)
+            return read_padded(self.rnn, x, mask)
         if bool(mask.all()):
             states, last = self.rnn(x)  # nothing to skip
         else:
@@ -84,23 +84,31 @@ class BidirectionalEncoder(nn.Module):
         last = last[0] if isinstance(last, tuple) else last  # an LSTM returns its cell as well
         return states, last.transpose(0, 1).flatten(1)
 
-    def _read_padded(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the same by one call with true steps first and one with them last.
 
-        Why: packed sequences have a shape that depends on values, which no compiled or exported graph can hold.
-        """
-        dim = self.rnn.hidden_size
-        longest = x.shape[1]
-        lengths = mask.sum(1, keepdim=True)  # (R, 1)
-        position = torch.arange(longest, device=x.device)  # (T,)
-        right = (position - (longest - lengths)).clamp(min=0).unsqueeze(-1)  # (R, T, 1)
-        left = (position + (longest - lengths)).clamp(max=longest - 1).unsqueeze(-1)
-        forward = self.rnn(x)[0][..., :dim]  # (R, T, dim): padding comes after the true steps
-        backward = self.rnn(x.gather(1, right.expand_as(x)))[0][..., dim:]  # padding comes before them
-        backward = backward.gather(1, left.expand_as(backward))  # back to where the steps were
-        final = forward.gather(1, (lengths - 1).unsqueeze(-1).expand(-1, 1, dim)).squeeze(1)  # (R, dim)
-        states = torch.cat([forward, backward], -1).masked_fill(~mask.unsqueeze(-1), 0.0)
-        return states, torch.cat([final, backward[:, 0]], -1)
+def read_padded(rnn: nn.RNNBase, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Read true steps by a bidirectional recurrence: one call with them first, and one with them last.
+
+    Why: packed sequences have a shape that depends on values, which no compiled or exported graph can hold.
+
+    Args:
+        rnn: one bidirectional layer, batch first.
+        x: (R, T, width), true steps first by `mask` (R, T).
+
+    Returns:
+        States (R, T, 2 dim), zero at padding, and the last state of both directions (R, 2 dim), zero without a step.
+    """
+    dim = rnn.hidden_size
+    longest = x.shape[1]
+    lengths = mask.sum(1, keepdim=True)  # (R, 1)
+    position = torch.arange(longest, device=x.device)  # (T,)
+    right = (position - (longest - lengths)).clamp(min=0).unsqueeze(-1)  # (R, T, 1)
+    left = (position + (longest - lengths)).clamp(max=longest - 1).unsqueeze(-1)
+    forward = rnn(x)[0][..., :dim]  # (R, T, dim): padding comes after the true steps
+    backward = rnn(x.gather(1, right.expand_as(x)))[0][..., dim:]  # padding comes before them
+    backward = backward.gather(1, left.expand_as(backward))  # back to where the steps were
+    final = forward.gather(1, (lengths - 1).clamp(min=0).unsqueeze(-1).expand(-1, 1, dim)).squeeze(1)  # (R, dim)
+    states = torch.cat([forward, backward], -1).masked_fill(~mask.unsqueeze(-1), 0.0)
+    return states, torch.cat([final, backward[:, 0]], -1) * (lengths > 0)
 
 
 class Packing:

@@ -7,9 +7,10 @@ Source: IVRD (Li et al., ACM MM 2021): a BiLSTM over object trajectories is *con
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from hf_causal_video.backbones.recurrent import LSTM
+from hf_causal_video.backbones.recurrent import LSTM, read_padded
 
 
 class TrackEncoder(nn.Module):
@@ -36,6 +37,11 @@ class TrackEncoder(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(S, T, width) and mask (S, T), real steps first, to (S, D); a sequence without any step becomes 0s."""
         length = mask.sum(1)  # (S,)
+        if torch.compiler.is_compiling():
+            outputs, states = read_padded(self.lstm, self.project(x), mask)
+            return (
+                states if self.pooling == "last" else outputs.sum(1) / length.clamp(min=1).unsqueeze(1)
+            )  # sequences with any step
         rows = length.nonzero().squeeze(1)  # sequences with any step
         states = x.new_zeros(len(x), self.project.out_features)  # (S, D)
         if not len(rows):  # 0 times a dummy step: with several processes every weight needs a gradient

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.checks import check_whole
 
 Layout = Literal["paired", "legacy"]
 
@@ -66,7 +66,8 @@ def info_nce(
     others = torch.cat([positive.unsqueeze(1), negatives], 1).float()  # (B, 1 + N, P)
     anchor = anchor.float()
     if cosine:
-        anchor, others = F.normalize(anchor, dim=-1), F.normalize(others, dim=-1)
+        anchor = F.normalize(anchor, dim=-1)
+        others = F.normalize(others, dim=-1)
     logits = torch.einsum("bp,bnp->bn", anchor, others) / tau
     losses = F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long), reduction="none")
     return losses.mean() if rows is None else (losses * rows).sum() / rows.sum().clamp(min=1)
@@ -82,13 +83,7 @@ def deranged_rows(rows: int, copies: int, device: torch.device | None = None) ->
         >>> bool((deranged_rows(5, 3) == torch.arange(5)).any())
         False
     """
-    require(
-        rows >= 2,
-        "question swap",
-        found=f"{rows} question",
-        expected="at least 2 in a batch",
-        fix="use larger batches",
-    )
+    check_whole("number of questions to swap", rows, 2, fix="use larger batches")
     order = torch.rand(copies, rows, device=device).argsort(1)  # a random circle
     step = torch.randint(1, rows, (copies, 1), device=device)
     after = order.gather(1, (torch.arange(rows, device=device) + step) % rows)

@@ -34,20 +34,13 @@ class FrameBank:
     mask: Tensor | None = None
 
     def __post_init__(self) -> None:
-        require(
-            self.frames.dim() == 3 and len(self.video_ids) == len(self.frames),
-            "frame bank",
-            found=lambda: f"frames {tuple(self.frames.shape)}, {len(self.video_ids)} video ids",
-            expected="frames (S, T, C) and S ids",
-            fix="give one id per row",
-        )
-        require(
-            self.mask is None or self.mask.shape == self.frames.shape[:2],
-            "mask of a frame bank",
-            found=lambda: None if self.mask is None else tuple(self.mask.shape),
-            expected=tuple(self.frames.shape[:2]),
-            fix="give one entry per frame",
-        )
+        shape = tuple(self.frames.shape)
+        fits = len(shape) == 3 and len(self.video_ids) == shape[0]
+        problem = f"frames {shape}, {len(self.video_ids)} video ids"
+        require(fits, "frame bank", found=problem, expected="frames (S, T, C) and S ids")
+        if self.mask is not None:
+            fits = self.mask.shape == shape[:2]
+            require(fits, "mask of a frame bank", found=tuple(self.mask.shape), expected=shape[:2])
 
     def draw(self, own_ids: Tensor, positions: int) -> Tensor:
         """Draw for each row and position, uniformly and with replacement, a frame of none of the row's own videos.
@@ -132,7 +125,8 @@ def divergence(target: Tensor, logits: Tensor, rows: Tensor | None = None) -> Te
         >>> divergence(torch.tensor([[0.0, 1.0]]), torch.tensor([[2.0, 3.0]]))
         tensor(0.)
     """
-    target, logits = target.float().log_softmax(-1), logits.float().log_softmax(-1)
+    target = target.float().log_softmax(-1)
+    logits = logits.float().log_softmax(-1)
     return _mean((target.exp() * (target - logits)).sum(-1), rows)
 
 

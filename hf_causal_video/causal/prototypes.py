@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 PrototypeUpdate = Literal["learned", "ema", "frozen"]
 SMOOTHING = 4.0  # pairs of the overall rates that are added to the pairs of two classes
@@ -74,28 +74,25 @@ class PredicatePrior(nn.Module):
             CausalVideoError: another shape, a negative count, more annotations than pairs, or none at all.
         """
         counts = torch.as_tensor(counts, dtype=self.rates.dtype, device=self.rates.device)
-        require(
-            counts.shape == self.rates.shape and (counts >= 0).all() and (counts <= num_pairs).all() and counts.any(),
-            "predicate counts",
-            found=lambda: f"{counts.tolist()[:5]} ... of {num_pairs} pairs",
-            expected=f"{len(self.rates)} counts in 0..pairs, not all zero",
-            fix="count the training annotations",
-        )
+        inside = counts.shape == self.rates.shape and (counts >= 0).all() and (counts <= num_pairs).all()
+        expected = f"{len(self.rates)} counts in 0..{num_pairs} pairs, not all zero"
+        require(inside and counts.any(), "predicate counts", found=counts.tolist()[:5], expected=expected)
         self.rates.copy_(counts.clamp(min=0.5) / max(num_pairs, 1))
         if not self.num_classes:
             return
-        require(
-            pair_counts is not None
-            and num_class_pairs is not None
-            and pair_counts.shape == self.pair_rates.shape
-            and num_class_pairs.shape == self.pair_rates.shape[:2]
-            and bool((pair_counts >= 0).all()),
-            "predicate counts per pair of classes",
-            found=None if pair_counts is None else tuple(pair_counts.shape),
-            expected=f"counts {tuple(self.pair_rates.shape)} and pairs {tuple(self.pair_rates.shape[:2])}",
-            fix="count the training annotations per subject and object class",
-        )
-        assert pair_counts is not None and num_class_pairs is not None
+        shape = self.pair_rates.shape
+        if (
+            pair_counts is None
+            or num_class_pairs is None
+            or (pair_counts.shape, num_class_pairs.shape) != (shape, shape[:2])
+            or (pair_counts < 0).any()
+        ):
+            raise CausalVideoError(
+                "predicate counts per pair of classes",
+                found=None if pair_counts is None else tuple(pair_counts.shape),
+                expected=f"counts {tuple(shape)} and pairs {tuple(shape[:2])}",
+                fix="count the training annotations per subject and object class",
+            )
         pairs = num_class_pairs.to(self.rates).unsqueeze(-1)
         self.pair_rates.copy_((pair_counts.to(self.rates) + SMOOTHING * self.rates) / (pairs + SMOOTHING))
 
@@ -143,7 +140,8 @@ class PrototypeDictionary(nn.Module):
 
     def __init__(self, num: int, dim: int, update: PrototypeUpdate = "learned", momentum: float = 0.99):
         super().__init__()
-        self.update, self.momentum = update, momentum
+        self.update = update
+        self.momentum = momentum
         if update == "learned":
             self.vectors = nn.Parameter(torch.empty(num, dim))
         else:
@@ -169,8 +167,10 @@ class PrototypeDictionary(nn.Module):
             labels: (R, P) 0/1.
             momentum: mu; 0 sets the class means, as after warm-up. None takes the dictionary's own.
         """
-        mu, labels = self.momentum if momentum is None else momentum, labels.to(references.dtype)
-        sums, count = labels.T @ references, labels.sum(0).unsqueeze(1)  # (P, D), (P, 1)
+        mu = self.momentum if momentum is None else momentum
+        labels = labels.to(references.dtype)
+        sums = labels.T @ references  # (P, D)
+        count = labels.sum(0).unsqueeze(1)  # (P, 1)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(sums)
             torch.distributed.all_reduce(count)
@@ -188,7 +188,8 @@ class LiteralIntervention(nn.Module):
 
     def __init__(self, dim: int, num_predicates: int, form: Literal["nwgm", "exact"], multi_label: bool = False):
         super().__init__()
-        self.form, self.multi_label = form, multi_label
+        self.form = form
+        self.multi_label = multi_label
         self.query, self.key = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
         self.from_reference = nn.Linear(dim, num_predicates)
         self.from_prototype = nn.Linear(dim, num_predicates, bias=False)
@@ -203,7 +204,8 @@ class LiteralIntervention(nn.Module):
         """Logits (R, P) and attention (R, Z) for references (R, D), prototypes (Z, D) and P(z) (Z,)."""
         energies = self.query(references) @ self.key(prototypes).T * references.shape[-1] ** -0.5
         alpha = energies.float().softmax(-1).to(references.dtype)  # (R, Z)
-        direct, through = self.from_reference(references), self.from_prototype(prototypes)  # (R, P), (Z, P)
+        direct = self.from_reference(references)  # (R, P)
+        through = self.from_prototype(prototypes)  # (Z, P)
         if self.form == "nwgm":
             return direct + (alpha * prior) @ through, alpha
         each = (direct.unsqueeze(1) + alpha.unsqueeze(-1) * through).float()  # (R, Z, P)

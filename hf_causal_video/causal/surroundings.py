@@ -115,7 +115,8 @@ def separation_loss(frames: Tensor, causal: Tensor, environment: Tensor) -> Tens
     """
     frames = frames.detach().float()
     scene, scenery = (_mean(frames, side) for side in (causal, environment))  # (R, E)
-    scene, scenery = scene - scene.mean(0), scenery - scenery.mean(0)
+    scene = scene - scene.mean(0)
+    scenery = scenery - scenery.mean(0)
     variance = scenery.detach().square().sum().clamp(min=torch.finfo(torch.float32).tiny)
     return ((scene * scenery).sum() / variance).clamp(min=0)
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from hf_causal_video.utils.checks import check_choice, check_number, check_whole
 from hf_causal_video.utils.errors import require, require_values
 
 Order = Literal["temporal", "score", "unsorted"]
@@ -42,15 +43,9 @@ def topk_indices(scores: Tensor, k: int, order: Order = "temporal") -> Tensor:
         >>> topk_indices(torch.tensor([[0.1, 0.9, 0.3, 0.7]]), 2).tolist()
         [[1, 3]]
     """
-    require(order in get_args(Order), "top-K order", found=order, expected=get_args(Order))
+    check_choice("top-K order", order, get_args(Order))
     length = scores.shape[-1]
-    require(
-        1 <= k <= length,
-        "top-K size",
-        found=f"k={k} of {length} positions",
-        expected=f"1 <= k <= {length}",
-        fix="keep fewer, or give more",
-    )
+    require(1 <= k <= length, "top-K size", found=f"k={k} of {length} positions", expected=f"1 <= k <= {length}")
     require_values(
         ~scores.isnan().any(),
         "top-K scores",
@@ -112,27 +107,12 @@ def perturbed_topk(
     topk_indices(scores, k, order)  # refuses an invalid k or order, and NaN
     num_samples = noise.shape[1] if noise is not None and noise.dim() == 3 else num_samples
     shape = len(scores), num_samples, scores.shape[1]
-    require(
-        sigma > 0,
-        "top-K noise",
-        found=f"sigma={sigma}",
-        expected="sigma > 0",
-        fix="use hard_topk for a choice without noise",
-    )
-    require(
-        noise is None or noise.shape == shape,
-        "top-K noise",
-        found=lambda: None if noise is None else tuple(noise.shape),
-        expected=shape,
-    )
-    require(num_samples > baseline, "top-K samples", found=num_samples, expected=f"at least {1 + baseline}")
-    require(gradient in get_args(Gradient), "top-K gradient", found=gradient, expected=get_args(Gradient))
-    require(
-        not baseline or gradient == "full",
-        "top-K baseline",
-        found=f"{baseline} with {gradient!r}",
-        expected="'full' where True",
-    )
+    check_number("top-K sigma", sigma, above=0, fix="use hard_topk for a choice without noise")
+    if noise is not None:
+        require(noise.shape == shape, "top-K noise", found=tuple(noise.shape), expected=shape)
+    known = ("full",) if baseline else get_args(Gradient)
+    check_whole("top-K samples", num_samples, 1 + baseline)
+    check_choice("top-K gradient with a baseline" if baseline else "top-K gradient", gradient, known)
     seed = 0
     if noise is None:
         device = generator.device if generator else "cpu"
@@ -210,7 +190,8 @@ class _PerturbedTopK(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple:
-        sampling, (saved,) = ctx.sampling, ctx.saved_tensors
+        sampling = ctx.sampling
+        (saved,) = ctx.saved_tensors
         batch, num_samples, length = sampling.shape
         credit = upstream[0].to(sampling.dtype).transpose(1, 2)  # (B, k, d)
         if ctx.diagonal:

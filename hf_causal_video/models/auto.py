@@ -90,7 +90,8 @@ def register_models() -> None:
     for method in ALL_METHODS.values():
         modeling_auto.AutoModel.register(method.config, method.lazy_model, exist_ok=True)
         if method.task == "questions":
-            choices, open_ended = with_head(method, multiple_choice=True), with_head(method, multiple_choice=False)
+            choices = with_head(method, multiple_choice=True)
+            open_ended = with_head(method, multiple_choice=False)
             modeling_auto.AutoModelForMultipleChoice.register(method.config, choices, exist_ok=True)
             modeling_auto.AutoModelForVisualQuestionAnswering.register(method.config, open_ended, exist_ok=True)
 

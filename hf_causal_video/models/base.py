@@ -17,6 +17,7 @@ from hf_causal_video.models.text_limits import check_text_length
 from hf_causal_video.utils.errors import require, require_values
 
 IGNORED_LABEL = -100
+NO_PICKLE = "weights in safetensors; this package opens no pickled file"
 
 
 @dataclass
@@ -87,13 +88,8 @@ class CausalVideoPreTrainedModel(PreTrainedModel):
         Raises:
             CausalVideoError: `use_safetensors=False`.
         """
-        require(
-            use_safetensors is not False,
-            "use_safetensors",
-            found=False,
-            expected="weights in safetensors; this package opens no pickled file",
-            fix="leave the argument out; convert the file with load_state_dict and save_pretrained",
-        )
+        fix = "leave the argument out; convert the file with load_state_dict and save_pretrained"
+        require(use_safetensors is not False, "use_safetensors", found=False, expected=NO_PICKLE, fix=fix)
         key_mapping = {**cls._renamed_keys, **(key_mapping or {})}
         return super().from_pretrained(*args, use_safetensors=True, key_mapping=key_mapping, **kwargs)
 
@@ -109,13 +105,9 @@ class CausalVideoPreTrainedModel(PreTrainedModel):
             file = cached_file(
                 peft_model_id, "adapter_model.safetensors", _raise_exceptions_for_missing_entries=False, **hub
             )
-            require(
-                file is not None,
-                f"adapters {peft_model_id}",
-                found="no adapter_model.safetensors",
-                expected="weights in safetensors; this package opens no pickled file",
-                fix="save the adapters again with save_pretrained of peft",
-            )
+            missing = "no adapter_model.safetensors"
+            fix = "save the adapters again with save_pretrained of peft"
+            require(file is not None, f"adapters {peft_model_id}", found=missing, expected=NO_PICKLE, fix=fix)
         return super().load_adapter(peft_model_id, *args, **kwargs)
 
     def _check_kwargs(self, kwargs: Mapping[str, Any]) -> bool:
@@ -129,22 +121,17 @@ class CausalVideoPreTrainedModel(PreTrainedModel):
                 model without attention layers of its own.
         """
         name = f"{type(self).__name__}.forward"
-        unknown = sorted(kwargs.keys() - TransformersKwargs.__annotations__.keys())
-        require(
-            not unknown, name, found=f"unknown argument {', '.join(unknown)}", expected="its inputs", fix="drop it"
-        )
+        unknown = ", ".join(sorted(kwargs.keys() - TransformersKwargs.__annotations__.keys()))
+        require(not unknown, name, found=f"unknown argument {unknown}", expected="its inputs", fix="drop it")
         wanted = [
             getattr(self.config, flag) if kwargs.get(flag) is None else kwargs[flag]
             for flag in ("output_attentions", "output_hidden_states")
         ]
         if wanted[0]:
-            require(
-                "attentions" in self.can_record_outputs,
-                name,
-                found="output_attentions=True",
-                expected="False: the network has no attention layers",
-                fix="read the scores of the output; of a text, call model.text_encoder(output_attentions=True)",
-            )
+            expected = "False: the network has no attention layers"
+            fix = "read the scores of the output; of a text, call model.text_encoder(output_attentions=True)"
+            fits = "attentions" in self.can_record_outputs
+            require(fits, name, found="output_attentions=True", expected=expected, fix=fix)
         return any(wanted)
 
     def get_input_embeddings(self) -> nn.Module:
@@ -184,13 +171,8 @@ class VideoQAPreTrainedModel(CausalVideoPreTrainedModel):
         config.text_config = encoder.config
         model = cls(config)
         missing = model._text_encoder().load_state_dict(encoder.state_dict(), strict=False).missing_keys
-        require(
-            not missing,
-            f"text encoder {name}",
-            found=f"no weights for {missing[:3]}",
-            expected="every weight",
-            fix="name an encoder of the same architecture",
-        )
+        fix = "name an encoder of the same architecture"
+        require(not missing, f"text encoder {name}", found=f"no {missing[:3]}", expected="every weight", fix=fix)
         return model
 
     def _build_text_encoder(self) -> None:
@@ -214,13 +196,10 @@ class VideoQAPreTrainedModel(CausalVideoPreTrainedModel):
             self.text_encoder.set_input_embeddings(value)
 
     def _text_encoder(self) -> PreTrainedModel:
-        require(
-            self.text_encoder is not None,
-            f"the text of {type(self).__name__}",
-            found="ids, and no text encoder: text_config=None",
-            expected="token features",
-            fix="give question_features and choice_features, or a config with text_config",
-        )
+        what = f"the text of {type(self).__name__}"
+        problem = "ids, and no text encoder: text_config=None"
+        fix = "give question_features and choice_features, or a config with text_config"
+        require(self.text_encoder is not None, what, found=problem, expected="token features", fix=fix)
         return cast(PreTrainedModel, self.text_encoder)
 
     @property
@@ -254,20 +233,22 @@ class VideoQAPreTrainedModel(CausalVideoPreTrainedModel):
 
 
 def check_width(name: str, tensor: Tensor, dims: int, width: int, fix: str) -> None:
-    """Refuse a feature tensor of another rank or width, or with an empty axis; the processor refuses NaN."""
-    require(
-        tensor.dim() == dims and tensor.shape[-1] == width,
+    """Refuse a feature tensor of another rank or width, with an empty axis, or with NaN."""
+    shape = tensor.shape
+    fits = len(shape) == dims and shape[-1] == width and 0 not in shape
+    expected = f"{dims} axes, the last of width {width}, and no empty axis"
+    require(fits, name, found=lambda: f"shape {tuple(shape)}", expected=expected, fix=fix)
+    check_finite(name, tensor)
+
+
+def check_finite(name: str, tensor: Tensor) -> None:
+    """Refuse NaN and infinity: a model would answer NaN, or worse, the first of its answers."""
+    require_values(
+        tensor.isfinite().all(),
         name,
-        found=lambda: f"shape {tuple(tensor.shape)}",
-        expected=f"{dims} axes, the last of width {width}",
-        fix=fix,
-    )
-    require(
-        0 not in tensor.shape,
-        name,
-        found=lambda: f"shape {tuple(tensor.shape)}",
-        expected="no empty axis",
-        fix="drop clips without frames or objects before batching",
+        found=lambda: "NaN or infinity",
+        expected="finite numbers",
+        fix="extract the features of these clips again",
     )
 
 
@@ -276,13 +257,8 @@ def check_mask(name: str, mask: Tensor | None, features: Tensor, dims: int) -> T
     shape = features.shape[:dims]
     if mask is None:
         return features.new_ones(shape, dtype=torch.bool)
-    require(
-        mask.shape == shape,
-        name,
-        found=lambda: f"shape {tuple(mask.shape)}",
-        expected=tuple(shape),
-        fix="pass the mask that was made with these features",
-    )
+    fix = "pass the mask that was made with these features"
+    require(mask.shape == shape, name, found=lambda: f"shape {tuple(mask.shape)}", expected=tuple(shape), fix=fix)
     return mask.bool()
 
 

@@ -11,6 +11,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from hf_causal_video.utils.checks import check_choice
 from hf_causal_video.utils.errors import require
 
 
@@ -23,13 +24,7 @@ class CausalVideoConfig(PreTrainedConfig):
         known = [name for name in type(self).__dataclass_fields__ if name not in PreTrainedConfig.__dataclass_fields__]
         for name in kwargs:
             meant = None if hasattr(PreTrainedConfig, name) else get_close_matches(name, known, 1, 0.8)
-            require(
-                not meant,
-                type(self).__name__,
-                found=f"unknown field {name}",
-                expected=meant[0] if meant else None,
-                fix=f"see help({type(self).__name__})",
-            )
+            require(not meant, type(self).__name__, found=f"unknown field {name}", expected=" or ".join(meant or []))
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -60,21 +55,10 @@ class CausalVideoConfig(PreTrainedConfig):
             CausalVideoError: an unknown preset, or an override that is not a field.
         """
         presets = cls.presets()
-        require(
-            name in presets,
-            f"{cls.__name__} preset",
-            found=name,
-            expected=sorted(presets),
-            fix="take one of these names",
-        )
-        unknown = sorted(set(overrides) - set(cls.__dataclass_fields__))
-        require(
-            not unknown,
-            cls.__name__,
-            found=f"unknown field {', '.join(unknown)}",
-            expected=f"fields of {cls.__name__}",
-            fix=f"see help({cls.__name__})",
-        )
+        check_choice(f"{cls.__name__} preset", name, sorted(presets))
+        unknown = ", ".join(sorted(set(overrides) - set(cls.__dataclass_fields__)))
+        fix = f"see help({cls.__name__})"
+        require(not unknown, cls.__name__, found=f"unknown field {unknown}", expected="its fields", fix=fix)
         return cls(**cls._filled(presets[name], overrides))
 
     @classmethod
@@ -91,13 +75,11 @@ def check_auto_class(cls: type) -> None:
     Raises:
         CausalVideoError: a class of this package.
     """
-    require(
-        cls.__module__.split(".")[0] != "hf_causal_video",
-        f"{cls.__name__}.register_for_auto_class",
-        found="a class whose code lies in several folders of this package",
-        expected="code that save_pretrained can copy as it stands",
-        fix="save_pretrained without it, then run hf-causal-video push, which writes the whole bundle of remote code",
-    )
+    what = f"{cls.__name__}.register_for_auto_class"
+    problem = "a class whose code lies in several folders of this package"
+    fix = "save_pretrained without it, then run hf-causal-video push, which writes the whole bundle of remote code"
+    fits = cls.__module__.split(".")[0] != "hf_causal_video"
+    require(fits, what, found=problem, expected="code that save_pretrained can copy as it stands", fix=fix)
 
 
 @strict
@@ -156,13 +138,11 @@ class VideoQAConfig(CausalVideoConfig):
         if self.id2label is not None and (self.label2id is None or len(self.label2id) != len(self.id2label)):
             self.label2id = {label: int(index) for index, label in self.id2label.items()}
         super().__post_init__(**kwargs)
-        require(
-            self.num_answers is None or self.num_labels == self.num_answers,
-            type(self).__name__,
-            found=f"{self.num_labels} labels",
-            expected=f"num_answers={self.num_answers} labels",
-            fix="leave id2label and num_labels out, or give one label per answer",
-        )
+        labels = self.num_labels
+        answers = self.num_answers
+        fix = "leave id2label and num_labels out, or give one label per answer"
+        fits = answers is None or labels == answers
+        require(fits, type(self).__name__, found=f"{labels} labels", expected=f"num_answers={answers} labels", fix=fix)
 
     def set_answer_vocabulary(self, words: Sequence[str]) -> None:
         """Make the words of an answer vocabulary the labels; an answer without a word keeps the label `<other>`."""

@@ -59,18 +59,15 @@ def batch_of_times(timestamps: Tensor, like: Tensor) -> Tensor:
 
 def check_same_shape(tensor: Tensor, timestamps: Tensor, what: str) -> None:
     """Raise where a tensor does not have one entry for each time."""
-    require(
-        tensor.shape == timestamps.shape,
-        f"{what} and timestamps do not belong together",
-        found=f"{tuple(tensor.shape)} and {tuple(timestamps.shape)}",
-        expected="one time for each frame",
-        fix="pass the timestamps of the frames that were scored",
-    )
+    problem = f"{tuple(tensor.shape)} and {tuple(timestamps.shape)}"
+    fits = tensor.shape == timestamps.shape
+    require(fits, f"shapes of {what} and timestamps", found=problem, expected="one time for each scored frame")
 
 
 def _checked(
     timestamps: Tensor, frame_mask: Tensor | None, duration_s: float | Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the times (B, T) in float64, the mask (B, T) and the end of each clip (B,), infinite where unknown."""
     times = timestamps.detach().double()
     mask = torch.ones_like(times, dtype=torch.bool) if frame_mask is None else frame_mask.bool()
     require(
@@ -78,36 +75,26 @@ def _checked(
         "frame times",
         found=f"times {tuple(times.shape)}, frame mask {tuple(mask.shape)}",
         expected="(batch, frames) each, with at least one real frame per row and padding at its end",
-        fix="pass the timestamps of the sampled frames, one row per clip",
     )
-    require(
-        not (mask[:, 1:] & ~mask[:, :-1]).any(),
-        "padding between real frames",
-        found="a masked frame before a real one",
-        expected="padding at the end",
-        fix="move the real frames to the front",
-    )
+    gaps = (mask[:, 1:] & ~mask[:, :-1]).any()
+    require(not gaps, "frame mask", found="padding between real frames", expected="padding at the end")
     steps = (times[:, 1:] - times[:, :-1] > 0) | ~mask[:, 1:]  # (B, T-1); NaN compares as false
+    valid = ((times >= 0) & times.isfinite()) | ~mask  # (B, T)
 
     def wrong_times() -> str:
-        row = int((~steps).any(1).int().argmax())
+        row = int((steps.all(1) & valid.all(1)).int().argmin())
         return f"{times[row][mask[row]].tolist()[:8]} in row {row}"
 
     require(
-        steps.all() and ((times >= 0) & times.isfinite() | ~mask).all(),
+        steps.all() and valid.all(),
         "timestamps are not increasing",
         found=wrong_times,
         expected="finite seconds from 0 on, each larger than the one before",
         fix="sort the frames by time, drop repeated ones, and pass seconds",
     )
     end = torch.as_tensor(0.0 if duration_s is None else duration_s, dtype=torch.float64, device=times.device)
-    require(
-        end.shape in ((), times.shape[:1]) and (end >= 0).all(),
-        "duration_s",
-        found=end.tolist(),
-        expected=f"seconds, one number or {len(times)}, 0 where unknown",
-        fix="leave it out, or correct it",
-    )
+    fits = end.shape in ((), times.shape[:1]) and (end >= 0).all()
+    require(fits, "duration_s", found=end.tolist, expected=f"seconds, one number or {len(times)}, 0 where unknown")
     end = torch.where(end > 0, end, torch.inf).expand(times.shape[0])
     times = times.masked_fill(~mask, 0.0)
     excess = times.amax(1) - end  # (B,)
@@ -115,7 +102,6 @@ def _checked(
         not (excess > ROUNDING_S).any(),
         "frames past the end of their clip",
         found=lambda: f"a frame {excess.max().item():g} s behind the end",
-        expected="frames up to the stated duration",
-        fix="pass both in seconds, of the same clip",
+        expected="frames up to the stated duration, both in seconds",
     )
     return times, mask, end

@@ -6,7 +6,7 @@ Every model refuses bad tensors in the words of this file. `read_batch` does all
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -237,26 +237,16 @@ def ids_or_features(prefix: str, ids: Tensor | None, features: Tensor | None, di
     if features is not None:
         check_width(name, features, dims, width, "give token features of the width in text_feature_dim")
         return features
-    require(
-        ids is not None,
-        "text",
-        found=f"no {prefix}input_ids",
-        expected=f"ids, or {name} in their place",
-        fix="pass what the processor returned; an open-ended model sets num_answers",
-    )
+    fix = "pass what the processor returned; an open-ended model sets num_answers"
+    expected = f"ids, or {name} in their place"
+    require(ids is not None, "text", found=f"no {prefix}input_ids", expected=expected, fix=fix)
     return cast(Tensor, ids)
 
 
 def read_question(text: Tensor, mask: Tensor | None) -> Tensor:
     """Return the mask (B, L) of the questions; refuse an empty one."""
     question_mask = check_mask("attention_mask", mask, text, 2)
-    require_values(
-        question_mask.any(1).all(),
-        "question",
-        found=lambda: "a question of zero tokens",
-        expected="at least one token",
-        fix="check the question column and the attention mask",
-    )
+    _require_any(question_mask.any(1), "question", "a question of zero tokens", "at least one token")
     return question_mask
 
 
@@ -264,13 +254,7 @@ def read_choices(text: Tensor, mask: Tensor | None, number: int | None) -> tuple
     """Return the mask (B, A, L) of all choices, and which of them are present (B, A)."""
     choice_mask = check_mask("choice_attention_mask", mask, text, 3)
     present = choice_mask.any(-1)
-    require_values(
-        present.any(1).all(),
-        "choices",
-        found=lambda: "a question without any choice",
-        expected="at least one choice that is not empty",
-        fix="drop the question, or give its choices",
-    )
+    _require_any(present.any(1), "choices", "a question without any choice", "at least one that is not empty")
     if number is not None:
         require_values(
             present.all() & (present.shape[1] == number),
@@ -290,24 +274,24 @@ def read_frames(frames: Tensor | None, mask: Tensor | None, config: VideoQAConfi
     fix = f"this checkpoint expects features of {made_by}; extract them, or load another checkpoint"
     check_width("frame_features", frames, 3, config.frame_feature_dim, fix)
     mask = check_mask("frame_mask", mask, frames, 2)
-    require_values(
-        mask.any(1).all(),
-        "frames",
-        found=lambda: "a clip without frames",
-        expected="at least one frame per clip",
-        fix="drop the clip",
-    )
+    _require_any(mask.any(1), "frames", "a clip without frames", "at least one frame per clip")
     return frames, mask
 
 
 def read_rows(video_index: Tensor | None, questions: int, videos: int, device: torch.device) -> Tensor:
     """Return the clip of each question (B,)."""
     rows = torch.arange(questions, device=device) if video_index is None else video_index
-    error: dict[str, Any] = {
-        "found": lambda: f"{questions} questions, {videos} videos, video_index {rows.tolist()}",
-        "expected": "a row of the videos for each question",
-        "fix": "give video_index, or a video for each question",
-    }
-    require(len(rows) == questions and (video_index is not None or videos == questions), "batch", **error)
-    require_values(((rows >= 0) & (rows < videos)).all(), "batch", **error)
+
+    def problem() -> str:
+        return f"{questions} questions, {videos} videos, video_index {rows.tolist()}"
+
+    expected = "video_index with a row of the videos for each question, or a video for each"
+    fits = len(rows) == questions and (video_index is not None or videos == questions)
+    require(fits, "batch", found=problem, expected=expected)
+    require_values(((rows >= 0) & (rows < videos)).all(), "batch", found=problem, expected=expected)
     return rows
+
+
+def _require_any(some: Tensor, what: str, found: str, expected: str) -> None:
+    """Refuse rows (R,) that have nothing."""
+    require_values(some.all(), what, found=lambda: found, expected=expected, fix="drop the row, or check its mask")

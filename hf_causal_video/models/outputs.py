@@ -15,7 +15,8 @@ class VideoQAOutput(ModelOutput):
 
     Args:
         loss: () weighted sum of `losses`, where labels were given.
-        losses: each loss term by name, unweighted.
+        losses: each loss term by name, unweighted. The names are the same in every training step: a term that a step
+            leaves out (in a warm-up, or where a ramp is over) is 0 without gradient. In evaluation: "answer" alone.
         logits: (B, A) answer scores.
         frame_scores: (B, T) how much the method wants each frame for this question; -inf at padding.
         kept_frames: (B, K) frame index of every kept slot; slots may repeat a frame.

@@ -28,6 +28,7 @@ from hf_causal_video.models.user_inputs import (
     seconds_of,
     stack,
 )
+from hf_causal_video.utils.checks import check_choice, check_whole
 from hf_causal_video.utils.errors import require
 
 OPEN_ENDED_SHOWN = 5  # answers of a vocabulary that an Evidence lists
@@ -73,22 +74,13 @@ class VideoQAProcessor(ProcessorMixin):
         clip_statistics: dict[str, Any] | None = None,
         example_questions: list[dict[str, Any]] | None = None,
     ):
-        require(
-            choice_template in get_args(ChoiceTemplate) and type(max_length) is int and max_length >= 1,
-            "invalid processor settings",
-            found=f"{choice_template=}, {max_length=}",
-            expected=f"{', '.join(get_args(ChoiceTemplate))}; 1 token or more",
-            fix="correct these settings",
-        )
+        check_choice("choice_template", choice_template, get_args(ChoiceTemplate))
+        check_whole("max_length", max_length)
         if answer_vocabulary is not None:
             words = read_texts("answer_vocabulary", answer_vocabulary, "pass the list of answers")
-            require(
-                not isinstance(answer_vocabulary, str) and len(set(words)) == len(words),
-                "answer_vocabulary",
-                found="one text, or an answer twice",
-                expected="a list of different answers",
-                fix="pass the list that the model was trained with",
-            )
+            fits = not isinstance(answer_vocabulary, str) and len(set(words)) == len(words)
+            problem = "one text, or an answer twice"
+            require(fits, "answer_vocabulary", found=problem, expected="a list of different answers")
         self.answer_vocabulary = answer_vocabulary
         self.choice_template = choice_template
         self.max_length = max_length
@@ -152,27 +144,26 @@ class VideoQAProcessor(ProcessorMixin):
                 or times of other frames, labels that are not integers, a string beyond `max_length`, an unknown
                 option, or a video without an extractor.
         """
-        require(return_tensors == "pt", "return_tensors", found=return_tensors, expected="'pt'", fix="convert them")
+        check_choice("return_tensors", return_tensors, ("pt",), fix="convert them")
         options = self._text_options(dict(kwargs))
         questions = read_texts("question", either("question", question, "text", text), "drop empty rows")
         video = either("video", video, "videos", videos)
         if video is not None:
             clip = _extract(video, feature_extractor, frame_features)
-            frame_features, timestamps = clip.frame_features, clip.timestamps_s
-            object_features, object_boxes, object_mask = clip.object_features, clip.object_boxes, clip.object_mask
+            frame_features = clip.frame_features
+            timestamps = clip.timestamps_s
+            object_features = clip.object_features
+            object_boxes = clip.object_boxes
+            object_mask = clip.object_mask
         count = len(questions)
         data, unknown = self._tokenize(questions, None, options)
         if choices is not None:
             tensors, more = self._tokenize_choices(questions, choices, options)
             data |= tensors
             unknown = [list(dict.fromkeys(first + second)) for first, second in zip(unknown, more, strict=True)]
-        require(
-            frame_features is not None,
-            "features",
-            found="none",
-            expected="frame_features, or a video with a feature_extractor",
-            fix="extract features first: hf-causal-video extract",
-        )
+        expected = "frame_features, or a video with a feature_extractor"
+        fix = "extract features first: hf-causal-video extract"
+        require(frame_features is not None, "features", found="none", expected=expected, fix=fix)
         num_videos = count
         if video_index is not None:
             data["video_index"], num_videos = read_video_index(video_index, count)
@@ -214,16 +205,11 @@ class VideoQAProcessor(ProcessorMixin):
         """
         check_evidence(output)
         assert output.logits is not None and output.frame_scores is not None and output.kept_frames is not None
-        require(
-            span_rule in get_args(SpanRule),
-            "span_rule",
-            found=span_rule,
-            expected=", ".join(get_args(SpanRule)),
-            fix="name one of them",
-        )
+        check_choice("span_rule", span_rule, get_args(SpanRule))
         count = len(output.logits)
         probabilities = output.logits.float().softmax(-1).cpu()  # (B, A)
-        scores, kept = output.frame_scores.float().cpu(), output.kept_frames.cpu()  # (B, T), (B, K)
+        scores = output.frame_scores.float().cpu()  # (B, T)
+        kept = output.kept_frames.cpu()  # (B, K)
         times = None if timestamps is None else as_list("timestamps", seconds_of(timestamps), 1, count)
         ends = read_durations(duration_s, count)
         spans = [[] for _ in range(count)] if times is None else _spans(scores, kept, times, ends, span_rule)
@@ -259,13 +245,8 @@ class VideoQAProcessor(ProcessorMixin):
         if kwargs:
             known = {*TextKwargs.__annotations__, "text_kwargs", "common_kwargs"}
             unknown = sorted(set(kwargs) - known)
-            require(
-                not unknown,
-                "unknown option",
-                found=", ".join(unknown),
-                expected="arguments of VideoQAProcessor, or options of the tokenizer",
-                fix="remove it",
-            )
+            expected = "arguments of VideoQAProcessor, or options of the tokenizer"
+            require(not unknown, "unknown option", found=", ".join(unknown), expected=expected, fix="remove it")
             options = self._merge_kwargs(VideoQAProcessorKwargs, **kwargs)["text_kwargs"]  # type: ignore[arg-type]
         options |= {"return_tensors": "pt", "return_token_type_ids": False, "return_attention_mask": True}
         limit = options.pop("max_length", None) or self.max_length
@@ -282,13 +263,9 @@ class VideoQAProcessor(ProcessorMixin):
         encoded = self.tokenizer(texts, pairs, **options)
         lengths = encoded["attention_mask"].sum(1)  # (rows,)
         longest = int(lengths.argmax())
-        require(
-            encoded["input_ids"].shape[1] <= limit or int(lengths.max()) <= limit,
-            "text",
-            found=lambda: f"{int(lengths[longest])} tokens in {texts[longest][:60]!r}",
-            expected=f"at most max_length={limit}",
-            fix="shorten it, or cut it by truncation=True (in the shell answer --truncate)",
-        )
+        problem = f"{int(lengths[longest])} tokens in {texts[longest][:60]!r}"
+        fix = "shorten it, or cut it by truncation=True (in the shell answer --truncate)"
+        require(int(lengths.max()) <= limit, "text", found=problem, expected=f"at most max_length={limit}", fix=fix)
         unknown = find_unknown_words(self.tokenizer, encoded, texts, pairs)
         return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}, unknown
 
@@ -298,7 +275,9 @@ class VideoQAProcessor(ProcessorMixin):
         """Return ids and mask (B, A, L) of question and choice, and the unknown words of each question's choices."""
         lists = read_choices(choices, len(questions))
         widest = max(map(len, lists))
-        first, second, present = [], [], []
+        first = []
+        second = []
+        present = []
         for text, words in zip(questions, lists, strict=True):
             first += [text] * widest
             second += [*words, *[""] * (widest - len(words))]
@@ -324,35 +303,25 @@ class VideoQAProcessor(ProcessorMixin):
 
     def _words(self, probabilities: Tensor, choices: list[str] | None) -> list[str]:
         if choices is not None:  # an absent choice has the lowest logit possible
-            require(
-                len(choices) <= len(probabilities) and not probabilities[len(choices) :].any(),
-                "choices",
-                found=f"{len(choices)} for {len(probabilities)} scores",
-                expected="those of the batch",
-                fix="pass the choices that were passed to the processor",
-            )
+            fits = len(choices) <= len(probabilities) and not probabilities[len(choices) :].any()
+            problem = f"{len(choices)} for {len(probabilities)} scores"
+            require(fits, "choices", found=problem, expected="those that were passed to the processor")
             return choices
         if self.answer_vocabulary is None:
             return [f"choice {i}" for i in range(len(probabilities))]
-        require(
-            0 <= len(probabilities) - len(self.answer_vocabulary) <= 1,
-            "answer_vocabulary",
-            found=f"{len(self.answer_vocabulary)} answers for {len(probabilities)} scores",
-            expected="as many, or one less",
-            fix="pass choices, or load the processor of this model",
-        )
+        extra = len(probabilities) - len(self.answer_vocabulary)
+        problem = f"{len(self.answer_vocabulary)} answers for {len(probabilities)} scores"
+        fix = "pass choices, or load the processor of this model"
+        require(0 <= extra <= 1, "answer_vocabulary", found=problem, expected="as many, or one less", fix=fix)
         # A released head has one class more than its vocabulary: every answer outside it.
         return [*self.answer_vocabulary, *["<other>"] * (len(probabilities) - len(self.answer_vocabulary))]
 
 
 def _extract(video: Any, extractor: Callable[[Any], tuple[Any, Any]] | None, features: object) -> Any:
-    require(
-        extractor is not None and features is None,
-        "video",
-        found="a video " + ("and features" if extractor else "without a feature_extractor"),
-        expected="a video with the extractor of the model's features, and no features next to it",
-        fix="pass feature_extractor=VideoFeatureExtractor.from_provenance(model.config.feature_provenance)",
-    )
+    problem = "a video " + ("and features" if extractor else "without a feature_extractor")
+    fix = "pass feature_extractor=VideoFeatureExtractor.from_provenance(model.config.feature_provenance)"
+    fits = extractor is not None and features is None
+    require(fits, "video", found=problem, expected="a video with an extractor, and no features next to it", fix=fix)
     assert extractor is not None
     return extractor(video)[0]
 
@@ -360,13 +329,9 @@ def _extract(video: Any, extractor: Callable[[Any], tuple[Any, Any]] | None, fea
 def _spans(scores: Tensor, kept: Tensor, times: list[Tensor], end: Tensor | None, rule: SpanRule) -> list[list[Span]]:
     padded = torch.nn.utils.rnn.pad_sequence([item.double() for item in times], batch_first=True)  # (B, T)
     lengths = torch.tensor([len(item) for item in times]).unsqueeze(1)  # (B, 1)
-    require(
-        padded.shape[1] <= scores.shape[1] and not (kept >= lengths).any(),
-        "timestamps",
-        found=f"{lengths.flatten().tolist()} times",
-        expected=f"at most {scores.shape[1]}, and one for every kept frame",
-        fix="pass the times of the frames that the model saw",
-    )
+    fits = padded.shape[1] <= scores.shape[1] and not (kept >= lengths).any()
+    expected = f"at most {scores.shape[1]}, and one for every kept frame"
+    require(fits, "timestamps", found=f"{lengths.flatten().tolist()} times", expected=expected)
     padded = torch.nn.functional.pad(padded, (0, scores.shape[1] - padded.shape[1]))
     mask = torch.arange(padded.shape[1]) < lengths
     if rule == "kept":

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hf_causal_video.models.frame_times import ROUNDING_S, batch_of_times, check_same_shape, frame_slices
+from hf_causal_video.utils.checks import check_number
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 Span = tuple[float, float, float]  # start_s, end_s, score
@@ -54,13 +55,8 @@ def kept_frames_to_spans(
     slices = frame_slices(timestamps, frame_mask, duration_s).tolist()
     chosen = kept if kept.dtype == torch.bool else _index_mask(kept, timestamps.shape[1])
     check_same_shape(chosen, timestamps, "kept")
-    require(
-        not (chosen & ~frame_mask).any(),
-        "a kept frame is padding",
-        found=lambda: "row {}, frame {}".format(*(chosen & ~frame_mask).nonzero()[0].tolist()),
-        expected="real frames only",
-        fix="keep no more frames than the clip has",
-    )
+    padding = (chosen & ~frame_mask).nonzero()
+    require(not len(padding), "a kept frame is padding", found=padding[:9].tolist, expected="real frames only")
     weights = torch.ones_like(timestamps) if scores is None else _finite_scores(scores, frame_mask)
     check_same_shape(weights, timestamps, "scores")
     return [_runs(*row) for row in zip(chosen.tolist(), slices, weights.tolist(), strict=True)]
@@ -96,7 +92,7 @@ def grow_window(
         >>> grow_window(torch.tensor([[1.0, 6.0, 8.0, 5.0, 7.0]]), times, fraction=0.7)
         [(2.0, 6.0, 7.0)]
     """
-    require(0 < fraction <= 1, "fraction", found=fraction, expected="0 < fraction <= 1", fix="try 0.5")
+    check_number("fraction", fraction, above=0, most=1, fix="try 0.5")
     weights, slices, mask = _weighted(scores, timestamps, frame_mask, duration_s)
     peak, start = weights.max(dim=1)  # (B,), (B,)
     high = (weights >= fraction * peak[:, None]) & mask  # (B, T)
@@ -137,7 +133,7 @@ def fit_gaussian(
         >>> round(start, 2), round(end, 2), share
         (2.59, 5.41, 0.5)
     """
-    require(0 < gamma < float("inf"), "gamma", found=gamma, expected="above 0, and finite", fix="try 1.0")
+    check_number("gamma", gamma, above=0, fix="try 1.0")
     weights, slices, mask = _weighted(scores, timestamps, frame_mask, duration_s)
     times = batch_of_times(timestamps, weights).double().masked_fill(~mask, 0.0)  # (B, T)
     share = weights / weights.sum(1, keepdim=True)  # (B, T)
@@ -205,13 +201,9 @@ def frames_in_spans(timestamps: Tensor, spans: Sequence[Sequence[float]]) -> Ten
             left, right = slices[nearest].tolist()
             allowed = max(ROUNDING_S, right - left)  # annotated seconds are rounded
             covered[nearest] = left - allowed <= middle <= right + allowed
-        require(
-            covered.any(),
-            "a span lies outside the frames",
-            found=f"{start:g} to {end:g} s, frames from {times[0].item():g} to {times[-1].item():g} s",
-            expected="start_s <= end_s, within the clip",
-            fix="pass spans and timestamps of the same clip, in seconds",
-        )
+        problem = f"{start:g} to {end:g} s, frames from {times[0].item():g} to {times[-1].item():g} s"
+        expected = "start_s <= end_s, in seconds, within the clip"
+        require(covered.any(), "a span lies outside the frames", found=problem, expected=expected)
         inside |= covered
     return inside
 
@@ -242,42 +234,31 @@ def _runs(chosen: list[bool], slices: list[list[float]], weights: list[float]) -
 def _weighted(
     scores: Tensor, timestamps: Tensor, frame_mask: Tensor | None, duration_s: float | Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the scores (B, T), none below 0, the slice of each frame (B, T, 2) and the mask (B, T)."""
     timestamps = batch_of_times(timestamps, scores)
     check_same_shape(scores, timestamps, "scores")
     mask = torch.ones_like(timestamps, dtype=torch.bool) if frame_mask is None else frame_mask.bool()
     slices = frame_slices(timestamps, mask, duration_s)
     weights = _finite_scores(scores, mask)
-    require(
-        (weights >= 0).all() and (weights.sum(1) > 0).all(),
-        "scores do not weigh frames",
-        found=lambda: f"smallest {weights.min().item():g}, smallest row sum {weights.sum(1).min().item():g}",
-        expected="no negative score, and one above 0 in each row",
-        fix="pass probabilities or attention, such as scores.softmax(-1)",
-    )
+    fits = (weights >= 0).all() and (weights.sum(1) > 0).all()
+    expected = "none below 0, and one above 0 in each row, such as scores.softmax(-1)"
+    require(fits, "scores do not weigh frames", found=lambda: f"least {weights.min().item():g}", expected=expected)
     return weights, slices, mask
 
 
 def _finite_scores(scores: Tensor, mask: Tensor) -> Tensor:
     check_same_shape(scores, mask, "scores")
     weights = scores.detach().double().masked_fill(~mask, 0.0)
-    require(
-        weights.isfinite().all(),
-        "frame scores",
-        found="NaN or infinity",
-        expected="finite scores",
-        fix="check the features for NaN, and mask padded frames with frame_mask",
-    )
+    fix = "check the features for NaN, and mask padded frames with frame_mask"
+    require(weights.isfinite().all(), "frame scores", found="NaN or infinity", expected="finite scores", fix=fix)
     return weights
 
 
 def _index_mask(kept: Tensor, frames: int) -> Tensor:
     integers = kept.dim() == 2 and kept.numel() and not kept.dtype.is_floating_point
     bounds = f" from {kept.min().item()} to {kept.max().item()}" if kept.numel() else ""
-    require(
-        integers and kept.min() >= 0 and kept.max() < frames,
-        "invalid frame indices",
-        found=f"{kept.dtype} {tuple(kept.shape)}{bounds}",
-        expected=f"(batch, kept) integers from 0 to {frames - 1}",
-        fix="pass output.kept_frames with the timestamps of the same frames, or a bool mask",
-    )
+    fits = integers and kept.min() >= 0 and kept.max() < frames
+    problem = f"{kept.dtype} {tuple(kept.shape)}{bounds}"
+    expected = f"(batch, kept) integers from 0 to {frames - 1}, or a bool mask"
+    require(fits, "invalid frame indices", found=problem, expected=expected)
     return torch.zeros(kept.shape[0], frames, dtype=torch.bool, device=kept.device).scatter(1, kept.long(), True)

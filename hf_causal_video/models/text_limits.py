@@ -27,10 +27,6 @@ def check_text_length(encoder: nn.Module | None, *ids: Tensor) -> None:
     """Refuse strings (rows, L) that are longer than the encoder's positions, before torch does so on a device."""
     most = most_tokens(encoder)
     longest = max((part.shape[-1] for part in ids), default=0)
-    require(
-        most is None or longest <= most,
-        "text",
-        found=f"a string of {longest} tokens",
-        expected=f"at most {most}, the positions of the text encoder",
-        fix="shorten it, or let the processor cut it: truncation=True, max_length=" + str(most),
-    )
+    expected = f"at most {most}, the positions of the text encoder"
+    fix = f"shorten it, or let the processor cut it: truncation=True, max_length={most}"
+    require(most is None or longest <= most, "text", found=f"{longest} tokens", expected=expected, fix=fix)

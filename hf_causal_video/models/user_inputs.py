@@ -4,7 +4,7 @@ Why a file of its own: a label too many, a box without its frame or a kept frame
 drawing without a trace, so each is refused where it enters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from transformers import BatchFeature
 from transformers.video_utils import VideoMetadata
 
 from hf_causal_video.models.outputs import VideoQAOutput
-from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.checks import is_list, is_text
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 INPUT_NAMES = (
     "input_ids",
@@ -51,72 +52,50 @@ class VideoQAInputs(BatchFeature):
         self.unknown_words = state["unknown_words"]
 
 
-def either(name: str, value: Any, alias: str, other: Any) -> Any:
+def either(name: str, value: object, alias: str, other: object) -> Any:
     """Return the value of an argument that has two names."""
-    require(
-        value is None or other is None,
-        name,
-        found=f"{name}=... and {alias}=...",
-        expected=f"one of them: {alias} is another name of {name}",
-        fix=f"remove {alias}",
-    )
+    both = value is not None and other is not None
+    fix = f"remove {alias}: {alias} is another name of {name}"
+    require(not both, name, found=f"{name}=... and {alias}=...", expected="one of them", fix=fix)
     return other if value is None else value
 
 
-def read_texts(name: str, value: Any, fix: str) -> list[str]:
+def read_texts(name: str, value: object, fix: str) -> list[str]:
     """Return one or more texts as a list; none may be blank."""
-    texts = [value] if isinstance(value, str) else list(value) if _is_list(value) else []
-    require(
-        texts and all(map(_is_text, texts)), name, found=repr(value)[:80], expected=f"text in every {name}", fix=fix
-    )
+    texts = [value] if isinstance(value, str) else list(value) if is_list(value) else []
+    _check(texts and all(map(_is_filled, texts)), name, value, f"text in every {name}", fix)
     return texts
 
 
-def read_choices(choices: Any, count: int) -> list[list[str]]:
+def read_choices(choices: object, count: int) -> list[list[str]]:
     """Return a list of choices for each of `count` questions; a single list belongs to a single question."""
-    items: list[Any] = list(choices) if _is_list(choices) else []
+    items = list(choices) if is_list(choices) else []
     lists = [items] if items and isinstance(items[0], str) else items
-    require(
-        len(lists) == count and all(_is_list(one) and len(one) and all(map(_is_text, one)) for one in lists),
-        "choices",
-        found=lambda: f"{len(lists)} lists, {repr(lists)[:80]}",
-        expected=f"{count} lists of at least one non-empty choice",
-        fix="pass the choices of each question",
-    )
+    filled = all(is_list(one) and len(one) and all(map(_is_filled, one)) for one in lists)
+    expected = f"{count} lists of at least one non-empty choice"
+    _check(len(lists) == count and filled, "choices", lists, expected, "pass the choices of each question")
     return [list(one) for one in lists]
 
 
-def read_labels(value: Any, count: int) -> Tensor:
+def read_labels(value: object, count: int) -> Tensor:
     """Return the indices of the right answers, (B,), -100 where unknown."""
     labels = _tensor(value)
-    require(
-        labels is not None and labels.numel() == count and labels.dim() <= 1 and _is_integer(labels),
-        "labels",
-        found=repr(value)[:80],
-        expected=f"{count} integers, one per question",
-        fix="pass the index of the right answer of each question, -100 where it is unknown",
-    )
-    assert labels is not None
+    fits = labels.numel() == count and labels.dim() <= 1 and _is_integer(labels)
+    _check(fits, "labels", value, f"{count} integers, one per question, -100 where unknown")
     return labels.long().reshape(-1)
 
 
-def read_video_index(value: Any, count: int) -> tuple[Tensor, int]:
+def read_video_index(value: object, count: int) -> tuple[Tensor, int]:
     """Return the row of each question's video (B,), and how many videos there are; each must be asked about."""
     index = _tensor(value)
-    fits = index is not None and index.dim() == 1 and len(index) == count and _is_integer(index)
-    rows = sorted(set(index.tolist())) if index is not None and fits else []
-    require(
-        fits and rows == list(range(len(rows))),
-        "video_index",
-        found=repr(value)[:80],
-        expected=f"{count} rows of videos, none left out",
-        fix="pass for each question the row of its video, and only videos that are asked about",
-    )
-    assert index is not None
+    fits = index.shape == (count,) and _is_integer(index)
+    rows = sorted(set(index.tolist())) if fits else []
+    expected = f"{count} rows of videos, none left out"
+    _check(fits and rows == list(range(len(rows))), "video_index", value, expected, "pass only videos asked about")
     return index.long(), len(rows)
 
 
-def as_list(name: str, value: Any, dims: int, count: int) -> list[Tensor]:
+def as_list(name: str, value: object, dims: int, count: int) -> list[Tensor]:
     """Return one tensor of `dims` axes for each of `count` questions; a single one serves all of them.
 
     Args:
@@ -126,26 +105,24 @@ def as_list(name: str, value: Any, dims: int, count: int) -> list[Tensor]:
         dims: axes of one item.
         count: number of questions.
     """
-    items: list[Any] = []
+    items: list[object] = []
     value = _plain_tensor(value, dims)
     if isinstance(value, Tensor):
         items = [value] * count if value.dim() == dims else list(value) if value.dim() == dims + 1 else []
-    elif _is_list(value):
+    elif is_list(value):
         items = [_plain_tensor(item, dims) for item in value]
-    fits = len(items) == count and all(
-        isinstance(item, Tensor) and item.dim() == dims and 0 not in item.shape for item in items
-    )
+    tensors = [item for item in items if isinstance(item, Tensor) and item.dim() == dims and 0 not in item.shape]
     require(
-        fits and len({item.shape[1:] for item in items}) == 1,
+        len(tensors) == len(items) == count and len({item.shape[1:] for item in tensors}) == 1,
         name,
         found=lambda: f"shapes {[_shape(item) for item in items[:4]]}" if items else repr(value)[:80],
         expected=f"{count} tensors of {dims} axes, none empty, that differ in the first axis at most",
         fix="pass the features of each question's video",
     )
-    return items
+    return tensors
 
 
-def stack(name: str, value: Any, dims: int, count: int) -> tuple[Tensor, Tensor]:
+def stack(name: str, value: object, dims: int, count: int) -> tuple[Tensor, Tensor]:
     """Pad the first axis to the longest: (B, T, ...) in float32, and the mask (B, T) of real entries."""
     items = [item.to(torch.float32) for item in as_list(name, value, dims, count)]
     padded = torch.nn.utils.rnn.pad_sequence(items, batch_first=True)  # (B, T, ...)
@@ -160,7 +137,7 @@ def stack(name: str, value: Any, dims: int, count: int) -> tuple[Tensor, Tensor]
     return padded, torch.arange(padded.shape[1]) < lengths.unsqueeze(1)  # (B, T)
 
 
-def read_objects(values: dict[str, Any], mask: Tensor) -> dict[str, Tensor]:
+def read_objects(values: Mapping[str, object], mask: Tensor) -> dict[str, Tensor]:
     """Return objects as the model reads them, for the frames of the frame features.
 
     Args:
@@ -175,27 +152,19 @@ def read_objects(values: dict[str, Any], mask: Tensor) -> dict[str, Tensor]:
         features = objects.get("object_features")
         width = 4 if name == "object_boxes" else objects[name].shape[-1]
         matches = features is not None and objects[name].shape[1:3] == features.shape[1:3]
-        require(
-            matches and objects[name].shape[-1] == width and torch.equal(frames, mask),
-            name,
-            found=f"shape {tuple(objects[name].shape)}, frames {frames.sum(1).tolist()}",
-            expected=f"objects of the frames {mask.sum(1).tolist()}, and boxes (T, N, 4) and mask (T, N) of these",
-            fix="pass object features, boxes and mask of the same video",
-        )
+        fits = matches and objects[name].shape[-1] == width and torch.equal(frames, mask)
+        problem = f"shape {tuple(objects[name].shape)}, frames {frames.sum(1).tolist()}"
+        expected = f"objects of the frames {mask.sum(1).tolist()}, and boxes (T, N, 4) and mask (T, N) of these"
+        require(fits, name, found=problem, expected=expected)
     if "object_mask" in objects:
         present = objects["object_mask"]  # (B, T, N)
-        require(
-            ((present == 0) | (present == 1)).all(),
-            "object_mask",
-            found="other values",
-            expected="True or False",
-            fix="pass scores > threshold",
-        )
+        binary = ((present == 0) | (present == 1)).all()
+        require(binary, "object_mask", found="other values", expected="True or False", fix="pass scores > threshold")
         objects["object_mask"] = present.bool()
     return objects
 
 
-def seconds_of(value: Any) -> Any:
+def seconds_of(value: object) -> Any:
     """Return the frame times that `VideoMetadata` states, alone or in a list; anything else as it is.
 
     Example:
@@ -206,55 +175,43 @@ def seconds_of(value: Any) -> Any:
         return [torch.tensor(seconds_of(item), dtype=torch.float64) for item in value]
     if not isinstance(value, VideoMetadata):
         return value
-    require(
-        value.fps and value.frames_indices is not None,
-        "timestamps",
-        found=f"VideoMetadata with fps={value.fps}, frames_indices={value.frames_indices}",
-        expected="a rate and the indices of the frames",
-        fix="set fps and frames_indices, or pass seconds",
-    )
+    fix = "set fps and frames_indices, or pass seconds"
+    known = value.fps and value.frames_indices is not None
+    _check(known, "timestamps", value, "VideoMetadata with a rate and the indices of the frames", fix)
     return value.timestamps
 
 
-def read_times(value: Any, lengths: Sequence[int]) -> list[Tensor]:
+def read_times(value: object, lengths: Sequence[int]) -> list[Tensor]:
     """Return the seconds of the frames, (T,) for each question."""
     items = as_list("timestamps", seconds_of(value), 1, len(lengths))
-    require(
-        [len(item) for item in items] == list(lengths) and all(item.isfinite().all() for item in items),
-        "timestamps",
-        found=lambda: f"{[len(item) for item in items]} times",
-        expected=f"{list(lengths)} finite seconds, one per frame",
-        fix="pass the times of these frames",
-    )
+    counts = [len(item) for item in items]
+    fits = counts == list(lengths) and all(item.isfinite().all() for item in items)
+    require(fits, "timestamps", found=f"{counts} times", expected=f"{list(lengths)} finite seconds, one per frame")
     return items
 
 
-def read_durations(value: Any, count: int) -> Tensor | None:
+def read_durations(value: object, count: int) -> Tensor | None:
     """Return the length of each question's clip in seconds, () or (B,); 0 where unknown."""
     if value is None:
         return None
     lengths = _tensor(value, torch.float64)
-    require(
-        lengths is not None and lengths.shape in ((), (count,)) and (lengths >= 0).all(),
-        "duration_s",
-        found=repr(value)[:80],
-        expected=f"seconds, one number or {count}",
-        fix="leave it out",
-    )
+    fits = lengths.shape in ((), (count,)) and (lengths >= 0).all()
+    _check(fits, "duration_s", value, f"seconds, one number or {count}", "leave it out")
     return lengths
 
 
 def check_evidence(output: VideoQAOutput) -> None:
     """Refuse an output whose parts do not belong together, or are not finite."""
-    logits, scores, kept = output.logits, output.frame_scores, output.kept_frames
-    require(
-        logits is not None and scores is not None and kept is not None,
-        "evidence",
-        found="an output without frame_scores and kept_frames",
-        expected="the output of a model that chooses frames",
-        fix="pass the model's own output",
-    )
-    assert logits is not None and scores is not None and kept is not None
+    logits = output.logits
+    scores = output.frame_scores
+    kept = output.kept_frames
+    if logits is None or scores is None or kept is None:
+        raise CausalVideoError(
+            "evidence",
+            found="an output without frame_scores and kept_frames",
+            expected="the output of a model that chooses frames",
+            fix="pass the model's own output",
+        )
     finite = logits.float().softmax(-1).isfinite() if logits.dim() == 2 else torch.ones(1, 1, dtype=torch.bool)
     require(
         finite.all(),
@@ -268,7 +225,9 @@ def check_evidence(output: VideoQAOutput) -> None:
     finite_scores = not (scores.isnan() | (scores == torch.inf)).any()
     _check_output(finite_scores, "frame_scores", scores, "numbers, -inf at padding")
     _check_indices("kept_frames", kept, scores.shape[:1], scores.shape[1])
-    object_scores, objects, boxes = output.object_scores, output.kept_objects, output.kept_boxes
+    object_scores = output.object_scores
+    objects = output.kept_objects
+    boxes = output.kept_boxes
     if objects is None or object_scores is None:
         return
     shaped = object_scores.dim() == 3 and object_scores.shape[:2] == kept.shape
@@ -297,19 +256,22 @@ def _check_output(condition: bool, name: str, tensor: Tensor, expected: str) -> 
     )
 
 
-def _plain_tensor(value: Any, dims: int) -> Any:
-    """Return a tensor from an array or from nested lists of numbers; None or the value itself where that fails."""
+def _check(fits: object, name: str, value: object, expected: str, fix: str = "correct it") -> None:
+    require(fits, name, found=lambda: repr(value)[:80], expected=expected, fix=fix)
+
+
+def _plain_tensor(value: object, dims: int) -> object:
+    """Return a tensor from an array or from nested lists of numbers; the value itself where that fails."""
     if isinstance(value, Tensor):
         return value
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         return torch.from_numpy(value)
-    if not _is_list(value) or not len(value):
+    if not is_list(value) or not len(value):
         return value
     if isinstance(value[0], Tensor | np.ndarray):  # a list of tensors: one item each, or the rows of a single one
         parts = [_tensor(item) for item in value]
-        shapes = {_shape(part) for part in parts}
-        single = len(shapes) == 1 and parts[0] is not None and parts[0].dim() == dims - 1
-        return torch.stack([part.double() for part in parts if part is not None]) if single else value
+        single = len({part.shape for part in parts}) == 1 and parts[0].dim() == dims - 1
+        return torch.stack([part.double() for part in parts]) if single else value
     try:
         array = np.asarray(value)
     except ValueError:  # lists of different lengths
@@ -317,7 +279,7 @@ def _plain_tensor(value: Any, dims: int) -> Any:
     return torch.from_numpy(array) if array.dtype.kind in "fiub" else value
 
 
-def _shape(value: Any) -> tuple[int, ...] | None:
+def _shape(value: object) -> tuple[int, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
@@ -325,19 +287,13 @@ def _is_integer(tensor: Tensor) -> bool:
     return not tensor.dtype.is_floating_point and not tensor.dtype.is_complex and tensor.dtype != torch.bool
 
 
-def _tensor(value: Any, dtype: torch.dtype | None = None) -> Tensor | None:
+def _tensor(value: object, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a tensor; where that fails, an empty one of nine axes, which no check accepts."""
     try:
         return torch.as_tensor(value, dtype=dtype)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        return None
+        return torch.empty([0] * 9)
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes)
-
-
-def _is_text(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and bool(value.strip()) and bool(value.encode())
-    except UnicodeEncodeError:
-        return False
+def _is_filled(value: object) -> bool:
+    return is_text(value) and bool(value.strip())

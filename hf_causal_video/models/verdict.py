@@ -56,7 +56,8 @@ def unique_labels(words: Sequence[str]) -> list[str]:
     """
     labels: list[str] = []
     for word in words:
-        label, number = word, 1
+        label = word
+        number = 1
         while label in labels:
             number += 1
             label = f"{word} ({number})"

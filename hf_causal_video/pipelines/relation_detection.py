@@ -6,23 +6,28 @@ enter in place of the pixels.
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hf_causal_video.models.ivrd.outputs import judge_segments
-from hf_causal_video.models.ivrd.processing_video_relation import VideoRelationInputs
-from hf_causal_video.pipelines.base import ClipPipeline, OnError
+from hf_causal_video.models.ivrd.outputs import VideoRelationOutput, judge_segments
+from hf_causal_video.models.ivrd.processing_video_relation import VideoRelationInputs, VideoRelationProcessor
+from hf_causal_video.pipelines.base import ClipPipeline, OnError, Opaque, Prepared, check_options, check_source
 from hf_causal_video.tracks.track import Track
+from hf_causal_video.utils.checks import check_choice
 from hf_causal_video.utils.errors import require
+
+if TYPE_CHECKING:
+    from hf_causal_video.tracks.tracker import TrackedClip
 
 SEGMENTS_PER_PASS = 8  # their pairs decide how much memory that takes
 PICTURES = 20  # spread over a clip, and as many again in its best relations
 CERTAIN = 20.0  # logit of a known class
+Classes = Literal["model", "tracks"]
+Relation = dict[str, Any]  # the layout of the public evaluation
 OPTIONS = (
     "object_threshold",
     "predicate_threshold",
@@ -35,12 +40,20 @@ OPTIONS = (
 )
 
 
+class Clip(TypedDict):
+    """One clip as a user passed it."""
+
+    video: object
+    tracks: Sequence[Track | Mapping[str, Any]] | None
+    frame_size: tuple[int, int] | None
+    timestamps_s: Sequence[float] | None
+
+
 class VideoRelationDetectionPipeline(ClipPipeline):
     """Detect the relations between the objects of a clip.
 
     The detector and the tracker are those the model was trained with, named by its `trajectory_provenance`; they are
-    loaded when the first clip comes. Any other `ClipTracker` can be passed as `clip_tracker`. Clips are judged one by
-    one: `batch_size` has no effect.
+    loaded when the first clip comes. Any other `ClipTracker` can be passed as `clip_tracker`.
 
     Example:
         >>> from transformers import pipeline
@@ -49,21 +62,23 @@ class VideoRelationDetectionPipeline(ClipPipeline):
         ['dog', 'chase', 'cat']
     """
 
+    processor: VideoRelationProcessor
     inputs = ("video", "tracks", "frame_size", "timestamps_s")
 
-    def __init__(self, *args: Any, clip_tracker: Any = None, **kwargs: Any):
+    def __init__(self, *args: Any, clip_tracker: "Callable[..., TrackedClip] | None" = None, **kwargs: Any):
         self.clip_tracker = clip_tracker
         super().__init__(*args, **kwargs)
 
     def __call__(
         self,
-        video: Any = None,
+        video: object = None,
         tracks: Sequence[Track | Mapping[str, Any]] | None = None,
         frame_size: tuple[int, int] | None = None,
         timestamps_s: Sequence[float] | None = None,
         return_clip: bool = False,
         on_error: OnError = "raise",
-        **kwargs: Any,
+        batch_size: int | None = None,
+        **options: object,
     ) -> Any:
         """Detect the relations of one clip, or of each of several.
 
@@ -78,6 +93,7 @@ class VideoRelationDetectionPipeline(ClipPipeline):
             return_clip: return a dictionary: `relations`, `tracks`, `times_s`, `frame_size`, and for drawing some
                 `frames` with their `frame_indices`.
             on_error: "return" puts `{"error": message}` in the place of a clip that cannot be used.
+            batch_size: clips whose segments go through the model together, 1 by default; tracked one by one.
             classes: "model" (the head's own), or "tracks" (the label of each track is its class; a track whose label
                 the model does not know has no relations).
             object_threshold, predicate_threshold, max_per_segment, nms_threshold, association_threshold, max_gap,
@@ -93,98 +109,98 @@ class VideoRelationDetectionPipeline(ClipPipeline):
                 refuse.
         """
         common = {"tracks": tracks, "frame_size": frame_size, "timestamps_s": timestamps_s, "return_clip": return_clip}
-        return self.run_each(partial(self._detect, kwargs), video, common, on_error)
+        return self.run_each(video, common, options, on_error, batch_size)
 
-    def _detect(
-        self,
-        options: dict[str, Any],
-        video: Any = None,
-        tracks: Any = None,
-        frame_size: Any = None,
-        timestamps_s: Any = None,
-        return_clip: bool = False,
-        **more: Any,
-    ) -> Any:
-        """Detect the relations of one clip."""
-        require(
-            (video is None) != (tracks is None),
-            "clip",
-            found="neither a video nor tracks" if video is None else "both a video and tracks",
-            expected="a video or tracks",
-            fix="pass a path, frames, or tracks=...",
+    def prepare(self, clip: dict[str, Any], options: Mapping[str, object]) -> Prepared:
+        """Check the arguments of one clip, track what is in it, and cut it into segments."""
+        return_clip = clip.pop("return_clip")
+        arguments = Clip(**{name: clip.pop(name, None) for name in self.inputs})  # type: ignore[typeddict-item]
+        preprocess, forward, postprocess = self._all_options({**options, **clip})
+        check_source(arguments["video"], "tracks", arguments["tracks"])
+        details = self.preprocess(arguments, **preprocess)
+        inputs = details.pop("inputs")
+        return Prepared(
+            inputs, {**details, "video": arguments["video"], "return_clip": return_clip}, forward, postprocess
         )
-        clip = {"video": video, "tracks": tracks, "frame_size": frame_size, "timestamps_s": timestamps_s}
-        result = super().__call__(clip, **{**options, **more})
-        if not return_clip:
-            return result["relations"]
-        pictures = ([], []) if video is None else pictures_of(video, result["times_s"], result["relations"])
-        return result | dict(zip(("frames", "frame_indices"), pictures, strict=True))
 
-    def _sanitize_parameters(
-        self, classes: Literal["model", "tracks"] = "model", **options: Any
-    ) -> tuple[dict, dict, dict]:
-        unknown = sorted(set(options) - set(OPTIONS))
-        require(
-            not unknown and classes in ("model", "tracks"),
-            "pipeline argument",
-            found=unknown or f"classes={classes!r}",
-            expected=f"{', '.join(OPTIONS)}, or classes 'model' or 'tracks'",
-            fix="see help(VideoRelationDetectionPipeline.__call__)",
-        )
-        return {}, {"classes": classes}, options
+    @property
+    def padding(self) -> Mapping[str, int]:
+        """Tracks that are padding are background."""
+        return {"track_classes": len(self.processor.object_classes)}
 
-    def preprocess(self, clip: dict[str, Any]) -> dict[str, Any]:
+    def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, object], ...]:
+        classes = {name: options.pop(name) for name in ("classes",) if name in options}
+        check_options(options, [*OPTIONS, "classes"], type(self))
+        if classes:
+            check_choice("classes", classes["classes"], get_args(Classes))
+        return classes, {}, options
+
+    def preprocess(self, clip: Clip, classes: Classes = "model") -> dict[str, Any]:
         """Track what is in the clip and cut it into segments."""
-        tracks, size, times = clip["tracks"], clip["frame_size"], clip["timestamps_s"]
+        tracks = clip["tracks"]
+        size = clip["frame_size"]
+        times = clip["timestamps_s"]
         if clip["video"] is not None:
             tracked = self._tracker()(clip["video"], timestamps_s=times)
-            tracks, size, times = tracked.tracks, tracked.frame_size, tracked.times_s
+            tracks = tracked.tracks
+            size = tracked.frame_size
+            times = tracked.times_s
+        assert tracks is not None
         rows = [track.to_dict(size) if isinstance(track, Track) else dict(track) for track in tracks]
         last = max((row["start"] + len(row["boxes"]) for row in rows), default=0)
-        require(
-            times is None or len(times) >= last,
-            "timestamps_s",
-            found=lambda: f"{len(times)} times, tracks up to frame {last}",
-            expected="a time for every frame",
-            fix="pass the times of all frames",
-        )
+        problem = f"tracks up to frame {last}, fewer times"
+        fits = times is None or len(times) >= last
+        require(fits, "timestamps_s", found=problem, expected="a time for every frame")
         wide = bool(self.model.config.feature_dim)
         rows = [row if wide else {name: row[name] for name in row if name != "features"} for row in rows]
-        inputs = self.processor(rows, frame_size=size)
-        clip = {"tracks": list(tracks), "frame_size": size, "times_s": times}
+        segments = self.processor(rows, frame_size=size)
+        inputs = dict(segments)
+        if classes == "tracks":
+            inputs["track_classes"] = self._track_classes(segments, [row.get("label", "") for row in rows])
         return {
-            "inputs": dict(inputs),
-            "batch": _Hold(inputs),
-            "clip": _Hold(clip),
-            "labels": [r.get("label", "") for r in rows],
+            "inputs": inputs,
+            "segments": segments,
+            "clip": {"tracks": list(tracks), "frame_size": size, "times_s": times},
         }
 
-    def _forward(self, model_inputs: dict[str, Any], classes: str = "model") -> dict[str, Any]:
-        batch, inputs = model_inputs["batch"], model_inputs["inputs"]
-        if classes == "tracks":
-            inputs = {**inputs, "track_classes": self._track_classes(batch.value, model_inputs["labels"])}
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+        """Judge the segments of several clips, a few per pass."""
+        inputs = model_inputs["inputs"]
+        counts = model_inputs["counts"]
         output = judge_segments(self.model, inputs, SEGMENTS_PER_PASS)
-        if output is not None and output.object_logits is not None and classes == "tracks":
+        if output is None:
+            return {"clips": [{"output": None} for _ in counts]}
+        if "track_classes" in inputs and output.object_logits is not None:
             known = inputs["track_classes"].to(output.object_logits.device)
             certain = torch.nn.functional.one_hot(known.clamp(min=0), output.object_logits.shape[-1])
             output.object_logits = CERTAIN * (2 * certain - 1).to(output.object_logits.dtype)
-        return {"output": _Hold(output), "batch": batch, "clip": model_inputs["clip"]}
+        parts: list[dict[str, Tensor]] = [{} for _ in counts]
+        for name, values in output.items():
+            for part, value in zip(parts, values.split(counts), strict=True):
+                part[name] = value
+        return {"clips": [{"output": Opaque(VideoRelationOutput(**part))} for part in parts]}
 
-    def postprocess(self, model_outputs: dict[str, Any], **options: Any) -> dict[str, Any]:
+    def postprocess(self, model_outputs: dict[str, Any], **options: Any) -> list[Any]:
         """Join the judgements of the segments to relations of the clip."""
-        clip, output = model_outputs["clip"].value, model_outputs["output"].value
-        relations: list[dict[str, Any]] = []
-        if output is not None:
+        clip = model_outputs["clip"]
+        output = model_outputs["output"]
+        relations: list[Relation] = []
+        if output is not None and len(output.value.object_logits):
             [relations] = self.processor.post_process_relations(
-                output, model_outputs["batch"].value, multi_label=self.model.config.multi_label, **options
+                output.value, model_outputs["segments"], multi_label=self.model.config.multi_label, **options
             )
         times = clip["times_s"]
         if times is not None and relations:
             edges = _frame_edges(np.asarray(times, dtype=np.float64))
             for relation in relations:
                 first, end = relation["duration"]
-                relation["start_s"], relation["end_s"] = float(edges[first]), float(edges[end])
-        return {"relations": relations, **clip}
+                relation["start_s"] = float(edges[first])
+                relation["end_s"] = float(edges[end])
+        if not model_outputs["return_clip"]:
+            return [relations]
+        video = model_outputs["video"]
+        frames, indices = ([], []) if video is None else pictures_of(video, times, relations)
+        return [{"relations": relations, **clip, "frames": frames, "frame_indices": indices}]
 
     def _track_classes(self, batch: VideoRelationInputs, labels: list[str]) -> Tensor:
         """Class index (B, N) of the labels of the tracks; a label the model does not know is background."""
@@ -195,7 +211,7 @@ class VideoRelationDetectionPipeline(ClipPipeline):
             classes[row, : len(segment.tracks)] = torch.tensor([known[track] for track in segment.tracks])
         return classes
 
-    def _tracker(self) -> Any:
+    def _tracker(self) -> "Callable[..., TrackedClip]":
         if self.clip_tracker is None:
             card = self.model.config.trajectory_provenance
             require(
@@ -232,13 +248,6 @@ def pictures_of(
     from hf_causal_video.features.decode import decode_video
 
     return decode_video(str(video), [float(times_s[index]) for index in indices]).frames, indices
-
-
-class _Hold:
-    """Wrapper that keeps the base class from copying a value that is not a tensor."""
-
-    def __init__(self, value: Any):
-        self.value = value
 
 
 def _frame_edges(times: np.ndarray) -> np.ndarray:

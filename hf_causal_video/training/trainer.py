@@ -202,7 +202,8 @@ class CausalVideoTrainer(Trainer):
                 f"{self._last_ids}) broke the weights: lower learning_rate, or set max_grad_norm",
             )
         self._last_ids = ids
-        terms = {f"loss_{name}": term for name, term in (outputs.get("losses") or {}).items()}
+        # a term without gradient has no part in this step
+        terms = {f"loss_{name}": term for name, term in (outputs.get("losses") or {}).items() if term.requires_grad}
         self.step_log.add(self.state.global_step + 1, {"loss": loss, **terms})
         return (loss, outputs) if return_outputs else loss
 

@@ -197,8 +197,8 @@ def test_the_tensor_of_all_samples_is_never_built(gradient: str) -> None:
     [
         ({"k": 0}, "k=0 of 6"),
         ({"k": 7}, "k=7 of 6"),
-        ({"sigma": 0.0}, "sigma=0.0"),
-        ({"sigma": float("nan")}, "sigma=nan"),
+        ({"sigma": 0.0}, "sigma: found 0.0"),
+        ({"sigma": float("nan")}, "sigma: found nan"),
         ({"num_samples": 0}, "found 0"),
         ({"num_samples": 1, "baseline": True}, "at least 2"),
         ({"noise": torch.zeros(2, 5, 6)}, r"found \(2, 5, 6\)"),

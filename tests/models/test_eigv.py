@@ -248,10 +248,10 @@ def test_a_question_mixed_as_tokens_keeps_the_partners_last_words_unless_it_is_c
     ("fields", "words"),
     [
         ({"mc_grounding": "question"}, "belong to IGV"),
-        ({"intervened_weight": 1.0}, "intervened_weight=1.0"),
-        ({"num_negatives": 0}, "num_negatives=0"),
-        ({"lambda1_alpha": 0.0}, "lambda1_alpha=0.0"),
-        ({"warmup_share": 2.0}, "warmup_share=2.0"),
+        ({"intervened_weight": 1.0}, "intervened_weight.*1.0.*belong to IGV"),
+        ({"num_negatives": 0}, "num_negatives: found 0"),
+        ({"lambda1_alpha": 0.0}, "lambda1_alpha: found 0.0"),
+        ({"warmup_share": 2.0}, "warmup_share: found 2.0"),
     ],
 )
 def test_settings_that_cannot_run_are_refused(fields: dict[str, Any], words: str):

@@ -69,11 +69,13 @@ def test_export(case: Case) -> None:
     other = {name: value if value.shape == inputs[name].shape else inputs[name] for name, value in other.items()}
     for given in (inputs, other):
         torch.testing.assert_close(graph(**given).logits, model(**given).logits, atol=1e-5, rtol=1e-4)
-    bad = inputs | {"attention_mask": torch.zeros_like(inputs["attention_mask"])}
-    with pytest.raises(CausalVideoError, match="at least one token"):
-        model(**bad)
-    with pytest.raises(RuntimeError, match="at least one token"):
-        graph(**bad)
+    nan = inputs["frame_features"].clone().index_fill_(1, torch.tensor([0]), torch.nan)
+    empty = torch.zeros_like(inputs["attention_mask"])
+    for name, bad, message in (("attention_mask", empty, "at least one token"), ("frame_features", nan, "finite")):
+        with pytest.raises(CausalVideoError, match=message):
+            model(**inputs | {name: bad})
+        with pytest.raises(RuntimeError, match=message):
+            graph(**inputs | {name: bad})
 
 
 @pytest.mark.slow

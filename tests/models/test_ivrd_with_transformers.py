@@ -1,4 +1,4 @@
-"""IVRD where transformers models are used: peft, offload, int8, Trainer, accelerate, a plain loop."""
+"""IVRD where transformers models are used: peft, offload, int8, graphs, Trainer, accelerate, a plain loop."""
 
 import copy
 import pickle
@@ -11,6 +11,7 @@ from transformers import AutoModel, Trainer, TrainingArguments
 
 from hf_causal_video.models.ivrd import IVRDConfig, IVRDForVideoRelationDetection
 from hf_causal_video.models.ivrd.configuration_ivrd import PRESETS
+from hf_causal_video.models.ivrd.outputs import VideoRelationOutput
 from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.utils.errors import CausalVideoError
 from tests.models.test_ivrd import batch, build, segment
@@ -91,6 +92,65 @@ def test_dynamic_int8_stays_close(preset: str) -> None:
         found = small(**inputs)
     scale = wanted.predicate_logits.abs().max()
     assert (found.predicate_logits - wanted.predicate_logits).abs().max() < 0.2 * scale
+
+
+def named(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same batch with its pairs named, one of them padding."""
+    pairs = build()(**inputs).pair_index
+    pairs[0, 2] = -100
+    labels = inputs["predicate_labels"].masked_fill((pairs < 0).any(-1, keepdim=True), -100.0)
+    return inputs | {"pair_index": pairs, "predicate_labels": labels}
+
+
+def relations(output: VideoRelationOutput) -> dict[tuple[int, int, int], Tensor]:
+    """Predicate logits by sample, subject and object."""
+    index, logits = output.pair_index, output.predicate_logits
+    return {
+        (row, *index[row, place].tolist()): logits[row, place] for row, place in output.pair_mask.nonzero().tolist()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("with_pairs", [False, True])
+@every_preset
+def test_export(preset: str, with_pairs: bool) -> None:
+    """A graph has a place for every ordered pair: it answers other tracks of the same shape, and refuses alike."""
+    inputs = {name: value for name, value in labelled().items() if "labels" not in name}
+    other = {**inputs, "track_start": inputs["track_start"].flip(1), "track_mask": inputs["track_mask"].flip(1)}
+    model = build(preset)
+    if with_pairs:
+        inputs = {**inputs, "pair_index": named(labelled())["pair_index"]}
+        other = {**other, "pair_index": model(**other).pair_index[:, :6]}
+    graph = torch.export.export(model, (), inputs, strict=False).module()
+    for given in (inputs, other):
+        found, wanted = graph(**given), model(**given)
+        torch.testing.assert_close(relations(found), relations(wanted), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(found.object_logits, wanted.object_logits, atol=1e-5, rtol=1e-4)
+        assert not found.predicate_logits[~found.pair_mask].any()
+    for name, message in (("track_features", "finite"), ("track_boxes", "finite xyxy")):
+        bad = inputs | {name: inputs[name].clone().index_fill_(1, torch.tensor([0]), torch.nan)}
+        with pytest.raises(CausalVideoError, match=message):
+            model(**bad)
+        with pytest.raises(RuntimeError, match=message):
+            graph(**bad)
+
+
+@pytest.mark.slow
+@every_preset
+def test_compiled(preset: str) -> None:
+    torch.compiler.reset()
+    inputs = {name: part.double() if part.is_floating_point() else part for name, part in named(labelled()).items()}
+    models = [build(preset, hidden_dropout_prob=0.0).double() for _ in range(2)]
+    calls = (models[0], torch.compile(models[1], backend="aot_eager", dynamic=False))
+    with torch.no_grad():
+        found, wanted = (relations(call(**inputs)) for call in calls)
+    torch.testing.assert_close(found, wanted, atol=1e-9, rtol=1e-7)
+    for model, call in zip(models, calls, strict=True):
+        model.train()
+        call(**inputs).loss.backward()
+    for (name, one), other in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-9, rtol=1e-6, msg=name)
+    torch.compiler.reset()
 
 
 @every_preset

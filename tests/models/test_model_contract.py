@@ -77,6 +77,19 @@ def test_the_output_says_answer_loss_and_evidence(case: Case) -> None:
 
 
 @question_and_relation_models
+def test_every_training_step_names_the_same_terms(case: Case) -> None:
+    model, inputs = case.build().train(), case.inputs()
+    names = set()
+    for progress in (0.0, 0.15, 1.0):
+        if hasattr(model, "training_progress"):
+            model.training_progress = progress
+        output = model(**inputs)
+        assert all(term.isfinite() for term in output.losses.values())
+        names.add(tuple(output.losses))
+    assert len(names) == 1
+
+
+@question_and_relation_models
 def test_it_is_deterministic_in_evaluation_and_by_seed_in_training(case: Case) -> None:
     model, inputs = case.build(), case.inputs()
     same(answer(model, inputs), answer(model, inputs), atol=0, rtol=0)

@@ -1,4 +1,4 @@
-"""Every model refuses bad input in the same words, and says the way out. NaN in features: the processor's tests."""
+"""Every model refuses bad input in the same words, and says the way out."""
 
 import pytest
 import torch
@@ -87,6 +87,17 @@ def test_bad_objects_are_refused_with_a_way_out(case: Case, change: dict, words:
         with pytest.raises(CausalVideoError, match=words) as caught:
             model.train(training)(**inputs)
         assert caught.value.fix
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_features_that_are_not_finite_are_refused(case: Case, value: float) -> None:
+    model, inputs = case.build(), case.inputs()
+    for name in [name for name in inputs if name.endswith(("features", "boxes"))]:
+        bad = inputs[name].clone()
+        bad.view(-1)[3] = value
+        with pytest.raises(CausalVideoError, match=f"{name}: found NaN or infinity"):
+            model(**inputs | {name: bad})
 
 
 @choice_models

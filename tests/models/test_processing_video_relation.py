@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from hf_causal_video.models.ivrd.association import Relation, associate, overlap, suppress
-from hf_causal_video.models.ivrd.motion import tracks_that_meet
-from hf_causal_video.models.ivrd.outputs import VideoRelationOutput, pad_pairs
+from hf_causal_video.models.ivrd.motion import list_pairs, tracks_that_meet
+from hf_causal_video.models.ivrd.outputs import VideoRelationOutput
 from hf_causal_video.models.ivrd.processing_video_relation import VideoRelationProcessor
 from hf_causal_video.utils.errors import CausalVideoError
 
@@ -32,8 +32,7 @@ def judged(inputs, predicate: int = 0) -> VideoRelationOutput:
     for row, segment in enumerate(inputs.segments):
         for place, name in enumerate(segment.tracks):
             objects[row, place, 0 if name == 0 else 1] = 9.0
-    pairs = tracks_that_meet(inputs["track_mask"], inputs["track_start"]).nonzero()
-    index, pair_mask = pad_pairs(pairs, len(mask))
+    index, pair_mask = list_pairs(tracks_that_meet(inputs["track_mask"], inputs["track_start"]))
     logits = torch.full((*pair_mask.shape, 2), -9.0)
     for row, segment in enumerate(inputs.segments):
         for place, (subject, _) in enumerate(index[row][pair_mask[row]].tolist()):

@@ -168,6 +168,99 @@ def test_a_clip_that_cannot_be_used_leaves_its_error_in_its_place(checkpoint):
         qa(clips, question=QUESTION, choices=CHOICES, on_error="ignore")
 
 
+def clip_of(number: int) -> dict[str, object]:
+    """Clips of different length, with different numbers of choices and words."""
+    times = TIMES[: 8 - number % 3]
+    features = torch.randn(len(times), 6, generator=torch.Generator().manual_seed(number))
+    question = QUESTION if number % 2 else [QUESTION, f"{QUESTION} and spin"]
+    return {
+        "features": VideoFeatures("clip", torch.tensor(times), features),
+        "question": question,
+        "choices": [*CHOICES, "star and ring", "square"][: 3 + number % 3],
+    }
+
+
+def flat(results: list) -> list[dict]:
+    return [one for result in results for one in (result if isinstance(result, list) else [result])]
+
+
+def same_results(found: list, wanted: list) -> None:
+    """Equal answers, evidence and verdicts, but for rounding."""
+    assert len(flat(found)) == len(flat(wanted))
+    for one, other in zip(flat(found), flat(wanted), strict=True):
+        assert one["scores"] == pytest.approx(other["scores"], abs=1e-5)
+        assert (one["answer"], one["choices"]) == (other["answer"], other["choices"])
+        assert one["evidence"].spans == other["evidence"].spans
+        assert [frame.index for frame in one["evidence"].frames] == [f.index for f in other["evidence"].frames]
+        assert (one["verdict"] is None) == (other["verdict"] is None)
+        for name in ("scores_only", "scores_without") if one["verdict"] else ():
+            assert one["verdict"][name] == (other["verdict"][name] and pytest.approx(other["verdict"][name], abs=1e-5))
+        assert not one["verdict"] or one["verdict"].removed_s == other["verdict"].removed_s
+
+
+def counted(qa) -> list[int]:
+    """The number of questions of each forward pass."""
+    calls: list[int] = []
+    qa.model.register_forward_pre_hook(
+        lambda _, args, options: calls.append(len(options["input_ids"])), with_kwargs=True
+    )
+    return calls
+
+
+def test_a_batch_of_clips_is_answered_in_one_pass_as_they_are_alone(checkpoint):
+    model = AutoModel.from_pretrained(checkpoint, num_frames_kept=1)  # enough are left to ask without the evidence
+    qa = pipeline("video-question-answering", model=model, processor=AutoProcessor.from_pretrained(checkpoint))
+    clips, calls = [clip_of(number) for number in range(6)], counted(qa)
+    wanted = qa(clips)
+    assert len(calls) == 3 * 6  # the answer, from the evidence alone, and without it
+    calls.clear()
+    same_results(qa(clips, batch_size=4), wanted)
+    assert calls == [6] * 3 + [3] * 3
+    calls.clear()
+    results = qa((clip for clip in clips), batch_size=3, prove=False)
+    next(results)
+    assert calls == [5], "a generator runs as it is read"
+    assert [one["answer"] for one in flat(list(results))] == [one["answer"] for one in flat(wanted[1:])][-7:]
+    with pytest.raises(CausalVideoError, match="batch_size"):
+        qa(clips, batch_size=0)
+
+
+def test_options_of_a_pipeline_hold_where_the_call_has_none(checkpoint):
+    qa = pipeline("video-question-answering", model=str(checkpoint), batch_size=4, prove=False, top_k=1)
+    calls = counted(qa)
+    results = flat(qa([clip_of(number) for number in range(4)]))
+    assert calls == [6] and {len(one["choices"]) for one in results} == {1} and not any(r["verdict"] for r in results)
+    assert len(qa(clip_of(1), top_k=2)["choices"]) == 2
+
+
+def test_a_batch_with_a_clip_of_too_few_frames_or_a_broken_one(checkpoint):
+    """What cannot be asked of one clip, and the error of another, are no other clip's."""
+    qa = pipeline("video-question-answering", model=str(checkpoint))
+    features = clip_of(1)["features"]
+    few = VideoFeatures("few", features.timestamps_s[:4], features.frame_features[:4])
+    nan = VideoFeatures("nan", features.timestamps_s, features.frame_features * torch.nan)
+    clips = [clip_of(0), clip_of(1) | {"features": few}, clip_of(2)]
+    wanted = qa(clips)
+    assert flat(wanted)[2]["verdict"].scores_without is None
+    same_results(qa(clips, batch_size=3), wanted)
+    found = qa([*clips, clip_of(1) | {"features": nan}, clip_of(3)], batch_size=4, on_error="return")
+    assert "finite" in found[3]["error"]
+    same_results([*found[:3], found[4]], [*wanted, qa(clip_of(3))])
+
+
+def test_clips_that_padding_would_change_are_batched_by_their_shape(checkpoint):
+    model = AutoModel.from_pretrained(checkpoint, rank_by="prob", topk_order="unsorted")
+    qa = pipeline("video-question-answering", model=model, processor=AutoProcessor.from_pretrained(checkpoint))
+    clips, calls = [clip_of(number) for number in (1, 3, 7)], counted(qa)
+    wanted = qa(clips, prove=False)
+    calls.clear()
+    same_results(qa(clips, batch_size=3, prove=False), wanted)
+    assert calls == [1, 1, 1]
+    calls.clear()
+    same_results(qa([clips[0], clips[2], clips[1]], batch_size=3, prove=False), [wanted[0], wanted[2], wanted[1]])
+    assert calls == [2, 1]
+
+
 def test_a_model_fresh_from_training_answers_the_same_every_time(checkpoint):
     model = AutoModel.from_pretrained(checkpoint, hidden_dropout_prob=0.5).train()
     qa = pipeline("video-question-answering", model=model, processor=AutoProcessor.from_pretrained(checkpoint))

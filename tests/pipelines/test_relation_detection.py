@@ -116,6 +116,24 @@ def test_one_clip_a_list_a_dataset_and_a_generator_have_the_same_relations(detec
     assert json.loads(json.dumps(wanted)) == wanted
 
 
+@pytest.mark.parametrize("options", [{}, {"classes": "tracks"}])
+def test_a_batch_of_clips_is_judged_in_fewer_passes_as_they_are_alone(options):
+    detect, calls = make(), []
+    detect.model.register_forward_pre_hook(
+        lambda _, args, inputs: calls.append(len(inputs["track_boxes"])), with_kwargs=True
+    )
+    short = [Track(0, DOG.boxes[:20], label="dog"), Track(0, CAT.boxes[:20], label="cat")]
+    third = [*short, Track(2, CAT.boxes[5:20], label="cat")]
+    clips = [{"tracks": tracks} for tracks in (short, third, [DOG], [DOG, CAT], [])]
+    wanted = detect(clips, **EVERYTHING, **options)
+    alone, segments = len(calls), sum(calls)
+    assert wanted[2] == wanted[4] == [] and all(wanted[index] for index in (0, 1, 3))
+    calls.clear()
+    found = detect(clips, batch_size=5, **EVERYTHING, **options)
+    assert len(calls) == -(-segments // 8) < alone and sum(calls) == segments
+    assert [by_triplet(one) for one in found] == [by_triplet(one) for one in wanted]
+
+
 def test_a_clip_that_cannot_be_used_leaves_its_error_in_its_place(detect):
     bad = CLIP | {"tracks": [{"start": 0, "boxes": [[9, 0, 0, 9]]}]}
     with pytest.raises(CausalVideoError, match="x1 <= x2"):

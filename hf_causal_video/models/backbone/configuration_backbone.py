@@ -7,7 +7,7 @@ from transformers import AutoConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from hf_causal_video.models.configuration import VideoQAConfig
-from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.checks import check_whole
 
 
 @strict
@@ -49,12 +49,7 @@ class BackboneConfig(VideoQAConfig):
 
     def validate_architecture(self) -> None:
         """Refuse sizes that cannot run."""
-        require(
-            min(self.frame_feature_dim, self.text_feature_dim) >= 1
-            and (self.num_answers is None or self.num_answers >= 1),
-            type(self).__name__,
-            found=f"frame_feature_dim={self.frame_feature_dim}, text_feature_dim={self.text_feature_dim}, "
-            f"num_answers={self.num_answers}",
-            expected="sizes of at least 1",
-            fix="change them",
-        )
+        check_whole("frame_feature_dim", self.frame_feature_dim)
+        check_whole("text_feature_dim", self.text_feature_dim)
+        if self.num_answers is not None:
+            check_whole("num_answers", self.num_answers)

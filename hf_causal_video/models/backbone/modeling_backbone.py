@@ -122,6 +122,7 @@ class BackboneForVideoQuestionAnswering(VideoQAPreTrainedModel):
         batch.frames = self.backbone.embed_frames(batch.frames)
         if self.training and labels is not None:
             output = self._step(batch, labels)
+            output.losses = self._every_term(cast(dict[str, Tensor], output.losses))
         else:
             output = self._predict(batch, output_evidence)
             if labels is not None:
@@ -174,6 +175,18 @@ class BackboneForVideoQuestionAnswering(VideoQAPreTrainedModel):
         """Put the loss and its terms in front of an output, where a tuple has them."""
         loss = torch.stack([weights[name] * term for name, term in losses.items()]).sum()
         return VideoQAOutput(loss=loss, losses=losses, **output)
+
+    def _term_names(self) -> tuple[str, ...]:
+        """Return the loss terms that some step of a training with this config has."""
+        return ("answer",)
+
+    def _every_term(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Add a 0 without gradient for every term that this step leaves out.
+
+        Why: what gathers, compiles or logs outputs relies on as many leaves, by the same names, in every step.
+        """
+        nothing = losses["answer"].detach().new_zeros(())
+        return {name: losses.get(name, nothing) for name in self._term_names()}
 
     def _asks_question(self) -> bool:
         """Return whether the question is encoded by itself, in addition to the strings that are scored."""

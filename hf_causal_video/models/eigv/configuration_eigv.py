@@ -5,6 +5,7 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 
 from hf_causal_video.models.igv.configuration_igv import IGVConfig
+from hf_causal_video.utils.checks import check_choice, check_number, check_whole
 from hf_causal_video.utils.errors import require
 
 
@@ -75,19 +76,9 @@ class EIGVConfig(IGVConfig):
         """Refuse settings that cannot run, or that would be ignored."""
         super(IGVConfig, self).validate_architecture()
         self._validate_grounding()
-        require(
-            self.mc_grounding == "answer" and not self.intervened_weight and not self.environment_weight,
-            "EIGVConfig",
-            found=f"mc_grounding={self.mc_grounding!r}, intervened_weight={self.intervened_weight}, "
-            f"environment_weight={self.environment_weight}",
-            expected="mc_grounding='answer', weights of 0",
-            fix="these belong to IGV; leave them out",
-        )
-        require(
-            min(self.lambda1_alpha, self.lambda2_alpha, self.contrast_temperature) > 0 and self.num_negatives >= 1,
-            "EIGVConfig",
-            found=f"lambda1_alpha={self.lambda1_alpha}, lambda2_alpha={self.lambda2_alpha}, "
-            f"contrast_temperature={self.contrast_temperature}, num_negatives={self.num_negatives}",
-            expected="numbers above 0",
-            fix="set contrast_weight=0 to leave the contrast out",
-        )
+        check_choice("mc_grounding of EIGV", self.mc_grounding, ("answer",), fix="the others belong to IGV")
+        idle = {"intervened_weight": self.intervened_weight, "environment_weight": self.environment_weight}
+        require(not any(idle.values()), "EIGVConfig", found=idle, expected="0: these terms belong to IGV")
+        for name in ("lambda1_alpha", "lambda2_alpha", "contrast_temperature"):
+            check_number(name, getattr(self, name), above=0)
+        check_whole("num_negatives", self.num_negatives, fix="set contrast_weight=0 to leave the contrast out")

@@ -63,6 +63,7 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
 
     config: EIGVConfig
     config_class = EIGVConfig
+    own_terms = ("contrast",)
 
     def _build(self) -> None:
         super()._build()
@@ -91,7 +92,8 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         share = self._grounding_share()
         if share == 0:
             return self._warm_up(batch, labels)
-        config, strings = self.config, self._encode(batch.strings)
+        config = self.config
+        strings = self._encode(batch.strings)
         answer_rows = self._answer_rows(batch, labels)  # (B,)
         samples = torch.arange(len(batch.rows), device=batch.rows.device)
         video = self.backbone.encode_video(batch.frames, batch.frame_mask)
@@ -147,7 +149,8 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         frames = mix_scenes(frames, causal_mask, environment_mask, partner, lambda1, lambda2)
         mask = mask | mask[partner]
         if config.mix_question_at == "tokens":
-            tokens, words = batch.strings.tokens[answer_rows], batch.strings.mask[answer_rows]
+            tokens = batch.strings.tokens[answer_rows]
+            words = batch.strings.mask[answer_rows]
             both = words if config.mixed_length == "own" else words | words[partner]
             question = self._encode(EncodedText(mix(tokens, tokens[partner], lambda1), both))
         else:
@@ -164,7 +167,8 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
 
         Open answers are asked with the mixed question. Candidates are scored unmixed, the own and the partner's.
         """
-        partner, lambda1 = mixed.partner, mixed.lambda1
+        partner = mixed.partner
+        lambda1 = mixed.lambda1
         if batch.present is None:
             assert joints is not None
             logits = self.backbone.answer(joints[0])
@@ -188,7 +192,9 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
             The vectors, and which samples (B,) had a third video, and another question, to be disrupted with.
         """
         draws = self.random_inputs
-        copies, count, device = self.config.num_negatives, len(mixed.partner), mixed.frames.device
+        copies = self.config.num_negatives
+        count = len(mixed.partner)
+        device = mixed.frames.device
         samples = torch.arange(count, device=device)
         key = self._grounding_key(mixed.video, mixed.mask)
         split = self._split(mixed.question.pooled, key, mixed.mask, samples, draws.gumbel_mixed)

@@ -5,6 +5,7 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 
 from hf_causal_video.models.backbone.configuration_backbone import BackboneConfig
+from hf_causal_video.utils.checks import check_choice, check_number
 from hf_causal_video.utils.errors import require
 
 
@@ -99,13 +100,8 @@ class IGVConfig(BackboneConfig):
         """Refuse settings that cannot run."""
         super().validate_architecture()
         self._validate_grounding()
-        require(
-            self.mc_grounding != "answer",
-            type(self).__name__,
-            found="mc_grounding='answer'",
-            expected="'question' or 'per_candidate'",
-            fix="grounding by the right answer needs it at test time; EIGV can, because it answers first",
-        )
+        fix = "grounding by the right answer needs it at test time; EIGV can, because it answers first"
+        check_choice("mc_grounding of IGV", self.mc_grounding, ("question", "per_candidate"), fix=fix)
 
     @property
     def matches_answers(self) -> bool:
@@ -114,19 +110,13 @@ class IGVConfig(BackboneConfig):
         return bool(self.match_answers and self.match_weight and by_question)
 
     def _validate_grounding(self) -> None:
-        require(
-            self.bank == "batch" or self.intervention == "frames" or not self.intervened_weight,
-            type(self).__name__,
-            found=f"bank={self.bank!r}, intervention={self.intervention!r}",
-            expected="intervention='frames' with a bank, since surroundings are those of a clip of the batch",
-            fix="set intervention='frames', or bank='batch'",
-        )
-        shares = (self.warmup_share, self.ramp_share)
-        require(
-            self.gumbel_tau > 0 and min(shares) >= 0 and sum(shares) <= 1 and 0 <= self.size_target <= 1,
-            type(self).__name__,
-            found=f"gumbel_tau={self.gumbel_tau}, warmup_share={self.warmup_share}, ramp_share={self.ramp_share}, "
-            f"size_target={self.size_target}",
-            expected="a temperature above 0, shares that sum to at most 1, a target in [0, 1]",
-            fix="change them",
-        )
+        name = type(self).__name__
+        fits = self.bank == "batch" or self.intervention == "frames" or not self.intervened_weight
+        expected = "intervention='frames' with a bank, since surroundings are those of a clip of the batch"
+        require(fits, name, found=f"bank={self.bank!r}, intervention={self.intervention!r}", expected=expected)
+        check_number("gumbel_tau", self.gumbel_tau, above=0)
+        check_number("size_target", self.size_target, 0, 1)
+        for share in ("warmup_share", "ramp_share"):
+            check_number(share, getattr(self, share), 0, 1)
+        shares = self.warmup_share + self.ramp_share
+        require(shares <= 1, name, found=f"warmup_share + ramp_share = {shares}", expected="at most 1")

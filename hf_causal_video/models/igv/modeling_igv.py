@@ -43,6 +43,7 @@ from hf_causal_video.models.igv.configuration_igv import IGVConfig
 from hf_causal_video.models.inputs import Batch
 from hf_causal_video.models.outputs import VideoQAOutput
 from hf_causal_video.models.processes import mean_over_processes
+from hf_causal_video.utils.checks import check_file
 from hf_causal_video.utils.errors import require
 
 logger = logging.get_logger(__name__)
@@ -71,6 +72,7 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
 
     config: IGVConfig
     config_class = IGVConfig
+    own_terms: tuple[str, ...] = ("environment", "intervened")  # loss terms after the warm-up
 
     def _build(self) -> None:
         dim = self.backbone.question_dim
@@ -91,7 +93,8 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         share = self._grounding_share()
         if share == 0:
             return self._warm_up(batch, labels)
-        config, question = self.config, self._encode(batch.strings)
+        config = self.config
+        question = self._encode(batch.strings)
         split, samples, terms = self._ground(batch, question, labels=labels)
         sides = {"answer": self._side(batch, samples, split, "causal")}
         if config.environment_weight:
@@ -103,9 +106,8 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         causal = logits["answer"]
         losses = {"answer": answer_loss(causal, labels), **terms}
         if "environment" in logits:
-            two = (
-                None if config.empty_side == "all" else batch.frame_mask[batch.rows].sum(1) > 1
-            )  # a lone frame has no e
+            # a lone frame has no environment
+            two = None if config.empty_side == "all" else batch.frame_mask[batch.rows].sum(1) > 1
             losses["environment"] = uniformity(logits["environment"], batch.present, two)
         if "intervened" in logits:
             # A question whose batch holds no other video has nothing to swap in, and leaves this term out.
@@ -129,6 +131,13 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         losses = {"answer": answer_loss(logits, labels), **terms}
         return self._add_losses(self._whole_clip(batch, logits), losses, self._weights(losses, 0.0))
 
+    def _term_names(self) -> tuple[str, ...]:
+        """Return the terms of this config; "separation" is one of the schedule."""
+        config = self.config
+        scheduled = config.warmup_share + config.ramp_share > 0
+        weighted = ("match", *(["separation"] if scheduled else []), *self.own_terms)
+        return ("answer", "size", *(name for name in weighted if getattr(config, f"{name}_weight")))
+
     def _weights(self, losses: dict[str, Tensor], share: float) -> dict[str, float]:
         """Return the weight of each loss term; terms that need a trained backbone grow, separation fades."""
         grown = {"answer": 1.0, "match": 1.0, "separation": 1 - share}
@@ -136,7 +145,8 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
 
     def _grounding_share(self) -> float:
         """Return the scale of the grounding terms: 0 in the warm-up, then a ramp to 1; 1 without a schedule."""
-        config, progress = self.config, self.training_progress
+        config = self.config
+        progress = self.training_progress
         if config.warmup_share + config.ramp_share == 0:
             return 1.0
         if progress is None:
@@ -164,11 +174,13 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         self, batch: Batch, question: Question, video: Video | None = None, labels: Tensor | None = None
     ) -> tuple[Grounding, Tensor, dict[str, Tensor]]:
         """Ground each question; return the split, the sample index (G,) and, given labels, the auxiliary losses."""
-        samples, answers = batch.string_samples, None
+        samples = batch.string_samples
+        answers = None
         if labels is not None:
             answers = self._answer_vectors(batch, question, labels)
         if batch.question is not None and self._asks_question():
-            question, samples = self._encode(batch.question), torch.arange(len(batch.rows), device=batch.rows.device)
+            question = self._encode(batch.question)
+            samples = torch.arange(len(batch.rows), device=batch.rows.device)
         if video is None:
             video = self.backbone.encode_video(batch.frames, batch.frame_mask)
         key = self._grounding_key(video, batch.frame_mask)
@@ -212,7 +224,8 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
     def _split(self, question: Tensor, key: Tensor, mask: Tensor, rows: Tensor, noise: Tensor | None) -> Grounding:
         """Ground questions (G, H) in clips: `rows` (G,) of `key` (V, T, H), whose true frames are `mask` (V, T)."""
         config = self.config
-        energies, mask = self.indicator(question, key, rows), mask[rows]
+        energies = self.indicator(question, key, rows)
+        mask = mask[rows]
         valid = mask & (key.sum(-1) != 0)[rows] if config.zero_sum_padding else mask
         logits = grounding_logits(energies, valid, config.grounding_logits)
         if noise is None and (self.training or config.grounding_eval == "sample"):
@@ -249,7 +262,9 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         rows = batch.rows[samples]
         if self.config.intervention == "surroundings":
             donors, possible = draw_donors(self._own_ids(batch)[samples])
-            mask, causal, environment = batch.frame_mask[rows], split.chosen_causal, split.chosen_environment
+            mask = batch.frame_mask[rows]
+            causal = split.chosen_causal
+            environment = split.chosen_environment
             frames = exchange_surroundings(batch.frames[rows], causal, environment, donors)  # (G, T, E)
             return (frames, mask), possible & (mask & ~causal).any(1)
         foreign, possible = self._foreign(batch, self._own_ids(batch)[samples], self.random_inputs.foreign)
@@ -283,13 +298,10 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         if self.config.bank == "batch":
             ids = -1 - torch.arange(len(batch.frames), device=batch.rows.device)  # a clip that no question asks about
             return FrameBank(batch.frames, ids.scatter(0, batch.rows, self._own_ids(batch)), batch.frame_mask)
-        require(
-            self.bank is not None and batch.video_ids is not None,
-            "frame bank",
-            found="none" if self.bank is None else "no video_ids",
-            expected="model.bank with frames of the training videos, and the video_ids of the batch in it",
-            fix="set model.bank = FrameBank(frames, video_ids) and pass video_ids, or set bank='batch'",
-        )
+        problem = "none" if self.bank is None else "no video_ids"
+        fix = "set model.bank = FrameBank(frames, video_ids) and pass video_ids, or set bank='batch'"
+        fits = self.bank is not None and batch.video_ids is not None
+        require(fits, "frame bank", found=problem, expected="frames of the training videos, and their ids", fix=fix)
         return cast(FrameBank, self.bank)
 
     def save_pretrained(self, save_directory: Any, *args: Any, save_bank: bool = False, **kwargs: Any) -> Any:
@@ -307,15 +319,8 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         Raises:
             CausalVideoError: a folder that was saved without it.
         """
-        path = Path(folder) / BANK_FILE
-        require(
-            path.is_file(),
-            "frame bank",
-            found=f"no {BANK_FILE} in {folder}",
-            expected="a checkpoint saved with save_bank=True",
-            fix="fill model.bank from the training split again",
-        )
-        self.bank = FrameBank(**load_file(path))
+        fix = "fill model.bank from the training split again, or save with save_bank=True"
+        self.bank = FrameBank(**load_file(check_file("frame bank", Path(folder) / BANK_FILE, fix=fix)))
 
     # ----- answers
 
@@ -327,7 +332,8 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
             frames, chosen = (torch.cat(part) for part in zip(*sides, strict=True))
             video = self.backbone.encode_video(frames, chosen)
         rows = torch.arange(len(question.pooled), device=batch.rows.device).repeat(len(sides))
-        groundings, each = self._groundings(batch), len(sides[0][0])
+        groundings = self._groundings(batch)
+        each = len(sides[0][0])
         clips = torch.cat([groundings + number * each for number in range(len(sides))])
         joints = self.backbone.fuse_pairs(question, video, rows, clips).chunk(len(sides))
         return [self._logits(batch, joint) for joint in joints]

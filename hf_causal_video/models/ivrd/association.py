@@ -56,11 +56,15 @@ class Relation:
     def join(self, other: "Relation") -> None:
         """Take in another relation of the same triplet."""
         start, end = min(self.start, other.start), max(self.end, other.end)
-        boxes, count = np.zeros((2, end - start, 4)), np.zeros(end - start)
+        boxes = np.zeros((2, end - start, 4))
+        count = np.zeros(end - start)
         for one in (self, other):
             boxes[:, one.start - start : one.end - start] += one.boxes
             count[one.start - start : one.end - start] += one.count
-        self.scores, self.start, self.boxes, self.count = self.scores + other.scores, start, boxes, count
+        self.scores = self.scores + other.scores
+        self.start = start
+        self.boxes = boxes
+        self.count = count
 
     def to_dict(self, score: Literal["sum", "mean"]) -> dict[str, Any]:
         """The relation in the layout of the public evaluation."""

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 
 from hf_causal_video.models.configuration import CausalVideoConfig
+from hf_causal_video.utils.checks import check_number, check_whole
 from hf_causal_video.utils.errors import require
 
 SHARES = ("prior_eval_strength", "prototype_momentum", "prototype_warmup")
@@ -113,18 +114,11 @@ class IVRDConfig(CausalVideoConfig):
 
     def validate_architecture(self) -> None:
         """Refuse sizes that cannot run, and rates outside their range."""
-        sizes = (self.num_object_classes, self.num_predicates, self.hidden_size)
-        require(
-            min(sizes) >= 1 and not self.hidden_size % 2 and self.feature_dim >= 0,
-            "IVRD config",
-            found=f"classes, predicates, hidden size {sizes}, feature_dim={self.feature_dim}",
-            expected="at least 1 each, hidden_size even (two directions), feature_dim >= 0",
-        )
-        shares = {name: getattr(self, name) for name in SHARES}
-        require(all(0 <= share <= 1 for share in shares.values()), "IVRD config", found=shares, expected="0 to 1 each")
-        require(
-            self.focal_gamma >= 0 and self.similarity_scale > 0,
-            "IVRD config",
-            found=f"focal_gamma {self.focal_gamma}, similarity_scale {self.similarity_scale}",
-            expected="focal_gamma >= 0, similarity_scale > 0",
-        )
+        for name, least in (("num_object_classes", 1), ("num_predicates", 1), ("hidden_size", 1), ("feature_dim", 0)):
+            check_whole(f"IVRD config: {name}", getattr(self, name), least)
+        even = self.hidden_size % 2 == 0
+        require(even, "IVRD config: hidden_size", found=self.hidden_size, expected="an even number: two directions")
+        for name in SHARES:
+            check_number(f"IVRD config: {name}", getattr(self, name), 0, 1)
+        check_number("IVRD config: focal_gamma", self.focal_gamma, 0)
+        check_number("IVRD config: similarity_scale", self.similarity_scale, above=0)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple, logging
 
+from hf_causal_video.backbones.recurrent import Packing
 from hf_causal_video.backbones.track_encoder import TrackEncoder
 from hf_causal_video.causal.prototypes import (
     LiteralIntervention,
@@ -30,20 +31,24 @@ from hf_causal_video.causal.prototypes import (
     PrototypeDictionary,
     PrototypeMixture,
 )
-from hf_causal_video.models.base import IGNORED_LABEL, CausalVideoPreTrainedModel
+from hf_causal_video.models.base import IGNORED_LABEL, CausalVideoPreTrainedModel, check_finite
 from hf_causal_video.models.ivrd.configuration_ivrd import IVRDConfig
 from hf_causal_video.models.ivrd.motion import (
     common_steps,
+    list_pairs,
     motion_inputs,
     relative_geometry,
     relative_motion,
     tracks_that_meet,
 )
-from hf_causal_video.models.ivrd.outputs import VideoRelationOutput, pad_pairs, pad_rows
+from hf_causal_video.models.ivrd.outputs import VideoRelationOutput
 from hf_causal_video.models.processes import mean_over_processes
 from hf_causal_video.utils.errors import require, require_values
 
-MOTION, RELATIVE, GEOMETRY = 8, 4, 12  # numbers per step of a track, per step of a pair, and per pair
+MOTION = 8  # numbers per step of a track, per step of a pair, and per pair
+RELATIVE = 4
+GEOMETRY = 12
+PROCESSOR = "make batches with VideoRelationProcessor"
 logger = logging.get_logger(__name__)
 
 
@@ -69,7 +74,8 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
 
     def __init__(self, config: IVRDConfig):
         super().__init__(config)
-        dim, predicates = config.hidden_size, config.num_predicates
+        dim = config.hidden_size
+        predicates = config.num_predicates
         dropout = float(config.hidden_dropout_prob)
 
         def mlp(width: int, out: int) -> nn.Sequential:
@@ -152,36 +158,39 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         record = self._check_kwargs(kwargs)
         boxes, mask, start = self._read_tracks(track_boxes, track_mask, track_start)
         rows, tracks = boxes.shape[:2]
-        flat_boxes, flat_mask, flat_start = boxes.flatten(0, 1), mask.flatten(0, 1), start.flatten()
+        flat_boxes = boxes.flatten(0, 1)
+        flat_mask = mask.flatten(0, 1)
+        flat_start = start.flatten()
         steps = self._with_features(motion_inputs(flat_boxes, flat_mask), track_features, rows, tracks)
         track_states = self.track_encoder(steps, flat_mask).unflatten(0, (rows, tracks))  # (B, N, D)
         states = track_states.flatten(0, 1)  # (B*N, D)
         object_logits = self.object_classifier(states) * flat_mask.any(1, keepdim=True)
 
-        # Pairs are judged without padding: real pairs only, R of the whole batch.
+        # Real pairs alone are judged, those of all samples as one list of n; a graph, whose shapes cannot depend on
+        # values, judges padding too and masks it.
         meet = tracks_that_meet(mask, start)  # (B, N, N)
         if pair_index is None:
-            pair_index, pair_mask = pad_pairs(meet.nonzero(), rows)
+            pair_index, pair_mask = list_pairs(meet)  # (B, R, 2), (B, R)
         else:
             pair_mask = self._read_pairs(pair_index, meet)
-        video = pair_mask.nonzero()[:, 0]  # (R,)
-        place = torch.arange(rows * tracks, device=boxes.device).view(rows, tracks)
-        subject, other = (place[video, pair_index[pair_mask][:, side]] for side in range(2))  # (R,) rows of B*N
+        packing = Packing(pair_mask)
+        first = tracks * torch.arange(rows, device=boxes.device).view(-1, 1, 1)  # of B*N tracks, that of each sample
+        subject, other = packing.pack(pair_index.clamp(min=0) + first).unbind(1)  # (n,)
         pairs = (flat_boxes, flat_mask, flat_start, subject, other)
         parts = [states[subject], states[other], relative_geometry(*pairs)]
         if self.config.relative_motion:
             subject_boxes, other_boxes, shared = common_steps(*pairs)
             parts.append(self.motion_encoder(relative_motion(subject_boxes, other_boxes), shared))
-        references = self.reference(torch.cat(parts, 1))  # (R, D)
+        references = self.reference(torch.cat(parts, 1))  # (n, D)
         classes = self._classes(object_logits, track_classes, track_labels)
         predicate_logits, responsibilities = self._judge(references, classes, subject, other)
-        pair_states = pad_rows(references, pair_mask)  # (B, R_max, D)
+        pair_states = packing.pad(references)  # (B, R, D)
         losses = {}
         if track_labels is not None:
             _check_labels("track_labels", track_labels, self.config.num_object_classes + 1)
             losses["object"] = self._object_loss(object_logits, track_labels.flatten())
         if predicate_labels is not None:
-            labels = self._read_labels(predicate_labels, pair_mask)
+            labels = self._read_labels(predicate_labels, packing)
             losses["predicate"] = self._predicate_loss(predicate_logits, labels)
             if self.training and self.config.uses_prototypes and self.config.prototype_update == "ema":
                 self.prototypes.move(self._comparable(references.detach()), self._multi_hot(labels))
@@ -190,12 +199,12 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         return VideoRelationOutput(
             loss=torch.stack([weights[name] * value for name, value in losses.items()]).sum() if losses else None,
             losses=losses or None,
-            predicate_logits=pad_rows(predicate_logits, pair_mask),
+            predicate_logits=packing.pad(predicate_logits),
             object_logits=object_logits.unflatten(0, (rows, tracks)),
             pair_index=pair_index,
             pair_mask=pair_mask,
             references=pair_states,
-            responsibilities=None if responsibilities is None else pad_rows(responsibilities, pair_mask),
+            responsibilities=None if responsibilities is None else packing.pad(responsibilities),
             hidden_states=(track_states, pair_states) if record else None,
         )
 
@@ -248,9 +257,9 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         known = labels if known is None and self.training else known
         if known is None:
             return judged
-        known = known.flatten()
-        inside = ((known >= 0) & (known < count)).unsqueeze(1)
-        return torch.where(inside, F.one_hot(known.clamp(0, count - 1), count).to(judged.dtype), judged)
+        known = known.view(-1, 1)  # (B*N, 1)
+        certain = known == torch.arange(count, device=known.device)  # F.one_hot would wait for the device
+        return torch.where((known >= 0) & (known < count), certain.to(judged.dtype), judged)
 
     def _comparable(self, references: Tensor) -> Tensor:
         """References in the space of the prototypes."""
@@ -261,26 +270,20 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         """(R,) or (R, P) labels as (R, P) 0/1; unknown ones are 0."""
         if labels.dim() == 2:
             return labels * (labels != IGNORED_LABEL)
-        known = labels != IGNORED_LABEL
-        return F.one_hot(labels.clamp(min=0), self.config.num_predicates) * known.unsqueeze(1)
+        return labels.unsqueeze(1) == torch.arange(self.config.num_predicates, device=labels.device)
 
     def _read_tracks(self, boxes: Tensor, mask: Tensor | None, start: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         shape = boxes.shape[:-1]
         mask = boxes.new_ones(shape, dtype=torch.bool) if mask is None else mask.bool()
         start = torch.zeros(shape[:2], dtype=torch.long, device=boxes.device) if start is None else start
-        require(
-            boxes.dim() == 4 and boxes.shape[-1] == 4 and mask.shape == shape and start.shape == shape[:2],
-            "tracks",
-            found=f"boxes {tuple(boxes.shape)}, mask {tuple(mask.shape)}, start {tuple(start.shape)}",
-            expected="(B, N, T, 4), (B, N, T), (B, N)",
-            fix="make batches with VideoRelationProcessor",
-        )
+        fits = boxes.dim() == 4 and boxes.shape[-1] == 4 and mask.shape == shape and start.shape == shape[:2]
+        shapes = f"boxes {tuple(boxes.shape)}, mask {tuple(mask.shape)}, start {tuple(start.shape)}"
+        require(fits, "tracks", found=shapes, expected="(B, N, T, 4), (B, N, T), (B, N)", fix=PROCESSOR)
         require_values(
             ~(mask[..., 1:] & ~mask[..., :-1]).any(),
             "track_mask",
             found=lambda: "a gap inside a track",
             expected="real steps first, then padding",
-            fix="interpolate the gap, or split the track there",
         )
         valid = boxes.isfinite().all(-1) & (boxes[..., 2:] >= boxes[..., :2]).all(-1)
         require_values(
@@ -294,39 +297,25 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
 
     def _with_features(self, motion: Tensor, features: Tensor | None, rows: int, tracks: int) -> Tensor:
         """Append the appearance to the motion, (B*N, T, C + 8)."""
-        width, steps = self.config.feature_dim, motion.shape[1]
+        width = self.config.feature_dim
+        steps = motion.shape[1]
         shape = (rows, tracks, steps, width)
         if features is not None and features.dim() == 3:  # one feature per track
             features = features.unsqueeze(2).expand(-1, -1, steps, -1)
-        require(
-            features is None if width == 0 else features is not None and features.shape == shape,
-            "track_features",
-            found="none" if features is None else tuple(features.shape),
-            expected=f"feature_dim={width}, {shape if width else 'none'}",
-            fix="pass the features this model was trained on, for every track or for every step of it",
-        )
+        fits = features is None if width == 0 else features is not None and features.shape == shape
+        problem = "none" if features is None else tuple(features.shape)
+        require(fits, "track_features", found=problem, expected=f"feature_dim={width}, {shape if width else 'none'}")
         if features is None:
             return motion
         features = features.flatten(0, 1)
-        require_values(
-            features.isfinite().all(),
-            "track_features",
-            found=lambda: "NaN or infinity",
-            expected="finite numbers",
-            fix="extract the features of these clips again",
-        )
+        check_finite("track_features", features)
         return torch.cat([motion, features.to(motion.dtype)], -1)
 
     def _read_pairs(self, index: Tensor, meet: Tensor) -> Tensor:
         """Which pairs are real, (B, R); `meet` (B, N, N) marks those that may be named."""
         rows, tracks = meet.shape[:2]
-        require(
-            index.dim() == 3 and index.shape[0] == rows and index.shape[2] == 2,
-            "pair_index",
-            found=tuple(index.shape),
-            expected=f"({rows}, R, 2)",
-            fix="name subject and object of each pair, -100 for padding",
-        )
+        fits = index.dim() == 3 and index.shape[0] == rows and index.shape[2] == 2
+        require(fits, "pair_index", found=tuple(index.shape), expected=f"({rows}, R, 2), -100 for padding")
         real = (index >= 0).all(-1)
         inside = (index < tracks).all(-1)
         place = (index[..., 0] * tracks + index[..., 1]).masked_fill(~(real & inside), 0)  # (B, R)
@@ -340,19 +329,16 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         )
         return real
 
-    def _read_labels(self, labels: Tensor, pair_mask: Tensor) -> Tensor:
-        """Labels of the real pairs, (R, P) or (R,)."""
-        shape = (*pair_mask.shape, self.config.num_predicates) if self.config.multi_label else tuple(pair_mask.shape)
-        require(
-            labels.shape == shape,
-            "predicate_labels",
-            found=tuple(labels.shape),
-            expected=shape,
-            fix="0/1 for every predicate of a pair if multi_label, else one index per pair; -100 for unknown",
-        )
-        labels = labels[pair_mask]
-        _check_labels("predicate_labels", labels, 2 if self.config.multi_label else self.config.num_predicates)
-        return labels
+    def _read_labels(self, labels: Tensor, packing: Packing) -> Tensor:
+        """Labels of the judged pairs, (n, P) or (n,); those of padding are unknown."""
+        multi_label = self.config.multi_label
+        shape = (*packing.mask.shape, self.config.num_predicates) if multi_label else tuple(packing.mask.shape)
+        fix = "0/1 for every predicate of a pair if multi_label, else one index per pair; -100 for unknown"
+        require(labels.shape == shape, "predicate_labels", found=tuple(labels.shape), expected=shape, fix=fix)
+        labels = labels.unsqueeze(2) if not multi_label else labels  # (B, R, P or 1)
+        labels = packing.pack(labels.masked_fill(~packing.mask.unsqueeze(-1), IGNORED_LABEL))
+        _check_labels("predicate_labels", labels, 2 if multi_label else self.config.num_predicates)
+        return labels if multi_label else labels.squeeze(1)
 
     def _object_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """L_obj: cross-entropy on classes, the mean over tracks whose class is known."""
@@ -390,7 +376,6 @@ def _check_labels(name: str, labels: Tensor, count: int) -> None:
 
 
 def _log_likelihood(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability (n, 1) of the labels that are known, and a mask of ones."""
-    known = labels != IGNORED_LABEL
-    log_p = logits[known].float().log_softmax(-1).gather(1, labels[known].unsqueeze(1))
-    return log_p, torch.ones_like(log_p, dtype=torch.bool)
+    """Log-probability (n, 1) of the labels, and which of them (n, 1) are known."""
+    labels = labels.unsqueeze(1)
+    return logits.float().log_softmax(-1).gather(1, labels.clamp(min=0)), labels != IGNORED_LABEL

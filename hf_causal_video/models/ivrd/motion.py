@@ -11,6 +11,8 @@ et al., ACM MM 2021). Relative motion at every common step is *ours*: start and 
 import torch
 from torch import Tensor
 
+from hf_causal_video.models.base import IGNORED_LABEL
+
 MIN_SIDE = 1e-3  # of the frame; a thinner box is read as this thin, so that ratios stay finite
 FRAMES_A_UNIT = 30.0  # time differences are counted in units of a second of VidVRD
 
@@ -23,7 +25,8 @@ def motion_inputs(boxes: Tensor, mask: Tensor) -> Tensor:
         >>> [round(x, 3) for x in motion_inputs(boxes, torch.ones(1, 2, dtype=torch.bool))[0, 1].tolist()]
         [0.2, 0.2, 0.2, 0.4, 0.1, 0.0, 0.0, 0.0]
     """
-    centre, size = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
+    centre = (boxes[..., :2] + boxes[..., 2:]) / 2
+    size = boxes[..., 2:] - boxes[..., :2]
     place = torch.cat([centre, size], -1)  # (S, T, 4)
     change = torch.diff(place, dim=-2, prepend=place[..., :1, :])
     return torch.cat([place, change], -1).masked_fill(~mask.unsqueeze(-1), 0.0)
@@ -55,10 +58,12 @@ def relative_geometry(boxes: Tensor, mask: Tensor, start: Tensor, subject: Tenso
     Returns:
         (R, 12): offset x and y over the object's size, log-ratios of width, height and area, time difference.
     """
-    rows, length = torch.arange(len(boxes), device=boxes.device), mask.sum(1)
+    rows = torch.arange(len(boxes), device=boxes.device)
+    length = mask.sum(1)
     parts = []
     for step in (torch.zeros_like(length), (length - 1).clamp(min=0)):
-        edge, time = boxes[rows, step], start + step  # (S, 4), (S,)
+        edge = boxes[rows, step]  # (S, 4)
+        time = start + step  # (S,)
         relative = relative_motion(edge[subject], edge[other])  # (R, 4)
         delay = (time[subject] - time[other]).to(boxes.dtype) / FRAMES_A_UNIT
         parts += [relative, relative[:, 2:].sum(1, keepdim=True), delay.unsqueeze(1)]
@@ -79,6 +84,29 @@ def tracks_that_meet(mask: Tensor, start: Tensor) -> Tensor:
     meet = torch.minimum(end.unsqueeze(2), end.unsqueeze(1)) > first
     meet = meet & (length > 0).unsqueeze(2) & (length > 0).unsqueeze(1)
     return meet & ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+
+
+def list_pairs(meet: Tensor) -> tuple[Tensor, Tensor]:
+    """List pairs of tracks that meet, (B, N, N), as indices (B, R, 2) of subject and object, and their mask (B, R).
+
+    R is the number of pairs of the sample with most; in a compiled or exported graph, where shapes cannot depend on
+    values, all N (N - 1) ordered pairs have a place. Padding comes last and is -100.
+
+    Example:
+        >>> index, mask = list_pairs(torch.tensor([[[False, True], [True, False]], [[False, True], [False, False]]]))
+        >>> index.tolist(), mask.tolist()
+        ([[[0, 1], [1, 0]], [[0, 1], [-100, -100]]], [[True, True], [True, False]])
+    """
+    rows, tracks = meet.shape[:2]
+    count = meet.sum((1, 2))  # (B,)
+    order = (~meet.flatten(1)).int().sort(dim=1, stable=True).indices  # (B, N * N), pairs that meet first
+    widest = tracks * (tracks - 1)
+    if not torch.compiler.is_compiling():
+        widest = int(count.max()) if rows else 0
+    order = order[:, :widest]
+    mask = torch.arange(widest, device=meet.device) < count.unsqueeze(1)
+    index = torch.stack([order // max(tracks, 1), order % max(tracks, 1)], -1)
+    return index.masked_fill(~mask.unsqueeze(-1), IGNORED_LABEL), mask
 
 
 def common_steps(

@@ -21,7 +21,7 @@ class VideoRelationOutput(ModelOutput):
 
     Args:
         loss: () weighted sum of `losses`, where labels were passed.
-        losses: each loss term by name, unweighted.
+        losses: each loss term by name, unweighted: "object" and "predicate", where their labels were passed.
         predicate_logits: (B, R, P) under the prior of the current mode; 0 where no pair is.
         object_logits: (B, N, C + 1), the last class is background; 0 for a track that is padding.
         pair_index: (B, R, 2) subject and object track of each pair, -100 where no pair is.
@@ -40,28 +40,6 @@ class VideoRelationOutput(ModelOutput):
     references: Tensor | None = None
     responsibilities: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
-
-
-def pad_pairs(pairs: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Pairs of a batch (n, 3) as row, subject, object, in the order of rows, to (B, R, 2) and their mask (B, R).
-
-    Example:
-        >>> index, mask = pad_pairs(torch.tensor([[0, 0, 1], [0, 1, 0], [1, 0, 1]]), rows=2)
-        >>> index.tolist(), mask.tolist()
-        ([[[0, 1], [1, 0]], [[0, 1], [-100, -100]]], [[True, True], [True, False]])
-    """
-    count = torch.bincount(pairs[:, 0], minlength=rows)  # (B,)
-    widest = int(count.max()) if rows else 0
-    mask = torch.arange(widest, device=pairs.device) < count.unsqueeze(1)
-    index = pairs.new_full((rows, widest, 2), IGNORED_LABEL)
-    index[mask] = pairs[:, 1:]
-    return index, mask
-
-
-def pad_rows(values: Tensor, pair_mask: Tensor) -> Tensor:
-    """Put values of all pairs of a batch (n, ...) in the rows of their samples, (B, R, ...), 0 where no pair is."""
-    padded = values.new_zeros(*pair_mask.shape, *values.shape[1:])
-    return padded.masked_scatter(pair_mask.unsqueeze(-1), values)
 
 
 def judge_segments(

@@ -22,7 +22,10 @@ from hf_causal_video.models.ivrd.tracks import (
     read_start,
     read_videos,
 )
+from hf_causal_video.utils.checks import check_choice, check_number, check_whole
 from hf_causal_video.utils.errors import require
+
+SAME_INPUTS = "pass the inputs of this very output, and the processor of this model"
 
 
 @dataclass
@@ -78,23 +81,14 @@ class VideoRelationProcessor(ProcessorMixin):
     ):
         for name, words in (("object_classes", object_classes), ("predicates", predicates)):
             named = isinstance(words, list | tuple) and all(isinstance(word, str) and word for word in words)
-            require(
-                named and words and len(set(words)) == len(words),
-                name,
-                found=partial("{!r:.80}".format, words),
-                expected="a list of different names",
-                fix="pass the vocabulary of the training split",
-            )
-        self.object_classes, self.predicates = list(object_classes), list(predicates)
-        self.segment_frames, self.segment_stride = segment_frames, segment_stride
-        whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (segment_frames, segment_stride))
-        require(
-            whole and 1 <= segment_stride <= segment_frames < 2**31,
-            "segments",
-            found=f"stride {segment_stride} of {segment_frames} frames",
-            expected="1 <= stride <= frames, so that no frame is skipped",
-            fix="lower the stride",
-        )
+            fits = named and words and len(set(words)) == len(words)
+            require(fits, name, found=partial("{!r:.80}".format, words), expected="a list of different names")
+        check_whole("segment_frames", segment_frames, 1, 2**31 - 1)
+        check_whole("segment_stride", segment_stride, 1, segment_frames, fix="lower it, so that no frame is skipped")
+        self.object_classes = list(object_classes)
+        self.predicates = list(predicates)
+        self.segment_frames = segment_frames
+        self.segment_stride = segment_stride
         super().__init__()
 
     @classmethod
@@ -130,9 +124,7 @@ class VideoRelationProcessor(ProcessorMixin):
             CausalVideoError: inverted boxes, NaN, an empty track, pixels without a frame size, features on some
                 tracks only.
         """
-        require(
-            return_tensors == "pt", "return_tensors", found=return_tensors, expected="'pt'", fix="convert afterwards"
-        )
+        check_choice("return_tensors", return_tensors, ("pt",), fix="convert afterwards")
         videos = read_videos(tracks)
         sizes = read_frame_sizes(frame_size, len(videos))
         boxes = [
@@ -164,7 +156,9 @@ class VideoRelationProcessor(ProcessorMixin):
                 if features is not None:
                     data["track_features"][row, place, : end - begin] = features[segment.video][index][part]
         inputs = VideoRelationInputs(data)
-        inputs.segments, inputs.boxes, inputs.starts = segments, boxes, starts
+        inputs.segments = segments
+        inputs.boxes = boxes
+        inputs.starts = starts
         return inputs
 
     def segment_begins(self, first: int, last: int) -> list[int]:
@@ -214,16 +208,18 @@ class VideoRelationProcessor(ProcessorMixin):
             CausalVideoError: an output that does not belong to these inputs or vocabularies, NaN in it, or a threshold
                 or limit outside its range.
         """
-        limits = (max_per_segment, max_per_video, max_gap)
-        thresholds = (object_threshold, predicate_threshold, nms_threshold, association_threshold)
-        fractions = all(isinstance(t, int | float | np.number) and 0 <= t <= 1 for t in thresholds)
-        require(
-            fractions and all(isinstance(n, int) and n >= 0 for n in limits) and association_score in ("sum", "mean"),
-            "options of relations",
-            found=f"thresholds {thresholds}, limits {limits}, {association_score!r}",
-            expected="thresholds from 0 to 1, limits of 0 or more, sum or mean",
-            fix="leave the defaults",
-        )
+        limits = {"max_per_segment": max_per_segment, "max_per_video": max_per_video, "max_gap": max_gap}
+        for name, limit in limits.items():
+            check_whole(name, limit, 0)
+        thresholds = {
+            "object_threshold": object_threshold,
+            "predicate_threshold": predicate_threshold,
+            "nms_threshold": nms_threshold,
+            "association_threshold": association_threshold,
+        }
+        for name, threshold in thresholds.items():
+            check_number(name, threshold, 0, 1)
+        check_choice("association_score", association_score, ("sum", "mean"))
         logits, classes, where = self._checked(output, inputs)
         predicates = logits.sigmoid() if multi_label else logits.softmax(-1)  # (R, P)
         objects = classes.softmax(-1)[..., :-1]  # (B, N, C), background dropped
@@ -250,7 +246,8 @@ class VideoRelationProcessor(ProcessorMixin):
         confidence, label = objects.topk(most, dim=-1)  # (B, N, k)
         pair, predicate = (predicates > predicate_min).nonzero().unbind(1)  # (K,)
         row, subject, other = where[pair].unbind(1)
-        of_subject, of_other = confidence[row, subject], confidence[row, other]  # (K, k)
+        of_subject = confidence[row, subject]  # (K, k)
+        of_other = confidence[row, other]
         score = predicates[pair, predicate, None, None] * of_subject.unsqueeze(2) * of_other.unsqueeze(1)  # (K, k, k)
         allowed = (of_subject > object_min).unsqueeze(2) & (of_other > object_min).unsqueeze(1)
         which, i, j = allowed.nonzero().unbind(1)
@@ -268,7 +265,8 @@ class VideoRelationProcessor(ProcessorMixin):
         self, candidates: dict[str, Tensor], i: int, segment: Segment, inputs: VideoRelationInputs
     ) -> Relation:
         """Candidate i with its two trajectories on the frames that both tracks have in this segment."""
-        boxes, starts = inputs.boxes[segment.video], inputs.starts[segment.video]
+        boxes = inputs.boxes[segment.video]
+        starts = inputs.starts[segment.video]
         tracks = [segment.tracks[int(candidates[side][i])] for side in ("subject", "object")]
         parts = [self._part(segment, boxes[track], starts[track]) for track in tracks]
         first, last = max(part[0] for part in parts), min(part[1] for part in parts)
@@ -281,7 +279,8 @@ class VideoRelationProcessor(ProcessorMixin):
         if not boxes:
             return []
         first, last = min(starts), max(start + len(track) for start, track in zip(starts, boxes, strict=True))
-        step, begins = self.segment_stride, {first, max(first, last - self.segment_frames)}
+        step = self.segment_stride
+        begins = {first, max(first, last - self.segment_frames)}
         for start, track in zip(starts, boxes, strict=True):  # as `segment_begins`, but not where no track is
             low = max(0, -(-(start - self.segment_frames + 1 - first) // step))
             high = min(start + len(track) - 1 - first, last - self.segment_frames - first) // step
@@ -301,40 +300,22 @@ class VideoRelationProcessor(ProcessorMixin):
     def _checked(self, output: VideoRelationOutput, inputs: VideoRelationInputs) -> tuple[Tensor, Tensor, Tensor]:
         """Predicate logits (R, P), class logits (B, N, C + 1), and (R, 3) row, subject and object of each pair."""
         parts = (output.predicate_logits, output.object_logits, output.pair_index)
-        require(
-            all(part is not None for part in parts),
-            "relations",
-            found="an output without logits or pairs",
-            expected="the output of a relation model",
-            fix="pass it whole",
-        )
+        whole = all(part is not None for part in parts)
+        require(whole, "relations", found="an output without logits or pairs", expected="that of a relation model")
         logits, objects, index = (part.detach().cpu() for part in parts if part is not None)
         expected = (len(inputs.segments), len(self.object_classes), len(self.predicates))
         candidates = (len(objects), objects.shape[-1] - 1, logits.shape[-1])
-        require(
-            candidates == expected and index.shape == (*logits.shape[:2], 2) and len(logits) == len(objects),
-            "relations",
-            found=f"(segments, classes, predicates) = {candidates}, pairs {tuple(index.shape)} in the output",
-            expected=expected,
-            fix="pass the inputs of this very output, and the processor of this model",
-        )
+        problem = f"(segments, classes, predicates) = {candidates}, pairs {tuple(index.shape)} in the output"
+        fits = candidates == expected and index.shape == (*logits.shape[:2], 2) and len(logits) == len(objects)
+        require(fits, "relations", found=problem, expected=expected, fix=SAME_INPUTS)
         real = (index >= 0).all(-1)  # (B, R)
-        where = torch.cat([real.nonzero()[:, :1], index[real]], 1)  # (R, 3)
-        require(
-            all(self._meet(inputs, *pair) for pair in where.tolist()),
-            "relations",
-            found="pairs that are not two tracks of a segment with a common frame",
-            expected="pairs of these inputs",
-            fix="pass the inputs of this very output",
-        )
+        where = torch.cat([real.nonzero()[:, :1], index[real]], 1)  # (n, 3)
+        apart = [pair for pair in where.tolist() if not self._meet(inputs, *pair)]
+        require(not apart, "relations", found=apart[:3], expected="two tracks that share a frame", fix=SAME_INPUTS)
         logits = logits[real]
-        require(
-            logits.isfinite().all() and objects.isfinite().all(),
-            "relations",
-            found="NaN or infinity among the logits",
-            expected="finite logits",
-            fix="check the features for NaN; in half precision, try bfloat16",
-        )
+        finite = logits.isfinite().all() and objects.isfinite().all()
+        fix = "check the features for NaN; in half precision, try bfloat16"
+        require(finite, "relations", found="NaN or infinity among the logits", expected="finite logits", fix=fix)
         return logits.float(), objects.float(), where
 
     def _meet(self, inputs: VideoRelationInputs, row: int, subject: int, other: int) -> bool:
@@ -344,6 +325,7 @@ class VideoRelationProcessor(ProcessorMixin):
         segment = inputs.segments[row]
         if not 0 <= min(subject, other) <= max(subject, other) < len(segment.tracks):
             return False
-        boxes, starts = inputs.boxes[segment.video], inputs.starts[segment.video]
+        boxes = inputs.boxes[segment.video]
+        starts = inputs.starts[segment.video]
         parts = [self._part(segment, boxes[t], starts[t]) for t in (segment.tracks[subject], segment.tracks[other])]
         return max(part[0] for part in parts) < min(part[1] for part in parts)

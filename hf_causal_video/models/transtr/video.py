@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hf_causal_video.models.base import check_mask, check_width
+from hf_causal_video.models.base import check_finite, check_mask, check_width
 from hf_causal_video.models.transtr.configuration_transtr import TranSTRConfig
 from hf_causal_video.utils.errors import require
 
@@ -85,6 +85,8 @@ def check_objects(
     wanted = tuple(frames.shape[:2])
     fix = "extract frames and objects from the same timestamps"
     require(found == wanted, "clips and frames of object_features", found=found, expected=wanted, fix=fix)
+    if boxes is not None:
+        check_finite("object_boxes", boxes)
     return features, check_mask("object_mask", mask, features, 3)
 
 
