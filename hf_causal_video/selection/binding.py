@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 from torch import Tensor
@@ -50,18 +51,19 @@ class Binding:
     is_active: bool = True
 
     def choose(
-        self, videos: VideoInput, metadata: object, least: int = 1
+        self, videos: VideoInput, metadata: VideoMetadata | dict | list | None, least: int = 1
     ) -> tuple[list[np.ndarray | Tensor], list[VideoMetadata]]:
         """Choose the frames of each clip and their metadata; fewer than `least` repeat the last."""
         listed = list(videos) if isinstance(videos, list | tuple) else [videos]
-        clips: Sequence = make_batched_videos([os.fspath(v) if isinstance(v, os.PathLike) else v for v in listed])
+        clips = make_batched_videos([os.fspath(v) if isinstance(v, os.PathLike) else v for v in listed])
         is_video = clips and not isinstance(clips[0], list)
         require(is_video, "clip", found="pictures given by path", expected="a video's path, or its decoded frames")
         known: Sequence[VideoMetadata | None] = [None] * len(clips)
         if metadata is not None:
-            known = make_batched_metadata(clips, metadata)
+            known = make_batched_metadata(cast(VideoInput, clips), metadata)
         is_one = self.question is None or isinstance(self.question, str)
-        questions = [self.question] * len(clips) if is_one else list(self.question or ())
+        one_for_all = [cast(str | None, self.question)] * len(clips)
+        questions = one_for_all if is_one else list(self.question or ())
         counts = f"{len(questions)} for {len(clips)} clips"
         require(len(questions) == len(clips), "questions", found=counts, expected="one per clip, or one for all")
         chosen = [
@@ -150,6 +152,7 @@ def bind_selector(
     require(isinstance(selector, FrameSelector), "selector", found=type(selector).__name__, expected="a FrameSelector")
     times = None if timestamps_s is None else [float(second) for second in timestamps_s]
     binding = Binding(selector, question, budget, choices, times)
+    video_processor = cast(BaseVideoProcessor, video_processor)
     video_processor.__class__ = _bound_class(video_processor, binding)
     try:
         yield binding
@@ -165,11 +168,17 @@ def _bound_class(video_processor: BaseVideoProcessor, binding: Binding) -> type:
     before = type(video_processor)
     free = getattr(before, "_free", before)
 
-    def preprocess(self: BaseVideoProcessor, videos: VideoInput, **kwargs: object) -> BatchFeature:
+    def preprocess(
+        self: BaseVideoProcessor,
+        videos: VideoInput,
+        *,
+        video_metadata: VideoMetadata | dict | list | None = None,
+        **kwargs: object,
+    ) -> BatchFeature:
         self.__class__ = free  # a token budget asks this very processor
         try:
             patch = getattr(self, "temporal_patch_size", None) or 1
-            frames, metadata = binding.choose(videos, kwargs.pop("video_metadata", None), patch)
+            frames, metadata = binding.choose(videos, video_metadata, patch)
             return self.preprocess(frames, **{**kwargs, "video_metadata": metadata, "do_sample_frames": False})
         finally:
             self.__class__ = bound

@@ -19,7 +19,7 @@ open question of the thesis (arXiv 2503.12447, section 7).
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ from transformers import PreTrainedModel
 from hf_causal_video.causal.intervention import divergence
 from hf_causal_video.utils.checks import check_number, check_whole
 from hf_causal_video.utils.errors import CausalVideoError, require
+
+if TYPE_CHECKING:
+    from peft import PeftMixedModel, PeftModel
 
 ONE_SIZE = "resize the clips of a batch to one size"
 MERGED = "visual tokens merged before the language model, as in Qwen-VL, LLaVA-OneVision, SmolVLM"
@@ -57,7 +60,7 @@ class EnvironmentSwap:
         self.every = check_whole("every", every, fix="every=4 intervenes on a quarter of the steps")
         self.weight = check_number("weight", weight, 0)
         self.visual_token_ids = torch.tensor(list(visual_token_ids))
-        base = getattr(model, "get_base_model", lambda: model)()  # of a model with LoRA
+        base = cast(PreTrainedModel, getattr(model, "get_base_model", lambda: model)())  # of a model with LoRA
         self.language_model: nn.Module = base.get_decoder()
         self.head: nn.Module = base.get_output_embeddings()
 
@@ -200,7 +203,7 @@ def swapped_arguments(arguments: Mapping[str, Any], sources: Tensor, is_visual: 
 
 def add_language_lora(
     model: PreTrainedModel, rank: int = 8, alpha: int = 16, targets: Sequence[str] = ("q_proj", "v_proj")
-) -> nn.Module:
+) -> "PeftModel | PeftMixedModel":
     """Wrap a video language model so that only adapters of its language model are trained.
 
     Args:

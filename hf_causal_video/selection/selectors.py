@@ -8,7 +8,7 @@ the same candidates, for the same budget. `causal.py` holds the selector this pa
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -166,11 +166,15 @@ class RandomSelector(FrameSelector):
         return Ranking(draw.random(len(clip)), f"by chance (seed {self.seed})")
 
 
-class TwoSided(Protocol):
-    """Interface of an encoder for similarity: text and frames as unit vectors of one space."""
+class TextSide(Protocol):
+    """Interface of an encoder for similarity to features: text as unit vectors of their space."""
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """(n, C)."""
+
+
+class TwoSided(TextSide, Protocol):
+    """Interface of an encoder for similarity to frames: text and frames as unit vectors of one space."""
 
     def encode_frames(self, frames: Sequence[np.ndarray]) -> Tensor:
         """(T, C)."""
@@ -183,8 +187,8 @@ class SimilaritySelector(FrameSelector):
     question and unlike each other.
 
     Args:
-        encoder: a `DualEncoder`, or anything with its two methods. Of features only the width can be checked: they
-            must be vectors of the encoder's joint space.
+        encoder: a `DualEncoder`, or anything with its two methods; for clips given as features `encode_text` is
+            enough. Of features only the width can be checked: they must be vectors of the encoder's joint space.
         diversity: 0 takes the most similar frames, more spreads them, at most 1.
         sampling, scene_s, rule: as in `FrameSelector`.
 
@@ -199,7 +203,7 @@ class SimilaritySelector(FrameSelector):
 
     def __init__(
         self,
-        encoder: TwoSided,
+        encoder: TextSide,
         diversity: float = 0.0,
         sampling: str = "uniform-64",
         scene_s: float = 0.0,
@@ -218,7 +222,7 @@ class SimilaritySelector(FrameSelector):
         if clip.features is not None:
             frames = clip.features.frame_features
         else:
-            frames = self.encoder.encode_frames(clip.frames or [])
+            frames = cast(TwoSided, self.encoder).encode_frames(clip.frames or [])
         text = self.encoder.encode_text([question])
         require(
             text.shape[1] == frames.shape[1],

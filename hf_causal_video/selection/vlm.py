@@ -91,8 +91,9 @@ def ask_vlm(
         expected="the processor of an instruction-tuned model",
         fix="load the -Instruct checkpoint, or set processor.chat_template",
     )
-    content = [{"type": "video"}, {"type": "text", "text": prompt or prompt_of(question, choices)}]
-    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    content: list = [{"type": "video"}, {"type": "text", "text": prompt or prompt_of(question, choices)}]
+    messages: list = [{"role": "user", "content": content}]
+    text = processor.apply_chat_template(messages, add_generation_prompt=True)
     times = {} if video_metadata is None else {"video_metadata": [video_metadata]}
     with bind_selector(processor, selector, question, budget, choices) as bound:
         inputs = processor(text=[text], videos=[video], return_tensors="pt", **times)

@@ -114,7 +114,7 @@ def _swapped(frames: Frames, donor: Frames, origin: Mapping[int, int]) -> Frames
     if not isinstance(frames, Tensor | np.ndarray):
         return [donor[origin[index]] if index in origin else frame for index, frame in enumerate(frames)]
     mixed = frames.clone() if isinstance(frames, Tensor) else frames.copy()
-    mixed[list(origin)] = donor[list(origin.values())]
+    mixed[list(origin)] = _take(donor, list(origin.values()))  # type: ignore[assignment]
     return mixed
 
 

@@ -137,7 +137,8 @@ class Canvas:
     ) -> None:
         """One line of text; `anchor` as in Pillow: left, middle or right, of the ascender line or the middle."""
         stroke = max(1, round(size * SCALE / 44)) if bold else 0
-        horizontal, vertical = anchor
+        horizontal = anchor[0]
+        vertical = anchor[1]
         rise, fall = font(size, self.font_path).getmetrics()
         # one baseline for all parts: fonts differ in how far their letters rise
         baseline = y * SCALE + (rise if vertical == "a" else (rise - fall) / 2)

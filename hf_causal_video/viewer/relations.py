@@ -255,4 +255,6 @@ def _overlap(one: Mapping[int, Box], two: Mapping[int, Box]) -> float:
     common = sorted(set(one) & set(two))
     if not common:
         return 0.0
-    return float(iou(*(np.array([boxes[frame] for frame in common]) for boxes in (one, two))).mean())
+    first = np.array([one[frame] for frame in common])  # (common, 4)
+    second = np.array([two[frame] for frame in common])
+    return float(iou(first, second).mean())
