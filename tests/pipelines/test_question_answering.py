@@ -202,7 +202,7 @@ def counted(qa) -> list[int]:
     """The number of questions of each forward pass."""
     calls: list[int] = []
     qa.model.register_forward_pre_hook(
-        lambda _, args, options: calls.append(len(options["input_ids"])), with_kwargs=True
+        lambda _, args, options: calls.append(len(options["video_index"])), with_kwargs=True
     )
     return calls
 
