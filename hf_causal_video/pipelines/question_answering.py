@@ -246,23 +246,12 @@ class VideoQuestionAnsweringPipeline(ClipPipeline):
         return {"clips": clips}
 
     def _prove(self, inputs: dict[str, Tensor], output: VideoQAOutput, details: list[dict[str, Any]]) -> list[Proof]:
-        """Return the proof of each clip; where one cannot be asked about, each clip is asked about alone."""
+        """Return the proof of each clip."""
         rows = inputs["video_index"]
         seconds = pad_sequence([clip["times_s"].double() for clip in details], batch_first=True)  # (V, T)
-        seconds = seconds.to(rows.device)
-        proof = scores_of_evidence(self.model, inputs, output, seconds[rows])
+        proof = scores_of_evidence(self.model, inputs, output, seconds.to(rows.device)[rows])
         clips = [rows == number for number in range(len(details))]
-        if len(clips) == 1:
-            return [proof]
-        if proof.only is not None and proof.without is not None:
-            return [Proof(proof.only[clip], proof.without[clip], proof.removed[clip]) for clip in clips]
-        proofs = []
-        for number, clip in enumerate(clips):
-            chosen = {name: inputs[name][clip] for name in inputs if name not in OF_CLIPS}
-            chosen |= {name: inputs[name][number : number + 1] for name in OF_CLIPS if name in inputs}
-            chosen["video_index"] = chosen["video_index"] * 0
-            proofs.append(scores_of_evidence(self.model, chosen, _rows(output, clip), seconds[number]))
-        return proofs
+        return [Proof(proof.only[clip], proof.without[clip], proof.removed[clip]) for clip in clips]
 
     def postprocess(
         self, model_outputs: dict[str, Any], span_rule: SpanRule = "kept", top_k: int | None = None

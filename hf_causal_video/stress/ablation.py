@@ -107,13 +107,13 @@ class Proof:
     """Answers with and without the evidence.
 
     Args:
-        only: (B, A) probabilities from the evidence alone, NaN where no frame is left; None: not asked.
+        only: (B, A) probabilities from the evidence alone, NaN where no frame is left.
         without: (B, A) probabilities without the event, likewise.
         removed: (B, T) bool, the frames taken away.
     """
 
-    only: Tensor | None
-    without: Tensor | None
+    only: Tensor
+    without: Tensor
     removed: Tensor
 
 
@@ -175,10 +175,9 @@ def judge(
         shown = list(range(len(words)))
     else:  # the likeliest words of a vocabulary, which are all different
         shown = [list(words).index(word) for word in evidence.choices]
-    views: tuple[tuple[Literal["only", "without"], Tensor | None], ...]
-    views = (("only", proof.only), ("without", proof.without))
-    for name, scores in views:
-        if scores is None or scores[row].isnan().any():
+    views: dict[Literal["only", "without"], Tensor] = {"only": proof.only, "without": proof.without}
+    for name, scores in views.items():
+        if scores[row].isnan().any():
             continue
         best = int(scores[row, : len(words)].argmax())
         # the answer then may be a word that was not among the likeliest before

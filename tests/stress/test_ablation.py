@@ -80,7 +80,9 @@ def test_the_verdict_is_read_off_the_answers():
     verdict = judge(evidence, evidence.choices, proof, 0, torch.tensor([1.0, 3.0, 5.0]))
     assert verdict.sufficient is True and verdict.necessary is True and verdict.removed_s == [(0.0, 2.0)]
     assert verdict.scores_without == pytest.approx({"run": 0.2, "sit": 0.5, "run (2)": 0.3})
-    stays = judge(evidence, evidence.choices, Proof(None, torch.tensor([[0.2, 0.1, 0.7]]), removed))
+    stays = judge(
+        evidence, evidence.choices, Proof(torch.full((1, 3), torch.nan), torch.tensor([[0.2, 0.1, 0.7]]), removed)
+    )
     assert stays.necessary is False, "the other of two equal choices is the same answer"
     assert stays.sufficient is None and stays.scores_only is None
     assert json.loads(json.dumps(verdict))["scores_only"]["sit"] == pytest.approx(0.4)
@@ -89,7 +91,7 @@ def test_the_verdict_is_read_off_the_answers():
 def test_an_answer_that_appears_only_without_the_evidence_is_listed():
     words = [f"word {index}" for index in range(9)]
     evidence = Evidence("word 0", 0, 0.9, [0.9, 0.1], ["word 0", "word 1"])
-    proof = Proof(None, torch.eye(9)[[7]], torch.ones(1, 4).bool())
+    proof = Proof(torch.full((1, 9), torch.nan), torch.eye(9)[[7]], torch.ones(1, 4).bool())
     verdict = judge(evidence, words, proof)
     assert verdict.answer_without == "word 7" and verdict.scores_without == {"word 0": 0, "word 1": 0, "word 7": 1}
 
