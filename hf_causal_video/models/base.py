@@ -110,7 +110,7 @@ class CausalVideoPreTrainedModel(PreTrainedModel):
             require(file is not None, f"adapters {peft_model_id}", found=missing, expected=NO_PICKLE, fix=fix)
         return super().load_adapter(peft_model_id, *args, **kwargs)
 
-    def _check_kwargs(self, kwargs: Mapping[str, Any]) -> bool:
+    def _check_kwargs(self, kwargs: Mapping[str, object]) -> bool:
         """Refuse unknown arguments of `forward`, and attention maps that this model cannot give.
 
         Returns:

@@ -5,8 +5,8 @@ Why: a model answers a question that it cannot read with the same confidence as 
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
 
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -15,7 +15,10 @@ _named: set[str] = set()
 
 
 def find_unknown_words(
-    tokenizer: Any, encoded: Any, texts: Sequence[str], pairs: Sequence[str] | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: BatchEncoding,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
 ) -> list[list[str]]:
     """Return for each string the words that became the tokenizer's unknown token.
 

@@ -42,7 +42,7 @@ class VideoQAInputs(BatchFeature):
     timestamps_s: list[Tensor] | None = None
     unknown_words: list[list[str]] = []
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Keep the seconds and the words through pickle, `copy.deepcopy` and data loader workers."""
         return {**super().__getstate__(), "timestamps_s": self.timestamps_s, "unknown_words": self.unknown_words}
 
