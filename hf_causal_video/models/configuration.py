@@ -62,7 +62,7 @@ class CausalVideoConfig(PreTrainedConfig):
         return cls(**cls._filled(presets[name], overrides))
 
     @classmethod
-    def _filled(cls, preset: dict[str, object], overrides: dict[str, object]) -> dict[str, Any]:
+    def _filled(cls, preset: dict[str, object], overrides: dict[str, Any]) -> dict[str, Any]:
         return {**preset, **overrides}
 
 

@@ -37,11 +37,12 @@ def find_unknown_words(
     words: list[list[str]] = [[] for _ in texts]
     if tokenizer.unk_token_id is None:
         return words
+    encodings = getattr(encoded, "encodings", None)
     unknown = encoded["input_ids"] == tokenizer.unk_token_id  # (rows, L)
     for row in unknown.any(1).nonzero()[:, 0].tolist():
         parts = [texts[row]] if pairs is None else [texts[row], pairs[row]]
-        if getattr(encoded, "encodings", None):
-            encoding = encoded.encodings[row]
+        if encodings:
+            encoding = encodings[row]
             for place in unknown[row].nonzero()[:, 0].tolist():
                 part = parts[encoding.sequence_ids[place] or 0]
                 words[row].append(_word_at(part, *encoding.offsets[place]))

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from hf_causal_video.features.store.reader import VideoFeatures
 from hf_causal_video.models import VideoQAOutput, VideoQAProcessor
+from hf_causal_video.models.base import VideoQAPreTrainedModel
 from hf_causal_video.models.clip_statistics import ClipStatistics
 from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.models.outputs import asking_for_evidence
@@ -54,7 +55,7 @@ class VideoQuestionAnsweringPipeline(ClipPipeline):
         'to play'
     """
 
-    model: PreTrainedModel
+    model: VideoQAPreTrainedModel
     processor: VideoQAProcessor
     inputs = ("video", "question", "choices", "features", "timestamps_s", *FEATURES)
 

@@ -35,7 +35,7 @@ class BackboneConfig(VideoQAConfig):
     frame_feature_dim: int = 4096
 
     @classmethod
-    def _filled(cls, preset: dict[str, Any], overrides: dict[str, object]) -> dict[str, Any]:
+    def _filled(cls, preset: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
         fields = {**preset, **overrides}
         inherited = preset.get("backbone_config", {}) if fields.get("backbone") == preset.get("backbone") else {}
         if inherited or "backbone_config" in fields:

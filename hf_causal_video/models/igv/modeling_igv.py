@@ -308,7 +308,7 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         require(fits, "frame bank", found=problem, expected="frames of the training videos, and their ids", fix=fix)
         return cast(FrameBank, self.bank)
 
-    def save_pretrained(self, save_directory: str | Path, *args: Any, save_bank: bool = False, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: Any, *args: Any, save_bank: bool = False, **kwargs: Any) -> None:
         """Save the model; `save_bank` also writes the bank, which `load_bank` restores."""
         super().save_pretrained(save_directory, *args, **kwargs)
         if save_bank and self.bank is not None:
