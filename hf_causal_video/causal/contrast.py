@@ -36,6 +36,7 @@ def arrange_negatives(visual: Tensor, question: Tensor, layout: Layout = "paired
                 [4., 5., 6., 7.]])
     """
     both = torch.cat([visual, question])  # (2n, B, P)
+    # "legacy" reads (2n, B) as (B, 2n) without a transpose, as released
     if layout == "paired":
         return both.transpose(0, 1)
     return both.reshape(both.shape[1], both.shape[0], both.shape[2])
@@ -68,6 +69,7 @@ def info_nce(
     if cosine:
         anchor = F.normalize(anchor, dim=-1)
         others = F.normalize(others, dim=-1)
+    # the positive is class 0: loss = -log exp(a.p / tau) / (exp(a.p / tau) + sum_n exp(a.n / tau))
     logits = torch.einsum("bp,bnp->bn", anchor, others) / tau
     losses = F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long), reduction="none")
     return losses.mean() if rows is None else (losses * rows).sum() / rows.sum().clamp(min=1)
@@ -86,5 +88,6 @@ def deranged_rows(rows: int, copies: int, device: torch.device | None = None) ->
     check_whole("number of questions to swap", rows, 2, fix="use larger batches")
     order = torch.rand(copies, rows, device=device).argsort(1)  # a random circle
     step = torch.randint(1, rows, (copies, 1), device=device)
+    # each row gets the one that is `step` places further around the circle
     after = order.gather(1, (torch.arange(rows, device=device) + step) % rows)
     return torch.empty_like(order).scatter(1, order, after)

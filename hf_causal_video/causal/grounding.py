@@ -60,6 +60,7 @@ class FrameScorer(nn.Module):
         Returns:
             Energies (R, T); in all clips (R, V, T).
         """
+        # q . (W k + b) / sqrt(H), computed as (q W) . k + q . b
         factor, shift = self.linear_k(self.linear_q(question) / math.sqrt(question.shape[-1]))
         if rows is None:
             return torch.einsum("rh,vth->rvt", factor, key) + shift[:, None, None]
@@ -199,6 +200,7 @@ def split_frames(
     """
     margin = (logits[:, 0] - logits[:, 1]) / tau  # (R, T)
     noisy = margin if noise is None else margin + (noise[:, 0] - noise[:, 1]).to(margin.dtype) / tau
+    # the side with the larger noisy logit
     causal, environment = (noisy >= 0) & mask, (noisy < 0) & mask
     if empty == "best":
         lowest = torch.finfo(margin.dtype).min
@@ -206,7 +208,7 @@ def split_frames(
         least = (-noisy.detach()).masked_fill(~mask, lowest).flip(1).argmax(1, keepdim=True)
         worst = mask.shape[1] - 1 - least  # the last among equals, where `best` is the first
         causal = causal.scatter(1, worst, causal.gather(1, worst) & environment.any(1, keepdim=True))
-        causal = causal.scatter(1, best, True)
+        causal = causal.scatter(1, best, True)  # also where the clip has one frame alone
         environment = mask & ~causal
     soft = noisy.sigmoid() * mask  # the two-way softmax of the causal side
     through = soft - soft.detach()  # zero, with the gradient of `soft`

@@ -127,6 +127,7 @@ def divergence(target: Tensor, logits: Tensor, rows: Tensor | None = None) -> Te
     """
     target = target.float().log_softmax(-1)
     logits = logits.float().log_softmax(-1)
+    # sum_a p(a) (log p(a) - log q(a))
     return _mean((target.exp() * (target - logits)).sum(-1), rows)
 
 
@@ -144,6 +145,7 @@ def uniformity(logits: Tensor, present: Tensor | None = None, rows: Tensor | Non
     """
     logs = logits.float().log_softmax(-1)
     if present is None:
+        # KL(u || p) = -mean log p - log A
         gap = -logs.mean(-1) - logs.new_tensor(logs.shape[-1]).log()
     else:
         count = present.sum(-1)

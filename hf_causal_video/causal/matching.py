@@ -42,6 +42,7 @@ def matching_loss(margins: Tensor, mask: Tensor, rows: Tensor, own: Tensor) -> T
     scores = frames.logsumexp(-1) - mask.sum(1).log()  # (G, V): a soft maximum that does not grow with the clip
     pairs = scores[:, rows]  # (G, G): question by clip of a question
     index = torch.arange(len(rows), device=rows.device)
+    # a pair of questions about one video is no negative, but the diagonal stays
     same_video = (own.unsqueeze(0) == own.unsqueeze(1)) & (index.unsqueeze(0) != index.unsqueeze(1))
     pairs = pairs.masked_fill(same_video, -torch.inf)
     return (F.cross_entropy(pairs, index) + F.cross_entropy(pairs.t(), index)) / 2

@@ -57,6 +57,7 @@ def mix_scenes(
     causal_share, causal_rest, share, rest = (
         weight.to(causal.dtype).view(-1, 1) for weight in (lambda1, 1 - lambda1, lambda2, 1 - lambda2)
     )  # (1 or R, 1)
+    # lambda1 c + lambda2 e of the clip, and (1 - lambda1) c' + (1 - lambda2) e' of its partner
     clip_weight = causal_share * causal + share * environment  # (R, T)
     partner_weight = causal_rest * causal[partner] + rest * environment[partner]
     return clip_weight.unsqueeze(-1) * frames + partner_weight.unsqueeze(-1) * frames[partner]
@@ -84,5 +85,6 @@ def two_hot(labels: Tensor, partner: Tensor, weight: Tensor, answers: int) -> Te
         tensor([[0.0000, 0.7500, 0.2500, 0.0000],
                 [0.7500, 0.0000, 0.0000, 0.2500]])
     """
+    # lambda at the clip's right candidate, 1 - lambda at the partner's, which stand behind
     hot = (labels.unsqueeze(1) == torch.arange(answers, device=labels.device)).float()  # one_hot waits for the device
     return torch.cat([mix(hot, hot * 0, weight), mix(hot * 0, hot[partner], weight)], 1)

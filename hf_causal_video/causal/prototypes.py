@@ -93,6 +93,7 @@ class PredicatePrior(nn.Module):
                 expected=f"counts {tuple(shape)} and pairs {tuple(shape[:2])}",
                 fix="count the training annotations per subject and object class",
             )
+        # (counts + 4 rates) / (pairs + 4): classes that rarely meet fall back on the rates of all pairs
         pairs = num_class_pairs.to(self.rates).unsqueeze(-1)
         self.pair_rates.copy_((pair_counts.to(self.rates) + SMOOTHING * self.rates) / (pairs + SMOOTHING))
 
@@ -110,12 +111,15 @@ class PredicatePrior(nn.Module):
             (P,), or (R, P) for a prior per pair of classes: log-probabilities, or log-odds where predicates do not
             compete. The uniform prior has the log-odds of the mean rate (of 1/P before counts are set): a constant.
         """
-        rates = torch.where(self.rates.sum() > 0, self.rates, 1 / len(self.rates))
+        # P(z) of all pairs, uniform until counts are set
+        rates = torch.where(self.rates.sum() > 0, self.rates, 1 / len(self.rates))  # (P,)
         observed = rates
         if self.num_classes and subject is not None and other is not None:
             table = torch.where(self.rates.sum() > 0, self.pair_rates, 1 / len(self.rates))
-            observed = torch.einsum("rc,rd,cdp->rp", subject, other, table)
+            # P(z | pair) = sum over classes c, d of P(subject is c) P(object is d) P(z | c, d)
+            observed = torch.einsum("rc,rd,cdp->rp", subject, other, table)  # (R, P)
         if normalized or not self.multi_label:
+            # P(z)^strength, normalised: the observed prior at 1, the uniform one at 0
             log_p = (strength * observed.log()).log_softmax(-1)
             return log_p.exp() if normalized else log_p
         uniform = _log_odds(rates.mean())
@@ -174,6 +178,7 @@ class PrototypeDictionary(nn.Module):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(sums)
             torch.distributed.all_reduce(count)
+        # a mean over the references of all processes together
         means = sums / count.clamp(min=1)
         moved = torch.where(count > 0, mu * self.vectors + (1 - mu) * means.to(self.vectors.dtype), self.vectors)
         self.vectors.copy_(moved)
@@ -202,14 +207,17 @@ class LiteralIntervention(nn.Module):
 
     def forward(self, references: Tensor, prototypes: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (R, P) and attention (R, Z) for references (R, D), prototypes (Z, D) and P(z) (Z,)."""
+        # alpha_z = softmax of q(r) . k(z) / sqrt(D)
         energies = self.query(references) @ self.key(prototypes).T * references.shape[-1] ** -0.5
         alpha = energies.float().softmax(-1).to(references.dtype)  # (R, Z)
         direct = self.from_reference(references)  # (R, P)
         through = self.from_prototype(prototypes)  # (Z, P)
         if self.form == "nwgm":
+            # W1 r + sum_z P(z) alpha_z W2 z
             return direct + (alpha * prior) @ through, alpha
         each = (direct.unsqueeze(1) + alpha.unsqueeze(-1) * through).float()  # (R, Z, P)
-        weight = prior.log().unsqueeze(-1)
+        weight = prior.log().unsqueeze(-1)  # (Z, 1)
+        # log sum_z P(z) act(each_z), in logs
         if not self.multi_label:
             return (each.log_softmax(-1) + weight).logsumexp(1), alpha
         yes, no = ((F.logsigmoid(side) + weight).logsumexp(1) for side in (each, -each))
@@ -230,6 +238,7 @@ class PrototypeMixture(nn.Module):
 
     def forward(self, references: Tensor, prototypes: Tensor, prior_logits: Tensor) -> Tensor:
         """Logits (R, P) for references (R, D), prototypes (P, D) and the prior's logits (P,)."""
+        # W r and z on the unit sphere: (R, D) by (D, P)
         cosine = F.normalize(self.project(references), dim=-1) @ F.normalize(prototypes, dim=-1).T
         return self.scale * cosine + prior_logits
 

@@ -61,6 +61,7 @@ def exchange_surroundings(frames: Tensor, causal: Tensor, environment: Tensor, d
         >>> exchange_surroundings(frames, causal, ~causal, torch.tensor([1, 0])).flatten()
         tensor([6., 2., 2., 6., 1., 1.])
     """
+    # one environment frame of the donor for every place, with replacement
     drawn = torch.multinomial(environment[donors].float(), frames.shape[1], replacement=True)  # (R, T)
     foreign = frames[donors].gather(1, drawn.unsqueeze(-1).expand_as(frames))
     replaced = environment & ~causal
@@ -90,8 +91,9 @@ def visible_share(frames: Tensor, causal: Tensor, environment: Tensor) -> Tensor
     known = (second.any(1) & causal.any(1)).unsqueeze(1)  # (R, 1); the first half is never smaller
     parts = [_mean(frames.float(), part) for part in (causal, first, second)]
     count = known.sum().clamp(min=1)
+    # deviations from the mean over clips; 0 for clips that cannot be measured
     scene, one, two = ((part - (part * known).sum(0) / count) * known for part in parts)
-    variance = (one * two).sum()
+    variance = (one * two).sum()  # of the environment without the noise of a half
     slope = (scene * (one + two)).sum() / (2 * variance.clamp(min=torch.finfo(variance.dtype).tiny))
     return torch.where(variance > 0, slope.clamp(0, 1), 0.0).to(frames.dtype)
 
@@ -117,6 +119,7 @@ def separation_loss(frames: Tensor, causal: Tensor, environment: Tensor) -> Tens
     scene, scenery = (_mean(frames, side) for side in (causal, environment))  # (R, E)
     scene = scene - scene.mean(0)
     scenery = scenery - scenery.mean(0)
+    # the variance is a unit of measure: no gradient makes it larger
     variance = scenery.detach().square().sum().clamp(min=torch.finfo(torch.float32).tiny)
     return ((scene * scenery).sum() / variance).clamp(min=0)
 

@@ -110,7 +110,7 @@ class CausalVideoPreTrainedModel(PreTrainedModel):
             require(file is not None, f"adapters {peft_model_id}", found=missing, expected=NO_PICKLE, fix=fix)
         return super().load_adapter(peft_model_id, *args, **kwargs)
 
-    def _check_kwargs(self, kwargs: Mapping[str, Any]) -> bool:
+    def _check_kwargs(self, kwargs: Mapping[str, object]) -> bool:
         """Refuse unknown arguments of `forward`, and attention maps that this model cannot give.
 
         Returns:
@@ -243,8 +243,11 @@ def check_width(name: str, tensor: Tensor, dims: int, width: int, fix: str) -> N
 
 def check_finite(name: str, tensor: Tensor) -> None:
     """Refuse NaN and infinity: a model would answer NaN, or worse, the first of its answers."""
+    if not tensor.numel():
+        return
+    extremes = torch.stack(torch.aminmax(tensor.detach()))  # NaN in both; one pass, without a mask of all elements
     require_values(
-        tensor.isfinite().all(),
+        extremes.isfinite().all(),
         name,
         found=lambda: "NaN or infinity",
         expected="finite numbers",

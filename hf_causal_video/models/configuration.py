@@ -34,7 +34,7 @@ class CausalVideoConfig(PreTrainedConfig):
         super().register_for_auto_class(auto_class)
 
     @classmethod
-    def presets(cls) -> dict[str, dict[str, Any]]:
+    def presets(cls) -> dict[str, dict[str, object]]:
         """Read the named settings of this method, a YAML file each in the folder `presets` next to its config.
 
         "clean" is the config's defaults; "official-..." are the numbers in effect in the authors' code.
@@ -44,7 +44,7 @@ class CausalVideoConfig(PreTrainedConfig):
         return {"clean": {}, **{file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files}}
 
     @classmethod
-    def preset(cls, name: str, **overrides: Any) -> Self:
+    def preset(cls, name: str, **overrides: object) -> Self:
         """Build a named setting: "clean", or, as a rule, "official-<dataset>" as in the authors' code.
 
         Args:
@@ -62,7 +62,7 @@ class CausalVideoConfig(PreTrainedConfig):
         return cls(**cls._filled(presets[name], overrides))
 
     @classmethod
-    def _filled(cls, preset: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    def _filled(cls, preset: dict[str, object], overrides: dict[str, Any]) -> dict[str, Any]:
         return {**preset, **overrides}
 
 

@@ -7,6 +7,7 @@ config. `AutoModelForMultipleChoice` of an open-ended checkpoint would load, and
 from typing import Any
 
 from hf_causal_video.models.auto import Method
+from hf_causal_video.models.configuration import VideoQAConfig
 from hf_causal_video.utils.errors import require
 from hf_causal_video.utils.lazy import LazyClass
 
@@ -32,7 +33,7 @@ def with_head(method: Method, *, multiple_choice: bool) -> LazyClass:
         "visual question answering": "AutoModelForVisualQuestionAnswering",
     }
 
-    def check(config: Any) -> None:
+    def check(config: VideoQAConfig) -> None:
         require(
             (config.num_answers is None) == multiple_choice,
             f"{model.__name__} for {task}",
@@ -41,11 +42,11 @@ def with_head(method: Method, *, multiple_choice: bool) -> LazyClass:
             fix=f"load it by AutoModel, or by {auto[other]}",
         )
 
-    def from_pretrained(*args: Any, config: Any, **kwargs: Any) -> Any:
+    def from_pretrained(*args: Any, config: VideoQAConfig, **kwargs: Any) -> Any:
         check(config)
         return model.from_pretrained(*args, config=config, **kwargs)
 
-    def from_config(config: Any, **kwargs: Any) -> Any:
+    def from_config(config: VideoQAConfig, **kwargs: Any) -> Any:
         check(config)
         return model._from_config(config, **kwargs)
 

@@ -44,7 +44,7 @@ class VideoQAOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-def asking_for_evidence(model: nn.Module) -> dict[str, Any]:
+def asking_for_evidence(model: nn.Module) -> dict[str, bool]:
     """Arguments of `forward` with which a model says what its answer rests on, where it does so only when asked.
 
     Args:
@@ -68,11 +68,11 @@ class Record(dict):
         '{"index": 0, "time_s": 1.5, "score": 0.9}'
     """
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
         dict.__setitem__(self, name, value)
 
-    def __setitem__(self, name: str, value: Any) -> None:
+    def __setitem__(self, name: str, value: object) -> None:
         setattr(self, name, value)
 
 

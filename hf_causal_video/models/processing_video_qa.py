@@ -72,7 +72,7 @@ class VideoQAProcessor(ProcessorMixin):
         choice_template: ChoiceTemplate = "pair",
         max_length: int = 512,
         clip_statistics: dict[str, Any] | None = None,
-        example_questions: list[dict[str, Any]] | None = None,
+        example_questions: list[dict[str, object]] | None = None,
     ):
         check_choice("choice_template", choice_template, get_args(ChoiceTemplate))
         check_whole("max_length", max_length)
@@ -108,13 +108,13 @@ class VideoQAProcessor(ProcessorMixin):
         object_boxes: Tensor | Sequence | None = None,
         object_mask: Tensor | Sequence | None = None,
         labels: Tensor | Sequence[int] | int | None = None,
-        timestamps: Any = None,
-        video: Any = None,
+        timestamps: object = None,
+        video: object = None,
         feature_extractor: Callable[[Any], tuple[Any, Any]] | None = None,
         return_tensors: str = "pt",
         *,
         text: str | Sequence[str] | None = None,
-        videos: Any = None,
+        videos: object = None,
         video_index: Sequence[int] | Tensor | None = None,
         **kwargs: Unpack[VideoQAProcessorKwargs],
     ) -> VideoQAInputs:
@@ -317,7 +317,7 @@ class VideoQAProcessor(ProcessorMixin):
         return [*self.answer_vocabulary, *["<other>"] * (len(probabilities) - len(self.answer_vocabulary))]
 
 
-def _extract(video: Any, extractor: Callable[[Any], tuple[Any, Any]] | None, features: object) -> Any:
+def _extract(video: object, extractor: Callable[[Any], tuple[Any, Any]] | None, features: object) -> Any:
     problem = "a video " + ("and features" if extractor else "without a feature_extractor")
     fix = "pass feature_extractor=VideoFeatureExtractor.from_provenance(model.config.feature_provenance)"
     fits = extractor is not None and features is None

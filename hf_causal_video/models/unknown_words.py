@@ -5,8 +5,8 @@ Why: a model answers a question that it cannot read with the same confidence as 
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
 
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -15,7 +15,10 @@ _named: set[str] = set()
 
 
 def find_unknown_words(
-    tokenizer: Any, encoded: Any, texts: Sequence[str], pairs: Sequence[str] | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: BatchEncoding,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
 ) -> list[list[str]]:
     """Return for each string the words that became the tokenizer's unknown token.
 
@@ -34,11 +37,12 @@ def find_unknown_words(
     words: list[list[str]] = [[] for _ in texts]
     if tokenizer.unk_token_id is None:
         return words
+    encodings = getattr(encoded, "encodings", None)
     unknown = encoded["input_ids"] == tokenizer.unk_token_id  # (rows, L)
     for row in unknown.any(1).nonzero()[:, 0].tolist():
         parts = [texts[row]] if pairs is None else [texts[row], pairs[row]]
-        if getattr(encoded, "encodings", None):
-            encoding = encoded.encodings[row]
+        if encodings:
+            encoding = encodings[row]
             for place in unknown[row].nonzero()[:, 0].tolist():
                 part = parts[encoding.sequence_ids[place] or 0]
                 words[row].append(_word_at(part, *encoding.offsets[place]))

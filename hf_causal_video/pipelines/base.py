@@ -5,7 +5,7 @@ writes a copy of our code into a saved folder, which then opens only with trust 
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import Pipeline
+from transformers import Pipeline, ProcessorMixin
 
 from hf_causal_video.utils.checks import check_choice, check_whole
 from hf_causal_video.utils.errors import CausalVideoError, as_message, require
@@ -73,11 +73,12 @@ class ClipPipeline(Pipeline):
     `__call__` that ends in `self.run_each(...)`.
     """
 
+    processor: ProcessorMixin
     inputs: tuple[str, ...] = ("video",)
-    _load_processor: bool = True
-    _load_tokenizer: bool = False
-    _load_image_processor: bool = False
-    _load_feature_extractor: bool = False
+    _load_processor: Any = True
+    _load_tokenizer: Any = False
+    _load_image_processor: Any = False
+    _load_feature_extractor: Any = False
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -177,13 +178,14 @@ class ClipPipeline(Pipeline):
         inputs = join([clip.inputs for clip in batch], self.padding)
         details = Opaque([clip.details for clip in batch])
         outputs = self.forward({"inputs": inputs, "counts": counts, "details": details}, **batch[0].forward)["clips"]
+        finish: Callable[..., list[object]] = self.postprocess
         results: list[object] = []
         for clip, output in zip(batch, outputs, strict=True):
-            answers = self.postprocess({**clip.details, **output}, **clip.postprocess)
+            answers = finish({**clip.details, **output}, **clip.postprocess)
             results.append(answers[0] if clip.as_one else answers)
         return results
 
-    def _all_options(self, options: Mapping[str, object]) -> tuple[dict[str, object], ...]:
+    def _all_options(self, options: Mapping[str, object]) -> tuple[dict[str, Any], ...]:
         """Return the options of `preprocess`, `_forward` and `postprocess`: of the call, else of the pipeline."""
         defaults = (self._preprocess_params, self._forward_params, self._postprocess_params)
         return tuple(

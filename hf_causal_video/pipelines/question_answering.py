@@ -55,7 +55,7 @@ class VideoQuestionAnsweringPipeline(ClipPipeline):
         'to play'
     """
 
-    model: PreTrainedModel
+    model: VideoQAPreTrainedModel
     processor: VideoQAProcessor
     inputs = ("video", "question", "choices", "features", "timestamps_s", *FEATURES)
 

@@ -174,11 +174,11 @@ class VideoRelationDetectionPipeline(ClipPipeline):
             known = inputs["track_classes"].to(output.object_logits.device)
             certain = torch.nn.functional.one_hot(known.clamp(min=0), output.object_logits.shape[-1])
             output.object_logits = CERTAIN * (2 * certain - 1).to(output.object_logits.dtype)
-        parts: list[dict[str, Tensor]] = [{} for _ in counts]
+        parts = [VideoRelationOutput() for _ in counts]
         for name, values in output.items():
             for part, value in zip(parts, values.split(counts), strict=True):
                 part[name] = value
-        return {"clips": [{"output": Opaque(VideoRelationOutput(**part))} for part in parts]}
+        return {"clips": [{"output": Opaque(part)} for part in parts]}
 
     def postprocess(self, model_outputs: dict[str, Any], **options: Any) -> list[Any]:
         """Join the judgements of the segments to relations of the clip."""

@@ -119,7 +119,7 @@ class BackboneForVideoQuestionAnswering(VideoQAPreTrainedModel):
             video_ids=video_ids,
             with_question=self._asks_question(),
         )
-        batch.frames = self.backbone.embed_frames(batch.frames)
+        batch.frames = self.backbone.embed_frames(batch.frames)  # (V, T, E)
         if self.training and labels is not None:
             output = self._step(batch, labels)
             output.losses = self._every_term(cast(dict[str, Tensor], output.losses))
@@ -154,6 +154,7 @@ class BackboneForVideoQuestionAnswering(VideoQAPreTrainedModel):
         """Return the output of an answer that rests on every frame: all are kept, padding repeats the first one."""
         mask = batch.frame_mask[batch.rows]  # (B, T)
         positions = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+        # padding repeats the first real frame, so that every slot names evidence
         first = mask.int().argmax(1, keepdim=True)
         scores = logits.new_zeros(mask.shape).masked_fill(~mask, -torch.inf)
         return VideoQAOutput(logits=logits, frame_scores=scores, kept_frames=torch.where(mask, positions, first))

@@ -113,6 +113,7 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         if joints is not None and config.contrast_weight:
             if config.answer_every_branch:
                 self._visit_answer(batch, joints)
+            # section 3.4; vectors (B, P) each
             anchor, positive, *negatives = self.project_head(joints)
             other_scene, other_question = torch.stack(negatives).chunk(2)  # (n, B, P) each
             negative = arrange_negatives(other_scene, other_question, config.negatives_layout)
@@ -146,6 +147,7 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         mask = batch.frame_mask[batch.rows]  # (B, T)
         causal_mask = split.causal.to(frames.dtype)
         environment_mask = split.environment.to(frames.dtype)
+        # c' = lambda1 c + (1 - lambda1) c_partner, e' = lambda2 e + (1 - lambda2) e_partner (section 3.3)
         frames = mix_scenes(frames, causal_mask, environment_mask, partner, lambda1, lambda2)
         mask = mask | mask[partner]
         if config.mix_question_at == "tokens":
@@ -178,6 +180,7 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         rows = torch.cat([candidates, candidates[partner]], 1)  # (B, 2A)
         videos = torch.arange(len(rows), device=partner.device).repeat_interleave(2 * answers)
         logits = self.backbone.answer(self.backbone.fuse_pairs(strings, mixed.video, rows.flatten(), videos))
+        # one softmax over both candidate lists: (B, 2A)
         present = torch.cat([batch.present, batch.present[partner]], 1)
         logits = logits.view(present.shape).masked_fill(~present, torch.finfo(logits.dtype).min)
         return logits[:, :answers], soft_target_loss(two_hot(labels, partner, lambda1, answers), logits)
@@ -201,6 +204,7 @@ class EIGVForVideoQuestionAnswering(IGVForVideoQuestionAnswering):
         video_ids = self._own_ids(batch)
         sources = torch.stack([video_ids, video_ids[mixed.partner]], 1)  # (B, 2): no frame of either is drawn
         foreign, possible = self._foreign(batch, sources, draws.foreign)
+        # positive: another environment; negatives: another causal scene, or another question
         positive = swap_frames(mixed.frames, split.environment, foreign)
         foreign, _ = self._foreign(batch, sources.repeat(copies, 1), _flat(draws.foreign_negative))
         negative = swap_frames(mixed.frames.repeat(copies, 1, 1), split.causal.repeat(copies, 1), foreign)

@@ -96,6 +96,7 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         config = self.config
         question = self._encode(batch.strings)
         split, samples, terms = self._ground(batch, question, labels=labels)
+        # frames and mask of each branch: the clip with the other side left out, or replaced
         sides = {"answer": self._side(batch, samples, split, "causal")}
         if config.environment_weight:
             sides["environment"] = self._side(batch, samples, split, "environment")
@@ -104,10 +105,11 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         logits = dict(zip(sides, self._answer_branches(batch, question, list(sides.values())), strict=True))
 
         causal = logits["answer"]
-        losses = {"answer": answer_loss(causal, labels), **terms}
+        losses = {"answer": answer_loss(causal, labels), **terms}  # CE(f(c, q), a)
         if "environment" in logits:
             # a lone frame has no environment
             two = None if config.empty_side == "all" else batch.frame_mask[batch.rows].sum(1) > 1
+            # KL(uniform || f(e, q))
             losses["environment"] = uniformity(logits["environment"], batch.present, two)
         if "intervened" in logits:
             # A question whose batch holds no other video has nothing to swap in, and leaves this term out.
@@ -115,6 +117,7 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
             if config.intervened_target == "label":
                 losses["intervened"] = answer_loss(logits["intervened"], labels.where(swapped, IGNORED_LABEL))
             else:
+                # KL(f(c, q) || f(c + e', q))
                 target = causal.detach() if config.detach_target else causal
                 losses["intervened"] = divergence(target, logits["intervened"], swapped)
         return self._add_losses(self._explained(batch, causal, split), losses, self._weights(losses, share))
@@ -224,7 +227,7 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
     def _split(self, question: Tensor, key: Tensor, mask: Tensor, rows: Tensor, noise: Tensor | None) -> Grounding:
         """Ground questions (G, H) in clips: `rows` (G,) of `key` (V, T, H), whose true frames are `mask` (V, T)."""
         config = self.config
-        energies = self.indicator(question, key, rows)
+        energies = self.indicator(question, key, rows)  # (G, 2, T), causal first
         mask = mask[rows]
         valid = mask & (key.sum(-1) != 0)[rows] if config.zero_sum_padding else mask
         logits = grounding_logits(energies, valid, config.grounding_logits)
@@ -252,6 +255,7 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
     def _size(self, split: Grounding, samples: Tensor, batch: Batch) -> Tensor:
         """Compute (mean P(causal) - target)^2 over all frames of the batch, of all processes together."""
         frames = batch.frame_mask[batch.rows[samples]].sum()
+        # a square of a mean: the mean has to be that of the whole batch first
         causal, frames = mean_over_processes(torch.stack([split.probability.float().sum(), frames]))
         return (causal / frames - self.config.size_target).square()
 
@@ -304,14 +308,13 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
         require(fits, "frame bank", found=problem, expected="frames of the training videos, and their ids", fix=fix)
         return cast(FrameBank, self.bank)
 
-    def save_pretrained(self, save_directory: Any, *args: Any, save_bank: bool = False, **kwargs: Any) -> Any:
+    def save_pretrained(self, save_directory: Any, *args: Any, save_bank: bool = False, **kwargs: Any) -> None:
         """Save the model; `save_bank` also writes the bank, which `load_bank` restores."""
-        result = super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
         if save_bank and self.bank is not None:
             tensors = {"frames": self.bank.frames, "video_ids": self.bank.video_ids, "mask": self.bank.mask}
             stored = {name: part.detach().cpu().contiguous() for name, part in tensors.items() if part is not None}
             save_file(stored, Path(save_directory) / BANK_FILE)
-        return result
 
     def load_bank(self, folder: str | Path) -> None:
         """Restore the bank of a checkpoint folder, bit by bit.
@@ -332,7 +335,7 @@ class IGVForVideoQuestionAnswering(BackboneForVideoQuestionAnswering):
             frames, chosen = (torch.cat(part) for part in zip(*sides, strict=True))
             video = self.backbone.encode_video(frames, chosen)
         rows = torch.arange(len(question.pooled), device=batch.rows.device).repeat(len(sides))
-        groundings = self._groundings(batch)
+        groundings = self._groundings(batch)  # (R,)
         each = len(sides[0][0])
         clips = torch.cat([groundings + number * each for number in range(len(sides))])
         joints = self.backbone.fuse_pairs(question, video, rows, clips).chunk(len(sides))

@@ -9,10 +9,10 @@ from hf_causal_video.utils.checks import check_number, check_whole
 from hf_causal_video.utils.errors import require
 
 SHARES = ("prior_eval_strength", "prototype_momentum", "prototype_warmup")
-LITERAL: dict[str, Any] = {"prior_train": "uniform", "prior_eval": "uniform"}
-STARTED: dict[str, Any] = {"prototype_warmup": 0.1, **LITERAL}  # prototypes from class means, as reconstructed
+LITERAL: dict[str, object] = {"prior_train": "uniform", "prior_eval": "uniform"}
+STARTED: dict[str, object] = {"prototype_warmup": 0.1, **LITERAL}  # prototypes from class means, as reconstructed
 # "paper" is the back-door sum as the paper states it; without public code there cannot be an "official" preset.
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, object]] = {
     "clean": {},
     "paper": {"intervention": "nwgm", **STARTED},
     "paper-exact": {"intervention": "exact", **STARTED},
@@ -98,7 +98,7 @@ class IVRDConfig(CausalVideoConfig):
         super().__post_init__(**kwargs)
 
     @classmethod
-    def presets(cls) -> dict[str, dict[str, Any]]:
+    def presets(cls) -> dict[str, dict[str, object]]:
         """Return the forms of the intervention, and its baselines."""
         return PRESETS
 

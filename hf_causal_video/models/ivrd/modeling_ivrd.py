@@ -164,6 +164,7 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         steps = self._with_features(motion_inputs(flat_boxes, flat_mask), track_features, rows, tracks)
         track_states = self.track_encoder(steps, flat_mask).unflatten(0, (rows, tracks))  # (B, N, D)
         states = track_states.flatten(0, 1)  # (B*N, D)
+        # a track without any step is padding: its logits are 0
         object_logits = self.object_classifier(states) * flat_mask.any(1, keepdim=True)
 
         # Real pairs alone are judged, those of all samples as one list of n; a graph, whose shapes cannot depend on
@@ -177,6 +178,7 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         first = tracks * torch.arange(rows, device=boxes.device).view(-1, 1, 1)  # of B*N tracks, that of each sample
         subject, other = packing.pack(pair_index.clamp(min=0) + first).unbind(1)  # (n,)
         pairs = (flat_boxes, flat_mask, flat_start, subject, other)
+        # r = MLP[subject; object; 12 numbers of relative geometry; relative motion]
         parts = [states[subject], states[other], relative_geometry(*pairs)]
         if self.config.relative_motion:
             subject_boxes, other_boxes, shared = common_steps(*pairs)
@@ -196,6 +198,7 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
                 self.prototypes.move(self._comparable(references.detach()), self._multi_hot(labels))
         weights = {"object": self.config.object_loss_weight, "predicate": self.config.predicate_loss_weight}
 
+        # L = w_obj L_obj + w_pred L_pred
         return VideoRelationOutput(
             loss=torch.stack([weights[name] * value for name, value in losses.items()]).sum() if losses else None,
             losses=losses or None,
@@ -349,6 +352,7 @@ class IVRDForVideoRelationDetection(CausalVideoPreTrainedModel):
         if not self.config.multi_label:
             return self._mean(*_log_likelihood(logits, labels))
         known = labels != IGNORED_LABEL
+        # -log sigmoid(x) where the predicate holds, -log sigmoid(-x) where it does not, 0 where unknown
         sign = (2 * labels.float() - 1).masked_fill(~known, 0.0)
         return self._mean(F.logsigmoid(logits.float() * sign), known)
 

@@ -81,6 +81,7 @@ def tracks_that_meet(mask: Tensor, start: Tensor) -> Tensor:
     length = mask.sum(-1)  # (B, N)
     end = start + length
     first = torch.maximum(start.unsqueeze(2), start.unsqueeze(1))
+    # two stretches overlap where the earlier end lies behind the later start
     meet = torch.minimum(end.unsqueeze(2), end.unsqueeze(1)) > first
     meet = meet & (length > 0).unsqueeze(2) & (length > 0).unsqueeze(1)
     return meet & ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
@@ -132,6 +133,7 @@ def common_steps(
     shared = step < length.unsqueeze(1)  # (R, T)
     picked = []
     for rows in (subject, other):
+        # step of the track at the common frame, clamped behind its end, where `shared` is False
         index = ((first - start[rows]).unsqueeze(1) + step).clamp(max=boxes.shape[1] - 1)
         picked.append(boxes[rows].gather(1, index.unsqueeze(-1).expand(-1, -1, 4)))
     return picked[0], picked[1], shared

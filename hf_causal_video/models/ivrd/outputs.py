@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,10 +61,10 @@ def judge_segments(
         parts.append(model(**{name: value[start:stop].to(model.device) for name, value in inputs.items()}))
     if not parts:
         return None
-    joined: dict[str, Any] = {}
+    joined: dict[str, Tensor] = {}
     for name, fill in padding.items():
         values = [part[name] for part in parts]
         widest = max(value.shape[1] for value in values)
         after = [0, 0] * (values[0].dim() - 2)  # axes behind the second stay as they are
         joined[name] = torch.cat([F.pad(one, [*after, 0, widest - one.shape[1]], value=fill) for one in values])
-    return VideoRelationOutput(**joined)
+    return VideoRelationOutput(**joined)  # type: ignore[arg-type]

@@ -53,10 +53,10 @@ class VideoRelationInputs(BatchFeature):
     boxes: list[list[np.ndarray]]  # of each video and track (L, 4), in the user's units
     starts: list[list[int]]
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return dict(self.__dict__)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
 
 
@@ -104,7 +104,7 @@ class VideoRelationProcessor(ProcessorMixin):
 
     def __call__(
         self,
-        tracks: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]],
+        tracks: Sequence[Mapping[str, object]] | Sequence[Sequence[Mapping[str, object]]],
         frame_size: tuple[int, int] | Sequence[tuple[int, int]] | None = None,
         return_tensors: str = "pt",
     ) -> VideoRelationInputs:

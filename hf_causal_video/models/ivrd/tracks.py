@@ -42,7 +42,7 @@ def numbers(values: object) -> np.ndarray:
 def read_videos(tracks: object) -> list[list[Mapping[str, object]]]:
     """The tracks of each video, from those of one video or of several; every track has boxes."""
     values = list(tracks) if _is_list(tracks) else [None]
-    videos = [values] if not values or isinstance(values[0], Mapping) else values
+    videos: list = [values] if not values or isinstance(values[0], Mapping) else values
     for number, video in enumerate(videos):
         fits = _is_list(video) and all(isinstance(track, Mapping) and "boxes" in track for track in video)
         problem = partial("{!r:.80}".format, video)
