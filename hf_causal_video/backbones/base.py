@@ -14,6 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from hf_causal_video.utils.checks import check_choice
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 
@@ -234,30 +235,15 @@ def register_backbone(name: str, backbone: type[VideoQABackbone]) -> None:
         Traceback (most recent call last):
         hf_causal_video.utils.errors.CausalVideoError: backbone 'mine': found no encode_question, ...
     """
+    what = f"backbone {name!r}"
     is_backbone = isinstance(backbone, type) and issubclass(backbone, VideoQABackbone)
-    require(
-        is_backbone,
-        f"backbone {name!r}",
-        found=f"{backbone!r}",
-        expected="a subclass of VideoQABackbone",
-        fix="derive the network from it",
-    )
-    missing = [call for call in REQUIRED if getattr(backbone, call) is getattr(VideoQABackbone, call)]
-    require(
-        not missing,
-        f"backbone {name!r}",
-        found=f"no {', '.join(missing)} in {backbone.__name__}",
-        expected=f"the calls {', '.join(REQUIRED)}",
-        fix="subclass VideoQABackbone and write them",
-    )
+    require(is_backbone, what, found=repr(backbone), expected="a subclass of VideoQABackbone")
+    missing = ", ".join(call for call in REQUIRED if getattr(backbone, call) is getattr(VideoQABackbone, call))
+    fix = f"write {missing} in {backbone.__name__}"
+    require(not missing, what, found=f"no {missing}", expected=f"the calls {', '.join(REQUIRED)}", fix=fix)
     registered = BACKBONES.get(name, backbone)
-    require(
-        registered.__qualname__ == backbone.__qualname__,
-        "backbone",
-        found=f"{name!r} is {registered.__name__} already",
-        expected="a free name",
-        fix="choose another name",
-    )
+    is_free = registered.__qualname__ == backbone.__qualname__
+    require(is_free, what, found=f"{registered.__name__} under this name already", expected="a free name")
     BACKBONES[name] = backbone
 
 
@@ -274,13 +260,8 @@ def build_backbone(
     Raises:
         CausalVideoError: an unknown name, arguments that the constructor refuses, or widths it did not set.
     """
-    require(
-        name in BACKBONES,
-        "backbone",
-        found=name,
-        expected=sorted(BACKBONES),
-        fix="name one, or import the module that registers it first (--import MODULE in the shell)",
-    )
+    fix = "name one, or import the module that registers it first (--import MODULE in the shell)"
+    check_choice("backbone", name, sorted(BACKBONES), fix=fix)
     try:
         backbone = BACKBONES[name](text_dim, frame_dim, num_answers, **(config or {}))
     except TypeError as error:
@@ -291,11 +272,6 @@ def build_backbone(
             fix=f"see help({BACKBONES[name].__name__})",
         ) from error
     for width in ("question_dim", "joint_dim"):
-        require(
-            isinstance(getattr(backbone, width, None), int),
-            f"backbone {name!r}",
-            found=f"no {width}",
-            expected="an int set in __init__",
-            fix=f"set self.{width}",
-        )
+        is_set = isinstance(getattr(backbone, width, None), int)
+        require(is_set, f"backbone {name!r}", found=f"no {width}", expected=f"self.{width} set in __init__")
     return backbone

@@ -225,16 +225,18 @@ def test_the_gradient_reaches_what_was_ranked() -> None:
         assert scorer.weight.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize(("case", "rows"), [(CHOICES, (4, 2)), (FINISHED, (9, 5)), (OFFICIAL, (9, 5))])
-def test_the_feed_forward_runs_on_what_is_kept(case: Case, rows: tuple[int, int], train: bool) -> None:
-    """Of 9 frames and 5 objects 4 and 2 are kept; the official order finishes all where its choice is soft."""
-    model, inputs = case.build().train(train), case.inputs()
+@pytest.mark.parametrize("case", [CHOICES, FINISHED, OFFICIAL], ids=lambda case: case.name)
+def test_the_feed_forward_of_a_hard_choice_runs_on_what_is_kept(case: Case) -> None:
+    """Of 9 frames and 5 objects 4 and 2 are kept; a soft choice, and a scorer of the finished layer, need all."""
+    model, inputs = case.build(), case.inputs()
     seen: list[int] = []
     for decoder in (model.frame_decoder, model.obj_decoder):
         decoder.layers[0].linear1.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
     model(**inputs)
-    assert tuple(seen) == ((4, 2) if case is OFFICIAL and not train else rows)
+    assert seen == ([9, 5] if case is FINISHED else [4, 2])
+    seen.clear()
+    model.train()(**inputs)
+    assert seen == [9, 5]
 
 
 def test_both_orders_answer_alike_where_all_is_kept_and_rank_apart() -> None:

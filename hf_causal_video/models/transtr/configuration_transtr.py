@@ -1,6 +1,6 @@
 """Configuration of TranSTR. The official settings are the files in `presets`."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from huggingface_hub.dataclasses import strict
 
@@ -87,13 +87,13 @@ class TranSTRConfig(VideoQAConfig):
         return self.object_feature_dim + BOX_WIDTH[self.bbox_mode]
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+    def from_dict(cls, config_dict: dict[str, object], **kwargs: Any) -> Self:
         """Read a config; a saved one without `select_after` keeps the order that its weights were trained with."""
         if "transformers_version" in config_dict:  # only saved configs carry it
             config_dict = {"select_after": "feedforward"} | config_dict
         return super().from_dict(config_dict, **kwargs)
 
-    def to_diff_dict(self) -> dict[str, Any]:
+    def to_diff_dict(self) -> dict[str, object]:
         """Name `select_after` in every saved config, so that none is taken for one without the field."""
         return super().to_diff_dict() | {"select_after": self.select_after}
 
