@@ -91,6 +91,6 @@ def video_number(video_id: str) -> int:
 
 def _all_or_none(flags: list[bool], what: str) -> bool:
     is_one_kind = all(flags) or not any(flags)
-    found = f"{sum(flags)} of {len(flags)} are {what}"
-    require(is_one_kind, "a batch of two kinds of items", found=found, expected="one kind", fix="split the dataset")
+    problem = f"{sum(flags)} of {len(flags)} are {what}"
+    require(is_one_kind, "a batch of two kinds of items", found=problem, expected="one kind", fix="split the dataset")
     return all(flags)

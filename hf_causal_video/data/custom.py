@@ -128,8 +128,10 @@ def read_questions(path: str | Path, videos: Container[str] | None = None) -> Qu
         numbers.append(number)
     require(rows, f"{path} has no questions", found="0 rows", expected="1 or more", fix=f"columns: {EXAMPLE}")
     kinds = {bool(row["choices"]) for row in rows}
-    found = "questions with choices and questions without"
-    require(len(kinds) == 1, f"{path} mixes two kinds", found=found, expected="one kind", fix="split the file in two")
+    problem = "questions with choices and questions without"
+    require(
+        len(kinds) == 1, f"{path} mixes two kinds", found=problem, expected="one kind", fix="split the file in two"
+    )
     notes = [f"blanks around {cut.total()} value{'s' if cut.total() > 1 else ''} were cut"] if cut else []
     return QuestionFile(make_table(path, rows, names=numbers), splits, notes)
 
@@ -171,8 +173,8 @@ class _Line:
             texts = _parsed(value)
         choices = [str(text).strip() for text in texts if _is_cell(text)] if isinstance(texts, list) else []
         is_whole_list = isinstance(texts, list) and len(choices) == len(texts)
-        found = repr(value or texts)
-        self.require(is_whole_list, "invalid choices", found, '["a man", "a dog"]', "give a list without gaps")
+        problem = repr(value or texts)
+        self.require(is_whole_list, "invalid choices", problem, '["a man", "a dog"]', "give a list without gaps")
         return choices
 
     def spans(self) -> list[object]:

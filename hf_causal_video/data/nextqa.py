@@ -225,8 +225,8 @@ def _add_references(references: Mapping[str, list[str]], references_path: str | 
     for video_id, by_question in answers.items():
         for qid, answer in by_question.items():
             name = f"{video_id}_{qid}"
-            found = f"{answer!r} to question {name}"
+            problem = f"{answer!r} to question {name}"
             is_known = name in references and isinstance(answer, str) and answer.strip()
-            require(is_known, what, found=found, expected=f"a text, to a question of {path}", fix=fix)
+            require(is_known, what, found=problem, expected=f"a text, to a question of {path}", fix=fix)
             if answer not in references[name]:
                 references[name].append(answer)

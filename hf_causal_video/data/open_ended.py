@@ -179,9 +179,9 @@ def build_answer_vocabulary(answers: Iterable[str], size: int | None = None) -> 
     """
     answers = list(answers)
     counted = Counter(answer for answer in answers if is_text(answer) and answer.strip())
-    found = "an answer without text" if counted else "no answers"
+    problem = "an answer without text" if counted else "no answers"
     is_whole_list = counted and counted.total() >= len(answers)
-    require(is_whole_list, "no vocabulary of answers", found=found, expected="texts", fix="take the training split")
+    require(is_whole_list, "no vocabulary of answers", found=problem, expected="texts", fix="take the training split")
     if size is not None:
         check_whole("size of the vocabulary", size)
     return [answer for answer, _ in counted.most_common(size)]

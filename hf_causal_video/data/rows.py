@@ -124,9 +124,9 @@ def _checked_row(row: Mapping[str, Any], place: str, extra: set[str]) -> dict[st
     require(is_choice, f"{name}: the answer is outside the choices", found=answer, expected=expected)
     text = choices[answer] if choices and answer >= 0 else ""
     stated = checked["answer_text"] or text
-    found = f"{stated!r}, and choice {answer} = {text!r}"
+    problem = f"{stated!r}, and choice {answer} = {text!r}"
     agree = stated == text or not text
-    require(agree, f"{name}: answer and answer_text disagree", found=found, expected="the same text")
+    require(agree, f"{name}: answer and answer_text disagree", found=problem, expected="the same text")
     spans = [[float(start), float(end)] for start, end in checked["spans"]]
     return {**checked, "choices": choices, "answer_text": stated, "spans": spans}
 

@@ -72,8 +72,8 @@ def nextgqa_metrics(
     check_keys(predicted, gold, "predicted spans", allow_missing=missing == "skip")
     chosen = _chosen(gold, subset)
     scored = [key for key in gold if key in predicted and key in chosen]
-    found = f"{len(predicted)} spans, {len(chosen)} keys in the subset"
-    require(scored, "no question to score", found=found, expected="at least one key in both", fix="pass one split")
+    problem = f"{len(predicted)} spans, {len(chosen)} keys in the subset"
+    require(scored, "no question to score", found=problem, expected="at least one key in both", fix="pass one split")
 
     spans = np.array([read_span(key, predicted[key]) for key in scored], dtype=np.float64)  # (questions, 2)
     if unit == "fraction":
@@ -137,14 +137,14 @@ def _chosen(gold: Mapping[str, Annotated], subset: Iterable[str] | None) -> set[
 def _seconds(fractions: np.ndarray, keys: list[str], gold: Mapping[str, Annotated]) -> np.ndarray:
     outside = (fractions < 0).any(axis=1) | (fractions > 1).any(axis=1)
     worst = int(outside.argmax()) if outside.any() else 0
-    found = f"{fractions[worst].tolist()} for {keys[worst]}" if keys else ""
+    problem = f"{fractions[worst].tolist()} for {keys[worst]}" if keys else ""
     fix = "pass unit='seconds', or divide by the duration and clip"
-    require(not outside.any(), "a span is not a fraction of its video", found=found, expected="[0, 1]", fix=fix)
+    require(not outside.any(), "a span is not a fraction of its video", found=problem, expected="[0, 1]", fix=fix)
     durations = np.array([gold[key].duration_s for key in keys], dtype=np.float64)
     unknown = [key for key, duration in zip(keys, durations, strict=True) if not duration > 0]
-    found = f"no duration for {unknown[:1]}"
+    problem = f"no duration for {unknown[:1]}"
     fix = "give duration_s in the annotations, or spans in seconds"
-    require(not unknown, "fractions of a video of unknown length", found=found, expected="seconds for each", fix=fix)
+    require(not unknown, "fractions of a video of unknown length", found=problem, expected="seconds for each", fix=fix)
     return np.round(fractions * durations[:, None], 1)
 
 
@@ -166,9 +166,9 @@ def _right(
     if not required and not any(rows[key].get("prediction") is not None for key in keys):
         return None
     lacking = [key for key in keys if rows.get(key, {}).get("prediction") is None]
-    found = f"{len(lacking)} without, first {lacking[:3]}"
+    problem = f"{len(lacking)} without, first {lacking[:3]}"
     fix = "predict them, or pass no answers at all"
-    require(not lacking, "missing answers to grounded questions", found=found, expected=f"all {len(keys)}", fix=fix)
+    require(not lacking, "missing answers to grounded questions", found=problem, expected=f"all {len(keys)}", fix=fix)
     right = np.zeros(len(keys), dtype=bool)
     for position, key in enumerate(keys):
         stored = rows[key].get("answer")
@@ -176,8 +176,8 @@ def _right(
         truth = annotated if stored is None else whole_number(stored, key, "answer")
         is_known = truth is not None and annotated in (None, truth)
         what = f"the true answer of {key} is unknown or contradicted"
-        found = f"{stored} with the prediction, {annotated} in the annotations"
+        problem = f"{stored} with the prediction, {annotated} in the annotations"
         fix = "give `answer` in the annotations or with each prediction"
-        require(is_known, what, found=found, expected="one true answer", fix=fix)
+        require(is_known, what, found=problem, expected="one true answer", fix=fix)
         right[position] = whole_number(rows[key]["prediction"], key, "prediction") == truth
     return right

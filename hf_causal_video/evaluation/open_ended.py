@@ -80,9 +80,9 @@ def open_ended_accuracy(predictions: Rows, annotations: Rows, *, vocabulary: Seq
 def _positions(vocabulary: Sequence[str]) -> dict[str, int]:
     words = [] if isinstance(vocabulary, str) or not isinstance(vocabulary, Iterable) else list(vocabulary)
     index = {word: position for position, word in enumerate(words) if isinstance(word, str)}
-    found = f"{len(words)} entries, {len(index)} different texts"
+    problem = f"{len(words)} entries, {len(index)} different texts"
     is_distinct = words and len(index) == len(words)
-    require(is_distinct, "no vocabulary of answers", found=found, expected="a list of different texts", fix=PASS)
+    require(is_distinct, "no vocabulary of answers", found=problem, expected="a list of different texts", fix=PASS)
     return index
 
 

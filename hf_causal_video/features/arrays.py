@@ -12,10 +12,11 @@ Nothing is unpickled but tensors. Arrays do not say how they were made: the card
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -24,11 +25,11 @@ from torch import Tensor
 
 from hf_causal_video.features.build import ExtractionReport, build_feature_set
 from hf_causal_video.features.extract import VIDEO_ENDINGS
-from hf_causal_video.features.legacy_hdf5 import Durations, check_dataset, open_hdf5
+from hf_causal_video.features.legacy_hdf5 import Durations, centres_s, check_dataset, open_hdf5
 from hf_causal_video.features.store.provenance import Provenance, complete_card
 from hf_causal_video.features.store.rows import VideoFeatures
 from hf_causal_video.features.store.shards import COLUMNS
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.errors import CausalVideoError, first_line, require
 
 ENDINGS = (".npy", ".npz", ".pt", ".pth", ".h5", ".hdf5")
 FRAME_NAMES = ("frame_features", "features", "feat", "arr_0")
@@ -53,7 +54,7 @@ class _Source:
 def import_arrays(
     files: str | Path,
     output: str | Path,
-    card: Mapping[str, Any],
+    card: Mapping[str, object],
     durations_s: Durations | None = None,
     *,
     split: str = "train",
@@ -77,14 +78,11 @@ def import_arrays(
     sources = _list_sources(Path(files), reader)
     example = _first_readable(sources, reader)
     widths = infer_fields(example)
+    fix = "correct the card, or check which arrays these are"
     for name, value in widths.items():
-        require(
-            card.get(name) in (None, "", value),
-            f"{name} of the provenance card",
-            found=card.get(name),
-            expected=f"{value}, as in the arrays",
-            fix="correct the card, or check which arrays these are",
-        )
+        fits = card.get(name) in (None, "", value)
+        expected = f"{value}, as in the arrays"
+        require(fits, f"{name} of the provenance card", found=card.get(name), expected=expected, fix=fix)
     provenance = Provenance.from_dict(complete_card({**card, **widths}))
     notes: dict[str, str] = {}
     if durations_s is None and "timestamps_s" not in example and not provenance.sampling.startswith("fps-"):
@@ -125,19 +123,10 @@ def infer_from(files: str | Path) -> dict[str, int]:
 
 
 def _times(video_id: str, count: int, provenance: Provenance, durations_s: Durations | None) -> Tensor:
-    centres = torch.arange(count) + 0.5
-    if durations_s is None:
-        rule, _, rate = provenance.sampling.partition("-")
-        return centres / float(rate) if rule == "fps" else centres / count
-    duration = durations_s if isinstance(durations_s, float | int) else durations_s.get(video_id)
-    require(
-        duration is not None,
-        f"no duration for video {video_id!r}",
-        found="no entry",
-        expected="the seconds of every video",
-        fix="add it to the file of --durations, or leave the video out",
-    )
-    return centres * cast(float, duration) / count
+    rule, _, rate = provenance.sampling.partition("-")
+    if durations_s is None and rule == "fps":
+        return (torch.arange(count) + 0.5) / float(rate)
+    return centres_s(video_id, count, 1.0 if durations_s is None else durations_s)
 
 
 def _list_sources(files: Path, reader: _Reader) -> dict[str, _Source]:
@@ -146,24 +135,16 @@ def _list_sources(files: Path, reader: _Reader) -> dict[str, _Source]:
         inside = (path.relative_to(files) for path in files.rglob("*"))
         shown = (path for path in inside if not any(part.startswith(".") for part in path.parts))
         paths = sorted(files / path for path in shown if path.suffix.lower() in ENDINGS)
-    require(
-        paths and all(path.is_file() for path in paths),
-        f"no arrays in {files}",
-        found="no file" if not files.exists() else "no file with such an ending",
-        expected=f"files ending in {' '.join(ENDINGS)}",
-        fix="check the path",
-    )
+    problem = "no file" if not files.exists() else "no file with such an ending"
+    expected = f"files ending in {' '.join(ENDINGS)}"
+    are_files = paths and all(path.is_file() for path in paths)
+    require(are_files, f"no arrays in {files}", found=problem, expected=expected, fix="check the path")
     sources: dict[str, _Source] = {}
     for path in paths:
         for video_id, source in reader.videos(path):
             first = sources.setdefault(video_id, source)
-            require(
-                first is source,
-                f"video id {video_id!r} occurs twice",
-                found=f"{first.path} and {path}",
-                expected="each video once",
-                fix="rename or leave out one of them",
-            )
+            what = f"video id {video_id!r} occurs twice"
+            require(first is source, what, found=f"{first.path} and {path}", expected="each once", fix="rename one")
     return sources
 
 
@@ -174,9 +155,8 @@ def _first_readable(sources: Mapping[str, _Source], reader: _Reader) -> dict[str
             return reader.read(source)
         except CausalVideoError as error:
             reason = str(error)
-    raise CausalVideoError(
-        "no arrays that can be read", found=reason, expected="at least one video", fix="check the files"
-    )
+    what = "no arrays that can be read"
+    raise CausalVideoError(what, found=reason, expected="at least one video", fix="check the files")
 
 
 def _video_id(name: str) -> str:
@@ -185,6 +165,7 @@ def _video_id(name: str) -> str:
     return stem if stem and f"{dot}{ending.lower()}" in VIDEO_ENDINGS else name
 
 
+# What an opened file holds is a mapping of h5py or numpy, an array or a tensor: `Any` until `_tensor` has read it.
 class _Reader:
     """Read arrays from files, keeping the last file open for its other videos."""
 
@@ -218,13 +199,10 @@ class _Reader:
             content = _values(path, content, source.key)
         if isinstance(content, Mapping):
             names = [name for name in content if name not in ID_NAMES]
-            require(
-                set(names) <= {*FRAME_NAMES, *COLUMNS},
-                f"{path.name}{f', video {source.key!r}' if source.key else ''} has unknown arrays",
-                found=sorted(map(str, names))[:5],
-                expected=f"some of {', '.join(COLUMNS)}",
-                fix="rename them, or write one array for each video",
-            )
+            unknown = sorted(map(str, set(names) - {*FRAME_NAMES, *COLUMNS}))
+            what = f"{path.name}{f', video {source.key!r}' if source.key else ''} has unknown arrays"
+            fix = "rename them, or write one array for each video"
+            require(not unknown, what, found=unknown[:5], expected=f"some of {', '.join(COLUMNS)}", fix=fix)
             arrays = {name: _values(path, content, name) for name in names}
         else:
             arrays = {FRAME_NAMES[0]: content}
@@ -232,13 +210,9 @@ class _Reader:
         for name, values in arrays.items():
             column = FRAME_NAMES[0] if name in FRAME_NAMES else name
             columns[column] = _tensor(path, name, values if source.row is None else values[source.row])
-        require(
-            FRAME_NAMES[0] in columns,
-            f"{path.name} has no frame features",
-            found=sorted(columns),
-            expected=" or ".join(FRAME_NAMES),
-            fix="name the array of frames so",
-        )
+        has_frames = FRAME_NAMES[0] in columns
+        what = f"{path.name} has no frame features"
+        require(has_frames, what, found=sorted(columns), expected=" or ".join(FRAME_NAMES), fix="name them so")
         return _complete(path, columns)
 
     def close(self) -> None:
@@ -261,13 +235,10 @@ def _complete(path: Path, columns: dict[str, Tensor]) -> dict[str, Tensor]:
     if frames.ndim == 3 and len(frames) == 1:
         frames = frames[0]
     columns["frame_features"] = frames = frames[None] if frames.ndim == 1 else frames
-    require(
-        frames.ndim == 2 and frames.numel(),
-        f"frame features of {path.name}",
-        found=f"shape {tuple(frames.shape)}",
-        expected="(frames, channels)",
-        fix="pool maps of places and the clips of a video to one vector per frame",
-    )
+    is_table = frames.ndim == 2 and frames.numel()
+    problem = f"shape {tuple(frames.shape)}"
+    fix = "pool maps of places and the clips of a video to one vector per frame"
+    require(is_table, f"frame features of {path.name}", found=problem, expected="(frames, channels)", fix=fix)
     objects = columns.get("object_features")
     if objects is not None and objects.ndim == 3:
         is_object = (objects != 0).any(-1)
@@ -277,51 +248,39 @@ def _complete(path: Path, columns: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _values(path: Path, content: Any, name: str) -> Any:
-    try:
+    with _readable(path, ValueError, OSError, KeyError, EOFError, BadZipFile):
         if path.suffix.lower() in (".h5", ".hdf5"):
             return check_dataset(path, content, name, allow_groups=True)
         return content[name]
-    except (ValueError, OSError, KeyError, EOFError, BadZipFile) as error:
-        raise _unreadable(path, error) from error
 
 
 def _tensor(path: Path, name: str, values: Any) -> Tensor:
     if isinstance(values, Tensor):
         return values
     array = np.asarray(values[()] if hasattr(values, "shape") else values)
-    require(
-        array.dtype.kind in "fiu" and array.ndim,
-        f"invalid array {name!r} of {path.name}",
-        found=f"{array.dtype} {array.shape}",
-        expected="numbers",
-        fix="leave out what is not a feature",
-    )
+    is_number = array.dtype.kind in "fiu" and array.ndim
+    problem = f"{array.dtype} {array.shape}"
+    fix = "leave out what is not a feature"
+    require(is_number, f"invalid array {name!r} of {path.name}", found=problem, expected="numbers", fix=fix)
     if array.dtype.itemsize > 8 or not array.dtype.isnative:
         array = array.astype(np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("="))
     return torch.from_numpy(np.array(array))
 
 
 def _open_numpy(path: Path) -> Any:
-    try:
+    with _readable(path, OSError, ValueError, EOFError, BadZipFile):
         return np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise _unreadable(path, error) from error
 
 
 def _open_torch(path: Path) -> Any:
     from pickle import UnpicklingError
 
-    try:
+    with _readable(path, OSError, RuntimeError, UnpicklingError, ValueError, EOFError, LookupError):
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, UnpicklingError, ValueError, EOFError, LookupError) as error:
-        raise _unreadable(path, error) from error
-    require(
-        isinstance(content, Tensor | Mapping),
-        f"{path.name} cannot be read",
-        found=type(content).__name__,
-        expected="a tensor, or tensors by name",
-        fix="save it so: torch.save({video_id: tensor}, file)",
-    )
+    is_known = isinstance(content, Tensor | Mapping)
+    fix = "save it so: torch.save({video_id: tensor}, file)"
+    expected = "a tensor, or tensors by name"
+    require(is_known, f"{path.name} cannot be read", found=type(content).__name__, expected=expected, fix=fix)
     return content
 
 
@@ -335,13 +294,15 @@ _OPENERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-def _unreadable(path: Path, error: Exception) -> CausalVideoError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if any(words in str(error) for words in ("weights_only", "allow_pickle", "Python objects")):
-        reason = "pickled objects, which would run code"
-    return CausalVideoError(
-        f"{path.name} cannot be read",
-        found=reason,
-        expected="an array file with numbers and nothing else",
-        fix="write it again with np.save, np.savez, torch.save of tensors, or h5py",
-    )
+@contextmanager
+def _readable(path: Path, *faults: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except CausalVideoError:
+        raise
+    except faults as error:
+        would_run = any(words in str(error) for words in ("weights_only", "allow_pickle", "Python objects"))
+        reason = "pickled objects, which would run code" if would_run else first_line(error)
+        expected = "an array file with numbers and nothing else"
+        fix = "write it again with np.save, np.savez, torch.save of tensors, or h5py"
+        raise CausalVideoError(f"{path.name} cannot be read", found=reason, expected=expected, fix=fix) from error

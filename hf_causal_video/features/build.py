@@ -18,7 +18,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -36,10 +36,13 @@ MOST_NOTES = 10
 READERS = min(4, os.cpu_count() or 1)  # threads that read ahead
 WAITING_WRITES = 4  # rows that wait for the disk
 PATIENCE = timedelta(days=30)  # how long a process that is done waits for the others
-Make = Callable[[str, Any], VideoFeatures]
+Source = TypeVar("Source")
+SourceIn = TypeVar("SourceIn", contravariant=True)
+Content = TypeVar("Content")
+Make = Callable[[str, Source], VideoFeatures]
 
 
-class RowMaker(Protocol):
+class RowMaker(Protocol[SourceIn, Content]):
     """Make the rows of a feature set in two steps.
 
     Args:
@@ -49,10 +52,10 @@ class RowMaker(Protocol):
 
     group_size: int
 
-    def read(self, video_id: str, source: Any) -> Any:
+    def read(self, video_id: str, source: SourceIn) -> Content:
         """Read what `make` needs, in a thread; a CausalVideoError lists this video in `failed.json`."""
 
-    def make(self, video_ids: Sequence[str], contents: Sequence[Any]) -> list[VideoFeatures]:
+    def make(self, video_ids: Sequence[str], contents: Sequence[Content]) -> list[VideoFeatures]:
         """Make the rows of a group; a CausalVideoError lists all its videos in `failed.json`."""
 
 
@@ -89,8 +92,8 @@ class ExtractionReport:
 
 
 def build_feature_set(
-    sources: Mapping[str, Any],
-    make: Make | RowMaker,
+    sources: Mapping[str, Source],
+    make: Make[Source] | RowMaker[Source, Content],
     output: str | Path,
     provenance: Provenance,
     *,
@@ -123,7 +126,7 @@ def build_feature_set(
     state = start_processes()
     start = time.monotonic()
     report = ExtractionReport(Path(output), notes={} if notes is None else notes)
-    maker = _OneByOne(make) if callable(make) else make
+    maker: RowMaker = _OneByOne(make) if callable(make) else make
     # a run of several processes is one run: its main process claims the folder and sweeps it before any other reads it
     with claim_folder(report.output) if state.is_main_process else nullcontext():
         writer = FeatureWriter(output, provenance, split, rows_per_shard) if state.is_main_process else None
@@ -175,19 +178,19 @@ class _Direct:
         """Do nothing: the writer finishes its shards itself."""
 
 
-class _OneByOne:
+class _OneByOne(Generic[Source]):
     """Make rows by a function of one video."""
 
     group_size = 1
 
-    def __init__(self, make: Make):
+    def __init__(self, make: Make[Source]):
         self._make = make
 
-    def read(self, video_id: str, source: Any) -> Any:
+    def read(self, video_id: str, source: Source) -> Source:
         """Leave the source as it is."""
         return source
 
-    def make(self, video_ids: Sequence[str], contents: Sequence[Any]) -> list[VideoFeatures]:
+    def make(self, video_ids: Sequence[str], contents: Sequence[Source]) -> list[VideoFeatures]:
         """Call the function."""
         return [self._make(video_id, source) for video_id, source in zip(video_ids, contents, strict=True)]
 
@@ -213,11 +216,11 @@ def _groups(video_ids: list[str], size: int, todo: set[str]) -> list[list[str]]:
 
 
 @dataclass
-class _Run:
+class _Run(Generic[Source, Content]):
     """The share of one process in a run."""
 
-    sources: Mapping[str, Any]
-    maker: RowMaker
+    sources: Mapping[str, Source]
+    maker: RowMaker[Source, Content]
     todo: set[str]
     provenance: Provenance
     sink: _Sink
@@ -238,7 +241,7 @@ class _Run:
                 submit(self.sink.gather, self.report.failed)
                 bar.update(len(group))
 
-    def _read_ahead(self, groups: list[list[str]]) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    def _read_ahead(self, groups: list[list[str]]) -> Iterator[tuple[list[str], dict[str, Content]]]:
         """Give each group with what was read of its videos, while the next ones are being read."""
         upcoming = (video_id for group in groups for video_id in group)
         waiting: deque[Future] = deque()
@@ -252,7 +255,7 @@ class _Run:
                 for _ in range(READERS + self.maker.group_size - 1):  # bounds what is in memory
                     read_next()
                 for group in groups:
-                    contents: dict[str, Any] = {}
+                    contents: dict[str, Content] = {}
                     for video_id in group:
                         content = waiting.popleft()
                         try:
@@ -264,7 +267,7 @@ class _Run:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _make(self, contents: dict[str, Any]) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    def _make(self, contents: dict[str, Content]) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
         """Make the rows of a group, and check each: nothing behind this line looks at its numbers again."""
         try:
             rows = self.maker.make(list(contents), list(contents.values())) if contents else []
@@ -296,7 +299,7 @@ def _in_background() -> Iterator[Callable[..., None]]:
     waiting: deque[Future] = deque()
     has_failed = threading.Event()
 
-    def run(write: Callable, *args: Any) -> None:
+    def run(write: Callable[..., None], *args: object) -> None:
         if not has_failed.is_set():  # a row behind one that is lost would be out of order
             try:
                 write(*args)
@@ -306,7 +309,7 @@ def _in_background() -> Iterator[Callable[..., None]]:
 
     with ThreadPoolExecutor(1, thread_name_prefix="write") as pool:
 
-        def submit(write: Callable, *args: Any) -> None:
+        def submit(write: Callable[..., None], *args: object) -> None:
             while len(waiting) >= WAITING_WRITES:
                 waiting.popleft().result()
             waiting.append(pool.submit(run, write, *args))

@@ -19,7 +19,8 @@ from torch import Tensor
 from hf_causal_video.features.build import ExtractionReport, build_feature_set
 from hf_causal_video.features.encoders import load_network
 from hf_causal_video.features.store.reader import FeatureStore, Provenance, VideoFeatures
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.checks import check_choice, check_text
+from hf_causal_video.utils.errors import require, reworded
 
 ENDING = "_cap.json"
 SAMPLING = "captions-fps-1"
@@ -53,13 +54,7 @@ class TextEncoder:
     ):
         from transformers import AutoModel, AutoTokenizer
 
-        require(
-            pooling in ("mean", "cls"),
-            "unknown pooling",
-            found=pooling,
-            expected='"mean" or "cls"',
-            fix="use one of them",
-        )
+        check_choice("pooling", pooling, ("mean", "cls"))
         self.model_name = model
         self.pooling = pooling
         self.max_tokens = max_tokens
@@ -168,24 +163,14 @@ def import_caption_features(
     """
     from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(str(file), "np") as tensors:
-            header = tensors.metadata() or {}
-            features, ids, seconds = (tensors.get_tensor(n) for n in ("features", "video_id", "second"))
-    except (SafetensorError, OSError) as error:
-        raise CausalVideoError(
-            f"{file} does not hold caption features",
-            found=str(error).splitlines()[0],
-            expected="safetensors with features, video_id and second",
-            fix="make features from captions with extract_captions",
-        ) from error
-    require(
-        header.get("encoder") and header.get("pooling"),
-        f"{file} has no provenance",
-        found=lambda: f"header {sorted(header)}",
-        expected="the fields encoder and pooling",
-        fix="write them into the header",
-    )
+    what = f"{file} does not hold caption features"
+    expected = "safetensors with features, video_id and second"
+    fix = "make features from captions with extract_captions"
+    with reworded((SafetensorError, OSError), what, expected=expected, fix=fix), safe_open(str(file), "np") as tensors:
+        header = tensors.metadata() or {}
+        features, ids, seconds = (tensors.get_tensor(n) for n in ("features", "video_id", "second"))
+    for name in ("encoder", "pooling"):
+        check_text(f"{name} in the header of {file}", header.get(name), fix="write where the features come from")
     order = np.lexsort((seconds, ids))
     edges = np.flatnonzero(np.diff(ids[order])) + 1
     rows = {str(ids[part[0]]): part for part in np.split(order, edges)}
@@ -204,13 +189,8 @@ def import_caption_features(
     if output is None:
         return FeatureStore.from_rows(provenance, (make(video_id, part) for video_id, part in rows.items()))
     report = build_feature_set(rows, make, output, provenance, split=split, progress=progress, label="captions")
-    require(
-        not report.failed,
-        f"{file} holds bad rows",
-        found=lambda: next(iter(report.failed.values())),
-        expected="finite features, each second once",
-        fix="correct the file",
-    )
+    reasons = list(report.failed.values())
+    require(not reasons, f"{file} holds bad rows", found=reasons[:1], expected="finite features, each second once")
     return FeatureStore.open(output)
 
 
@@ -222,34 +202,20 @@ class _CaptionSource:
         self.archive = zipfile.ZipFile(path) if path.is_file() and zipfile.is_zipfile(path) else None
         listed = self.archive.namelist() if self.archive else [str(f) for f in path.rglob(f"*{ENDING}")]
         files = {Path(name).name.removesuffix(ENDING): name for name in listed if name.endswith(ENDING)}
-        require(
-            files,
-            f"no captions in {path}",
-            found=f"no file <video>{ENDING}",
-            expected="a folder or zip of caption files",
-            fix="check the path",
-        )
+        problem = f"no file <video>{ENDING}"
+        require(files, f"no captions in {path}", found=problem, expected="a folder or zip of caption files")
         self.names = dict(sorted(files.items()))
 
     def read(self, name: str) -> tuple[list[float], list[str]]:
         """Give seconds and texts of one file, in order of time."""
         raw = self.archive.read(name) if self.archive else Path(name).read_bytes()
-        try:
+        what = f"{Path(name).name} is not a caption file"
+        expected = '{"0": text, "1": text, ...}'
+        with reworded(ValueError, what, expected=expected):
             texts = json.loads(raw)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise self._bad(name, str(error)) from error
-        if not isinstance(texts, dict) or not texts:
-            raise self._bad(name, "no captions")
-        wrong = [k for k, t in texts.items() if not re.fullmatch(r"\d+", k) or not isinstance(t, str) or not t.strip()]
-        if wrong:
-            raise self._bad(name, f"second {wrong[0]!r} with text {texts[wrong[0]]!r}")
+        require(isinstance(texts, dict) and texts, what, found="no captions", expected=expected)
+        for second, text in texts.items():
+            is_caption = re.fullmatch(r"\d+", second) and isinstance(text, str) and text.strip()
+            require(is_caption, what, found=f"second {second!r} with text {text!r}", expected=expected)
         ordered = sorted((float(second), text) for second, text in texts.items())
         return [second for second, _ in ordered], [text for _, text in ordered]
-
-    def _bad(self, name: str, found: str) -> CausalVideoError:
-        return CausalVideoError(
-            f"{Path(name).name} is not a caption file",
-            found=found,
-            expected='{"0": text, "1": text, ...}',
-            fix="correct this file, or leave it out",
-        )

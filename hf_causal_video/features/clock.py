@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.errors import CausalVideoError, require, reworded
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -63,15 +63,9 @@ def open_clip(path: Path) -> InputContainer:
     Raises:
         CausalVideoError: PyAV is not installed, or the file is empty, damaged or a playlist.
     """
-    try:
+    fix = 'pip install "hf-causal-video[video]"'
+    with reworded(ImportError, "videos cannot be decoded", expected="the package av", fix=fix):
         import av
-    except ImportError as error:
-        raise CausalVideoError(
-            "videos cannot be decoded",
-            found="no PyAV",
-            expected="the package av",
-            fix='pip install "hf-causal-video[video]"',
-        ) from error
     try:
         # "file:" since FFmpeg takes a name such as "concat:a|b" for an address
         return av.open(f"file:{path}", metadata_errors="ignore", options={"format_whitelist": _containers()})
@@ -80,12 +74,9 @@ def open_clip(path: Path) -> InputContainer:
         reason = "an empty file" if is_empty else getattr(error, "strerror", None) or error
         if isinstance(error, av.error.ArgumentError):  # its format is not among `_containers`
             reason = "a playlist or the address of a stream, if anything"
-        raise CausalVideoError(
-            f"{path.name} is not a video",
-            found=reason,
-            expected="a file that FFmpeg opens",
-            fix="check the path, or fetch the file again: it may be cut off or damaged",
-        ) from error
+        fix = "check the path, or fetch the file again: it may be cut off or damaged"
+        what = f"{path.name} is not a video"
+        raise CausalVideoError(what, found=reason, expected="a file that FFmpeg opens", fix=fix) from error
 
 
 @functools.cache
@@ -108,12 +99,10 @@ def read_clock(container: InputContainer, path: Path) -> Clock:
     assert stream.time_base is not None
     if film.restart is not None:
         before, after = (float(tick * stream.time_base) for tick in film.restart)
-        raise CausalVideoError(
-            f"the clock of {path.name} starts again",
-            found=f"{after:.2f} s after {before:.2f} s",
-            expected="times that go on",
-            fix="join the parts with FFmpeg's concat, which counts on, or fetch the file again",
-        )
+        problem = f"{after:.2f} s after {before:.2f} s"
+        fix = "join the parts with FFmpeg's concat, which counts on, or fetch the file again"
+        what = f"the clock of {path.name} starts again"
+        raise CausalVideoError(what, found=problem, expected="times that go on", fix=fix)
     # avi stores the order of decoding only
     is_counted = container.format.name == "avi" or film.has_unknown_times
     rate = float(stream.guessed_rate or stream.average_rate or 0)
@@ -124,13 +113,9 @@ def read_clock(container: InputContainer, path: Path) -> Clock:
         ticks = np.arange(len(decoded)) / (rate * float(stream.time_base))
     else:
         ticks = np.unique(film.presented)
-    require(
-        ticks.size,
-        f"{path.name} has no frames",
-        found=f"{len(decoded)} pictures at {rate} a second",
-        expected="at least one picture with a time",
-        fix="leave this file out",
-    )
+    problem = f"{len(decoded)} pictures at {rate} a second"
+    expected = "at least one picture with a time"
+    require(ticks.size, f"{path.name} has no frames", found=problem, expected=expected, fix="leave this file out")
     start = float(ticks[0] * stream.time_base)
     times = ticks * float(stream.time_base) - start
     step = float(np.median(np.diff(times))) if len(times) > 1 else 1 / (rate or 25.0)
@@ -209,13 +194,10 @@ def _choose_film(tracks: list[_Track], container: InputContainer, path: Path) ->
 
     films = [track for track in tracks if len(track.decoded) > 1] or tracks  # one picture next to a film is a preview
     readable = [track for track in films if track.stream.codec_context is not None]
-    require(
-        readable,
-        f"{path.name} has no picture",
-        found=f"{sorted({s.type for s in container.streams})}" + ", without a decoder" * bool(films),
-        expected="a video stream that FFmpeg decodes",
-        fix="encode it again, or leave this file out",
-    )
+    problem = f"{sorted({s.type for s in container.streams})}" + ", without a decoder" * bool(films)
+    fix = "encode it again, or leave this file out"
+    expected = "a video stream that FFmpeg decodes"
+    require(readable, f"{path.name} has no picture", found=problem, expected=expected, fix=fix)
 
     def rank(track: _Track) -> tuple[bool, int]:
         return bool(track.stream.disposition & Disposition.default), track.stream.width * track.stream.height
@@ -230,10 +212,7 @@ def check_size(path: Path, width: int, height: int) -> None:
 
     Why: a damaged or hostile header claims any size.
     """
-    require(
-        width * height <= MOST_PIXELS,
-        f"the picture of {path.name} is too large",
-        found=f"{width} x {height}",
-        expected=f"at most {MOST_PIXELS:,} pixels",
-        fix="scale the clip down, or fetch it again if its header is damaged",
-    )
+    what = f"the picture of {path.name} is too large"
+    expected = f"at most {MOST_PIXELS:,} pixels"
+    fix = "scale the clip down, or fetch it again if its header is damaged"
+    require(width * height <= MOST_PIXELS, what, found=f"{width} x {height}", expected=expected, fix=fix)

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from hf_causal_video.features.clock import Clock, check_size, find_stream, open_clip, packets, read_clock
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.errors import CausalVideoError, require, reworded
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -75,13 +76,10 @@ def decode_video(
         frames = _decode_through(path, clock, shown)
     if len(frames) < len(instants):
         raise _too_few(path, len(frames), len(instants), clock)
-    if sizes := {frame.shape[:2] for frame in frames} - {frames[0].shape[:2]}:
-        raise CausalVideoError(
-            f"{path.name} changes the size of its picture",
-            found=" and ".join(f"{wide} x {high}" for high, wide in [frames[0].shape[:2], *sorted(sizes)]),
-            expected="one size",
-            fix="encode it again to one size",
-        )
+    sizes = sorted({frame.shape[:2] for frame in frames})
+    problem = " and ".join(f"{wide} x {high}" for high, wide in sizes)
+    what = f"{path.name} changes the size of its picture"
+    require(len(sizes) == 1, what, found=problem, expected="one size", fix="encode it again to one size")
     height, width = frames[0].shape[:2]
     timestamps_s = instants.astype(np.float32)
     return DecodedVideo(frames, timestamps_s, clock.duration_s, (width, height), missing)
@@ -124,7 +122,7 @@ def _choose_frames(
     return clock, instants, shown, missing
 
 
-def pictures(frames: Iterable[Any]) -> list[np.ndarray]:
+def pictures(frames: Iterable[ArrayLike | Tensor]) -> list[np.ndarray]:
     """Frames (T, H, W, 3) uint8 RGB as a list; channels may come first, pictures may be tensors or PIL images.
 
     Args:
@@ -141,13 +139,10 @@ def pictures(frames: Iterable[Any]) -> list[np.ndarray]:
     if read and read[0].ndim == 3 and read[0].shape[2] != 3 and read[0].shape[0] == 3:
         read = [frame.transpose(1, 2, 0) for frame in read]
     wrong = [f for f in read if f.ndim != 3 or f.shape[2] != 3 or f.dtype != np.uint8 or f.shape != read[0].shape]
-    require(
-        not wrong and read,
-        "frames of a clip",
-        found=lambda: f"{wrong[0].dtype} {wrong[0].shape}" if wrong else "none",
-        expected="(height, width, 3) RGB uint8, all of one size",
-        fix="decode the clip to such frames, or pass its path",
-    )
+    problem = f"{wrong[0].dtype} {wrong[0].shape}" if wrong else "no frames"
+    expected = "(height, width, 3) RGB uint8, all of one size"
+    fix = "decode the clip to such frames, or pass its path"
+    require(read and not wrong, "frames of a clip", found=problem, expected=expected, fix=fix)
     return read
 
 
@@ -181,19 +176,12 @@ def sample_instants(sampling: str | Sequence[float], duration_s: float) -> np.nd
                 return seconds
     except (ValueError, TypeError):
         pass
-    require(
-        count <= MOST_INSTANTS,
-        "too many instants",
-        found=f"{count:.3g} of {sampling!r} in {duration_s:.6g} s",
-        expected=f"at most {MOST_INSTANTS:,}",
-        fix="ask for fewer; if the clip is not that long, its header is damaged: fetch it again",
-    )
-    raise CausalVideoError(
-        "unknown sampling",
-        found=repr(sampling),
-        expected='"uniform-16", "fps-1", "seconds-0.5,2" or increasing seconds from 0',
-        fix="use one of these forms",
-    )
+    problem = f"{count:.3g} of {sampling!r} in {duration_s:.6g} s"
+    fix = "ask for fewer; if the clip is not that long, its header is damaged: fetch it again"
+    is_few = count <= MOST_INSTANTS
+    require(is_few, "too many instants", found=problem, expected=f"at most {MOST_INSTANTS:,}", fix=fix)
+    expected = '"uniform-16", "fps-1", "seconds-0.5,2" or increasing seconds from 0'
+    raise CausalVideoError("unknown sampling", found=repr(sampling), expected=expected, fix="use one of these forms")
 
 
 def _decode_exactly(path: Path, clock: Clock, shown: np.ndarray) -> list[np.ndarray] | None:
@@ -259,15 +247,11 @@ def _as_shown(frame, convert, stream: VideoStream, path: Path) -> np.ndarray:
     width = round(frame.width * max(aspect, 1.0))
     height = round(frame.height / min(aspect, 1.0))
     check_size(path, width, height)
-    try:  # threads=1, else threads start for every picture
+    what = f"a picture of {path.name} with pixel format {frame.format.name} cannot be shown"
+    expected = "one that FFmpeg turns into RGB"
+    with reworded((av.error.FFmpegError, ValueError), what, expected=expected, fix="encode the clip again"):
+        # threads=1, else threads start for every picture
         image = convert.reformat(frame, width, height, format="rgb24", threads=1).to_ndarray()
-    except (av.error.FFmpegError, ValueError) as error:
-        raise CausalVideoError(
-            f"a picture of {path.name} cannot be shown",
-            found=f"{error}, pixel format {frame.format.name}",
-            expected="one that FFmpeg turns into RGB",
-            fix="encode the clip again",
-        ) from error
     matrix = frame.side_data.get(Type.DISPLAYMATRIX)
     if matrix is None:
         return image

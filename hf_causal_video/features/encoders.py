@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,7 +27,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from hf_causal_video.features.networks import fingerprint_folder
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.checks import check_choice, check_whole
+from hf_causal_video.utils.errors import CausalVideoError, first_line, require, reworded
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor
 
 LAYERS = ("pooled", "cls", "mean", "projected")
 OBJECT_LAYER = "decoder last hidden state"
@@ -35,7 +39,17 @@ ARITHMETIC = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FAULTS = (OSError, ValueError, LookupError, TypeError, RuntimeError, UnpicklingError, SafetensorError)
 
 
-class FrameEncoder:
+class PictureEncoder:
+    """Base of what turns frames into tensors: pictures become inputs by the network's own image processor."""
+
+    processor: BaseImageProcessor
+
+    def prepare(self, frames: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        """Turn frames into inputs of the network, each (T, ...)."""
+        return dict(self.processor(images=list(frames), return_tensors="pt", input_data_format="channels_last"))
+
+
+class FrameEncoder(PictureEncoder):
     """Turn frames into feature vectors.
 
     Args:
@@ -61,24 +75,16 @@ class FrameEncoder:
     ):
         from transformers import AutoModel
 
-        require(layer in LAYERS, "unknown layer", found=layer, expected=" or ".join(LAYERS), fix="use one of them")
-        require(batch_size > 0, "batch size", found=batch_size, expected="1 or more", fix="raise --batch-size")
         self.model_name = model
-        self.layer = layer
+        self.layer = check_choice("layer", layer, LAYERS)
         self.device = device
         self.dtype = dtype
-        self.batch_size = batch_size
+        self.batch_size = check_whole("batch_size", batch_size)
         self.model, self.revision = load_network(AutoModel, model, revision, device, dtype, self._is_unused)
         self.processor = load_image_processor(model, self.revision)
-        try:
+        fix = "name one; a detector goes to --object-model"
+        with reworded(RuntimeError, f"frame model {model}", expected="a vision backbone", fix=fix):
             self.dim = self([np.zeros((32, 32, 3), np.uint8)]).shape[1]
-        except RuntimeError as error:
-            raise CausalVideoError(
-                f"frame model {model}",
-                found=f"no feature of a picture: {str(error).splitlines()[0]}",
-                expected="a vision backbone",
-                fix="name one; a detector goes to --object-model",
-            ) from error
 
     def __call__(self, frames: Sequence[np.ndarray]) -> Tensor:
         """Encode frames, a batch at a time.
@@ -92,10 +98,6 @@ class FrameEncoder:
         batches = [frames[i : i + self.batch_size] for i in range(0, len(frames), self.batch_size)]
         return torch.cat([self.encode(self.prepare(batch)) for batch in batches])
 
-    def prepare(self, frames: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        """Turn frames into inputs of the network, each (T, ...)."""
-        return dict(self.processor(images=list(frames), return_tensors="pt", input_data_format="channels_last"))
-
     @torch.inference_mode()
     def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Encode prepared frames, a batch at a time; gives (T, C) float32 on the CPU."""
@@ -104,35 +106,28 @@ class FrameEncoder:
 
     def _encode(self, inputs: dict[str, Tensor]) -> Tensor:
         if self.layer == "projected":
-            if not hasattr(self.model, "get_image_features"):
-                raise self._no_layer("no get_image_features")
+            self._expect_layer(hasattr(self.model, "get_image_features"), "no get_image_features")
             output = self.model.get_image_features(**inputs)  # a tensor before transformers 5
             return output if isinstance(output, Tensor) else output.pooler_output
         output = getattr(self.model, "vision_model", self.model)(**inputs)
         if self.layer == "pooled":
-            if getattr(output, "pooler_output", None) is None:
-                raise self._no_layer("no pooled output")
+            self._expect_layer(getattr(output, "pooler_output", None) is not None, "no pooled output")
             return output.pooler_output.flatten(1)
         last = output.last_hidden_state  # (T, tokens, C) or (T, C, height, width)
         if last.ndim == 4:
             last = last.flatten(2).transpose(1, 2)
-            if self.layer == "cls":
-                raise self._no_layer("a map of places without a first token")
+            self._expect_layer(self.layer != "cls", "a map of places without a first token")
         return last[:, 0] if self.layer == "cls" else last.mean(1)
 
     def _is_unused(self, weight: str) -> bool:
         return self.layer in ("cls", "mean") and ("pooler" in weight or ".head." in weight)
 
-    def _no_layer(self, found: str) -> CausalVideoError:
-        return CausalVideoError(
-            f"{self.model_name} has no layer {self.layer!r}",
-            found=found,
-            expected=f"an output for {self.layer!r}",
-            fix="choose another of " + ", ".join(LAYERS),
-        )
+    def _expect_layer(self, has_layer: bool, found: str) -> None:
+        what = f"{self.model_name} has no layer {self.layer!r}"
+        require(has_layer, what, found=found, expected="such an output", fix="choose another of " + ", ".join(LAYERS))
 
 
-class ObjectEncoder:
+class ObjectEncoder(PictureEncoder):
     """Turn frames into object regions.
 
     Args:
@@ -187,10 +182,6 @@ class ObjectEncoder:
         parts = [self.encode(self.prepare(batch)) for batch in batches]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def prepare(self, frames: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        """Turn frames into inputs of the network, each (T, ...)."""
-        return dict(self.processor(images=list(frames), return_tensors="pt", input_data_format="channels_last"))
-
     @torch.inference_mode()
     def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Detect objects in prepared frames, a batch at a time; gives what the call gives."""
@@ -200,13 +191,10 @@ class ObjectEncoder:
     def _detect(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         output = self.model(**inputs)
         logits = output.logits.float().cpu()  # (T, proposals, classes)
-        require(
-            logits.shape[1] >= self.num_objects,
-            f"{self.model_name} proposes too few boxes",
-            found=f"{logits.shape[1]} per frame",
-            expected=f"at least num_objects = {self.num_objects}",
-            fix="lower num_objects (--num-objects)",
-        )
+        what = f"{self.model_name} proposes too few boxes"
+        expected = f"at least num_objects = {self.num_objects}"
+        is_enough = logits.shape[1] >= self.num_objects
+        require(is_enough, what, found=f"{logits.shape[1]} per frame", expected=expected, fix="lower --num-objects")
         # with one class more than labels the last is "no object" (DETR, YOLOS); else each class stands alone
         has_void = logits.shape[2] == self.model.config.num_labels + 1
         scores, labels = (logits.softmax(-1)[..., :-1] if has_void else logits.sigmoid()).max(-1)
@@ -256,18 +244,13 @@ def load_network(
         CausalVideoError: no such network, an unknown arithmetic, a folder whose content changed, or weights that the
             checkpoint does not hold (they would be random numbers).
     """
-    require(
-        dtype in ARITHMETIC, "unknown arithmetic", found=dtype, expected=" or ".join(ARITHMETIC), fix="use one of them"
-    )
+    check_choice("arithmetic", dtype, ARITHMETIC)
     is_local = Path(name).is_dir()
     fingerprint = fingerprint_folder(name) if is_local else None
-    require(
-        not is_local or revision in (None, fingerprint),
-        f"the network in {name} is not the one asked for",
-        found=fingerprint,
-        expected=revision,
-        fix="use the folder that the features were made with",
-    )
+    is_same = not is_local or revision in (None, fingerprint)
+    fix = "use the folder that the features were made with"
+    what = f"the network in {name} is not the one asked for"
+    require(is_same, what, found=fingerprint, expected=revision, fix=fix)
     try:
         with _unreported():
             model, info = auto_class.from_pretrained(
@@ -278,21 +261,16 @@ def load_network(
                 trust_remote_code=False,
             )
     except FAULTS as error:
-        reason = "pickled weights that hold more than tensors" if isinstance(error, UnpicklingError) else str(error)
-        raise CausalVideoError(
-            f"cannot load the network {name!r}",
-            found=reason.splitlines()[0] if reason else type(error).__name__,
-            expected="a folder or Hub id with config.json and weights, tensors and nothing else",
-            fix="check the name; save local networks with save_pretrained",
-        ) from error
+        is_pickled = isinstance(error, UnpicklingError)
+        reason = "pickled weights that hold more than tensors" if is_pickled else first_line(error)
+        expected = "a folder or Hub id with config.json and weights, tensors and nothing else"
+        fix = "check the name; save local networks with save_pretrained"
+        what = f"cannot load the network {name!r}"
+        raise CausalVideoError(what, found=reason, expected=expected, fix=fix) from error
     missing = sorted(key for key in info["missing_keys"] if not is_unused(key))
-    require(
-        not missing,
-        f"the checkpoint {name!r} lacks weights that the features would come from",
-        found=lambda: f"no {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}",
-        expected="every weight",
-        fix="choose another checkpoint or another layer",
-    )
+    what = f"the checkpoint {name!r} lacks weights that the features would come from"
+    fix = "choose another checkpoint or another layer"
+    require(not missing, what, found=f"no {', '.join(missing[:5])}", expected="every weight", fix=fix)
     return model.to(device).eval(), fingerprint or getattr(model.config, "_commit_hash", None) or revision or "main"
 
 
@@ -300,17 +278,13 @@ def load_image_processor(name: str, revision: str | None):
     """Load the image processor in its PIL form, so that features do not depend on whether torchvision is there."""
     from transformers import AutoImageProcessor
 
-    try:
+    what = f"cannot load the image processor of {name!r}"
+    expected = "preprocessor_config.json next to the weights"
+    fix = "save the image processor into the same folder"
+    with reworded((OSError, ValueError), what, expected=expected, fix=fix):
         return AutoImageProcessor.from_pretrained(
             name, revision=None if Path(name).is_dir() else revision, backend="pil", trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
-        raise CausalVideoError(
-            f"cannot load the image processor of {name!r}",
-            found=str(error).splitlines()[0],
-            expected="preprocessor_config.json next to the weights",
-            fix="save the image processor into the same folder",
-        ) from error
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from hf_causal_video.features.encoders import FrameEncoder, ObjectEncoder
 from hf_causal_video.features.extractor import PreparedClip, VideoFeatureExtractor, short_clip_note
 from hf_causal_video.features.store.rows import VideoFeatures
 from hf_causal_video.features.words import WordEncoder
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.checks import is_text
+from hf_causal_video.utils.errors import require
 
 __all__ = ["ExtractionReport", "VideoFeatureExtractor", "extract_folder", "find_videos"]
 
@@ -134,25 +135,17 @@ def find_videos(videos: str | Path | Iterable[str | Path]) -> dict[str, Path]:
     else:
         files = [Path(file) for file in videos]
     absent = [str(file) for file in files if not file.is_file()]
-    require(
-        not absent and files,
-        "no videos to extract",
-        found=lambda: absent[:3] or f"nothing in {videos}",
-        expected=f"files ending in {' '.join(VIDEO_ENDINGS)}",
-        fix="check the path",
-    )
-    if odd := [os.fsencode(file) for file in files if not _is_text(file.stem)]:
-        raise CausalVideoError("a file name that is not text", found=odd[:3], expected="UTF-8", fix="rename the file")
+    problem = absent[:3] or f"nothing in {videos}"
+    expected = f"files ending in {' '.join(VIDEO_ENDINGS)}"
+    require(files and not absent, "no videos to extract", found=problem, expected=expected, fix="check the path")
+    odd = [os.fsencode(file) for file in files if not is_text(file.stem)]
+    require(not odd, "a file name that is not text", found=odd[:3], expected="UTF-8", fix="rename the file")
     by_id: dict[str, Path] = {}
     for file in sorted(files, key=lambda f: (f.stem, str(f))):
         first = by_id.setdefault(file.stem, file)
-        require(
-            first is file or file.resolve() == first.resolve(),  # a link and what it links to
-            f"video id {file.stem!r} occurs twice",
-            found=f"{first} and {file}",
-            expected="one file for each name",
-            fix="rename or leave out one of them",
-        )
+        is_same = first is file or file.resolve() == first.resolve()  # a link and what it links to
+        what = f"video id {file.stem!r} occurs twice"
+        require(is_same, what, found=f"{first} and {file}", expected="one file for each name", fix="rename one")
     return by_id
 
 
@@ -193,7 +186,3 @@ def _search(root: Path) -> list[Path]:
 
 def _is_video(file: Path) -> bool:
     return file.suffix.lower() in VIDEO_ENDINGS
-
-
-def _is_text(name: str) -> bool:
-    return name.encode(errors="replace").decode() == name

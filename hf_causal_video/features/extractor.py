@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from hf_causal_video.features.networks import find_network
 from hf_causal_video.features.store.reader import Provenance, VideoFeatures
 from hf_causal_video.features.words import WordEncoder, is_word_layer
 from hf_causal_video.utils.errors import require
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +72,7 @@ class VideoFeatureExtractor:
     Example:
         >>> VideoFeatureExtractor.from_provenance({"frame_model": "no/such"})
         Traceback (most recent call last):
-        hf_causal_video.utils.errors.CausalVideoError: provenance does not have the expected fields: ...
+        hf_causal_video.utils.errors.CausalVideoError: invalid provenance: ...
     """
 
     def __init__(
@@ -105,13 +108,11 @@ class VideoFeatureExtractor:
         """
         card = provenance if isinstance(provenance, Provenance) else Provenance.from_dict(provenance)
         made = card.created_with
-        require(
-            card.frame_layer in LAYERS or is_word_layer(card.frame_layer),
-            "these features were not extracted from frames by this package",
-            found=f"{card.frame_model}, layer {card.frame_layer!r}",
-            expected=f"a layer of {', '.join(LAYERS)}",
-            fix="pass precomputed features, or train on features from `hf-causal-video extract`",
-        )
+        is_ours = card.frame_layer in LAYERS or is_word_layer(card.frame_layer)
+        what = "these features were not extracted from frames by this package"
+        problem = f"{card.frame_model}, layer {card.frame_layer!r}"
+        fix = "pass precomputed features, or train on features from `hf-causal-video extract`"
+        require(is_ours, what, found=problem, expected=f"a layer of {', '.join(LAYERS)}", fix=fix)
         dtype = made.get("dtype", "float32")
         frame_model = frame_model or find_network(
             card.frame_model, card.frame_revision, checkpoint, "--frame-model (frame_model=...)", commit
@@ -133,7 +134,7 @@ class VideoFeatureExtractor:
 
     @classmethod
     def of_model(
-        cls, model: Any, frame_model: str | None = None, object_model: str | None = None
+        cls, model: PreTrainedModel, frame_model: str | None = None, object_model: str | None = None
     ) -> VideoFeatureExtractor:
         """Build the extractor of the features that a model was trained on, on the model's device.
 
@@ -144,15 +145,12 @@ class VideoFeatureExtractor:
         Raises:
             CausalVideoError: a model that does not say which features those are, and as in `from_provenance`.
         """
-        require(
-            model.config.feature_provenance is not None,
-            "clip",
-            found="a checkpoint that does not say which features it was trained on",
-            expected="feature_provenance in its config",
-            fix="pass features, or a VideoFeatureExtractor of your own",
-        )
+        problem = "a checkpoint that does not say which features it was trained on"
+        fix = "pass features, or a VideoFeatureExtractor of your own"
+        card = model.config.feature_provenance
+        require(card is not None, "clip", found=problem, expected="feature_provenance in its config", fix=fix)
         return cls.from_provenance(
-            model.config.feature_provenance,
+            card,
             str(model.device),
             frame_model,
             object_model,
@@ -224,15 +222,12 @@ class VideoFeatureExtractor:
             times = torch.from_numpy(decoded.timestamps_s)
             return PictureClip(Path(video).stem, decoded.frames, times, decoded.missing)
         frames = pictures(video)
-        require(
-            timestamps_s is not None and len(timestamps_s) == len(frames),
-            "decoded frames without their times",
-            found=lambda: f"{len(frames)} frames, {0 if timestamps_s is None else len(timestamps_s)} times",
-            expected="one time in seconds for each frame",
-            fix="pass timestamps_s",
-        )
-        assert timestamps_s is not None
-        return PictureClip("clip", frames, torch.tensor([float(second) for second in timestamps_s]))
+        times_s = [float(second) for second in timestamps_s] if timestamps_s is not None else []
+        problem = f"{len(frames)} frames, {len(times_s)} times"
+        fits = len(times_s) == len(frames)
+        expected = "one time in seconds for each frame"
+        require(fits, "decoded frames without their times", found=problem, expected=expected, fix="pass timestamps_s")
+        return PictureClip("clip", frames, torch.tensor(times_s))
 
     def encode(self, clip: PictureClip) -> VideoFeatures:
         """Turn a decoded clip into features, which whoever stores them checks."""

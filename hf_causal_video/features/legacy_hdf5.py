@@ -21,15 +21,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 
 from hf_causal_video.features.build import ExtractionReport, build_feature_set
 from hf_causal_video.features.store.reader import Provenance, VideoFeatures
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.errors import require, reworded
 
+if TYPE_CHECKING:
+    import h5py
+
+Value = TypeVar("Value")
 Durations = Mapping[str, float] | float
 
 
@@ -63,13 +67,7 @@ def import_appearance_motion(
 
         def make(video_id: str, row: int) -> VideoFeatures:
             parts = [_middle_frames(first.features[row]), _middle_frames(second.features[second.rows[video_id]])]
-            require(
-                len(parts[0]) == len(parts[1]),
-                f"video {video_id!r}: unequal lengths",
-                found=lambda: [len(p) for p in parts],
-                expected="one motion row for each appearance row",
-                fix="check the two files",
-            )
+            _check_lengths(video_id, parts[0], parts[1])
             return _row(video_id, np.concatenate(parts, axis=-1), durations_s)
 
         return build_feature_set(first.rows, make, output, provenance, split=split, progress=progress, label="import")
@@ -127,24 +125,18 @@ def import_transtr(
     """
     if objects is None:
         return import_app_mot(frames, output, provenance, durations_s, split=split, progress=progress)
-    require(
-        sizes is not None,
-        "boxes in pixels without picture sizes",
-        found="no sizes",
-        expected="width and height of each video",
-        fix="pass sizes={video_id: (width, height)}",
-    )
+    what = "boxes in pixels without picture sizes"
+    fix = "pass sizes={video_id: (width, height)}"
+    require(sizes is not None, what, found="no sizes", expected="width and height of each video", fix=fix)
     assert sizes is not None
     with _Legacy(frames, "feat") as first, _Legacy(objects, "feat") as second:
         first.must_match(second)
         boxes = second.dataset("bbox")
-        require(
-            second.features.ndim == 5 and boxes.shape == (*second.features.shape[:4], 4),
-            f"{objects} has another layout",
-            found=f"feat {second.features.shape}, bbox {boxes.shape}",
-            expected="feat (videos, clips, frames, N, C), bbox (videos, clips, frames, N, 4)",
-            fix="check which of the two files this is",
-        )
+        fits = second.features.ndim == 5 and boxes.shape == (*second.features.shape[:4], 4)
+        problem = f"feat {second.features.shape}, bbox {boxes.shape}"
+        expected = "feat (videos, clips, frames, N, C), bbox (videos, clips, frames, N, 4)"
+        fix = "check which of the two files this is"
+        require(fits, f"{objects} has another layout", found=problem, expected=expected, fix=fix)
 
         def make(video_id: str, row: int) -> VideoFeatures:
             keep = provenance.num_objects
@@ -153,15 +145,9 @@ def import_transtr(
             regions = regions.reshape(-1, *regions.shape[2:])  # (T, N, C)
             corners = boxes[object_row][::clip_stride, :, :keep].reshape(*regions.shape[:2], 4)
             frame_rows = first.features[row]
-            require(
-                len(regions) == len(frame_rows),
-                f"video {video_id!r}: unequal lengths",
-                found=lambda: f"{len(frame_rows)} frames, {len(regions)} object rows",
-                expected="one object row for each frame",
-                fix="change clip_stride",
-            )
+            _check_lengths(video_id, frame_rows, regions, fix="change clip_stride")
             is_object = (regions != 0).any(-1)
-            scale = np.array([*_of(video_id, sizes, "size"), *_of(video_id, sizes, "size")], dtype=np.float32)
+            scale = np.array([*value_of(video_id, sizes, "size")] * 2, dtype=np.float32)
             return _row(
                 video_id,
                 frame_rows,
@@ -185,49 +171,32 @@ class _Legacy:
 
         held = [n for n in self.file if n != "ids" and isinstance(self.file.get(n, getlink=True), h5py.HardLink)]
         names = sorted(n for n in held if len(getattr(self.file[n], "shape", None) or ()) > 2)
-        require(
-            key is not None or len(names) == 1,
-            f"which dataset of {path}?",
-            found=names,
-            expected="one name",
-            fix="pass its name",
-        )
+        is_clear = key is not None or len(names) == 1
+        require(is_clear, f"which dataset of {path}?", found=names, expected="one name", fix="pass its name")
         self.features = self.dataset(key or names[0])
         ids = [i.decode(errors="replace") if isinstance(i, bytes) else str(i) for i in self._ids()]
         self.rows = {video_id: row for row, video_id in enumerate(ids)}
-        require(
-            len(self.rows) == len(ids) and len(ids) == len(self.features),
-            f"the ids of {path} do not name its rows",
-            found=lambda: f"{len(ids)} ids, {len(self.rows)} different, {len(self.features)} rows",
-            expected="one id for each row",
-            fix="check the file",
-        )
+        fits = len(self.rows) == len(ids) == len(self.features)
+        problem = f"{len(ids)} ids, {len(self.rows)} different, {len(self.features)} rows"
+        require(fits, f"the ids of {path} do not name its rows", found=problem, expected="one id for each row")
 
     def _ids(self) -> list:
         ids = self.dataset("ids")[()]
-        require(
-            getattr(ids, "ndim", 0) == 1 and ids.dtype.kind in "SUOiu",
-            f"the ids of {self.path} do not name its rows",
-            found=lambda: f"{getattr(ids, 'dtype', type(ids).__name__)} {getattr(ids, 'shape', '')}",
-            expected="a row of texts or whole numbers",
-            fix="check the file",
-        )
+        is_row = getattr(ids, "ndim", 0) == 1 and ids.dtype.kind in "SUOiu"
+        what = f"the ids of {self.path} do not name its rows"
+        require(is_row, what, found=type(ids).__name__, expected="a row of texts or whole numbers")
         return ids.tolist()
 
-    def dataset(self, name: str):
+    def dataset(self, name: str) -> h5py.Dataset:
         """Give a dataset, unread."""
         return check_dataset(self.path, self.file, name)
 
     def must_match(self, other: _Legacy) -> None:
         """Refuse two files that do not hold the same videos."""
         odd = sorted(set(self.rows) ^ set(other.rows))
-        require(
-            not odd,
-            f"{self.path} and {other.path} do not hold the same videos",
-            found=lambda: f"{len(odd)} videos in one only, such as {odd[:3]}",
-            expected="the same ids",
-            fix="use files of the same split",
-        )
+        problem = f"{len(odd)} videos in one only, such as {odd[:3]}"
+        what = f"{self.path} and {other.path} do not hold the same videos"
+        require(not odd, what, found=problem, expected="the same ids", fix="use files of the same split")
 
     def __enter__(self) -> _Legacy:
         return self
@@ -236,30 +205,20 @@ class _Legacy:
         self.file.close()
 
 
-def open_hdf5(path: str | Path) -> Any:
+def open_hdf5(path: str | Path) -> h5py.File:
     """Open an HDF5 file.
 
     Raises:
         CausalVideoError: h5py is absent, or the file is of another kind.
     """
-    try:
+    with reworded(ImportError, "HDF5 files cannot be read", expected="the package h5py", fix="pip install h5py"):
         import h5py
-    except ImportError as error:
-        raise CausalVideoError(
-            "HDF5 files cannot be read", found="no h5py", expected="the package h5py", fix="pip install h5py"
-        ) from error
-    try:
+    fix = "check the path; fetch the file again if it is cut off"
+    with reworded(OSError, f"{path} is not an HDF5 file", expected="an HDF5 file", fix=fix):
         return h5py.File(path, "r")
-    except OSError as error:
-        raise CausalVideoError(
-            f"{path} is not an HDF5 file",
-            found=error,
-            expected="an HDF5 file",
-            fix="check the path; fetch the file again if it is cut off",
-        ) from error
 
 
-def check_dataset(path: str | Path, group: Any, name: str, allow_groups: bool = False) -> Any:
+def check_dataset(path: str | Path, group: h5py.Group, name: str, allow_groups: bool = False) -> h5py.Dataset:
     """Give a dataset of an HDF5 file or group, unread.
 
     Args:
@@ -280,26 +239,19 @@ def check_dataset(path: str | Path, group: Any, name: str, allow_groups: bool = 
         inside = None
     if allow_groups and isinstance(inside, h5py.Group):
         return inside
-    require(
-        link is None or isinstance(inside, h5py.Dataset),
-        f"{name!r} of {path} is not a dataset of this file",
-        found="something that lies in another file, or a group",
-        expected="the numbers themselves",
-        fix="copy them into one file: h5repack, or h5py's File.copy",
-    )
-    require(
-        inside is not None and (name in ("ids", "video_ids") or inside.dtype.kind in "fiu"),
-        f"{path} has another layout",
-        found=lambda: sorted(group),
-        expected=f"a dataset {name!r} of numbers",
-        fix="pass the name of the dataset, or another file",
-    )
+    what = f"{name!r} of {path} is not a dataset of this file"
+    fix = "copy the numbers into one file: h5repack, or h5py's File.copy"
+    is_here = link is None or isinstance(inside, h5py.Dataset)
+    require(is_here, what, found="something in another file, or a group", expected="the numbers themselves", fix=fix)
+    is_number = inside is not None and (name in ("ids", "video_ids") or inside.dtype.kind in "fiu")
+    fix = "pass the name of the dataset, or another file"
+    expected = f"a dataset {name!r} of numbers"
+    require(is_number, f"{path} has another layout", found=sorted(group), expected=expected, fix=fix)
     return inside
 
 
 def _row(video_id: str, frames: np.ndarray, durations_s: Durations, **objects: torch.Tensor) -> VideoFeatures:
-    duration = durations_s if isinstance(durations_s, float | int) else _of(video_id, durations_s, "duration")
-    times = (torch.arange(len(frames)) + 0.5) * duration / len(frames)  # the files cut a video into equal clips
+    times = centres_s(video_id, len(frames), durations_s)  # the files cut a video into equal clips
     return VideoFeatures(video_id, times, torch.from_numpy(np.asarray(frames)), **objects)
 
 
@@ -307,12 +259,22 @@ def _middle_frames(rows: np.ndarray) -> np.ndarray:
     return rows[:, rows.shape[1] // 2] if rows.ndim == 3 else rows
 
 
-def _of(video_id: str, values: Mapping, what: str):
-    require(
-        video_id in values,
-        f"no {what} for video {video_id!r}",
-        found=lambda: f"{len(values)} entries",
-        expected=f"the {what} of every video",
-        fix="add it, or leave the video out",
-    )
+def centres_s(video_id: str, count: int, durations_s: Durations) -> torch.Tensor:
+    """Seconds (count,) in the middle of equal parts of a video."""
+    duration = durations_s if isinstance(durations_s, float | int) else value_of(video_id, durations_s, "duration")
+    return (torch.arange(count) + 0.5) * duration / count
+
+
+def value_of(video_id: str, values: Mapping[str, Value], what: str) -> Value:
+    """Look up what is known of a video."""
+    fix = "add it, or leave the video out"
+    is_known = video_id in values
+    what = f"no {what} for video {video_id!r}"
+    require(is_known, what, found=f"{len(values)} entries", expected="one for every video", fix=fix)
     return values[video_id]
+
+
+def _check_lengths(video_id: str, one: np.ndarray, two: np.ndarray, fix: str = "check the two files") -> None:
+    problem = f"{len(one)} and {len(two)} rows"
+    what = f"video {video_id!r}: unequal lengths"
+    require(len(one) == len(two), what, found=problem, expected="as many rows in both files", fix=fix)

@@ -19,15 +19,16 @@ import torch
 from torch import Tensor
 
 from hf_causal_video.features.captions import TextEncoder
-from hf_causal_video.features.encoders import in_batches, load_image_processor, load_network
+from hf_causal_video.features.encoders import PictureEncoder, in_batches, load_image_processor, load_network
 from hf_causal_video.features.store.provenance import Provenance
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.checks import check_whole
+from hf_causal_video.utils.errors import require
 
 TOP = 10
 LAYER = re.compile(r"words of the (\d+) likeliest labels, text (\S+)")  # in the provenance; \2 is a revision
 
 
-class WordEncoder:
+class WordEncoder(PictureEncoder):
     """Encode frames and text as unit vectors of one space: that of the text encoder.
 
     Args:
@@ -56,14 +57,15 @@ class WordEncoder:
     ):
         from transformers import AutoModelForImageClassification
 
-        require(batch_size >= 1, "batch size", found=batch_size, expected="1 or more", fix="raise --batch-size")
-        self.model_name, self.device, self.dtype, self.batch_size = model, device, dtype, batch_size
+        self.model_name = model
+        self.device = device
+        self.dtype = dtype
+        self.batch_size = check_whole("batch_size", batch_size)
         self.model, self.revision = load_network(
             AutoModelForImageClassification, model, revision, device, dtype, lambda weight: False
         )
         names = label_names(self.model.config.id2label, model)
-        require(top >= 1, "labels per frame", found=top, expected="1 or more")
-        self.top = min(top, len(names))
+        self.top = min(check_whole("labels per frame", top), len(names))
         self.processor = load_image_processor(model, self.revision)
         self.text = TextEncoder(label_words, revision=text_revision, device=device, dtype=dtype)
         self.labels = self.text(names)  # (labels, C)
@@ -106,10 +108,6 @@ class WordEncoder:
         """Encode T arrays (height, width, 3) RGB uint8 as unit vectors (T, C) float32 on the CPU."""
         return self.encode(self.prepare(frames))
 
-    def prepare(self, frames: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        """Turn frames into inputs of the classifier, each (T, ...)."""
-        return dict(self.processor(images=list(frames), return_tensors="pt", input_data_format="channels_last"))
-
     @torch.inference_mode()
     def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Encode prepared frames, a batch at a time; gives (T, C) float32 on the CPU."""
@@ -138,13 +136,10 @@ class WordEncoder:
         Raises:
             CausalVideoError: features of another width.
         """
-        require(
-            frame_features.shape[-1] == self.dim,
-            "similarity",
-            found=f"frames of width {frame_features.shape[-1]}",
-            expected=f"{self.dim}, the width of {self.text.model_name}",
-            fix="use features that this encoder made",
-        )
+        width = frame_features.shape[-1]
+        expected = f"{self.dim}, the width of {self.text.model_name}"
+        fix = "use features that this encoder made"
+        require(width == self.dim, "similarity", found=f"frames of width {width}", expected=expected, fix=fix)
         frames = torch.nn.functional.normalize(frame_features.float(), dim=-1)
         return (self.encode_text(texts) @ frames.T).unsqueeze(-1)
 
@@ -183,11 +178,8 @@ def label_names(id2label: dict[int, str] | None, model: str) -> list[str]:
         hf_causal_video.utils.errors.CausalVideoError: my-net has no label names: ...
     """
     names = [str((id2label or {})[number]) for number in sorted(id2label or {})]
-    if not names or any(re.fullmatch(r"LABEL_\d+|\d+|\s*", name) for name in names):
-        raise CausalVideoError(
-            f"{model} has no label names",
-            found=names[:3] or "no id2label",
-            expected="a word for each class in id2label of its config.json",
-            fix="write the names of its classes into config.json, or choose a classifier that has them",
-        )
+    are_words = names and not any(re.fullmatch(r"LABEL_\d+|\d+|\s*", name) for name in names)
+    expected = "a word for each class in id2label of its config.json"
+    fix = "write the names of its classes into config.json, or choose a classifier that has them"
+    require(are_words, f"{model} has no label names", found=names[:3] or "no id2label", expected=expected, fix=fix)
     return [name.split(",")[0].strip() or name for name in names]

@@ -12,17 +12,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
 
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.checks import check_number, check_whole, is_number
+from hf_causal_video.utils.errors import require, reworded
 from hf_causal_video.utils.geometry import check_boxes, iou
+
+if TYPE_CHECKING:
+    from supervision import Detections
 
 DUPLICATE_IOU = 0.7
 EDGE = 0.01  # of the picture, by which an annotated box may reach over its edge
 FIRST_SIGHT_IOU = 0.3  # overlap by which the first sighting of a track is found again
 SCALE = 1000.0  # trackers tune their motion noise in pixels; every clip is tracked as if it were this large
+
+
+class TrackDict(TypedDict, total=False):
+    """A track as `VideoRelationProcessor` reads it: first frame, boxes (L, 4), and what else is known of it."""
+
+    start: int
+    boxes: np.ndarray
+    label: str
+    score: float
+    features: np.ndarray  # (L, C) or (C,)
 
 
 @dataclass
@@ -55,16 +71,18 @@ class Track:
     features: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if int(self.start_frame) != self.start_frame or self.start_frame < 0:
-            raise self._error("invalid start", self.start_frame, "0 or later", "count frames from 0")
-        self.start_frame, self.boxes = int(self.start_frame), self._checked(np.asarray(self.boxes, dtype=np.float32))
+        is_start = is_number(self.start_frame) and self.start_frame % 1 == 0 and self.start_frame >= 0
+        self._expect(is_start, "invalid start", self.start_frame, "a frame, counted from 0")
+        self.start_frame = int(self.start_frame)
+        self.boxes = self._checked(np.asarray(self.boxes, dtype=np.float32))
         self.scores = np.ones(len(self)) if self.scores is None else np.asarray(self.scores, dtype=np.float64)
-        if self.scores.shape != (len(self),) or not np.isfinite(self.scores).all():
-            raise self._error("scores", self.scores.shape, f"({len(self)},), finite", "give a score a box, or none")
+        are_scores = self.scores.shape == (len(self),) and np.isfinite(self.scores).all()
+        self._expect(are_scores, "scores", self.scores.shape, f"({len(self)},), finite")
         if self.features is not None:
             self.features = np.asarray(self.features, dtype=np.float32)
-            if self.features.ndim not in (1, 2) or (self.features.ndim == 2 and len(self.features) != len(self)):
-                raise self._error("features", self.features.shape, f"(C,) or ({len(self)}, C)", "extract them again")
+            shape = self.features.shape
+            fits = len(shape) == 1 or len(shape) == 2 and shape[0] == len(self)
+            self._expect(fits, "features", shape, f"(C,) or ({len(self)}, C)")
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -78,11 +96,11 @@ class Track:
     def from_sightings(
         cls,
         frames: Sequence[int],
-        boxes: Any,
+        boxes: ArrayLike,
         frame_size: tuple[float, float] | None = None,
-        scores: Any = None,
+        scores: ArrayLike | None = None,
         label: str = "",
-        features: Any = None,
+        features: ArrayLike | None = None,
     ) -> Track:
         """Make a track from the frames in which the object was seen; those between are interpolated.
 
@@ -103,20 +121,16 @@ class Track:
         check_track(seen, boxes, f"track {label!r}")
         cls(int(seen[0]), boxes, label=label)  # refuses bad boxes before they are spread over gaps
 
-        def fill(values: Any) -> Any:
-            values = np.asarray(values, dtype=np.float64)
+        def fill(known: ArrayLike) -> np.ndarray:
+            values = np.asarray(known, dtype=np.float64)
             every = np.arange(seen[0], seen[-1] + 1)
             columns = values.reshape(len(seen), -1).T
             return np.stack([np.interp(every, seen, column) for column in columns], -1).reshape(-1, *values.shape[1:])
 
-        per_frame = features is not None and np.ndim(features) == 2
-        return cls(
-            int(seen[0]),
-            fill(boxes),
-            None if scores is None else fill(scores),
-            label,
-            fill(features) if per_frame else features,
-        )
+        appearance = None if features is None else np.asarray(features)
+        if appearance is not None and appearance.ndim == 2:  # (n, C)
+            appearance = fill(appearance)
+        return cls(int(seen[0]), fill(boxes), None if scores is None else fill(scores), label, appearance)
 
     def part(self, start: int, end: int) -> Track | None:
         """The track within the frames [start, end); None where it is not there.
@@ -125,7 +139,8 @@ class Track:
             >>> Track(2, [[0, 0, 1, 1]] * 5).part(0, 4).end_frame
             4
         """
-        first, last = max(start, self.start_frame), min(end, self.end_frame)
+        first = max(start, self.start_frame)
+        last = min(end, self.end_frame)
         if first >= last:
             return None
         inside = slice(first - self.start_frame, last - self.start_frame)
@@ -140,34 +155,42 @@ class Track:
         return track if self.features is None else track | {"features": self.features}
 
     def _checked(self, boxes: np.ndarray) -> np.ndarray:
-        if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
-            raise self._error("no boxes", boxes.shape, "(L, 4), L at least 1", "leave out tracks without a box")
-        low, high = boxes[:, :2], boxes[:, 2:]
-        mended = (
+        is_list_of_boxes = boxes.ndim == 2 and boxes.shape[1] == 4 and len(boxes)
+        fix = "leave out tracks without a box"
+        self._expect(is_list_of_boxes, "no boxes", boxes.shape, "(L, 4), L at least 1", fix)
+        low = boxes[:, :2]
+        high = boxes[:, 2:]
+        faults = (
             (~np.isfinite(boxes).all(1) | (high < low).any(1), "inverted or infinite", "convert x, y, w, h boxes"),
             ((boxes > 2).any(1), "in pixels", "divide by width and height (frame_size)"),
             ((low >= 1).any(1) | (high <= 0).any(1), "outside the frame", "cut the track where it leaves"),
         )
-        for bad, what, fix in mended:
-            if np.any(bad):
-                place = int(np.argmax(bad))
-                box = f"{boxes[place].tolist()} in frame {self.start_frame + place}"
-                raise self._error(f"a box {what}", box, "x1 <= x2 and y1 <= y2, partly in [0, 1]", fix)
+        for bad, what, fix in faults:
+            place = int(np.argmax(bad))
+            problem = f"{boxes[place].tolist()} in frame {self.start_frame + place}"
+            self._expect(not bad.any(), f"a box {what}", problem, "x1 <= x2 and y1 <= y2, partly in [0, 1]", fix)
         return boxes.clip(0, 1)
 
-    def _error(self, what: str, found: object, expected: str, fix: str) -> CausalVideoError:
-        return CausalVideoError(f"track {self.label!r}: {what}", found=found, expected=expected, fix=fix)
+    def _expect(self, condition: object, what: str, found: object, expected: str, fix: str = "correct it") -> None:
+        require(condition, f"track {self.label!r}: {what}", found=found, expected=expected, fix=fix)
+
+
+class FrameTracker(Protocol):
+    """A tracker of the package `trackers`."""
+
+    def update(self, detections: Detections) -> Detections:
+        """Name the detections of the next frame; -1 where they belong to no track."""
 
 
 def link_detections(
-    detections: Mapping[str, Any],
+    detections: Mapping[str, ArrayLike | Tensor],
     labels: Mapping[int, str] | None = None,
     *,
     frame_rate: float = 30.0,
     max_gap: int = 15,
     min_frames: int = 2,
     min_score: float = 0.5,
-    make_tracker: Callable[[], Any] | None = None,
+    make_tracker: Callable[[], FrameTracker] | None = None,
 ) -> list[Track]:
     """Link detections of consecutive frames to tracks, each class by itself.
 
@@ -196,23 +219,13 @@ def link_detections(
     """
     boxes, scores, kinds = (_array(detections[f"object_{name}"]) for name in ("boxes", "scores", "labels"))
     features = None if detections.get("object_features") is None else _array(detections["object_features"])
-    require(
-        boxes.shape == (*scores.shape, 4) and kinds.shape == scores.shape and min_frames >= 2 and max_gap >= 0,
-        "detections",
-        found=f"boxes {boxes.shape}, scores {scores.shape}, labels {kinds.shape}, {min_frames=}, {max_gap=}",
-        expected="(T, N, 4), (T, N), (T, N), min_frames >= 2, max_gap >= 0",
-        fix="pass what ObjectEncoder returns",
-    )
-    require(
-        0 < frame_rate < np.inf,
-        "frame_rate",
-        found=frame_rate,
-        expected="frames per second above 0",
-        fix="pass the rate at which the frames were taken; 30.0 where it is unknown",
-    )
-    require(
-        np.isfinite(scores).all(), "detections", found="NaN or infinity among the scores", expected="finite scores"
-    )
+    fits = boxes.shape == (*scores.shape, 4) and kinds.shape == scores.shape and np.isfinite(scores).all()
+    problem = f"boxes {boxes.shape}, scores {scores.shape}, labels {kinds.shape}"
+    expected = "(T, N, 4), (T, N) finite scores, (T, N)"
+    require(fits, "detections", found=problem, expected=expected, fix="pass what ObjectEncoder returns")
+    check_whole("min_frames", min_frames, 2)
+    check_whole("max_gap", max_gap, 0)
+    check_number("frame_rate", frame_rate, above=0, fix="pass the rate of the frames; 30.0 where it is unknown")
     real = scores > 0
     check_boxes(boxes[real], "detections", np.nonzero(real)[0])
     if make_tracker is None:
@@ -237,16 +250,16 @@ def link_detections(
     return sorted(tracks, key=lambda track: (track.start_frame, -len(track)))
 
 
-def _array(values: Any) -> np.ndarray:
+def _array(values: ArrayLike | Tensor) -> np.ndarray:
     """An array; tensors of any precision and device too."""
-    if hasattr(values, "detach"):
+    if isinstance(values, Tensor):
         values = values.detach().cpu()
         values = values.float() if values.is_floating_point() else values
     return np.asarray(values)
 
 
 def check_track(
-    frames: Any,
+    frames: ArrayLike,
     boxes: np.ndarray,
     name: str,
     num_frames: int | None = None,
@@ -272,45 +285,30 @@ def check_track(
         hf_causal_video.utils.errors.CausalVideoError: track 0: found frames [4, 3] ... 3; expected ascending, ...
     """
     frames = np.asarray(frames)
-    require(
-        frames.ndim == 1 and len(frames) > 0 and boxes.shape == (len(frames), 4),
-        name,
-        found=f"frames {frames.shape}, boxes {boxes.shape}",
-        expected="(L,) whole numbers and (L, 4) numbers, L at least 1",
-        fix="drop empty tracks",
-    )
-    last = "" if num_frames is None else f" in 0..{num_frames - 1}"
-    require(
-        (np.diff(frames) > 0).all() and frames[0] >= 0 and (num_frames is None or frames[-1] < num_frames),
-        name,
-        found=lambda: f"frames {frames[:3].tolist()} ... {frames[-1]}",
-        expected=f"ascending{last}, one box per frame",
-        fix="sort the boxes of a track by frame, and keep one box per frame",
-    )
+    has_boxes = frames.ndim == 1 and len(frames) > 0 and boxes.shape == (len(frames), 4)
+    problem = f"frames {frames.shape}, boxes {boxes.shape}"
+    expected = "(L,) whole numbers and (L, 4) numbers, L at least 1"
+    require(has_boxes, name, found=problem, expected=expected, fix="drop empty tracks")
+    ascend = (np.diff(frames) > 0).all() and frames[0] >= 0 and (num_frames is None or frames[-1] < num_frames)
+    problem = f"frames {frames[:3].tolist()} ... {frames[-1]}"
+    expected = f"ascending{'' if num_frames is None else f' in 0..{num_frames - 1}'}, one box per frame"
+    require(ascend, name, found=problem, expected=expected, fix="sort the boxes by frame, and keep one per frame")
     check_boxes(boxes, name, frames)
     if frame_size is None:
         return
     side = np.array([*frame_size, *frame_size])
     beyond = ((boxes < -EDGE * side) | (boxes > (1 + EDGE) * side)).any(1)
-    require(
-        not beyond.any(),
-        name,
-        found=lambda: f"{boxes[beyond.argmax()].tolist()} in frame {frames[beyond.argmax()]}",
-        expected=f"a box inside the picture of {frame_size[0]:g} x {frame_size[1]:g}",
-        fix="cut boxes at the edge of the picture, or correct its size",
-    )
+    worst = int(beyond.argmax())
+    problem = f"{boxes[worst].tolist()} in frame {frames[worst]}"
+    expected = f"a box inside the picture of {frame_size[0]:g} x {frame_size[1]:g}"
+    fix = "cut boxes at the edge of the picture, or correct its size"
+    require(not beyond.any(), name, found=problem, expected=expected, fix=fix)
 
 
-def _byte_tracker(frame_rate: float, max_gap: int, min_score: float) -> Callable[[], Any]:
-    try:
+def _byte_tracker(frame_rate: float, max_gap: int, min_score: float) -> Callable[[], FrameTracker]:
+    fix = 'pip install "hf-causal-video[track]", or give tracks'
+    with reworded(ImportError, "objects cannot be tracked", expected="the package trackers", fix=fix):
         from trackers import ByteTrackTracker
-    except ImportError as error:
-        raise CausalVideoError(
-            "objects cannot be tracked",
-            found="no package trackers",
-            expected="the package trackers",
-            fix='pip install "hf-causal-video[track]", or give tracks',
-        ) from error
     return lambda: ByteTrackTracker(
         lost_track_buffer=round(max_gap * 30 / frame_rate),
         frame_rate=frame_rate,
@@ -330,7 +328,7 @@ def _distinct(boxes: np.ndarray, scores: np.ndarray, present: np.ndarray) -> np.
 
 
 def _linked(
-    tracker: Any, boxes: np.ndarray, scores: np.ndarray, rows: list[np.ndarray]
+    tracker: FrameTracker, boxes: np.ndarray, scores: np.ndarray, rows: list[np.ndarray]
 ) -> list[list[tuple[int, int]]]:
     """(frame, row) of each sighting, track by track."""
     import supervision
@@ -344,8 +342,10 @@ def _linked(
             data={"row": here},
         )
         tracked = tracker.update(seen)
-        before, loose = loose, []
-        for row, name in zip(tracked.data.get("row", []), tracked.tracker_id, strict=True):
+        before = loose
+        loose = []
+        names = [] if tracked.tracker_id is None else tracked.tracker_id.tolist()
+        for row, name in zip(tracked.data.get("row", []), names, strict=True):
             if name < 0:
                 loose.append(int(row))
                 continue

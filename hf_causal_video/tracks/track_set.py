@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -19,17 +20,19 @@ from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
 from hf_causal_video.features.store.writer import claim_folder
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.tracks.track import TrackDict
+from hf_causal_video.utils.errors import CausalVideoError, require, reworded
 from hf_causal_video.utils.files import remove_partial, whole_file, write_whole
 
 if TYPE_CHECKING:
     from hf_causal_video.tracks.tracker import ClipTracker, TrackedClip
 
-CARD, FOLDER = "tracks.json", "tracks"
+CARD = "tracks.json"
+FOLDER = "tracks"
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows keeps for itself
 
 
-class TrackSet(Mapping[str, list[dict[str, Any]]]):
+class TrackSet(Mapping[str, list[TrackDict]]):
     """The tracks of a folder by video id, read when they are asked for.
 
     A track is `{"start": first frame, "boxes": (L, 4) pixels, "label", "score", "features": (L, C)}`.
@@ -50,19 +53,14 @@ class TrackSet(Mapping[str, list[dict[str, Any]]]):
 
     def __init__(self, folder: str | Path, appearance: bool = True):
         self.folder = Path(folder)
-        require(
-            self.is_one(folder),
-            "no track set",
-            found=f"no {CARD} in {folder}",
-            expected="a folder that `hf-causal-video track` wrote",
-            fix="check the path, or track the videos first",
-        )
-        try:
+        problem = f"no {CARD} in {folder}"
+        expected = "a folder that `hf-causal-video track` wrote"
+        fix = "check the path, or track the videos first"
+        require(self.is_one(folder), "no track set", found=problem, expected=expected, fix=fix)
+        with _undamaged(self.folder / CARD):
             card = json.loads((self.folder / CARD).read_text(encoding="utf-8"))
-            self.provenance: dict[str, Any] = dict(card["provenance"])
+            self.provenance: dict[str, object] = dict(card["provenance"])
             self.feature_dim: int = int(card["feature_dim"]) if appearance else 0
-        except (ValueError, KeyError, TypeError) as error:
-            raise _damaged(self.folder / CARD, error) from error
         self._ids = sorted(path.stem for path in (self.folder / FOLDER).glob("*.safetensors"))
 
     @classmethod
@@ -84,36 +82,26 @@ class TrackSet(Mapping[str, list[dict[str, Any]]]):
     def __contains__(self, video_id: object) -> bool:
         return video_id in self._ids
 
-    def __getitem__(self, video_id: str) -> list[dict[str, Any]]:
+    def __getitem__(self, video_id: str) -> list[TrackDict]:
+        problem = f"not among {len(self)} videos of {self.folder}"
+        fix = "track it: the same command goes on where it stopped"
         require(
-            video_id in self,
-            f"tracks of video {video_id!r}",
-            found=lambda: f"not among {len(self)} videos of {self.folder}",
-            expected="every video that is asked for",
-            fix="track it: the same command goes on where it stopped",
+            video_id in self, f"tracks of video {video_id!r}", found=problem, expected="a video of the set", fix=fix
         )
         path = track_file(self.folder, video_id)
-        try:
-            return self._read(path)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise _damaged(path, error) from error
-
-    def _read(self, path: Path) -> list[dict[str, Any]]:
-        with safe_open(path, "numpy") as file:
+        with _undamaged(path), safe_open(path, "numpy") as file:
             about = json.loads(file.metadata()["clip"])
             start, length, boxes, scores = (file.get_tensor(name) for name in ("start", "length", "boxes", "scores"))
             features = file.get_tensor("features") if self.feature_dim else None
-        tracks, size = [], np.array([*about["frame_size"]] * 2)
-        for first, count, end, label in zip(start, length, length.cumsum(), about["labels"], strict=True):
-            rows = slice(end - count, end)
-            track = {
-                "start": int(first),
-                "boxes": boxes[rows] * size,
-                "label": label,
-                "score": float(scores[rows].mean()),
-            }
-            tracks.append(track if features is None else {**track, "features": features[rows].astype(np.float32)})
-        return tracks
+            size = np.array([*about["frame_size"]] * 2)
+            tracks: list[TrackDict] = []
+            for first, count, end, label in zip(start, length, length.cumsum(), about["labels"], strict=True):
+                rows = slice(end - count, end)
+                score = float(scores[rows].mean())
+                tracks.append({"start": int(first), "boxes": boxes[rows] * size, "label": label, "score": score})
+                if features is not None:
+                    tracks[-1]["features"] = features[rows].astype(np.float32)
+            return tracks
 
 
 def track_file(folder: str | Path, video_id: str) -> Path:
@@ -129,13 +117,10 @@ def track_file(folder: str | Path, video_id: str) -> Path:
     """
     name = str(video_id)
     plain = PureWindowsPath(name).name == name and not DEVICES.fullmatch(name) and name.isprintable()
-    require(
-        plain and 0 < len(name.encode(errors="replace")) <= 200,
-        f"video id {name!r} is not a file name",
-        found="separators, a drive, a device, or signs that do not print",
-        expected="a plain name of at most 200 bytes",
-        fix="rename the video",
-    )
+    fits = plain and 0 < len(name.encode(errors="replace")) <= 200
+    problem = "separators, a drive, a device, or signs that do not print"
+    expected = "a plain name of at most 200 bytes"
+    require(fits, f"video id {name!r} is not a file name", found=problem, expected=expected, fix="rename the video")
     return Path(folder) / FOLDER / f"{name}.safetensors"
 
 
@@ -183,9 +168,9 @@ def track_folder(
     """
     from hf_causal_video.features.extract import find_videos
 
-    files, folder = find_videos(videos), Path(output)
-    with claim_folder(folder):
-        return _track_files(files, folder, tracker, progress)
+    files = find_videos(videos)
+    with claim_folder(Path(output)):
+        return _track_files(files, Path(output), tracker, progress)
 
 
 def _track_files(files: Mapping[str, Path], folder: Path, tracker: ClipTracker, progress: bool) -> dict[str, str]:
@@ -193,13 +178,9 @@ def _track_files(files: Mapping[str, Path], folder: Path, tracker: ClipTracker, 
     if TrackSet.is_one(folder):
         present = TrackSet(folder)
         before = {"provenance": present.provenance, "feature_dim": present.feature_dim}
-        require(
-            before == json.loads(json.dumps(card)),
-            f"{folder} holds tracks made in another way",
-            found=card,
-            expected=before,
-            fix="take another --output",
-        )
+        is_same = before == json.loads(json.dumps(card))
+        what = f"{folder} holds tracks made in another way"
+        require(is_same, what, found=card, expected=before, fix="take another --output")
     else:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / CARD, card)
@@ -216,14 +197,11 @@ def _track_files(files: Mapping[str, Path], folder: Path, tracker: ClipTracker, 
     return failed
 
 
-def _write(path: Path, content: Any) -> None:
+def _write(path: Path, content: object) -> None:
     write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
-def _damaged(path: Path, error: Exception) -> CausalVideoError:
-    return CausalVideoError(
-        f"{path} cannot be read",
-        found=f"{type(error).__name__}: {error}",
-        expected="what `hf-causal-video track` wrote",
-        fix="delete it and track again: it goes on where it stopped",
-    )
+def _undamaged(path: Path) -> AbstractContextManager[None]:
+    faults = (OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError)
+    fix = "delete it and track again: it goes on where it stopped"
+    return reworded(faults, f"{path} cannot be read", expected="what `hf-causal-video track` wrote", fix=fix)

@@ -10,7 +10,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from hf_causal_video.features.encoders import ObjectEncoder
 from hf_causal_video.features.extractor import short_clip_note
 from hf_causal_video.features.networks import find_network
 from hf_causal_video.tracks.track import Track, link_detections
-from hf_causal_video.utils.errors import CausalVideoError, require
+from hf_causal_video.utils.errors import require
 
 logger = logging.getLogger(__name__)
 CHUNK = 64  # frames that are in memory at a time
@@ -72,16 +71,15 @@ class ClipTracker:
         max_gap: int = 15,
         min_frames: int = 2,
     ):
-        require(
-            sampling.startswith("fps-"),
-            "sampling of tracks",
-            found=sampling,
-            expected="an even pace such as 'fps-10'",
-            fix="objects are followed from frame to frame; say how many frames per second",
-        )
+        is_even = sampling.startswith("fps-")
+        fix = "objects are followed from frame to frame; say how many frames per second"
+        require(is_even, "sampling of tracks", found=sampling, expected="an even pace such as 'fps-10'", fix=fix)
         sample_instants(sampling, 1.0)
-        self.detector, self.sampling, self.min_score = detector, sampling, min_score
-        self.max_gap, self.min_frames = max_gap, min_frames
+        self.detector = detector
+        self.sampling = sampling
+        self.min_score = min_score
+        self.max_gap = max_gap
+        self.min_frames = min_frames
 
     @classmethod
     def from_provenance(
@@ -102,13 +100,10 @@ class ClipTracker:
         Raises:
             CausalVideoError: tracks that this package did not make, or a detector that is not the same.
         """
-        require(
-            card.get("tracker") == LINKER and "detector" in card,
-            "these tracks cannot be made from a clip",
-            found=lambda: dict(card),
-            expected=f"a detector, and tracker {LINKER!r}",
-            fix="pass tracks=..., or clip_tracker=ClipTracker(ObjectEncoder(...))",
-        )
+        is_ours = card.get("tracker") == LINKER and "detector" in card
+        what = "these tracks cannot be made from a clip"
+        fix = "pass tracks=..., or clip_tracker=ClipTracker(ObjectEncoder(...))"
+        require(is_ours, what, found=dict(card), expected=f"a detector, and tracker {LINKER!r}", fix=fix)
         encoder = ObjectEncoder(
             detector or find_network(card["detector"], card.get("revision"), checkpoint, "--detector (detector=...)"),
             card.get("num_objects", 20),
@@ -120,7 +115,7 @@ class ClipTracker:
         return cls(encoder, **{name: card[name] for name in OPTIONS if name in card})
 
     @property
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, str | float | None]:
         """Provenance of the tracks, for `IVRDConfig.trajectory_provenance`."""
         detector = self.detector
         return {
@@ -154,24 +149,18 @@ class ClipTracker:
             frames = pictures(video)
             times = np.asarray(timestamps_s, dtype=np.float64)
             missing = 0
-            if times.shape != (len(frames),) or not len(frames) or (np.diff(times) <= 0).any():
-                raise CausalVideoError(
-                    "decoded frames",
-                    found=f"{len(frames)} frames, times {times.shape}",
-                    expected="frames with increasing times, one each",
-                    fix="pass timestamps_s",
-                )
+            fits = times.shape == (len(frames),) and len(frames) and (np.diff(times) > 0).all()
+            problem = f"{len(frames)} frames, times {times.shape}"
+            expected = "frames with increasing times, one each"
+            require(fits, "decoded frames", found=problem, expected=expected, fix="pass timestamps_s")
             chunks = (frames[i : i + CHUNK] for i in range(0, len(frames), CHUNK))
-        parts, sizes = [], set()
+        parts = []
+        sizes: set[tuple[int, int]] = set()
         for chunk in chunks:
             sizes |= {(frame.shape[1], frame.shape[0]) for frame in chunk}
-            require(
-                len(sizes) <= 1,
-                "frames of several sizes",
-                found=partial(sorted, sizes),
-                expected="one size",
-                fix="encode the clip to one",
-            )
+            is_one_size = len(sizes) == 1
+            fix = "encode the clip to one"
+            require(is_one_size, "frames of several sizes", found=sorted(sizes), expected="one size", fix=fix)
             parts.append(self.detector(chunk))
         detections = {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
         tracks = link_detections(

@@ -108,7 +108,7 @@ def test_a_track_of_one_frame_is_a_track_and_a_box_over_the_edge_is_cut():
         ({"boxes": [[1.1, 0, 1.2, 1]]}, "outside the frame"),
         ({"scores": [1, 1]}, "scores"),
         ({"features": np.zeros((2, 4))}, "features"),
-        ({"start_frame": -1}, "count frames from 0"),
+        ({"start_frame": -1}, "invalid start: found -1; expected a frame, counted from 0"),
     ],
 )
 def test_a_bad_track_is_refused_by_name(change: dict, message: str):

@@ -161,8 +161,8 @@ def _joined(annotation: Mapping[str, Any], file: Path) -> VideoRow:
     for number, relation in enumerate(annotation["relation_instances"]):
         pair = [index_of.get(relation[side], -1) for side in ("subject_tid", "object_tid")]
         are_boxed = all(place in moved for place in pair)
-        found = f"objects {relation['subject_tid']} and {relation['object_tid']}"
-        require(are_boxed, f"{file}, relation {number}", found=found, expected="two objects that have boxes")
+        problem = f"objects {relation['subject_tid']} and {relation['object_tid']}"
+        require(are_boxed, f"{file}, relation {number}", found=problem, expected="two objects that have boxes")
         relations.append(
             {
                 "subject": moved[pair[0]],

@@ -78,10 +78,10 @@ def vidvrd_metrics(
     check_number("viou_threshold", viou_threshold, above=0, most=1)
     unknown = sorted(set(results) - set(ground_truth), key=str)
     is_one_split = not unknown or (unknown_videos != "error" and len(unknown) != len(results))
-    found = f"{len(unknown)} of {len(results)}: {unknown[:3]}"
+    problem = f"{len(unknown)} of {len(results)}: {unknown[:3]}"
     expected = f"ids such as {sorted(ground_truth, key=str)[:3]}"
     require(
-        is_one_split, "predicted videos without ground truth", found=found, expected=expected, fix="score one split"
+        is_one_split, "predicted videos without ground truth", found=problem, expected=expected, fix="score one split"
     )
     read = {
         key: read_scored_video(key, results.get(key, []), rows, viou_threshold, inclusive)

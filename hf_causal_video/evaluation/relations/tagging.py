@@ -52,9 +52,9 @@ def tagging_metrics(
     lists = {video: [tuple(triplet) for triplet in ranked.get(video, ())] for video in annotated}
     require(any(annotated.values()), "annotated triplets", found="none", expected="at least one")
     repeated = [video for video, triplets in lists.items() if len(set(triplets)) < len(triplets)]
-    found = f"a triplet twice in video {repeated[:1]}"
+    problem = f"a triplet twice in video {repeated[:1]}"
     fix = "keep the best score of each triplet"
-    require(not repeated, "ranked triplets", found=found, expected="distinct triplets", fix=fix)
+    require(not repeated, "ranked triplets", found=problem, expected="distinct triplets", fix=fix)
     table = {}
     for k in PRECISION_AT:
         shares = [sum(one in annotated[video] for one in best[:k]) / k for video, best in lists.items()]

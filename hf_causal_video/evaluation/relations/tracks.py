@@ -77,10 +77,10 @@ def read_video_relations(video_id: str, rows: Iterable[Row], what: str) -> Video
         for side, values in tracks.items():
             boxes = row[side]
             if not is_list(boxes) or len(boxes) != end - start:
-                found = f"{len(boxes)} boxes" if is_list(boxes) else repr(boxes)
+                problem = f"{len(boxes)} boxes" if is_list(boxes) else repr(boxes)
                 expected = f"{end - start}, one for each frame of [{start}, {end})"
                 what_differs = f"{name}: {side} and duration differ"
-                raise CausalVideoError(what_differs, found=found, expected=expected, fix="interpolate the gaps")
+                raise CausalVideoError(what_differs, found=problem, expected=expected, fix="interpolate the gaps")
             values.append(boxes)
         triplets.append(read_triplet(row["triplet"], name))
         scores.append(_score(row["score"], name) if what == "prediction" else 0.0)
@@ -162,8 +162,8 @@ def _boxes(tracks: list[Sequence], what: str, side: str) -> np.ndarray:
             raise ValueError("a row is not four numbers")
         boxes = np.fromiter(chain.from_iterable(rows), np.float64, 4 * len(rows)).reshape(-1, 4)
     except (TypeError, ValueError, OverflowError):
-        found = "rows other than four numbers"
-        require(False, f"{what}: {side} holds no boxes", found=found, expected="[left, top, right, bottom]")
+        problem = "rows other than four numbers"
+        require(False, f"{what}: {side} holds no boxes", found=problem, expected="[left, top, right, bottom]")
     are_boxes = np.isfinite(boxes).all() and (boxes[:, 2:] >= boxes[:, :2]).all()
     for number, track in enumerate([] if are_boxes else tracks):  # which one it is, is only asked if it matters
         check_boxes(np.array(track, dtype=np.float64), f"{what}: {side} of relation {number}")

@@ -105,7 +105,7 @@ def merge_cards(ours: str, there: str) -> str:
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n{text}"
 
 
-def _tables(metadata: dict[str, Any], name: str, ours: bool) -> list[dict[str, Any]]:
+def _tables(metadata: dict[str, object], name: str, ours: bool) -> list[dict[str, object]]:
     entries = metadata.get(name) or []
     entries = entries if isinstance(entries, list) else [entries]
     return [entry for entry in entries if isinstance(entry, dict) and (entry.get("config_name") == "features") == ours]
@@ -115,7 +115,7 @@ def _words(value: Any) -> list[str]:
     return [word for word in (value if isinstance(value, list) else [value]) if isinstance(word, str)]
 
 
-def _split_card(card: str) -> tuple[dict[str, Any], str]:
+def _split_card(card: str) -> tuple[dict[str, object], str]:
     match = re.match(r"\s*---\n(.*?)^---\s*?$\n*(.*)", card, re.DOTALL | re.MULTILINE)
     if not match:
         return {}, card
@@ -123,13 +123,9 @@ def _split_card(card: str) -> tuple[dict[str, Any], str]:
         metadata = yaml.safe_load(match[1]) or {}
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         metadata = str(error)
-    require(
-        isinstance(metadata, dict),
-        "the head of a card",
-        found=lambda: " ".join(str(metadata).split())[:200],
-        expected="plain YAML, names and values",
-        fix="correct the README.md of the repository",
-    )
+    problem = " ".join(str(metadata).split())[:200]
+    fix = "correct the README.md of the repository"
+    require(isinstance(metadata, dict), "the head of a card", found=problem, expected="plain YAML, by name", fix=fix)
     return metadata, match[2]
 
 
@@ -140,23 +136,13 @@ def push_features(
     from huggingface_hub import get_token
     from huggingface_hub.errors import HFValidationError, HTTPError
 
-    require(
-        folder is not None,
-        "features in memory cannot be pushed",
-        found="no folder",
-        expected="a feature set on disk",
-        fix="write it with FeatureWriter first",
-    )
-    assert folder is not None
+    what = f"pushing features to {repo_id}"
+    fix = "write them with FeatureWriter first"
+    require(folder is not None, what, found="features in memory", expected="a feature set on disk", fix=fix)
     token = token or get_token()
-    require(
-        token is not None,
-        f"pushing features to {repo_id}",
-        found="no token",
-        expected="a token that may write",
-        fix="log in with `hf auth login`, or set HF_TOKEN",
-    )
-    assert token is not None
+    fix = "log in with `hf auth login`, or set HF_TOKEN"
+    require(token is not None, what, found="no token", expected="a token that may write", fix=fix)
+    assert folder is not None and token is not None
     try:
         return _push(folder, provenance, repo_id, private, token)
     except CausalVideoError:
@@ -164,12 +150,9 @@ def push_features(
     except (HFValidationError, HTTPError, OSError) as error:
         reason = " ".join(str(error).replace(token, "hf_***").split())[:400] or type(error).__name__
         # not `from error`: a traceback would print the request, and with it whatever stands in its headers
-        raise CausalVideoError(
-            f"pushing features to {repo_id}",
-            found=reason,
-            expected="a connection, and a repository that you may write to",
-            fix="check name, token and network; a push is one commit, so that none of it is there",
-        ) from None
+        expected = "a connection, and a repository that you may write to"
+        fix = "check name, token and network; a push is one commit, so that none of it is there"
+        raise CausalVideoError(what, found=reason, expected=expected, fix=fix) from None
 
 
 def _push(folder: Path, provenance: Provenance, repo_id: str, private: bool | None, token: str) -> str:
@@ -178,13 +161,10 @@ def _push(folder: Path, provenance: Provenance, repo_id: str, private: bool | No
     api = HfApi(token=token)
     api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
     repository = api.dataset_info(repo_id)
-    require(
-        private is None or repository.private == private,
-        f"the repository {repo_id} exists already",
-        found="private" if repository.private else "public",
-        expected="private" if private else "public",
-        fix="change it in the repository's settings, or push under another name",
-    )
+    agrees = private is None or repository.private == private
+    problem, expected = ("private" if is_private else "public" for is_private in (repository.private, private))
+    fix = "change it in the repository's settings, or push under another name"
+    require(agrees, f"the repository {repo_id} exists already", found=problem, expected=expected, fix=fix)
     names = {sibling.rfilename for sibling in repository.siblings or []}
     readme = folder / "README.md"
     card = readme.read_text(encoding="utf-8") if readme.is_file() else feature_card(folder, provenance)

@@ -148,9 +148,15 @@ class Provenance:
         stored = self.to_dict()
         wanted = json.loads(json.dumps(expected.to_dict()))
         differs = [name for name in wanted if wanted[name] != stored[name]]
-        here, there = (", ".join(f"{name} {card[name]!r}" for name in differs) for card in (stored, wanted))
+        kept, wanted_fields = (", ".join(f"{name} {card[name]!r}" for name in differs) for card in (stored, wanted))
         fix = "write to a new folder, or go on with the settings and versions found there"
-        require(not differs, f"the feature set {folder} was made in another way", found=here, expected=there, fix=fix)
+        require(
+            not differs,
+            f"the feature set {folder} was made in another way",
+            found=kept,
+            expected=wanted_fields,
+            fix=fix,
+        )
 
     def differences(self, expected: dict) -> dict[str, tuple]:
         """Compare the backbones: `{field: (here, expected)}`, empty if the features come from the same networks.

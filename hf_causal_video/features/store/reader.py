@@ -21,8 +21,9 @@ from torch import Tensor
 
 from hf_causal_video.features.store.provenance import PROVENANCE_FILE, Provenance
 from hf_causal_video.features.store.rows import VideoFeatures
-from hf_causal_video.features.store.shards import Shard, open_shards, row_shapes
+from hf_causal_video.features.store.shards import AGAIN, Shard, open_shards, row_shapes
 from hf_causal_video.features.store.writer import FeatureWriter
+from hf_causal_video.utils.checks import check_fields
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 __all__ = ["FeatureStore", "FeatureWriter", "Provenance", "VideoFeatures"]
@@ -46,13 +47,9 @@ class FeatureStore:
         for number, shard in enumerate(shards):
             for row, video_id in enumerate(shard.video_ids):
                 if video_id in self._where:
-                    first = shards[self._where[video_id][0]].path
-                    raise CausalVideoError(
-                        f"video id {video_id!r} occurs twice",
-                        found=f"{first} and {shard.path}",
-                        expected="each video once in a feature set",
-                        fix="delete one of the two shards",
-                    )
+                    problem = f"{shards[self._where[video_id][0]].path} and {shard.path}"
+                    what = f"video id {video_id!r} occurs twice"
+                    raise CausalVideoError(what, found=problem, expected="each video once", fix="delete one shard")
                 self._where[video_id] = (number, row)
 
     @classmethod
@@ -71,13 +68,9 @@ class FeatureStore:
             folder = _download(str(path_or_repo_id), revision)
         provenance = Provenance.read(folder)
         shards = open_shards(folder, provenance)
-        require(
-            any(shard.video_ids for shard in shards),
-            f"the feature set {folder} is empty",
-            found="no rows in features/*.parquet",
-            expected="at least one video",
-            fix="see failed.json there, or extract again",
-        )
+        has_rows = any(shard.video_ids for shard in shards)
+        fix = "see failed.json there, or extract again"
+        require(has_rows, f"the feature set {folder} is empty", found="no rows", expected="1 or more", fix=fix)
         return cls(provenance, shards, folder)
 
     @classmethod
@@ -128,22 +121,13 @@ class FeatureStore:
         """
         if expected is None:
             return
-        require(
-            isinstance(expected, dict | Provenance),
-            "the provenance that a model expects",
-            found=lambda: repr(expected)[:80],
-            expected="fields of Provenance, or None",
-            fix="correct feature_provenance in config.json",
-        )
-        expected = expected.to_dict() if isinstance(expected, Provenance) else expected
-        differs = self.provenance.differences(expected)
-        require(
-            not differs,
-            f"the features {self.folder or 'in memory'} were made by another backbone than the model expects",
-            found=lambda: ", ".join(f"{name} {value!r}" for name, (value, _) in differs.items()),
-            expected=", ".join(f"{name} {value!r}" for name, (_, value) in differs.items()),
-            fix="extract the videos again with the expected models, or train a model on these features",
-        )
+        fields = expected.to_dict() if isinstance(expected, Provenance) else expected
+        check_fields("feature_provenance of the model", fields, (), fix="correct feature_provenance in config.json")
+        differs = self.provenance.differences(fields)
+        present, wanted = (", ".join(f"{name} {pair[i]!r}" for name, pair in differs.items()) for i in (0, 1))
+        what = f"the features {self.folder or 'in memory'} were made by another backbone than the model expects"
+        fix = "extract the videos again with the expected models, or train a model on these features"
+        require(not differs, what, found=present, expected=wanted, fix=fix)
 
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
         """Upload the folder with its card as a dataset repository, in one commit; give the commit's address.
@@ -167,43 +151,29 @@ class FeatureStore:
     def _find(self, video_id: str) -> tuple[Shard, int]:
         if video_id not in self:
             near = difflib.get_close_matches(str(video_id), list(self._where), n=3, cutoff=0.0)
-            raise CausalVideoError(
-                f"no features for video {video_id!r}",
-                found=f"{len(self)} videos, nearest ids {near}",
-                expected="a row for every requested video",
-                fix="extract this video into the same folder, or leave its questions out",
-            )
+            problem = f"{len(self)} videos, nearest ids {near}"
+            fix = "extract this video into the same folder, or leave its questions out"
+            raise CausalVideoError(f"no features for video {video_id!r}", found=problem, expected="a row", fix=fix)
         number, row = self._where[video_id]
         return self._shards[number], row
 
     def _to_tensors(self, video_id: str, arrays: dict[str, np.ndarray], shard: Shard) -> dict[str, Tensor]:
         shapes = row_shapes(self.provenance, arrays["timestamps_s"].size if "timestamps_s" in arrays else 0)
         if arrays.keys() != shapes.keys():  # read often: no text in advance
-            raise CausalVideoError(
-                f"{shard.path} does not have the columns that the provenance promises",
-                found=", ".join(arrays),
-                expected=", ".join(shapes),
-                fix="keep shards and provenance.json of one extraction together",
-            )
+            what = f"{shard.path} does not have the columns that the provenance promises"
+            fix = "keep shards and provenance.json of one extraction together"
+            raise CausalVideoError(what, found=", ".join(arrays), expected=", ".join(shapes), fix=fix)
         for name, array in arrays.items():
             if array.size != math.prod(shapes[name]):
-                raise CausalVideoError(
-                    f"{name} of video {video_id!r} in {shard.path} is damaged",
-                    found=f"{array.size} values",
-                    expected=f"finite values of shape {shapes[name]}",
-                    fix="extract this set again",
-                )
+                what = f"{name} of video {video_id!r} in {shard.path} is damaged"
+                raise CausalVideoError(what, found=f"{array.size} values", expected=shapes[name], fix=AGAIN)
         tensors = {name: torch.from_numpy(array.reshape(shapes[name])) for name, array in arrays.items()}
         if not shard.is_checked:  # nobody but the writer has looked at these numbers
             try:
                 VideoFeatures(video_id, **tensors).to_arrays(self.provenance)
             except CausalVideoError as error:
-                raise CausalVideoError(
-                    f"{shard.path}: {error.what}",
-                    found=error.found,
-                    expected=error.expected,
-                    fix="extract this set again",
-                ) from error
+                what = f"{shard.path}: {error.what}"
+                raise CausalVideoError(what, found=error.found, expected=error.expected, fix=AGAIN) from error
         return tensors
 
 

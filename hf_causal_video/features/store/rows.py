@@ -67,9 +67,9 @@ class VideoFeatures:
             if tensor is not None and name in shapes:
                 arrays[name] = self._to_array(name, tensor, dtype, shapes[name])
                 continue
-            found = "nothing" if tensor is None else "a tensor"
+            problem = "nothing" if tensor is None else "a tensor"
             expected = "object tensors exactly if the provenance names an object model"
-            self._expect(tensor is None and name not in shapes, f"{name} and provenance disagree", found, expected)
+            self._expect(tensor is None and name not in shapes, f"{name} and provenance disagree", problem, expected)
         times = arrays["timestamps_s"]
         increase = (np.diff(times) > 0).all()
         self._expect(increase, "timestamps_s do not increase", times.tolist(), "strictly increasing seconds")
@@ -80,9 +80,9 @@ class VideoFeatures:
         return arrays
 
     def _to_array(self, name: str, tensor: Tensor, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-        given = tuple(tensor.shape)
+        actual = tuple(tensor.shape)
         fix = "extract with the models that the provenance names"
-        self._expect(given == shape, f"{name} has the wrong shape", given, shape, fix)
+        self._expect(actual == shape, f"{name} has the wrong shape", actual, shape, fix)
         kind = tensor.dtype
         is_number = kind != torch.bool and not kind.is_complex and not (dtype == "int32" and kind.is_floating_point)
         self._expect(is_number, f"{name} is of another kind", kind, dtype, f"convert it to {dtype}")
