@@ -171,11 +171,11 @@ class FlatEncoder(DebertaEncoder):
             if self.relative_attention:
                 every = torch.arange(2 * self.max_relative_positions, device=hidden_states.device)
                 distances = self.rel_embeddings(every)
-        needed = getattr(attention_mask, "needed", None)
+        needed = attention_mask.needed if isinstance(attention_mask, Layout) else None
         states: list[Tensor] = [hidden_states]
         maps: list[Tensor | None] = []
         for depth, layer in enumerate(self.layer, 1):
-            if needed is not None:  # only the last layer omits tokens
+            if needed is not None and isinstance(attention_mask, Layout):  # only the last layer omits tokens
                 attention_mask = replace(attention_mask, needed=needed if depth == len(self.layer) else None)
             # Distances have a gradient and are positional: a re-entrant checkpoint follows those arguments alone.
             rest = query_states, relative_pos, distances, output_attentions

@@ -138,7 +138,7 @@ class CausalVideoTrainer(Trainer):
             callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
         kwargs = {"compute_metrics": answer_metrics, "callbacks": callbacks, **kwargs}
         super().__init__(args=args, data_collator=NamedBatches(data_collator), **kwargs)
-        if self.is_fsdp_enabled:
+        if self.is_fsdp_enabled and self.model is not None:
             _choose_sharded_blocks(self.accelerator.state.fsdp_plugin, self.model)
         self.step_log = StepLog(str(args.output_dir), self.is_world_process_zero())
         self.add_callback(KeepLog(self.step_log))
@@ -267,8 +267,8 @@ def _choose_sharded_blocks(plugin: FullyShardedDataParallelPlugin, model: PreTra
     adapted = model is not bare_model(model)
     require(not adapted, "adapters cannot be merged into sharded weights", found="LoRA", expected="none", fix=fix)
     kind = type(model).__name__
-    sound = isinstance(model, TranSTRForVideoQuestionAnswering)
-    require(sound, "this model cannot be sharded", found=kind, expected="TranSTR", fix=fix)
+    if not isinstance(model, TranSTRForVideoQuestionAnswering):
+        raise CausalVideoError("this model cannot be sharded", found=kind, expected="TranSTR", fix=fix)
     if plugin.transformer_cls_names_to_wrap is None:
         embedding = model.get_input_embeddings()
         blocks = [module for module in model.modules() if type(module).__name__ in (model._no_split_modules or ())]

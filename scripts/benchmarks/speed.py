@@ -155,12 +155,16 @@ class World:
         runs = {"original": lambda: self.original.reason(repeated[0], repeated[1], question, mask.bool(), choices)}
         for name, model in (("", self.ours), (", clean", self.clean)):
             encoded = model.encode_video(*video)
-            runs[f"new video{name}"] = lambda model=model: model(**features, **text).logits
-            runs[f"cached video{name}"] = lambda model=model, encoded=encoded: model(video=encoded, **text).logits
+            runs[f"new video{name}"] = partial(_logits, model, **features, **text)
+            runs[f"cached video{name}"] = partial(_logits, model, video=encoded, **text)
         return runs
 
 
 @torch.no_grad()
+def _logits(model: TranSTRForVideoQuestionAnswering, **inputs: object) -> torch.Tensor:
+    return model(**inputs).logits
+
+
 def ceiling(size: Size, plan: Plan) -> list[Row]:
     """What bfloat16 can give on this core: a matrix product of the text encoder's shape in float32 over bfloat16."""
     x, weight = torch.randn(40 * size.questions, size.hidden), torch.randn(4 * size.hidden, size.hidden)
