@@ -101,10 +101,12 @@ def _check_checkpoint(name: str) -> None:
     folder = Path(name)
     if folder.is_dir():
         is_model = any((folder / f"{kind}config.json").is_file() for kind in ("", "adapter_"))
-        found, fix = "no config.json in", "name the --output_dir of a finished training run"
+        found = "no config.json in"
+        fix = "name the --output_dir of a finished training run"
     else:
         is_model = not folder.is_file() and not folder.is_absolute() and name.count("/") <= 1  # a Hub id
-        found, fix = "no folder", "check the path"
+        found = "no folder"
+        fix = "check the path"
     expected = "a folder or Hub id with a model and its processor"
     require(is_model, "checkpoint", found=f"{found} {name}", expected=expected, fix=fix)
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from transformers.utils.logging import disable_progress_bar
 
-from hf_causal_video.cli.stress import recipe_world, stress_checkpoint
+from hf_causal_video.cli.stress import stress_checkpoint
 from hf_causal_video.stress.picture import save_stress
+from hf_causal_video.training.recipe import recipe_world
 from hf_causal_video.training.run import main as train
 
 ROOT = Path(__file__).resolve().parents[2]
