@@ -167,6 +167,6 @@ def _read_json(path: str | Path) -> dict[str, object]:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CausalVideoError(f"{path} cannot be read", found=error, expected="JSON", fix="check the file") from error
-    found = type(data).__name__
-    require(isinstance(data, dict), f"{path} cannot be used", found=found, expected="a mapping", fix="see --help")
+    problem = type(data).__name__
+    require(isinstance(data, dict), f"{path} cannot be used", found=problem, expected="a mapping", fix="see --help")
     return data

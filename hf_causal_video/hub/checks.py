@@ -198,9 +198,9 @@ def _processor(folder: Path, processor_class: type[Processor]) -> Processor:
 
 def _check_finite(folder: Path, state: Mapping[str, Tensor]) -> None:
     bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
-    found = f"NaN or infinity in {', '.join(bad[:5])}"
+    problem = f"NaN or infinity in {', '.join(bad[:5])}"
     fix = "train again; this run diverged"
-    require(not bad, f"the weights of {folder}", found=found, expected="finite weights", fix=fix)
+    require(not bad, f"the weights of {folder}", found=problem, expected="finite weights", fix=fix)
 
 
 def _check_match(checkpoint: Checkpoint) -> None:

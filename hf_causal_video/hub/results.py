@@ -105,8 +105,8 @@ def read_results(run: str | Path) -> list[Result]:
             ) from error
         results += [one for one in read if (one.dataset, one.split, one.metric) not in known]
     bad = [one for one in results if not math.isfinite(one.value)]
-    found = ", ".join(f"{one.metric} = {one.value} on {one.split}" for one in bad[:3])
-    require(not bad, f"results of {run}", found=found, expected="finite numbers", fix="evaluate again")
+    problem = ", ".join(f"{one.metric} = {one.value} on {one.split}" for one in bad[:3])
+    require(not bad, f"results of {run}", found=problem, expected="finite numbers", fix="evaluate again")
     return sorted(results, key=lambda one: one.chosen)
 
 

@@ -223,9 +223,9 @@ def read_recipe(name: str) -> Recipe:
         raise CausalVideoError(
             f"recipe {path} cannot be read", found=str(error), expected="YAML", fix="correct the line that it names"
         ) from error
-    found = type(values).__name__
+    problem = type(values).__name__
     is_recipe = isinstance(values, dict)
-    require(is_recipe, f"recipe {path} cannot be read", found=found, expected="key: value lines", fix="see --help")
+    require(is_recipe, f"recipe {path} cannot be read", found=problem, expected="key: value lines", fix="see --help")
     return values
 
 

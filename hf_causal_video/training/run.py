@@ -42,7 +42,7 @@ from hf_causal_video.training.recipe import ConfigParser, resolved_recipe
 from hf_causal_video.training.relations.task import RelationTask
 from hf_causal_video.training.tasks import Numbers, Split, Task
 from hf_causal_video.training.trainer import CausalVideoTrainer
-from hf_causal_video.utils.errors import CausalVideoError, as_message
+from hf_causal_video.utils.errors import STOPPED, CausalVideoError, as_message
 from hf_causal_video.utils.files import write_whole
 from hf_causal_video.utils.precision import Precision, matmul_precision
 from hf_causal_video.utils.version import __version__
@@ -85,6 +85,11 @@ def command() -> None:
         main()
     except (CausalVideoError, OSError) as error:
         sys.exit(f"error: {as_message(error)}")
+    except KeyboardInterrupt:
+        print(
+            "\nstopped by Ctrl-C; the same command with --resume goes on from the newest checkpoint", file=sys.stderr
+        )
+        sys.exit(STOPPED)
     finally:
         PartialState().destroy_process_group()
 

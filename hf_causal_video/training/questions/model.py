@@ -116,7 +116,7 @@ def _from_preset(
 
 
 def _clip_statistics(train: VideoQADataset) -> dict[str, object]:
-    """Measure the training clips, or many of them, so that a clip unlike them can be told later."""
+    """Measure the training clips, or many of them, so that a clip unlike them is noticed later."""
     videos = sorted(set(train.questions["video_id"]))
     step = max(len(videos) // MOST_CLIPS, 1)
     return ClipStatistics.of_clips(train.store[video].frame_features for video in videos[::step]).to_dict()

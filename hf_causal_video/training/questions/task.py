@@ -236,9 +236,9 @@ def measure(predictions: Sequence[Mapping[str, object]], questions: Iterable[Map
         return {}
     if not rows[0]["choices"]:  # an answer outside the vocabulary is wrong, whatever is said
         return open_ended_accuracy(answers, rows)
-    found = f"{unknown} of {len(rows)} questions without an answer"
+    problem = f"{unknown} of {len(rows)} questions without an answer"
     fix = "split the questions into two datasets"
-    require(not unknown, "some answers are unknown", found=found, expected="all known, or none", fix=fix)
+    require(not unknown, "some answers are unknown", found=problem, expected="all known, or none", fix=fix)
     types = {row["question_type"] for row in rows}
     if types == set(CAUSALVIDQA_TYPES):  # an answer counts together with its reason
         return {"Acc": multiple_choice_accuracy(answers, rows)["Acc"], **causalvidqa_accuracy(answers, rows)}

@@ -73,8 +73,8 @@ def segments_of(
     processor = VideoRelationProcessor(object_classes, predicates, frames, options.segment_stride)
     tracks = None
     if arguments.features:
-        given = arguments.features
-        path = _of_split(given, split, "features") if isinstance(given, dict) else str(given)
+        features = arguments.features
+        path = _of_split(features, split, "features") if isinstance(features, dict) else str(features)
         tracks = read_tracks(path, rows, options.appearance)
     begins = processor.segment_begins
     seed = torch.initial_seed()

@@ -105,13 +105,14 @@ class PrototypeStart(TrainerCallback):
         **kwargs: object,
     ) -> None:
         """Warm up, or end the warm-up."""
-        own = cast(IVRDForVideoRelationDetection, bare_model(model))
-        steps = round(float(own.config.prototype_warmup) * state.max_steps) if own.config.uses_prototypes else 0
-        paced(own).warming_up = state.global_step < steps
+        relation_model = cast(IVRDForVideoRelationDetection, bare_model(model))
+        config = relation_model.config
+        steps = round(float(config.prototype_warmup) * state.max_steps) if config.uses_prototypes else 0
+        paced(relation_model).warming_up = state.global_step < steps
         if steps and state.global_step == steps:
             share = Subset(self.dataset, range(args.process_index, len(self.dataset), args.world_size))
             start_prototypes(
-                own,
+                relation_model,
                 DataLoader(
                     share,
                     args.per_device_eval_batch_size,
