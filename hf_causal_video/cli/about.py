@@ -17,7 +17,8 @@ def about_model(qa: "VideoQuestionAnsweringPipeline") -> str:
     Args:
         qa: a pipeline; a folder's `card_data.json` says more than its config.
     """
-    model, config = qa.model, qa.model.config
+    model = qa.model
+    config = qa.model.config
     name = Path(str(model.name_or_path)).name if model.name_or_path else type(model).__name__
     parts = [f"**{_plain(name)}** ({config.model_type})"]
     card = Path(str(model.name_or_path)) / "card_data.json"

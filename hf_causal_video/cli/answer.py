@@ -81,7 +81,8 @@ def _print_answer(result: dict) -> None:
     from hf_causal_video.viewer.answer import notes_of
     from hf_causal_video.viewer.words import pace_in_words, percent, reason_in_words, verdict_in_words
 
-    evidence, verdict = result["evidence"], result["verdict"]
+    evidence = result["evidence"]
+    verdict = result["verdict"]
     print(f"{evidence.answer}  ({percent(evidence.score)})")
     print(reason_in_words(verdict, evidence.spans))
     if evidence.answer in evidence.choices:

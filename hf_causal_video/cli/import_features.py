@@ -155,13 +155,10 @@ def _numbers(path: str, count: int) -> dict[str, list[float]]:
     numbers: dict[str, list[float]] = {}
     for video_id, value in _read_json(path).items():
         row = value if isinstance(value, list) and count > 1 else [value]
-        require(
-            len(row) == count and all(is_number(one) and one > 0 for one in row),
-            f"{path}, video {video_id!r}",
-            found=value,
-            expected=f"{count} number(s) above zero",
-        )
-        numbers[video_id] = row
+        numbers[video_id] = [float(one) for one in row if is_number(one) and one > 0]
+        is_valid = len(row) == count == len(numbers[video_id])
+        expected = f"{count} number(s) above zero"
+        require(is_valid, f"{path}, video {video_id!r}", found=value, expected=expected)
     return numbers
 
 
@@ -170,6 +167,6 @@ def _read_json(path: str | Path) -> dict[str, object]:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CausalVideoError(f"{path} cannot be read", found=error, expected="JSON", fix="check the file") from error
-    found = type(data).__name__
-    require(isinstance(data, dict), f"{path} cannot be used", found=found, expected="a mapping", fix="see --help")
+    problem = type(data).__name__
+    require(isinstance(data, dict), f"{path} cannot be used", found=problem, expected="a mapping", fix="see --help")
     return data

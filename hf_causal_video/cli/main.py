@@ -101,12 +101,14 @@ def _check_checkpoint(name: str) -> None:
     folder = Path(name)
     if folder.is_dir():
         is_model = any((folder / f"{kind}config.json").is_file() for kind in ("", "adapter_"))
-        found, fix = "no config.json in", "name the --output_dir of a finished training run"
+        problem = "no config.json in"
+        fix = "name the --output_dir of a finished training run"
     else:
         is_model = not folder.is_file() and not folder.is_absolute() and name.count("/") <= 1  # a Hub id
-        found, fix = "no folder", "check the path"
+        problem = "no folder"
+        fix = "check the path"
     expected = "a folder or Hub id with a model and its processor"
-    require(is_model, "checkpoint", found=f"{found} {name}", expected=expected, fix=fix)
+    require(is_model, "checkpoint", found=f"{problem} {name}", expected=expected, fix=fix)
 
 
 def _check_device(device: str) -> None:

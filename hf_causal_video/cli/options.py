@@ -38,7 +38,7 @@ def option(text: str, default: object = MISSING, **keywords: object) -> Any:
         keywords: of `add_argument`, such as metavar, type, choices; `exclusive` names a group of which one may be
             passed.
     """
-    return field(default=default, metadata={"help": text, **keywords})  # type: ignore[arg-type]
+    return field(default=default, metadata={"help": text, **keywords})
 
 
 def add_options(parser: argparse.ArgumentParser, options: type, examples: str = "") -> None:

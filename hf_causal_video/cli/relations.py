@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hf_causal_video.cli.options import FONT, argument, option
 from hf_causal_video.cli.pictures import check_picture, font_path, write_picture
 from hf_causal_video.utils.checks import check_number
-from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.errors import CausalVideoError, require
 
 if TYPE_CHECKING:
     from hf_causal_video.pipelines.relation_detection import VideoRelationDetectionPipeline
@@ -59,7 +59,7 @@ def run(options: Options) -> None:
         expected=f"one of {', '.join(RELATION_METHODS)}",
         fix="question models go to `hf-causal-video answer`",
     )
-    how = {"classes": options.classes, "predicate_threshold": options.threshold, "return_clip": True}
+    how: dict[str, Any] = {"classes": options.classes, "predicate_threshold": options.threshold, "return_clip": True}
     if options.tracks:
         clip = detect(**read_tracks(options.tracks), **how)
         clip["frames"], clip["frame_indices"] = pictures_of(options.video, clip["times_s"], clip["relations"])
@@ -102,7 +102,7 @@ def load_relation_pipeline(checkpoint: str | Path, device: str = "cpu") -> "Vide
     return open_pretrained(partial(pipeline, RELATION_TASK), checkpoint, device=device)
 
 
-def read_tracks(path: Path) -> dict[str, object]:
+def read_tracks(path: Path) -> dict[str, Any]:
     """The tracks of one annotated video, its frame size and the times of its frames, as the pipeline takes them."""
     import numpy as np
 
@@ -124,15 +124,15 @@ def _tracker(detect: "VideoRelationDetectionPipeline", options: Options) -> "Cli
     from hf_causal_video.tracks.tracker import LINKER, ClipTracker
 
     card = detect.model.config.trajectory_provenance
-    changed = {"sampling": options.sampling} if options.sampling else {}
+    changed: dict[str, Any] = {"sampling": options.sampling} if options.sampling else {}
     if card is None:
-        require(
-            options.detector,
-            "--detector",
-            found="none, and a model that does not say which tracks it was trained on",
-            expected="a detector",
-            fix="add --detector with a folder or Hub id, or --tracks with a file of tracks",
-        )
+        if not options.detector:
+            raise CausalVideoError(
+                "--detector",
+                found="none, and a model that does not say which tracks it was trained on",
+                expected="a detector",
+                fix="add --detector with a folder or Hub id, or --tracks with a file of tracks",
+            )
         return ClipTracker(ObjectEncoder(options.detector, device=options.device), **changed)
     require(
         card.get("tracker") == LINKER,

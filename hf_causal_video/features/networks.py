@@ -63,7 +63,7 @@ def find_network(
 
 
 def _download_networks(repository: str, commit: str | None) -> str | None:
-    """Download the networks that a repository carries beside its model; None if it cannot be read."""
+    """Download the networks that a repository carries with its model; None if it cannot be read."""
     from huggingface_hub import snapshot_download
 
     patterns = [f"{NETWORKS}/*{pattern}" for pattern in ("/*.safetensors", "/*.json", "/*.txt", "/*.model")]

@@ -7,14 +7,13 @@ number carries its mark.
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 from transformers import PreTrainedConfig
 
-from hf_causal_video.hub.checks import Checkpoint
-from hf_causal_video.hub.results import Result, dataset_name, read_recipe, read_results, read_run
+from hf_causal_video.hub.checks import Checkpoint, Fields
+from hf_causal_video.hub.results import Result, RunCard, dataset_name, read_recipe, read_results, read_run
 from hf_causal_video.models import METHODS, RELATION_METHODS
 from hf_causal_video.utils.version import __version__
 
@@ -84,7 +83,7 @@ def architecture(config: PreTrainedConfig, parameters: int) -> str:
     return f"## Architecture\n\n{type(config).__name__}\n\n" + table(("field", "value"), rows)
 
 
-def recipe_text(recipe: dict[str, Any] | None) -> str:
+def recipe_text(recipe: Fields | None) -> str:
     """A section with the recipe, as YAML that a training run reads."""
     if recipe is None:
         return "## Recipe\n\nNone was kept with these weights."
@@ -105,7 +104,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def _metadata(
-    checkpoint: Checkpoint, repo_id: str, license_id: str, results: list[Result], run: dict[str, Any]
+    checkpoint: Checkpoint, repo_id: str, license_id: str, results: list[Result], run: RunCard
 ) -> ModelCardData:
     task = _task(checkpoint)
     encoder = str(run.get("text_encoder"))
@@ -164,7 +163,7 @@ def _has_choices(checkpoint: Checkpoint) -> bool:
     return not checkpoint.is_relation and checkpoint.model.config.num_answers is None
 
 
-def _measured(results: list[Result], run: dict[str, Any]) -> str:
+def _measured(results: list[Result], run: RunCard) -> str:
     if not results:
         return "## Measured here\n\nNothing yet."
     rows = [
@@ -187,7 +186,7 @@ def _provenance(config: PreTrainedConfig) -> str:
     return ""
 
 
-def _training(run: dict[str, Any]) -> str:
+def _training(run: RunCard) -> str:
     if not run:
         return ""
     training = run.get("training", {})

@@ -5,19 +5,25 @@ them wrong numbers and no error.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, cast
 
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from hf_causal_video.models import METHODS, RELATION_METHODS
+from hf_causal_video.models import METHODS, RELATION_METHODS, VideoQAProcessor, VideoRelationProcessor
+from hf_causal_video.utils.checks import check_choice, check_fields, check_file
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 WEIGHTS = "model*.safetensors"
 ADAPTER = "adapter_model.safetensors"
+OTHERS = "push a model of another package with its own library"
+Fields = dict[str, object]  # of a JSON or YAML file
+Processor = TypeVar("Processor", VideoQAProcessor, VideoRelationProcessor)
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Checkpoint:
     folder: Path
     method: str
     model: PreTrainedModel
-    processor: Any
+    processor: VideoQAProcessor | VideoRelationProcessor
     run: Path
     base: str | None = None
 
@@ -51,7 +57,7 @@ class Checkpoint:
         return sorted(self.folder.glob(ADAPTER if self.base else WEIGHTS))
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> Fields:
     """Read the fields of a JSON file."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
@@ -59,14 +65,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CausalVideoError(
             f"{path} cannot be read", found=str(error), expected="JSON", fix="write the file again"
         ) from error
-    require(
-        isinstance(read, dict),
-        f"{path} cannot be read",
-        found=type(read).__name__,
-        expected="fields",
-        fix="write it again",
-    )
-    return read
+    return check_fields(f"file {path}", read, (), fix="write it again")
 
 
 def open_checkpoint(folder: str | Path, base: str | None = None, token: str | None = None) -> Checkpoint:
@@ -84,13 +83,9 @@ def open_checkpoint(folder: str | Path, base: str | None = None, token: str | No
     folder = Path(folder)
     if (folder / "adapter_config.json").is_file():
         return _open_adapter(folder, base, token)
-    require(
-        base is None,
-        f"{folder} holds no adapters",
-        found="--base with a whole model",
-        expected="a folder with adapter_config.json",
-        fix="leave --base out, or name the folder of the adapters",
-    )
+    fix = "leave --base out, or name the folder of the adapters"
+    expected = "a folder with adapter_config.json"
+    require(base is None, f"{folder} holds no adapters", found="--base with a whole model", expected=expected, fix=fix)
     method = _method(folder)
     classes = (METHODS | RELATION_METHODS)[method]
     model_class = classes.model
@@ -133,32 +128,28 @@ def _open_adapter(folder: Path, base: str | None, token: str | None) -> Checkpoi
     from transformers import AutoModel
 
     _check_weight_files(folder, ADAPTER)
-    base = base or read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    repository = base or str(read_json(folder / "adapter_config.json").get("base_model_name_or_path"))
     require(
-        base and not Path(base).exists() and base.count("/") == 1,
+        not Path(repository).exists() and repository.count("/") == 1,
         f"the adapters in {folder}",
-        found=f"base {base!r}",
+        found=f"base {repository!r}",
         expected="the Hub id of the model they go onto",
         fix="push the base, then name it: --base org/base; or push the run's own folder, where they are merged",
     )
-    repository = str(base)
     bare = _loaded(
-        folder, f"the base {base}", lambda: AutoModel.from_pretrained(repository, token=token, trust_remote_code=False)
+        folder,
+        f"the base {repository}",
+        lambda: AutoModel.from_pretrained(repository, token=token, trust_remote_code=False),
     )
-    require(
-        bare.config.model_type in METHODS | RELATION_METHODS,
-        f"the base {base}",
-        found=f"model_type {bare.config.model_type}",
-        expected="a method of this package",
-        fix="name the base that the adapters were trained on",
-    )
+    fix = "name the base that the adapters were trained on"
+    check_choice(f"model_type of the base {repository}", bare.config.model_type, METHODS | RELATION_METHODS, fix=fix)
     wrapped = _loaded(folder, "the adapters", lambda: PeftModel.from_pretrained(bare, folder))
     stored = load_file(folder / ADAPTER)
     wanted = get_peft_model_state_dict(wrapped)
     wrong = sorted(set(stored) ^ set(wanted))
     require(
         not wrong,
-        f"the adapters in {folder} do not fit {base}",
+        f"the adapters in {folder} do not fit {repository}",
         found=lambda: f"missing or unknown: {wrong[:8]}",
         expected="the adapters of that model",
         fix="name the base that they were trained on",
@@ -167,28 +158,16 @@ def _open_adapter(folder: Path, base: str | None, token: str | None) -> Checkpoi
     run = folder if (folder / "processor_config.json").is_file() else folder.parent
     processor_class = (METHODS | RELATION_METHODS)[bare.config.model_type].processor
     processor = _processor(run, processor_class)
-    checkpoint = Checkpoint(folder, bare.config.model_type, wrapped.get_base_model().eval(), processor, run, base)
+    model = cast(PreTrainedModel, wrapped.get_base_model())
+    checkpoint = Checkpoint(folder, bare.config.model_type, model.eval(), processor, run, repository)
     _check_match(checkpoint)
     return checkpoint
 
 
 def _method(folder: Path) -> str:
-    require(
-        (folder / "config.json").is_file(),
-        "no checkpoint to push",
-        found=f"no config.json in {folder}",
-        expected="a folder with model and processor",
-        fix="name the --output_dir of a training run, or save both with save_pretrained",
-    )
-    method = read_json(folder / "config.json").get("model_type")
-    require(
-        method in METHODS | RELATION_METHODS,
-        f"{folder} is not a model of this package",
-        found=f"model_type {method!r}",
-        expected=", ".join(METHODS | RELATION_METHODS),
-        fix="push it with its own library",
-    )
-    return str(method)
+    fix = "name the --output_dir of a training run, or save both with save_pretrained"
+    method = read_json(check_file("checkpoint to push", folder / "config.json", fix=fix)).get("model_type")
+    return str(check_choice(f"model_type of {folder}", method, METHODS | RELATION_METHODS, fix=OTHERS))
 
 
 def _check_weight_files(folder: Path, pattern: str) -> None:
@@ -211,34 +190,25 @@ def _check_weight_files(folder: Path, pattern: str) -> None:
             ) from error
 
 
-def _processor(folder: Path, processor_class: Any) -> Any:
-    require(
-        (folder / "processor_config.json").is_file(),
-        f"no processor in {folder}",
-        found="no processor_config.json",
-        expected="the processor of this model",
-        fix="save it with the model: processor.save_pretrained",
-    )
+def _processor(folder: Path, processor_class: type[Processor]) -> Processor:
+    fix = "save it with the model: processor.save_pretrained"
+    check_file("processor", folder / "processor_config.json", fix=fix)
     return _loaded(folder, "the processor", lambda: processor_class.from_pretrained(folder, local_files_only=True))
 
 
-def _check_finite(folder: Path, state: dict[str, Any]) -> None:
+def _check_finite(folder: Path, state: Mapping[str, Tensor]) -> None:
     bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
-    require(
-        not bad,
-        f"the weights of {folder}",
-        found=lambda: f"NaN or infinity in {', '.join(bad[:5])}",
-        expected="finite weights",
-        fix="train again; this run diverged",
-    )
+    problem = f"NaN or infinity in {', '.join(bad[:5])}"
+    fix = "train again; this run diverged"
+    require(not bad, f"the weights of {folder}", found=problem, expected="finite weights", fix=fix)
 
 
 def _check_match(checkpoint: Checkpoint) -> None:
     """Refuse a processor whose tokens, answers or classes are not those of the model."""
     config = checkpoint.model.config
     processor = checkpoint.processor
-    pairs: list[tuple[str, int | None, list[Any]]] = []
-    if checkpoint.is_relation:
+    pairs: list[tuple[str, int | None, list[object]]] = []
+    if isinstance(processor, VideoRelationProcessor):
         pairs += [("object classes", len(processor.object_classes), [config.num_object_classes])]
         pairs += [("predicates", len(processor.predicates), [config.num_predicates])]
     else:
@@ -259,7 +229,7 @@ def _check_match(checkpoint: Checkpoint) -> None:
         )
 
 
-def _loaded(folder: Path, what: str, load: Callable[[], Any]) -> Any:
+def _loaded(folder: Path, what: str, load: Callable[[], Loaded]) -> Loaded:
     try:
         return load()
     except CausalVideoError:

@@ -7,17 +7,17 @@ A token or a home directory in a config is read by everyone, and stays in the hi
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import yaml
 from safetensors import safe_open
 
 from hf_causal_video.hub.bundle import auto_map, bundle
 from hf_causal_video.hub.card import is_hub_id, repository_card
-from hf_causal_video.hub.checks import Checkpoint, read_json
+from hf_causal_video.hub.checks import Checkpoint, Fields, read_json
 from hf_causal_video.hub.networks import FIELDS, carried_networks, rename_networks
 from hf_causal_video.hub.results import RECIPE_FILE, is_path, read_recipe
 from hf_causal_video.models import METHODS, RELATION_METHODS
+from hf_causal_video.utils.checks import check_choice
 from hf_causal_video.utils.errors import require
 
 LICENSES = {  # as the Hub names them
@@ -70,13 +70,7 @@ def repository_files(checkpoint: Checkpoint, repo_id: str, license_id: str) -> F
     Raises:
         CausalVideoError: an unknown licence, code that cannot travel, results of other weights.
     """
-    require(
-        license_id in LICENSES,
-        "licence of the weights",
-        found=repr(license_id),
-        expected=", ".join(sorted(LICENSES)),
-        fix="name one by --license",
-    )
+    check_choice("licence of the weights", license_id, sorted(LICENSES), fix="name one by --license")
     method = (METHODS | RELATION_METHODS)[checkpoint.method]
     classes = auto_map(method.config, method.model, method.processor, _tasks(checkpoint))
     files: Files = {path.name: path for path in checkpoint.weights}
@@ -182,20 +176,21 @@ def _tasks(checkpoint: Checkpoint) -> tuple[str, ...]:
     return ("AutoModelForMultipleChoice",) if choices else ("AutoModelForVisualQuestionAnswering",)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return _without_names(read_json(path))
+def _json(path: Path) -> Fields:
+    return {name: _without_names(value) for name, value in read_json(path).items() if not _is_name(name, value)}
 
 
-def _without_names(value: Any) -> Any:
+def _is_name(key: str, value: object) -> bool:
+    """Tell whether a field notes the folder that a part was loaded from."""
+    return key in NAMES and isinstance(value, str) and (is_path(value) or Path(value).exists())
+
+
+def _without_names(value: object) -> object:
     """Drop notes of where a part was loaded from, if that was a folder."""
     if isinstance(value, dict):
-        return {
-            key: _without_names(part)
-            for key, part in value.items()
-            if not (key in NAMES and isinstance(part, str) and (is_path(part) or Path(part).exists()))
-        }
+        return {key: _without_names(part) for key, part in value.items() if not _is_name(key, part)}
     return [_without_names(part) for part in value] if isinstance(value, list) else value
 
 
-def _dump(value: dict[str, Any]) -> bytes:
+def _dump(value: Fields) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

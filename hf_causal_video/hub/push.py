@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, get_token
 from huggingface_hub.errors import (
@@ -139,10 +138,12 @@ def _write(api: HfApi, repo_id: str, files: Files, checkpoint: Checkpoint, priva
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         now = api.model_info(repo_id, revision=revision)
         gone = {sibling.rfilename for sibling in now.siblings or []} - set(files)
-        operations: list[Any] = [CommitOperationAdd(name, part) for name, part in sorted(files.items())]
-        operations += [CommitOperationDelete(name) for name in sorted(gone) if STALE.fullmatch(name)]
+        added = [CommitOperationAdd(name, part) for name, part in sorted(files.items())]
+        deleted = [CommitOperationDelete(name) for name in sorted(gone) if STALE.fullmatch(name)]
         message = f"Upload {'adapters' if checkpoint.base else 'model'}"
-        done = api.create_commit(repo_id, operations, commit_message=message, revision=revision, parent_commit=now.sha)
+        done = api.create_commit(
+            repo_id, [*added, *deleted], commit_message=message, revision=revision, parent_commit=now.sha
+        )
     except BaseException:
         if made:
             _take_back(api, repo_id)

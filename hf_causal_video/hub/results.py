@@ -9,16 +9,50 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import yaml
 
-from hf_causal_video.hub.checks import read_json
+from hf_causal_video.hub.checks import Fields, read_json
 from hf_causal_video.models.loading import weights_digest
+from hf_causal_video.utils.checks import check_fields
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 RUN_FILE = "card_data.json"
 RECIPE_FILE = "recipe.yaml"
+
+
+class Metric(TypedDict):
+    """One number in `card_data.json`."""
+
+    split: str
+    name: str
+    value: float
+    role: str  # "validation" or "test"
+
+
+class RunCard(TypedDict, total=False):
+    """Fields of `card_data.json` of a training run that a card reads."""
+
+    dataset: object  # a name, or a mapping from split to file
+    preset: str
+    text_encoder: str | None
+    metrics: list[Metric]
+    chosen_by: str
+    seed: int
+    hardware: str
+    precision: str
+    matmul_precision: str
+    training: dict[str, object]
+    versions: dict[str, str]
+
+
+class Report(TypedDict):
+    """Fields of `metrics.json` of an evaluation that a card reads."""
+
+    dataset: str
+    split: str
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -61,7 +95,7 @@ def read_results(run: str | Path) -> list[Result]:
         bound = _check_weights(file, report, run)
         known = {(one.dataset, one.split, one.metric) for one in results}
         try:
-            read = [Result(*line, bound) for line in _lines(file, report)]
+            read = [Result(*line, bound) for line in _lines(file, cast(Report, report))]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CausalVideoError(
                 f"{file} is not a report of a run",
@@ -71,34 +105,32 @@ def read_results(run: str | Path) -> list[Result]:
             ) from error
         results += [one for one in read if (one.dataset, one.split, one.metric) not in known]
     bad = [one for one in results if not math.isfinite(one.value)]
-    require(
-        not bad,
-        f"results of {run}",
-        found=lambda: f"{bad[0].metric} = {bad[0].value} on {bad[0].split}",
-        expected="finite numbers",
-        fix="evaluate again",
-    )
+    problem = ", ".join(f"{one.metric} = {one.value} on {one.split}" for one in bad[:3])
+    require(not bad, f"results of {run}", found=problem, expected="finite numbers", fix="evaluate again")
     return sorted(results, key=lambda one: one.chosen)
 
 
-def _lines(file: Path, report: dict[str, Any]) -> list[tuple[str, str, str, float, bool]]:
+def _lines(file: Path, report: RunCard | Report) -> list[tuple[str, str, str, float, bool]]:
     """Dataset, split, metric and value of each number in a report, and whether the checkpoint was chosen by it."""
     if file.name == RUN_FILE:
-        dataset = dataset_name(report)
+        card = cast(RunCard, report)
+        dataset = dataset_name(card)
         return [
             (dataset, str(line["split"]), str(line["name"]), float(line["value"]), line["role"] != "test")
-            for line in report.get("metrics", [])
+            for line in card.get("metrics", [])
         ]
-    dataset = without_paths(str(report["dataset"]))
+    report = cast(Report, report)
+    dataset = str(without_paths(str(report["dataset"])))
     return [(dataset, str(report["split"]), name, float(value), False) for name, value in report["metrics"].items()]
 
 
-def read_run(run: str | Path) -> dict[str, Any]:
+def read_run(run: str | Path) -> RunCard:
     """Read `card_data.json` of a training run; {} if the folder has none."""
-    return read_json(Path(run) / RUN_FILE) if (Path(run) / RUN_FILE).is_file() else {}
+    file = Path(run) / RUN_FILE
+    return cast(RunCard, read_json(file)) if file.is_file() else {}
 
 
-def read_recipe(run: str | Path) -> dict[str, Any] | None:
+def read_recipe(run: str | Path) -> Fields | None:
     """Read the recipe of a run without the paths of this machine; None if the folder has none.
 
     A file or folder that was given by its path keeps its last name alone: where it lies is the reader's to say.
@@ -112,17 +144,11 @@ def read_recipe(run: str | Path) -> dict[str, Any] | None:
         raise CausalVideoError(
             f"{path} cannot be read", found=str(error), expected="YAML", fix="restore it"
         ) from error
-    require(
-        isinstance(recipe, dict),
-        f"{path} cannot be read",
-        found=type(recipe).__name__,
-        expected="keys",
-        fix="restore it",
-    )
-    return without_paths(recipe)
+    check_fields(f"recipe {path}", recipe, (), fix="restore it")
+    return {name: without_paths(value) for name, value in recipe.items()}
 
 
-def without_paths(value: Any) -> Any:
+def without_paths(value: object) -> object:
     """The same plain data with every absolute path cut to its last name.
 
     Example:
@@ -141,31 +167,27 @@ def is_path(text: str) -> bool:
     return Path(text).is_absolute() or text.startswith("~") or text[1:3] in (":\\", ":/")
 
 
-def dataset_name(card: dict[str, Any]) -> str:
+def dataset_name(card: RunCard) -> str:
     """Name what a run was trained on, in one word or by its Hub id."""
     dataset = card.get("dataset")
     preset = str(card.get("preset", ""))
     if isinstance(dataset, str):
-        return without_paths(dataset)
+        return str(without_paths(dataset))
     return preset.removeprefix("official-") if preset.startswith("official-") else "own questions"
 
 
-def _check_weights(path: Path, report: dict[str, Any], run: Path) -> bool:
+def _check_weights(path: Path, report: Fields, run: Path) -> bool:
     """Refuse a report of other weights; say whether it is bound to them by their hashes."""
     here = weights_digest(run)
     stated = report.get("weights")
-    if stated:
-        require(
-            stated == here,
-            f"{path} was measured on other weights",
-            found=_short(stated),
-            expected=_short(here),
-            fix="evaluate this checkpoint again, or remove the file",
-        )
+    if isinstance(stated, dict) and stated:
+        what = f"{path} was measured on other weights"
+        fix = "evaluate this checkpoint again, or remove the file"
+        require(stated == here, what, found=_short(stated), expected=_short(here), fix=fix)
         return True
-    place = report.get("checkpoint")
-    here_by_name = not place or run.resolve().parts[-len(Path(place).parts) :] == Path(place).parts  # a relative path
-    elsewhere = not here_by_name and Path(str(place)).resolve() != run.resolve()
+    place = Path(str(report.get("checkpoint") or run))
+    here_by_name = run.resolve().parts[-len(place.parts) :] == place.parts  # a relative path
+    elsewhere = not here_by_name and place.resolve() != run.resolve()
     written = max(((run / name).stat().st_mtime for name in here), default=0.0)
     require(
         not elsewhere and path.stat().st_mtime >= written,

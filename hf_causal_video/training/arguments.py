@@ -4,7 +4,6 @@ Why: a published number is only as good as its recipe, so each setting that can 
 """
 
 import json
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +14,7 @@ from transformers.trainer_utils import SchedulerType
 
 from hf_causal_video.models import METHODS, RELATION_METHODS
 from hf_causal_video.training.overrides import check_overrides
+from hf_causal_video.utils.checks import check_choice, check_number, check_whole
 from hf_causal_video.utils.errors import CausalVideoError, require
 from hf_causal_video.utils.precision import PRECISIONS
 
@@ -38,7 +38,7 @@ FIXED = {
 }
 
 
-def _field(default: Any, help: str, **metadata: Any) -> Any:
+def _field(default: object, help: str, **metadata: object) -> Any:
     return field(default=default, metadata={"help": help, **metadata})
 
 
@@ -65,7 +65,7 @@ class ModelArguments:
         "How question and choice become one text: 'pair', 'choice' or 'official' (see VideoQAProcessor). None: "
         "'official' in the official presets, else 'pair'.",
     )
-    config_overrides: dict[str, Any] | str | None = _field(
+    config_overrides: dict[str, object] | str | None = _field(
         None,
         "Fields of the method's config that replace the preset's: a mapping in YAML, JSON text as a flag, which "
         "replaces the recipe's whole mapping.",
@@ -78,30 +78,13 @@ class ModelArguments:
 
     def __post_init__(self):
         self.config_overrides = _mapping("config_overrides", self.config_overrides)
-        require(
-            self.method in KNOWN_METHODS,
-            "unknown method",
-            found=self.method,
-            expected=", ".join(KNOWN_METHODS),
-            fix="choose one of them",
-        )
+        check_choice("method", self.method, KNOWN_METHODS)
         presets = KNOWN_METHODS[self.method].config.presets()
-        require(
-            self.preset in presets or self.model_name_or_path is not None,
-            f"unknown preset of {self.method}",
-            found=self.preset,
-            expected=", ".join(presets),
-            fix="choose one of them",
-        )
+        if self.model_name_or_path is None:
+            check_choice(f"preset of {self.method}", self.preset, presets)
         preset = self.preset if self.model_name_or_path is None else None
         check_overrides(KNOWN_METHODS[self.method].config, preset, self.overrides, self.text_model)
-        require(
-            self.lora_rank >= 0,
-            "lora_rank is negative",
-            found=self.lora_rank,
-            expected="0 or more",
-            fix="use 0 to turn LoRA off",
-        )
+        check_whole("lora_rank", self.lora_rank, 0, fix="use 0 to turn LoRA off")
         require(
             not self.lora_rank or not self.freeze_text_encoder,
             "the text encoder cannot be both frozen and adapted",
@@ -118,7 +101,7 @@ class ModelArguments:
         )
 
     @property
-    def overrides(self) -> dict[str, Any]:
+    def overrides(self) -> dict[str, object]:
         """`config_overrides` as the mapping that it is after parsing."""
         assert isinstance(self.config_overrides, dict)
         return self.config_overrides
@@ -163,14 +146,14 @@ class DataArguments:
     max_length: int | None = _field(
         None, "Longest text in tokens, question and choice together; a longer one is an error. None: the processor's."
     )
-    world: dict[str, Any] | str | None = _field(
+    world: dict[str, object] | str | None = _field(
         None,
         "Options of the confounded world: study (selection, grounding or rendered), train_clips, eval_clips, seed "
         "(default: that of the run), and any field of data.WorldConfig. For a relation method: train_pairs, "
         "eval_pairs, seed, and any field of data.relation_world.RelationWorldConfig. A flag replaces the recipe's "
         "whole mapping.",
     )
-    relations: dict[str, Any] | str | None = _field(
+    relations: dict[str, object] | str | None = _field(
         None,
         "Options of a relation method, whose `dataset` maps splits to annotations (a folder of VidVRD or VidOR json, "
         "PATH[10%%:] for a part of its videos) and whose `features` to tracks (none: the annotated tracks): reader "
@@ -184,20 +167,11 @@ class DataArguments:
                 setattr(self, name, _mapping(name, getattr(self, name)))
         self.world = _mapping("world", self.world)
         self.relations = _mapping("relations", self.relations)
-        require(
-            self.dataset,
-            "no dataset",
-            found=self.dataset,
-            expected="'world', a folder, a Hub id, or csv files by split",
-            fix="add --dataset NAME",
-        )
-        require(
-            self.dataset == "world" or self.features or self.relations,
-            "no features",
-            found=self.features,
-            expected="a feature set",
-            fix="add --features FOLDER_OR_HUB_ID",
-        )
+        expected = "'world', a folder, a Hub id, or csv files by split"
+        require(self.dataset, "no dataset", found=self.dataset, expected=expected, fix="add --dataset NAME")
+        has_features = self.dataset == "world" or self.features or self.relations
+        fix = "add --features FOLDER_OR_HUB_ID"
+        require(has_features, "no features", found=self.features, expected="a feature set", fix=fix)
         require(
             (not self.features or self.dataset != "world") and (not self.world or self.dataset == "world"),
             "options that contradict each other",
@@ -215,13 +189,13 @@ class DataArguments:
         )
 
     @property
-    def world_options(self) -> dict[str, Any]:
+    def world_options(self) -> dict[str, object]:
         """`world` as the mapping that it is after parsing."""
         assert isinstance(self.world, dict)
         return self.world
 
     @property
-    def relation_options(self) -> dict[str, Any]:
+    def relation_options(self) -> dict[str, object]:
         """`relations` as the mapping that it is after parsing."""
         assert isinstance(self.relations, dict)
         return self.relations
@@ -272,14 +246,8 @@ class CausalVideoTrainingArguments(TrainingArguments):
             shown = "a token" if name == "hub_token" else current
             require(current == value, f"{name} cannot be changed", found=shown, expected=value, fix=f"leave it: {why}")
         for name in ("learning_rate", "text_encoder_learning_rate", "weight_decay", "num_train_epochs"):
-            value = getattr(self, name)
-            require(
-                value is None or 0 <= float(value) < math.inf,
-                name,
-                found=value,
-                expected="a number, 0 or more",
-                fix=f"correct --{name}",
-            )
+            if (value := getattr(self, name)) is not None:
+                check_number(name, float(value), 0, fix=f"correct --{name}")
         require(
             self.max_steps != 0 and self.per_device_train_batch_size >= 1,
             "nothing to train",
@@ -287,21 +255,10 @@ class CausalVideoTrainingArguments(TrainingArguments):
             expected="max_steps of -1 (all epochs) or 1 and more, batches of 1 and more",
             fix="change them",
         )
-        require(
-            self.output_dir is not None,
-            "no output_dir",
-            found=None,
-            expected="a folder",
-            fix="add --output_dir outputs/NAME",
-        )
+        fix = "add --output_dir outputs/NAME"
+        require(self.output_dir is not None, "no output_dir", found=None, expected="a folder", fix=fix)
         schedule = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
-        require(
-            schedule in SCHEDULES,
-            "unknown schedule",
-            found=schedule,
-            expected=" | ".join(SCHEDULES),
-            fix="choose one of them",
-        )
+        check_choice("schedule", schedule, SCHEDULES)
         self.lr_scheduler_type = "constant" if schedule in OWN_SCHEDULES else schedule
         if self.bf16 and not torch.accelerator.is_available():
             self.use_cpu = True  # the parent refuses bf16 on a CPU that was not asked for by name
@@ -327,7 +284,7 @@ class CausalVideoTrainingArguments(TrainingArguments):
         )
 
 
-def _mapping(name: str, value: Any) -> dict[str, Any]:
+def _mapping(name: str, value: Any) -> dict[str, object]:
     """A mapping as a recipe (dict) or the command line (JSON text) states it; None is an empty one."""
     if isinstance(value, str):
         try:

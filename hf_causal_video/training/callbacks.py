@@ -14,25 +14,45 @@ and the end of an epoch is filled up with its first samples.
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Protocol, cast
 
 import torch
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel, TrainerCallback
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_causal_video.data import VideoQACollator, VideoQADataset, video_number
 from hf_causal_video.data.dataset import uniform_frames
 from hf_causal_video.models.igv.modeling_igv import FrameBank
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
-from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.errors import CausalVideoError, require
+
+Item = dict[str, object]  # of a dataset: a question or a segment with its tensors
+Collator = Callable[[Sequence[dict]], Mapping]
 
 
-def bare_model(model: Any) -> PreTrainedModel:
+class Paced(Protocol):
+    """Attributes that callbacks set on a model, each where the method has it."""
+
+    topk_sigma: float
+    training_progress: float | None
+    bank: FrameBank | None
+    warming_up: bool
+
+
+def bare_model(model: nn.Module | None) -> PreTrainedModel:
     """Return the method's own model, without the wrapper of peft."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = getattr(model, "get_base_model", None)
+    return cast(PreTrainedModel, model if base is None else base())
+
+
+def paced(model: nn.Module | None) -> Paced:
+    """Return the method's own model as what callbacks set on it."""
+    return cast(Paced, bare_model(model))
 
 
 class SigmaAnnealing(TrainerCallback):
@@ -43,14 +63,21 @@ class SigmaAnnealing(TrainerCallback):
     config has no `topk_sigma_final`, or None there, are left alone.
     """
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: object,
+    ) -> None:
         """Set the noise of the step that begins."""
-        model = bare_model(model)
-        final = getattr(model.config, "topk_sigma_final", None)
+        config = bare_model(model).config
+        final = getattr(config, "topk_sigma_final", None)
         if final is not None:
-            first = float(model.config.topk_sigma)
+            first = float(config.topk_sigma)
             share = state.global_step / max(state.max_steps - 1, 1)
-            model.topk_sigma = first + (float(final) - first) * min(share, 1.0)
+            paced(model).topk_sigma = first + (float(final) - first) * min(share, 1.0)
 
 
 class IndependentNoise(TrainerCallback):
@@ -61,7 +88,9 @@ class IndependentNoise(TrainerCallback):
     one process is not touched. A resumed run restores each process's own state afterwards.
     """
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Give every process but the first its own seed."""
         if args.process_index:
             torch.manual_seed(args.seed + args.process_index)
@@ -73,10 +102,12 @@ class BestCheckpoint(TrainerCallback):
     Why: the Trainer stores its path; after a move it would go on without it and save the last weights as the best.
     """
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Point the state to the folder of the best step."""
         if state.best_global_step and state.global_step:
-            path = os.path.join(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}")
+            path = os.path.join(str(args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}")
             require(
                 os.path.isdir(path),
                 "the best checkpoint of the run is gone",
@@ -87,18 +118,18 @@ class BestCheckpoint(TrainerCallback):
             state.best_model_checkpoint = path
 
 
-def with_video_ids(collator: Callable[..., Any], model: Any) -> Callable[..., Any]:
+def with_video_ids(collator: Collator, model: nn.Module) -> Collator:
     """Return the collator, with `video_ids` in its batches if the model takes them."""
     asks = "video_ids" in inspect.signature(bare_model(model).forward).parameters
     return replace(collator, with_video_ids=True) if asks and isinstance(collator, VideoQACollator) else collator
 
 
-def swaps_in_batch(model: Any) -> bool:
+def swaps_in_batch(model: nn.Module) -> bool:
     """Tell whether a training step of this model takes frames from other clips of its batch."""
     return getattr(bare_model(model).config, "bank", None) == "batch"
 
 
-def drop_lone_sample(model: Any, arguments: CausalVideoTrainingArguments, questions: int) -> None:
+def drop_lone_sample(model: nn.Module, arguments: CausalVideoTrainingArguments, questions: int) -> None:
     """Leave out the last batch of an epoch where it would hold too few samples to swap frames with.
 
     A swap needs frames of another video, the contrast of EIGV those of two more. Other samples are left out every
@@ -125,11 +156,17 @@ class TrainingProgress(TrainerCallback):
     It is a function of the step alone, so a resumed run sees the same one.
     """
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: object,
+    ) -> None:
         """Set the progress of the step that begins."""
-        model = bare_model(model)
-        if hasattr(model, "training_progress"):
-            model.training_progress = state.global_step / max(state.max_steps, 1)
+        if hasattr(bare_model(model), "training_progress"):
+            paced(model).training_progress = state.global_step / max(state.max_steps, 1)
 
 
 class FillBank(TrainerCallback):
@@ -139,16 +176,24 @@ class FillBank(TrainerCallback):
         dataset: the training split; every video of it is stored once, with the frames that training reads.
     """
 
-    def __init__(self, dataset: Any):
+    def __init__(self, dataset: Dataset | None):
         self.dataset = dataset
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: object,
+    ) -> None:
         """Read the frames of all training videos."""
-        model = bare_model(model)
-        if getattr(model.config, "bank", None) == "dataset" and model.bank is None:
-            model.bank = read_bank(self.dataset)
-            needed = 3 if getattr(model.config, "contrast_weight", 0) else 2
-            videos = int(model.bank.video_ids.unique().numel())
+        config = bare_model(model).config
+        if getattr(config, "bank", None) == "dataset" and paced(model).bank is None:
+            bank = read_bank(self.dataset)
+            paced(model).bank = bank
+            needed = 3 if getattr(config, "contrast_weight", 0) else 2
+            videos = int(bank.video_ids.unique().numel())
             require(
                 videos >= needed,
                 "nothing to swap frames with",
@@ -158,7 +203,7 @@ class FillBank(TrainerCallback):
             )
 
 
-def read_bank(dataset: VideoQADataset) -> FrameBank:
+def read_bank(dataset: Dataset | None) -> FrameBank:
     """Read all frames of the videos of a split, in float16 as stored, on the CPU.
 
     Args:
@@ -167,13 +212,13 @@ def read_bank(dataset: VideoQADataset) -> FrameBank:
     Raises:
         CausalVideoError: the dataset is not a `VideoQADataset`.
     """
-    require(
-        isinstance(dataset, VideoQADataset),
-        "no videos to fill the frame bank with",
-        found=type(dataset).__name__,
-        expected="a VideoQADataset",
-        fix="set model.bank yourself, or swap inside the batch with bank='batch'",
-    )
+    if not isinstance(dataset, VideoQADataset):
+        raise CausalVideoError(
+            "no videos to fill the frame bank with",
+            found=type(dataset).__name__,
+            expected="a VideoQADataset",
+            fix="set model.bank yourself, or swap inside the batch with bank='batch'",
+        )
     names = list(dict.fromkeys(dataset.questions["video_id"]))
     clips = []
     for name in names:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import psutil
 import yaml
@@ -25,7 +25,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 
-from hf_causal_video.training.recipe import read_recipe
+from hf_causal_video.training.recipe import Recipe, read_recipe
 from hf_causal_video.utils.errors import CausalVideoError, require
 from hf_causal_video.utils.files import is_partial, remove_partial, write_whole
 
@@ -36,6 +36,14 @@ LOCK_FILE = "run.lock"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 ENDS = ("num_train_epochs", "max_steps")  # the only keys that a resumed run may change
 LOCK_WAIT_S = 2.0  # a lock file without content for longer was left by a kill
+
+
+class Owner(TypedDict):
+    """Content of a lock file."""
+
+    host: str
+    pid: int
+    started: float  # seconds since 1970, of the process
 
 
 @contextmanager
@@ -93,17 +101,15 @@ def _lock(path: Path) -> None:
 def _remove_stale(path: Path) -> None:
     """Remove a lock file whose process has ended; refuse one whose process may still run."""
     text = _lock_text(path)
-    owner: dict[str, Any] = json.loads(text) if text else {}
-    require(
-        not owner or not _may_run(owner),
-        f"another run writes into {path.parent}",
-        found=lambda: (
-            f"process {owner['pid']} on {owner['host']}, "
-            f"started {datetime.fromtimestamp(owner['started']):%Y-%m-%d %H:%M:%S}"
-        ),
-        expected="one run per folder",
-        fix=f"choose another --output_dir, or wait for that run; if it is dead, delete {path}",
-    )
+    owner: Owner | None = json.loads(text) if text else None
+    if owner is not None and _may_run(owner):
+        started = datetime.fromtimestamp(owner["started"])
+        raise CausalVideoError(
+            f"another run writes into {path.parent}",
+            found=f"process {owner['pid']} on {owner['host']}, started {started:%Y-%m-%d %H:%M:%S}",
+            expected="one run per folder",
+            fix=f"choose another --output_dir, or wait for that run; if it is dead, delete {path}",
+        )
     aside = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         os.rename(path, aside)
@@ -125,7 +131,7 @@ def _lock_text(path: Path) -> str:
     return text if text.endswith("}") else ""
 
 
-def _may_run(owner: dict[str, Any]) -> bool:
+def _may_run(owner: Owner) -> bool:
     """Tell whether the process that a lock file names may still run; on another host it may."""
     if owner["host"] != socket.gethostname():
         return True
@@ -152,7 +158,7 @@ class Start:
     note: str
 
 
-def claim_output_dir(folder: str | Path, recipe: dict[str, Any], resume: bool) -> Start:
+def claim_output_dir(folder: str | Path, recipe: Recipe, resume: bool) -> Start:
     """Find where a run begins, after clearing away half-written checkpoints.
 
     Args:
@@ -195,7 +201,7 @@ def claim_output_dir(folder: str | Path, recipe: dict[str, Any], resume: bool) -
     return Start(newest, METRICS_FILE in entries and not note, note)
 
 
-def begin(folder: str | Path, recipe: dict[str, Any]) -> None:
+def begin(folder: str | Path, recipe: Recipe) -> None:
     """Write the recipe into the folder of a run, once everything it needs was found; the first process does it.
 
     A finished run that trains on loses its numbers here: they belong to the shorter run.
@@ -272,7 +278,7 @@ def stopped_early(checkpoint: Path) -> bool:
     )
 
 
-def _compared(before: dict[str, Any], now: dict[str, Any], folder: Path) -> str:
+def _compared(before: Recipe, now: Recipe, folder: Path) -> str:
     """Compare the recipe of a folder with that of its resumed run; the note about a later end, or ""."""
     now = yaml.safe_load(yaml.safe_dump(now))
     differs = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
@@ -299,15 +305,22 @@ def _compared(before: dict[str, Any], now: dict[str, Any], folder: Path) -> str:
     )
 
 
-def _end(recipe: dict[str, Any]) -> str:
-    steps = recipe.get("max_steps", -1)
-    return f"{steps} steps" if steps > 0 else f"{recipe['num_train_epochs']:g} epochs"
+def _steps(recipe: Recipe) -> int:
+    return int(str(recipe.get("max_steps", -1)))
 
 
-def _is_later(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    steps = [recipe.get("max_steps", -1) for recipe in (before, now)]
+def _epochs(recipe: Recipe) -> float:
+    return float(str(recipe["num_train_epochs"]))
+
+
+def _end(recipe: Recipe) -> str:
+    return f"{_steps(recipe)} steps" if _steps(recipe) > 0 else f"{_epochs(recipe):g} epochs"
+
+
+def _is_later(before: Recipe, now: Recipe) -> bool:
+    steps = [_steps(recipe) for recipe in (before, now)]
     if min(steps) > 0:
         return steps[1] >= steps[0]
     if max(steps) > 0:
         return True  # one counts steps and the other epochs: only the data tell
-    return now["num_train_epochs"] > before["num_train_epochs"]
+    return _epochs(now) > _epochs(before)

@@ -1,18 +1,21 @@
 """Measure a checkpoint: a table to read, JSON for programs, and one line per question to find out why."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from datasets import Dataset
 from transformers import AutoModel, AutoProcessor
 
 from hf_causal_video.data import BENCHMARKS, VideoQACollator, VideoQADataset, load_questions
 from hf_causal_video.evaluation import nextgqa_metrics
 from hf_causal_video.features.store.reader import FeatureStore
 from hf_causal_video.models.loading import open_pretrained
+from hf_causal_video.models.processing_video_qa import SpanRule
 from hf_causal_video.training.arguments import DataArguments
 from hf_causal_video.training.questions.splits import load_split
 from hf_causal_video.training.questions.task import measure, predict
-from hf_causal_video.training.report import make_report
+from hf_causal_video.training.report import Report, make_report
+from hf_causal_video.training.tasks import Record
 from hf_causal_video.utils.errors import require
 from hf_causal_video.utils.precision import Precision, matmul_precision
 
@@ -24,15 +27,15 @@ def evaluate_checkpoint(
     features: str | Path | None = None,
     output: str | Path | None = None,
     num_frames: int | None = None,
-    world: dict[str, Any] | None = None,
-    span_rule: str = "kept",
+    world: dict[str, object] | None = None,
+    span_rule: SpanRule = "kept",
     batch_size: int = 32,
     progress: bool = True,
     annotations: str | Path | None = None,
     spans: str | Path | None = None,
     device: str = "cpu",
     precision: Precision = "highest",
-) -> dict[str, Any]:
+) -> Report:
     """Answer every question of a split and score the answers, and the seconds they rest on where those are known.
 
     Args:
@@ -74,16 +77,16 @@ def evaluate_checkpoint(
             span_rule=span_rule,
         )
     metrics = score(rows, data.questions, dataset)
-    details = {"questions": len(rows), "span_rule": span_rule, "matmul_precision": precision}
-    return make_report(checkpoint, dataset, split, rows, metrics, output, **details)
+    details: Report = {"questions": len(rows), "span_rule": span_rule, "matmul_precision": precision}
+    return make_report(checkpoint, dataset, split, rows, metrics, output, details)
 
 
-def score(rows: list[dict[str, Any]], questions: Any, dataset: str) -> dict[str, float]:
+def score(rows: Sequence[Record], questions: Dataset, dataset: str) -> dict[str, float]:
     """Metrics of a benchmark from per-question predictions and question rows, in percent."""
     metrics = measure(rows, questions)
     # own questions whose seconds are annotated are scored as NExT-GQA is; the world's truth is finer than spans
     if dataset == "nextgqa" or (dataset not in (*BENCHMARKS, "world") and all(questions["spans"])):
-        best = {row["question_id"]: {"span": row["best_span"], "prediction": row["prediction"]} for row in rows}
+        best = {str(row["question_id"]): {"span": row["best_span"], "prediction": row["prediction"]} for row in rows}
         metrics = {**metrics, **nextgqa_metrics(best, list(questions), missing="error")}
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 
@@ -93,7 +96,7 @@ def load_data(
     split: str = "test",
     features: str | Path | None = None,
     num_frames: int | None = None,
-    world: dict[str, Any] | None = None,
+    world: dict[str, object] | None = None,
     annotations: str | Path | None = None,
     vocabulary: list[str] | None = None,
     spans: str | Path | None = None,
@@ -104,13 +107,9 @@ def load_data(
     """
     if dataset == "world":
         return load_split(DataArguments(dataset="world", num_frames=num_frames, world=world), split)
-    require(
-        features is not None,
-        f"evaluating on {dataset}",
-        found="no features",
-        expected="a feature set",
-        fix="add --features FOLDER",
-    )
+    what = f"evaluating on {dataset}"
+    fix = "add --features FOLDER"
+    require(features is not None, what, found="no features", expected="a feature set", fix=fix)
     store = FeatureStore.open(str(features))
     rows = load_questions(
         dataset,

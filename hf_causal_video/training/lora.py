@@ -3,11 +3,15 @@
 Why: the text encoder holds most of the weights, and it is pretrained. Source: Hu et al. 2022, arXiv 2106.09685.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from hf_causal_video.utils.errors import CausalVideoError, require
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 # Query and value projections; where an encoder fuses them with the key, the fused projection.
 TARGETS = {
@@ -20,7 +24,7 @@ TARGETS = {
 USUAL_TARGETS = "query|value"  # bert, roberta, xlm-roberta, albert, electra
 
 
-def add_lora(model: PreTrainedModel, rank: int, alpha: float) -> Any:
+def add_lora(model: PreTrainedModel, rank: int, alpha: float) -> "PeftModel":
     """Wrap a model so that adapters on its text encoder and all its own modules are trained.
 
     Args:
@@ -52,7 +56,7 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: float) -> Any:
     return wrapped
 
 
-def _check_trained(wrapped: Any) -> None:
+def _check_trained(wrapped: nn.Module) -> None:
     """Check which weights are trained: peft matches modules by the ends of their names, and may match others."""
     wrong = []
     for name, parameter in wrapped.named_parameters():

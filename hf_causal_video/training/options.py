@@ -28,10 +28,10 @@ class WorldOptions:
     train_clips: int = 4000
     eval_clips: int = 1000
     seed: int = 0
-    fields: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, object] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, options: Mapping[str, Any]) -> "WorldOptions":
+    def read(cls, options: Mapping[str, object]) -> "WorldOptions":
         """Read the mapping of a recipe.
 
         Raises:
@@ -54,7 +54,8 @@ class WorldOptions:
             fix="correct the world options",
         )
         rest = {name: value for name, value in options.items() if name in config}
-        return cls(**{name: options[name] for name in names if name in options}, fields=rest)
+        named: dict[str, Any] = {name: options[name] for name in names if name in options}
+        return cls(**named, fields=rest)
 
     def config(self) -> WorldConfig:
         """The settings of the world; another seed has other vectors, not only other clips."""
@@ -84,7 +85,7 @@ class RelationOptions:
     rule: PairRule = field(default_factory=PairRule)
 
     @classmethod
-    def read(cls, options: Mapping[str, Any]) -> "RelationOptions":
+    def read(cls, options: Mapping[str, object]) -> "RelationOptions":
         """Read the mapping of a recipe.
 
         Raises:
@@ -105,5 +106,6 @@ class RelationOptions:
             expected=f"{', '.join((*names, *rules))}; reader {' or '.join(READERS)}",
             fix="correct `relations`",
         )
-        rule = PairRule(**{name: options[name] for name in rules if name in options})
-        return cls(**{name: options[name] for name in names if name in options}, rule=rule)
+        rule: dict[str, Any] = {name: options[name] for name in rules if name in options}
+        named: dict[str, Any] = {name: options[name] for name in names if name in options}
+        return cls(**named, rule=PairRule(**rule))

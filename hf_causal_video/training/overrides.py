@@ -1,15 +1,19 @@
 """Check `config_overrides` before any data are read: a typo must not cost the time to load a dataset."""
 
+from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
+from hf_causal_video.models.configuration import CausalVideoConfig
+from hf_causal_video.utils.checks import check_fields
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 
-def check_overrides(config_class: Any, preset: str | None, overrides: dict[str, Any], text_model: str | None) -> None:
+def check_overrides(
+    config_class: type[CausalVideoConfig], preset: str | None, overrides: Mapping[str, object], text_model: str | None
+) -> None:
     """Refuse overrides that the config of a method does not have or allow.
 
     Args:
@@ -41,7 +45,7 @@ def check_overrides(config_class: Any, preset: str | None, overrides: dict[str, 
             ) from error
 
 
-def _check_text_config(value: Any, text_model: str | None) -> None:
+def _check_text_config(value: object, text_model: str | None) -> None:
     if value is None:
         return
     require(
@@ -51,15 +55,10 @@ def _check_text_config(value: Any, text_model: str | None) -> None:
         expected="one of them",
         fix="drop text_config: the encoder's own config comes with it",
     )
-    require(
-        isinstance(value, dict),
-        "config_overrides.text_config",
-        found=repr(value),
-        expected="key: value pairs",
-        fix="write a mapping",
-    )
+    check_fields("config_overrides.text_config", value, (), fix="write key: value pairs")
+    assert isinstance(value, dict)
     try:
-        known: Any = AutoConfig.for_model(value.get("model_type", "bert"))
+        known = AutoConfig.for_model(value.get("model_type", "bert"))
     except ValueError as error:
         raise CausalVideoError(
             "config_overrides.text_config",

@@ -6,7 +6,7 @@ silent nothing. `--config` also takes the name of a recipe that ships with the p
 
 import difflib
 import sys
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
@@ -21,6 +21,7 @@ from hf_causal_video.training.arguments import CausalVideoTrainingArguments, Dat
 from hf_causal_video.utils.errors import CausalVideoError, require
 from hf_causal_video.utils.plugins import add_import_argument, import_modules
 
+Recipe = dict[str, object]  # arguments of a run by name, as YAML holds them
 Arguments = tuple[ModelArguments, DataArguments, CausalVideoTrainingArguments]
 MAPPINGS = {
     "config_overrides",
@@ -89,16 +90,10 @@ class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter)
 class _StrictLoader(yaml.SafeLoader):
     """Safe YAML in which a key that stands twice is an error; plain YAML keeps the last without a word."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        require(
-            not twice,
-            "a key stands twice in a recipe",
-            found=lambda: ", ".join(twice),
-            expected="each key once",
-            fix="remove one",
-        )
+        require(not twice, "a key stands twice in a recipe", found=", ".join(twice), expected="each key once")
         return super().construct_mapping(node, deep)
 
 
@@ -113,7 +108,7 @@ class ConfigParser(HfArgumentParser):
     """
 
     def __init__(self):
-        types: Any = (ModelArguments, DataArguments, CausalVideoTrainingArguments)
+        types: list[Any] = [ModelArguments, DataArguments, CausalVideoTrainingArguments]
         super().__init__(
             types,
             usage="accelerate launch scripts/train.py --config RECIPE --output_dir FOLDER [--argument value ...]",
@@ -138,17 +133,11 @@ class ConfigParser(HfArgumentParser):
         first.add_argument("--config", action="append", default=[])
         add_import_argument(first)
         configs, flags = first.parse_known_args(sys.argv[1:] if argv is None else list(argv))
-        require(
-            len(configs.config) <= 1,
-            "two recipes",
-            found=configs.config,
-            expected="one --config",
-            fix="merge them into one file",
-        )
+        fix = "merge them into one file"
+        require(len(configs.config) <= 1, "two recipes", found=configs.config, expected="one --config", fix=fix)
         import_modules(configs.imports)
         for name in configs.config:
             self._set_defaults(name, read_recipe(name))
-        parsed: Any
         try:
             parsed = self.parse_args_into_dataclasses(flags, return_remaining_strings=True, look_for_args_file=False)
         except (ValueError, TypeError, LookupError, OSError, ImportError, AttributeError) as error:
@@ -168,7 +157,7 @@ class ConfigParser(HfArgumentParser):
             data.world = {"seed": training.seed, **data.world_options}
         return model, data, training
 
-    def _set_defaults(self, name: str, values: dict[str, Any]) -> None:
+    def _set_defaults(self, name: str, values: Recipe) -> None:
         known = {
             action.dest: action
             for action in reversed(self._actions)
@@ -178,12 +167,9 @@ class ConfigParser(HfArgumentParser):
             raise self._unknown(f"unknown keys in recipe {name}", unknown)
         for key, value in values.items():
             action = known[key]
+            what = f"a wrong kind of value for {key} in recipe {name}"
             require(
-                _fits(key, value, action),
-                f"a wrong kind of value for {key} in recipe {name}",
-                found=repr(value),
-                expected=f"what --{key} takes",
-                fix="see --help",
+                _fits(key, value, action), what, found=repr(value), expected=f"what --{key} takes", fix="see --help"
             )
             # argparse converts a default only if it is text: so 1e-3, which is text in YAML, becomes a number too
             number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -201,7 +187,7 @@ class ConfigParser(HfArgumentParser):
         )
 
 
-def _fits(key: str, value: Any, action: Any) -> bool:
+def _fits(key: str, value: object, action: Action) -> bool:
     if value is None:
         return action.default is None
     if isinstance(value, dict):
@@ -211,7 +197,7 @@ def _fits(key: str, value: Any, action: Any) -> bool:
     return isinstance(value, bool) == (action.type is string_to_bool) and action.nargs != "+"
 
 
-def read_recipe(name: str) -> dict[str, Any]:
+def read_recipe(name: str) -> Recipe:
     """Read a recipe by file name, or by the name of one that ships with the package.
 
     Args:
@@ -237,19 +223,13 @@ def read_recipe(name: str) -> dict[str, Any]:
         raise CausalVideoError(
             f"recipe {path} cannot be read", found=str(error), expected="YAML", fix="correct the line that it names"
         ) from error
-    require(
-        isinstance(values, dict),
-        f"recipe {path} cannot be read",
-        found=type(values).__name__,
-        expected="key: value lines",
-        fix="see --help",
-    )
+    problem = type(values).__name__
+    is_recipe = isinstance(values, dict)
+    require(is_recipe, f"recipe {path} cannot be read", found=problem, expected="key: value lines", fix="see --help")
     return values
 
 
-def resolved_recipe(
-    model: ModelArguments, data: DataArguments, training: CausalVideoTrainingArguments
-) -> dict[str, Any]:
+def resolved_recipe(model: ModelArguments, data: DataArguments, training: CausalVideoTrainingArguments) -> Recipe:
     """Return the arguments of a run as a recipe that repeats it: every number, nothing of the machine.
 
     Example:
@@ -263,7 +243,8 @@ def resolved_recipe(
     return {**asdict(model), **asdict(data), **{k: v for k, v in kept.items() if k not in NEVER_WRITTEN}}
 
 
-def recipe_world(checkpoint: str | Path) -> dict[str, Any] | None:
+def recipe_world(checkpoint: str | Path) -> dict[str, object] | None:
     """Options of the world that a checkpoint folder was trained in; None where its recipe says nothing of it."""
     recipe = Path(checkpoint) / "recipe.yaml"
-    return read_recipe(str(recipe)).get("world") if recipe.is_file() else None
+    world = read_recipe(str(recipe)).get("world") if recipe.is_file() else None
+    return world if isinstance(world, dict) else None

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from hf_causal_video.models.loading import weights_digest
 from hf_causal_video.training.checkpoints import METRICS_FILE
@@ -11,7 +11,23 @@ from hf_causal_video.training.tasks import Numbers, Record
 from hf_causal_video.utils.files import write_whole
 
 PREDICTIONS_FILE = "predictions.jsonl"
-Report = dict[str, Any]
+
+
+class Report(TypedDict, total=False):
+    """Content of `metrics.json`: what was measured, on which weights, and how."""
+
+    checkpoint: str
+    weights: dict[str, str]  # hashes of the weight files
+    dataset: str
+    split: str
+    mark: str
+    metrics: dict[str, object]
+    questions: int
+    span_rule: str
+    matmul_precision: str
+    records: int
+    tracks: str | None
+    prior_strength: float
 
 
 def make_report(
@@ -21,8 +37,7 @@ def make_report(
     records: Sequence[Record],
     metrics: Numbers,
     output: str | Path | None,
-    /,
-    **details: object,
+    details: Report,
 ) -> Report:
     """Put the numbers of a checkpoint into a report that names its weights, and write it.
 

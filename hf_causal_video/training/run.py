@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import torch
 from accelerate import PartialState
@@ -42,9 +42,9 @@ from hf_causal_video.training.recipe import ConfigParser, resolved_recipe
 from hf_causal_video.training.relations.task import RelationTask
 from hf_causal_video.training.tasks import Numbers, Split, Task
 from hf_causal_video.training.trainer import CausalVideoTrainer
-from hf_causal_video.utils.errors import CausalVideoError, as_message
+from hf_causal_video.utils.errors import STOPPED, CausalVideoError, as_message
 from hf_causal_video.utils.files import write_whole
-from hf_causal_video.utils.precision import matmul_precision
+from hf_causal_video.utils.precision import Precision, matmul_precision
 from hf_causal_video.utils.version import __version__
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "peft", "numpy")
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> RunMetrics:
         CausalVideoError: arguments, data or a folder that the run cannot work with.
     """
     model_arguments, data_arguments, arguments = ConfigParser().parse(argv)
-    with exclusive(str(arguments.output_dir)), matmul_precision(arguments.matmul_precision):
+    with exclusive(str(arguments.output_dir)), matmul_precision(cast(Precision, arguments.matmul_precision)):
         if model_arguments.method in RELATION_METHODS:
             return _run(RelationTask(), model_arguments, data_arguments, arguments)
         return _run(QuestionTask(), model_arguments, data_arguments, arguments)
@@ -85,6 +85,11 @@ def command() -> None:
         main()
     except (CausalVideoError, OSError) as error:
         sys.exit(f"error: {as_message(error)}")
+    except KeyboardInterrupt:
+        print(
+            "\nstopped by Ctrl-C; the same command with --resume goes on from the newest checkpoint", file=sys.stderr
+        )
+        sys.exit(STOPPED)
     finally:
         PartialState().destroy_process_group()
 
@@ -112,7 +117,8 @@ def _run(
     train = splits[train_split]
     model, processor = task.build_model(model_arguments, data_arguments, train)
     if model_arguments.lora_rank:
-        model = add_lora(model, model_arguments.lora_rank, model_arguments.lora_alpha)
+        wrapped = add_lora(model, model_arguments.lora_rank, model_arguments.lora_alpha)
+        model = cast(PreTrainedModel, wrapped)  # the wrapper takes its place in all that follows
     collator = task.collator(processor)
     trainer = task.trainer(model, arguments, collator, train, splits[validation_split])
     begin(folder, recipe)

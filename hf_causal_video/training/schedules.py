@@ -5,10 +5,9 @@ world recipe climbs and falls once (one-cycle). Every schedule scales all parame
 """
 
 import math
-from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 from transformers import get_scheduler
 
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
@@ -17,7 +16,7 @@ from hf_causal_video.utils.errors import CausalVideoError, require
 
 def build_schedule(
     arguments: CausalVideoTrainingArguments, optimizer: torch.optim.Optimizer, num_steps: int, steps_per_epoch: int
-) -> Any:
+) -> LRScheduler:
     """Build the schedule that `lr_scheduler_type` and `lr_scheduler_kwargs` name.
 
     Args:
@@ -39,7 +38,7 @@ def build_schedule(
     """
     name = arguments.lr_scheduler_type
     assert not isinstance(arguments.lr_scheduler_kwargs, str)  # the parent class has parsed it
-    options: dict[str, Any] = dict(arguments.lr_scheduler_kwargs or {})
+    options: dict = dict(arguments.lr_scheduler_kwargs or {})
     warmup = arguments.get_warmup_steps(num_steps)
     require(
         name not in ("multistep", "one_cycle", "reduce_lr_on_plateau", "constant") or not warmup,
@@ -76,7 +75,7 @@ class _OneCycle(OneCycleLR):
     Why: torch stores the length with the state, and would raise behind the last step of the shorter run.
     """
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict) -> None:
         length = {name: self.__dict__[name] for name in ("total_steps", "_schedule_phases")}
         super().load_state_dict({**state_dict, **length})
 

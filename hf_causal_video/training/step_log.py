@@ -6,11 +6,11 @@ step, and a resumed run continues it as if nothing had happened.
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.trainer_pt_utils import nested_gather
+from transformers.training_args import ParallelMode
 
 from hf_causal_video.utils.files import write_whole
 
@@ -44,7 +44,7 @@ class StepLog:
         """Keep the terms of a batch; nothing is read from the device yet."""
         self.pending.append((step, {name: term.detach().float().mean() for name, term in terms.items()}))
 
-    def take(self, parallel_mode: Any) -> list[dict[str, float]]:
+    def take(self, parallel_mode: ParallelMode) -> list[dict[str, float]]:
         """Return the pending steps, averaged over the batches of a step and over processes; all processes call it."""
         names = sorted({name for _, terms in self.pending for name in terms})
         if not names:
@@ -65,13 +65,13 @@ class StepLog:
             lines.append(line)
         return lines
 
-    def save(self, parallel_mode: Any) -> None:
+    def save(self, parallel_mode: ParallelMode) -> None:
         """Write the pending steps with a checkpoint, so that a resumed run lacks none; all processes call it."""
         lines = self.take(parallel_mode)
         self.saved += lines
         self.write(lines)
 
-    def write(self, lines: list[dict[str, Any]]) -> None:
+    def write(self, lines: list[dict[str, float]]) -> None:
         """Append lines to the file."""
         if self.writes and lines:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ class StepLog:
                 file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
-def read_log(path: str | Path) -> list[dict[str, Any]]:
+def read_log(path: str | Path) -> list[dict[str, float]]:
     """Read a log; a last line that a kill cut off is left out.
 
     Args:

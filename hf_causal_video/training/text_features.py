@@ -7,14 +7,16 @@ encoder trains on them; at inference it has to be given token features again.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from datasets import Dataset
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from transformers import BatchFeature
 
 from hf_causal_video.data import VideoQACollator, VideoQADataset
+from hf_causal_video.features.store import FeatureStore
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 FORMAT = "QUESTION_ID/question (L, D), and QUESTION_ID/choices/0, /1, ... (L, D) of question and choice together"
@@ -41,7 +43,7 @@ class TextFeatures:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         try:
-            self._file: Any = safe_open(self.path, "pt")
+            self._file = safe_open(self.path, "pt")
             self._names = set(self._file.keys())
             self.width = int(self._file.get_slice(min(self._names)).get_shape()[-1])
         except (OSError, SafetensorError, ValueError, IndexError) as error:
@@ -56,7 +58,7 @@ class TextFeatures:
         """Return the names of a question's tensors: its own, then those of its choices."""
         return [f"{question_id}/question", *(f"{question_id}/choices/{number}" for number in range(choices))]
 
-    def check(self, questions: Any) -> None:
+    def check(self, questions: Dataset) -> None:
         """Refuse question rows some of which have no token features, before any of them is read."""
         rows = zip(questions["question_id"], questions["choices"], strict=True)
         missing = [name for row, choices in rows for name in self.names(row, len(choices)) if name not in self._names]
@@ -94,12 +96,12 @@ class QuestionsWithTextFeatures(VideoQADataset):
         text: the token features, of every question.
     """
 
-    def __init__(self, questions: Any, store: Any, num_frames: int | None, text: TextFeatures):
+    def __init__(self, questions: Dataset, store: FeatureStore, num_frames: int | None, text: TextFeatures):
         super().__init__(questions, store, num_frames)
         text.check(questions)
         self.text = text
 
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+    def __getitems__(self, indices: Sequence[int]) -> list[dict]:
         items = super().__getitems__(indices)
         return [item | {"text_features": self.text.read(item["question_id"], len(item["choices"]))} for item in items]
 
@@ -108,7 +110,7 @@ class QuestionsWithTextFeatures(VideoQADataset):
 class QuestionCollator(VideoQACollator):
     """`VideoQACollator` that also hands over token features, where its items have them."""
 
-    def __call__(self, items: Sequence[dict[str, Any]]) -> Any:
+    def __call__(self, items: Sequence[dict]) -> BatchFeature:
         batch = super().__call__(items)
         if "text_features" in items[0]:
             for name in ("input_ids", "attention_mask", "choice_input_ids", "choice_attention_mask"):

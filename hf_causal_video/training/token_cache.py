@@ -6,11 +6,12 @@ Why here and not in the processor: only training repeats its strings, and a user
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Encoding
 from torch import Tensor
+from transformers import BatchEncoding, PreTrainedTokenizerBase, ProcessorMixin
 
 MOST_STRINGS = 2**17  # remembered per process; later ones are tokenized each time
 PLAIN = {"padding", "return_tensors", "return_token_type_ids", "return_attention_mask"}
@@ -26,7 +27,7 @@ class Tokens:
     """
 
     ids: np.ndarray
-    encoding: Any
+    encoding: Encoding | None
 
 
 @dataclass
@@ -35,7 +36,7 @@ class PaddedTokens:
 
     input_ids: Tensor  # (R, L)
     attention_mask: Tensor  # (R, L)
-    encodings: list[Any]
+    encodings: list[Encoding | None]
 
     def __getitem__(self, name: str) -> Tensor:
         return getattr(self, name)
@@ -52,10 +53,10 @@ class CachingTokenizer:
         tokenizer: the tokenizer; it must not change from here on.
     """
 
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     memory: dict[tuple[str, str | None], Tokens] = field(default_factory=dict)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name.startswith("__") or name == "tokenizer":  # not there yet while an object is unpickled
             raise AttributeError(name)
         return getattr(self.tokenizer, name)
@@ -63,7 +64,9 @@ class CachingTokenizer:
     def __len__(self) -> int:
         return len(self.tokenizer)
 
-    def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None, **options: Any) -> Any:
+    def __call__(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, **options: object
+    ) -> PaddedTokens | BatchEncoding:
         tokenizer = self.tokenizer
         plain = set(options) <= PLAIN and options.get("padding") is True
         if not (plain and tokenizer.is_fast and tokenizer.padding_side == "right"):
@@ -97,7 +100,7 @@ class CachingTokenizer:
         return {**{key: self.memory[key] for key in keys if key in self.memory}, **fresh}
 
 
-def with_token_cache(processor: Any) -> Any:
+def with_token_cache(processor: ProcessorMixin) -> ProcessorMixin:
     """Return a shallow copy of a processor that tokenizes each string once; save the original, not the copy."""
     cached = copy.copy(processor)
     cached.tokenizer = CachingTokenizer(processor.tokenizer)

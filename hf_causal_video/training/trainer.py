@@ -5,18 +5,30 @@ the run and names the questions; checkpoints whose weights do not fit are an err
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any, cast
 
 import torch
 from accelerate import FullyShardedDataParallelPlugin
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, Trainer, TrainerCallback
+from torch.nn.modules.module import _IncompatibleKeys
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from hf_causal_video.models.transtr import TranSTRForVideoQuestionAnswering
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
 from hf_causal_video.training.callbacks import (
     BestCheckpoint,
+    Collator,
     FillBank,
     IndependentNoise,
     SigmaAnnealing,
@@ -33,10 +45,10 @@ from hf_causal_video.utils.errors import CausalVideoError, require
 class NamedBatches:
     """A collator that keeps the question ids of its batch under `question_ids`, and names them in its errors."""
 
-    def __init__(self, collator: Callable[[Sequence[dict[str, Any]]], Any]):
+    def __init__(self, collator: Collator):
         self.collator = collator
 
-    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def __call__(self, items: Sequence[dict]) -> dict:
         ids = [item["question_id"] for item in items]
         try:
             return {**self.collator(items), "question_ids": ids}
@@ -89,11 +101,13 @@ class KeepLog(TrainerCallback):
     def __init__(self, log: StepLog):
         self.log = log
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Drop the lines behind the step that the run resumes from."""
         self.log.start(state.global_step)
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Write what a run resumed from this checkpoint will not compute again."""
         self.log.save(args.parallel_mode)
 
@@ -116,7 +130,7 @@ class CausalVideoTrainer(Trainer):
 
     args: CausalVideoTrainingArguments
 
-    def __init__(self, *, args: CausalVideoTrainingArguments, data_collator: Callable[..., Any], **kwargs: Any):
+    def __init__(self, *, args: CausalVideoTrainingArguments, data_collator: Collator, **kwargs: Any):
         require(
             args.n_gpu <= 1,
             "one process for several devices",
@@ -147,7 +161,7 @@ class CausalVideoTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Build the optimizer over four groups: text encoder or rest, with or without weight decay."""
         if self.optimizer is None:
-            network: Any = self.model if model is None else model
+            network = cast(PreTrainedModel, self.model if model is None else model)
             decaying = set(self.get_decay_parameter_names(network))
             groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
             for name, parameter in network.named_parameters():
@@ -171,21 +185,27 @@ class CausalVideoTrainer(Trainer):
             )
         return self.optimizer
 
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """Build the schedule that the arguments name."""
         if self.lr_scheduler is None:
-            dataset: Any = self.train_dataset
-            batches = math.ceil(len(dataset) / (self.args.train_batch_size * self.args.world_size))
+            batches = math.ceil(
+                len(cast(Sized, self.train_dataset)) / (self.args.train_batch_size * self.args.world_size)
+            )
             steps_per_epoch = max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
             over = self.optimizer if optimizer is None else optimizer
             assert over is not None
-            self.lr_scheduler = build_schedule(self.args, over, num_training_steps, steps_per_epoch)
+            schedule = build_schedule(self.args, over, num_training_steps, steps_per_epoch)
+            self.lr_scheduler = cast(LambdaLR, schedule)  # as the parent class declares it
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Mapping]:
         """Return the model's loss, after noting its terms and refusing one that is not finite."""
         ids = inputs.pop("question_ids", [])
         try:
@@ -208,11 +228,7 @@ class CausalVideoTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
+        self, model: nn.Module, inputs: dict, prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[None, Tensor | None, Tensor | None]:
         """Answer a batch: logits (B, A) and labels (B,); the loss follows from them in `answer_metrics`."""
         inputs = self._prepare_inputs(inputs)
@@ -242,7 +258,7 @@ class CausalVideoTrainer(Trainer):
             steps.append(entry)
         self.step_log.write(steps)
 
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
+    def _issue_warnings_after_load(self, load_result: _IncompatibleKeys) -> None:
         """A checkpoint that lacks weights, or has too many, is an error here and not a warning."""
         missing = set(load_result.missing_keys) - set(getattr(self.model, "all_tied_weights_keys", None) or ())
         require(

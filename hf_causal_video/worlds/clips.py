@@ -13,7 +13,6 @@ feature vectors, `render.py` into real video files; both carry the same truth.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, List, Value
@@ -255,9 +254,11 @@ def _environment_agrees(clips: WorldClips, i: int, kind: int, target: int, answe
     return bool(clips.environment[i] == answer or (clips.tint is not None and clips.tint[i] == named))
 
 
-def _row(clips: WorldClips, question: _Question) -> dict[str, Any]:
+def _row(clips: WorldClips, question: _Question) -> dict[str, object]:
     templates = ("what is the {0} doing", "who is {1}", "what colour is the one that is {1}")
-    i, kind, target = question.clip, question.kind, question.target
+    i = question.clip
+    kind = question.kind
+    target = question.target
     video_id = clips.video_ids[i]
     words = ANSWERS[NUM_VALUES * kind : NUM_VALUES * (kind + 1)]
     environment = int(clips.environment[i])

@@ -172,7 +172,7 @@ class WorldConfig:
         frames = self.num_frames * (4 if split in ("long", "both") else 1)
         return frames, self.num_objects * (3 if split in ("crowded", "both") else 1)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the settings as plain values."""
         return asdict(self) | {"question_kinds": list(self.question_kinds)}
 

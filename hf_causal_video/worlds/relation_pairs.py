@@ -41,21 +41,24 @@ class RelationPairs(torch.utils.data.Dataset):
         ids: Sequence[str],
         parts: Mapping[str, slice] | None = None,
     ):
-        self.boxes, self.features, self.labels, self.track_labels = (
-            boxes.numpy(),
-            features.numpy(),
-            labels,
-            track_labels,
-        )
-        self.object_classes, self.predicates, self.ids = list(object_classes), list(predicates), list(ids)
-        self.parts, self.multi_label = parts, labels.dim() == 2
-        self.feature_dim, self.segment_frames = features.shape[-1], boxes.shape[2]
-        self.provenance: dict[str, Any] = {}
+        self.boxes = boxes.numpy()
+        self.features = features.numpy()
+        self.labels = labels
+        self.track_labels = track_labels
+        self.object_classes = list(object_classes)
+        self.predicates = list(predicates)
+        self.ids = list(ids)
+        self.parts = parts
+        self.multi_label = labels.dim() == 2
+        self.feature_dim = features.shape[-1]
+        self.segment_frames = boxes.shape[2]
+        self.provenance: dict[str, object] = {}
 
     @classmethod
     def of_world(cls, split: RelationWorldSplit, name: str) -> "RelationPairs":
         """The pairs of the relation world."""
-        classes, predicates = int(split.classes.max()) + 1, max(part.stop for part in PARTS.values())
+        classes = int(split.classes.max()) + 1
+        predicates = max(part.stop for part in PARTS.values())
         ids = [f"{name}-{number:05d}" for number in range(len(split))]
         dataset = cls(
             split.boxes,
@@ -116,7 +119,7 @@ class RelationPairs(torch.utils.data.Dataset):
         return labels.sum(0).numpy().astype(float), len(labels)
 
 
-def relation_world_pairs(split: str, options: Mapping[str, Any] | None = None) -> RelationPairs:
+def relation_world_pairs(split: str, options: Mapping[str, object] | None = None) -> RelationPairs:
     """A split of the relation world as a dataset.
 
     Args:
@@ -131,8 +134,9 @@ def relation_world_pairs(split: str, options: Mapping[str, Any] | None = None) -
         >>> len(relation_world_pairs("iid", {"eval_pairs": 30, "seed": 7}))
         30
     """
-    settings = {**WORLD_SIZES, **(options or {})}
-    sizes, seed = {"train": settings.pop("train_pairs")}, settings.pop("seed")
+    settings: dict[str, Any] = {**WORLD_SIZES, **(options or {})}
+    sizes = {"train": settings.pop("train_pairs")}
+    seed = settings.pop("seed")
     pairs = sizes.get(split, settings.pop("eval_pairs"))
     if unknown := sorted(set(settings) - set(RelationWorldConfig.__dataclass_fields__)):
         raise CausalVideoError(

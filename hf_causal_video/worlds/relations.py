@@ -17,7 +17,10 @@ from hf_causal_video.utils.errors import require
 
 RELATION_SPLITS = ("train", "validation", "iid", "balanced")
 PARTS: Mapping[str, slice] = {"head": slice(0, 5), "body": slice(5, 12), "tail": slice(12, 20)}  # by falling frequency
-CENTRE, REACH, SIDE, GROWTH = 0.5, 0.03, 0.2, 0.1  # how the four numbers of a track become a box
+CENTRE = 0.5
+REACH = 0.03
+SIDE = 0.2
+GROWTH = 0.1  # how the four numbers of a track become a box
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -104,7 +103,7 @@ def render_split(
     folder = Path(folder)
     for name in ("videos", "questions", "truth"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    truth: dict[str, Any] = {}
+    truth: dict[str, dict[str, object]] = {}
     for index, video_id in enumerate(tqdm(clips.video_ids, desc=f"render {split}", unit="clip", disable=not progress)):
         frames, truth_of_clip = draw_clip(clips, index, size, fps, backdrop_while_acting)
         write_video(folder / "videos" / f"{video_id}.mp4", frames, fps)
@@ -188,11 +187,13 @@ def draw_clip(
         backdrop_while_acting = float(clips.config.background_everywhere)
     stage = Image.blend(Image.new("RGB", empty.size, STAGE), empty, backdrop_while_acting)
     actions = np.where(acting, clips.actions[index], -1)
-    pictures, boxes = [], np.empty((num_frames, num_objects, 4), dtype=np.float32)
+    pictures = []
+    boxes = np.empty((num_frames, num_objects, 4), dtype=np.float32)
     for frame in range(num_frames):
         picture = (stage if acting[frame].any() else empty).copy()
         for thing in range(num_objects):
-            action, kind = actions[frame, thing], int(clips.classes[index, thing])
+            action = actions[frame, thing]
+            kind = int(clips.classes[index, thing])
             since = frame - fps * clips.windows[index, thing, 0]
             (dx, dy), look = _motion(ACTIONS[action], int(since)) if action >= 0 else ((0.0, 0.0), {})
             x, y = centres[frame, thing] + radius * np.array([dx, dy])
@@ -225,7 +226,7 @@ def _positions(rng: np.random.Generator, num_objects: int, size: int) -> tuple[n
     return centres + rng.uniform(-0.04, 0.04, (num_objects, 2)) * cell, cell
 
 
-def _motion(action: str, step: int) -> tuple[tuple[float, float], dict[str, Any]]:
+def _motion(action: str, step: int) -> tuple[tuple[float, float], dict[str, object]]:
     """Return where an actor is, in radii from its place, and how it looks, at this video frame of its act."""
     beat = step % 4
     if action == "jumping":

@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,8 +20,13 @@ from hf_causal_video.worlds.config import CLASSES, COLOURS, ENVIRONMENTS
 from hf_causal_video.worlds.render import write_video
 from hf_causal_video.worlds.shapes import backdrop, shape_sprite
 
-FPS, ACT_FRAMES, ACTS, PAIRS = 8, 20, 2, 2  # a film: two pairs, one above the other, each in two acts
-SIZE, RADIUS, BESIDE = 96, 8, 19.0  # pixels: of a film, of a shape, between two centres
+FPS = 8
+ACT_FRAMES = 20
+ACTS = 2
+PAIRS = 2  # a film: two pairs, one above the other, each in two acts
+SIZE = 96
+RADIUS = 8
+BESIDE = 19.0  # pixels: of a film, of a shape, between two centres
 BLEND = 3  # frames in which a pair moves from one act to the next
 # Offset of subject from object, and of object from its place, in pixels, at frame t of an act.
 Motion = Callable[[float], tuple[float, float, float, float]]
@@ -57,7 +61,8 @@ def render_relations(
         CausalVideoError: fewer than one film.
     """
     require(num_clips >= 1, "films of relations", found=num_clips, expected="1 or more", fix="raise num_clips")
-    folder, ids = Path(folder), [f"{split}-s{seed}-{index:04d}" for index in range(num_clips)]
+    folder = Path(folder)
+    ids = [f"{split}-s{seed}-{index:04d}" for index in range(num_clips)]
     for name in ("videos", "annotations"):
         (folder / name / split).mkdir(parents=True, exist_ok=True)
     for video_id in tqdm(ids, desc=f"render {split}", unit="film", disable=not progress):
@@ -67,7 +72,7 @@ def render_relations(
     return ids
 
 
-def draw_relations(video_id: str) -> tuple[list[Image.Image], dict[str, Any]]:
+def draw_relations(video_id: str) -> tuple[list[Image.Image], dict[str, object]]:
     """Draw the pictures of one film, which its id fixes, and its annotation.
 
     Example:
@@ -85,7 +90,8 @@ def draw_relations(video_id: str) -> tuple[list[Image.Image], dict[str, Any]]:
     empty = backdrop(int(rng.integers(len(ENVIRONMENTS))), SIZE, tuple(rng.integers(0, 24, 2)))
     pictures, frames = [], []
     for positions in centres:
-        picture, boxes = empty.copy(), []
+        picture = empty.copy()
+        boxes = []
         for tid, (sprite, (x, y)) in enumerate(zip(sprites, positions, strict=True)):
             left, top = round(x - sprite.width / 2), round(y - sprite.height / 2)
             picture.paste(sprite, (left, top), sprite)

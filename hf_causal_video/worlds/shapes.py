@@ -24,7 +24,8 @@ RGB = {
     "pink": (245, 110, 200),
     "white": (245, 245, 245),
 }
-OUTLINE, MARK = (16, 16, 20), (255, 255, 255)
+OUTLINE = (16, 16, 20)
+MARK = (255, 255, 255)
 OVERSAMPLING = 4  # drawn this much larger, then reduced: smooth edges
 REACH = 2.2  # half the width of a sprite with its mark, in radii
 
@@ -49,7 +50,8 @@ def shape_sprite(
     """
     half = math.ceil(REACH * radius) * OVERSAMPLING
     mask = Image.new("L", (2 * half, 2 * half), 0)
-    draw, r = ImageDraw.Draw(mask), radius * OVERSAMPLING * percent / 100
+    draw = ImageDraw.Draw(mask)
+    r = radius * OVERSAMPLING * percent / 100
     _draw_shape(draw, CLASSES[kind], half, r)
     mask = mask.rotate(angle) if angle else mask
     rgb = tuple(value // 2 for value in RGB[colour]) if dim else RGB[colour]

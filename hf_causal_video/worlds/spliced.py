@@ -13,7 +13,7 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -33,13 +33,22 @@ from hf_causal_video.worlds.spliced_sources import Source, read_sources
 PLAN_FILE = "splice.json"
 
 
+class SpliceReport(TypedDict):
+    """Content of `splice.json`."""
+
+    options: dict[str, object]
+    splits: dict[str, dict[str, int]]  # counts of clips, films and questions
+    films: list[dict]  # `film` and its `stretches` with `clip`, `clip_s` and `film_s`
+    left_out: dict[str, str]  # why, by clip
+
+
 def splice(
     clips: str | Path,
     questions: str | Path,
     output: str | Path,
     options: SpliceOptions | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> SpliceReport:
     """Make a set of spliced films: `videos/*.mp4`, `questions/<split>.parquet`, `<split>.jsonl` and `splice.json`.
 
     Run again after an interruption, it goes on film by film.
@@ -57,7 +66,8 @@ def splice(
         CausalVideoError: too few clips, questions whose answers all coincide, an output folder with another set, and
             whatever `read_sources` refuses.
     """
-    options, output = options or SpliceOptions(), Path(output)
+    options = options or SpliceOptions()
+    output = Path(output)
     sources, left_out = read_sources(clips, questions)
     for source in [s for s in sources if s.duration_s is not None and s.duration_s < SHORTEST_S]:
         left_out[source.clip_id] = f"{source.duration_s:.2f} s, shorter than {SHORTEST_S} s"
@@ -109,10 +119,11 @@ def _fitted(picture: Image.Image, options: SpliceOptions) -> Image.Image:
 
 def _report(
     films: dict[str, list[Film]], pools: dict[str, list[Source]], left_out: dict[str, str], options: SpliceOptions
-) -> dict[str, Any]:
+) -> SpliceReport:
     listed = []
     for film in (film for split in films.values() for film in split):
-        stretches, edge = [], 0
+        stretches = []
+        edge = 0
         for source in film.stretches:
             start, length = stretch_window(source, options)
             count = _frames_of(source, options)
@@ -140,9 +151,10 @@ def _report(
     }
 
 
-def _claim(output: Path, report: dict[str, Any]) -> None:
+def _claim(output: Path, report: SpliceReport) -> None:
     """Write the plan before the first film, and refuse a folder that holds another."""
-    path, text = output / PLAN_FILE, json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    path = output / PLAN_FILE
+    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     if path.is_file():
         require(
             path.read_text(encoding="utf-8") == text,

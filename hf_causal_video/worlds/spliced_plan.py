@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -15,13 +15,23 @@ SPLITS = ("train", "validation", "test")
 PRESENCE = "which of these is shown?"
 
 
+class FilmQuestion(TypedDict):
+    """A question about one stretch of a film."""
+
+    stretch: int
+    question: str
+    choices: list[str]
+    answer: int
+    question_type: str
+
+
 @dataclass
 class Film:
-    """One film: its stretches in order, and its questions as (stretch, question, choices, answer, kind)."""
+    """One film: its stretches in order, and its questions."""
 
     film_id: str
     stretches: list[Source]
-    questions: list[dict[str, Any]] = field(default_factory=list)
+    questions: list[FilmQuestion] = field(default_factory=list)
 
 
 def split_clips(sources: Sequence[Source], options: SpliceOptions) -> dict[str, list[Source]]:
@@ -30,7 +40,8 @@ def split_clips(sources: Sequence[Source], options: SpliceOptions) -> dict[str, 
     Raises:
         CausalVideoError: fewer clips than a film has stretches.
     """
-    size, count = options.per_film, len(sources)
+    size = options.per_film
+    count = len(sources)
     require(
         count >= size,
         "clips",
@@ -56,7 +67,8 @@ def plan_films(split: str, pools: dict[str, list[Source]], options: SpliceOption
     Raises:
         CausalVideoError: no film of the split has a question, since answers coincide or classes are too few.
     """
-    draw, pool = np.random.default_rng([options.seed, SPLITS.index(split)]), pools[split]
+    draw = np.random.default_rng([options.seed, SPLITS.index(split)])
+    pool = pools[split]
     films: list[Film] = []
     for _ in range(options.rounds):
         queue = [pool[i] for i in draw.permutation(len(pool))]
@@ -105,8 +117,8 @@ def _absent(film: Film, pools: dict[str, list[Source]], split: str, draw: np.ran
 
 def _questions(
     film: Film, pools: dict[str, list[Source]], split: str, options: SpliceOptions, draw: np.random.Generator
-) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+) -> list[FilmQuestion]:
+    rows: list[FilmQuestion] = []
     count = options.per_film
 
     def add(stretch: int, question: str, right: str, wrong: Sequence[str], kind: str) -> None:
@@ -169,7 +181,8 @@ def _answers(question: ClipQuestion, others: Sequence[Source], draw: np.random.G
 
 
 def _distinct(right: str, wrong: Sequence[str]) -> list[str]:
-    seen, distinct = {right.casefold()}, []
+    seen = {right.casefold()}
+    distinct = []
     for answer in wrong:
         if answer.casefold() not in seen:
             seen.add(answer.casefold())

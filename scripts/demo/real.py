@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,8 @@ class RealDemo(Demo):
             self.folder / "model", str(self.folder / "films"), "test", features=self.folder / "features",
             output=self.folder / "evaluation" / "test",
         )  # fmt: skip
-        results = {"TranSTR": report["metrics"], "untrained cosine": {"Acc": self._cosine_accuracy()}}
+        results: dict[str, Mapping[str, object]] = {"TranSTR": report["metrics"]}
+        results["untrained cosine"] = {"Acc": self._cosine_accuracy()}
         for name, numbers in results.items():
             print(f"  {name}: " + ", ".join(f"{key} {value:.1f}" for key, value in numbers.items()), flush=True)
         write_whole(self.folder / "summary.json", json.dumps(results, indent=2) + "\n")

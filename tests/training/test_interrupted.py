@@ -8,6 +8,7 @@ batch and from the bank, mixing, negatives, pairs without a relation, prototypes
 import json
 import random
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from hf_causal_video.training.checkpoints import checkpoints, is_complete
+from hf_causal_video.training.run import command, main
+from hf_causal_video.training.trainer import CausalVideoTrainer
 from tests.training.conftest import write_recipe
 from tests.training.relations.test_relations import annotations, video_recipe
 from tests.training.relations.test_relations import write as relation_recipe
@@ -141,3 +144,25 @@ def test_no_part_of_a_checkpoint_is_taken_for_the_whole(finished_run: Path, tmp_
             assert not is_complete(newest, processes), (path.name, size)
         path.write_bytes(whole)
     assert is_complete(newest, processes)
+
+
+def test_ctrl_c_ends_a_run_with_one_sentence_and_it_resumes(tiny_recipe: Path, tmp_path: Path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    argv = ["--config", str(tiny_recipe), "--output_dir", str(folder)]
+    train = CausalVideoTrainer.training_step
+
+    def interrupt(self, *args, **kwargs):
+        if checkpoints(folder):
+            raise KeyboardInterrupt
+        return train(self, *args, **kwargs)
+
+    monkeypatch.setattr(CausalVideoTrainer, "training_step", interrupt)
+    monkeypatch.setattr(sys, "argv", ["train.py", *argv])
+    with pytest.raises(SystemExit) as stopped:
+        command()
+    assert stopped.value.code == 130
+    printed = capsys.readouterr().err
+    assert "stopped by Ctrl-C" in printed and "--resume" in printed and "Traceback" not in printed
+    monkeypatch.undo()
+    metrics = main([*argv, "--resume"])
+    assert metrics["training"]["resumed_from"] and (folder / "metrics.json").is_file()

@@ -10,13 +10,14 @@ import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import ProcessorMixin
 
 from hf_causal_video.hub.convert.conversion import VARIANTS, convert_official_checkpoint
 from hf_causal_video.models import METHODS
+from hf_causal_video.utils.checks import check_file
 from hf_causal_video.utils.errors import CausalVideoError, parse_arguments, require, run_command
 from hf_causal_video.utils.files import whole_folder
 
@@ -57,8 +58,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         Traceback (most recent call last):
         hf_causal_video.utils.errors.CausalVideoError: ...
     """
-    path = Path(path)
-    require(path.is_file(), "checkpoint", found=f"no file {path}", expected="a torch.save file", fix="check the path")
+    path = check_file("checkpoint", path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -99,7 +99,7 @@ def convert_file(
     output: str | Path,
     tokenizer: str | None = None,
     answers: str | Path | None = None,
-    config_overrides: Mapping[str, Any] | None = None,
+    config_overrides: Mapping[str, object] | None = None,
 ) -> Path:
     """Convert an original checkpoint file into a folder that `AutoModel.from_pretrained` loads.
 
@@ -115,20 +115,12 @@ def convert_file(
             or more answers than the model has.
     """
     output = Path(output)
-    require(
-        not output.exists() or (output.is_dir() and not any(output.iterdir())),
-        "the output is there already",
-        found=output,
-        expected="no folder, or an empty one",
-        fix="name another",
-    )
-    require(
-        answers is None or tokenizer is not None,
-        "answers belong to a processor",
-        found="no tokenizer",
-        expected="a tokenizer",
-        fix="add --tokenizer",
-    )
+    is_free = not output.exists() or (output.is_dir() and not any(output.iterdir()))
+    expected = "no folder, or an empty one"
+    require(is_free, "the output is there already", found=output, expected=expected, fix="name another")
+    what = "answers belong to a processor"
+    has_home = answers is None or tokenizer is not None
+    require(has_home, what, found="no tokenizer", expected="a tokenizer", fix="add --tokenizer")
     model = convert_official_checkpoint(read_state_dict(path), method, variant, config_overrides)
     with whole_folder(output) as partial:
         model.save_pretrained(partial)
@@ -137,7 +129,7 @@ def convert_file(
     return output
 
 
-def _processor(method: str, num_answers: int | None, tokenizer: str, answers: str | Path | None) -> Any:
+def _processor(method: str, num_answers: int | None, tokenizer: str, answers: str | Path | None) -> ProcessorMixin:
     from transformers import AutoTokenizer
 
     words = None

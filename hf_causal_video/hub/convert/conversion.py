@@ -5,7 +5,6 @@ every legacy switch of the `official-*` presets is on.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -14,13 +13,14 @@ from hf_causal_video.hub.convert.grounding import PRESETS as GROUNDING_PRESETS
 from hf_causal_video.hub.convert.grounding import grounding_model
 from hf_causal_video.hub.convert.transtr import PRESETS as TRANSTR_PRESETS
 from hf_causal_video.hub.convert.transtr import transtr_model
+from hf_causal_video.utils.checks import check_choice
 from hf_causal_video.utils.errors import require
 
 VARIANTS: dict[str, dict[str, str]] = {"transtr": TRANSTR_PRESETS, **GROUNDING_PRESETS}
 
 
 def convert_official_checkpoint(
-    state_dict: Mapping[str, Tensor], method: str, variant: str, config_overrides: Mapping[str, Any] | None = None
+    state_dict: Mapping[str, Tensor], method: str, variant: str, config_overrides: Mapping[str, object] | None = None
 ) -> PreTrainedModel:
     """Load an original checkpoint into our model of the same method.
 
@@ -44,14 +44,8 @@ def convert_official_checkpoint(
         Traceback (most recent call last):
         hf_causal_video.utils.errors.CausalVideoError: transtr checkpoint: found no classifier.weight; expected ...
     """
-    require(method in VARIANTS, "method", found=method, expected=sorted(VARIANTS), fix="name a method that is built")
-    require(
-        variant in VARIANTS[method],
-        "variant",
-        found=variant,
-        expected=sorted(VARIANTS[method]),
-        fix="name one of these",
-    )
+    check_choice("method", method, sorted(VARIANTS))
+    check_choice(f"variant of {method}", variant, sorted(VARIANTS[method]))
     overrides = config_overrides or {}
     if method == "transtr":
         model, tensors = transtr_model(state_dict, variant, overrides)

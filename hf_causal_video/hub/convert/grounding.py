@@ -7,7 +7,6 @@ in one tensor, and the two halves of a normalised weight are called g and v.
 import re
 from collections.abc import Mapping
 from itertools import groupby
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ PRESETS = {
         for backbone in ("hga", "comem", "mspan")
     },
 }
-CLASSES: dict[str, tuple[Any, Any]] = {
+CLASSES: dict[str, tuple[type[IGVConfig] | type[EIGVConfig], type[PreTrainedModel]]] = {
     "igv": (IGVConfig, IGVForVideoQuestionAnswering),
     "eigv": (EIGVConfig, EIGVForVideoQuestionAnswering),
 }
@@ -35,13 +34,13 @@ CHUNK = re.compile(r"(.*)\.merge_linears([01])\.(\d+)\.(weight|bias)")
 
 
 def grounding_model(
-    state_dict: Mapping[str, Tensor], method: str, variant: str, overrides: Mapping[str, Any]
+    state_dict: Mapping[str, Tensor], method: str, variant: str, overrides: Mapping[str, object]
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     """A model of the checkpoint's sizes, and its tensors under our names."""
     config_class, model_class = CLASSES[method]
     preset = PRESETS[method][variant]
     backbone = variant.split("-")[1]
-    fields: dict[str, Any] = SIZES[backbone](_Shapes(state_dict, f"{method} checkpoint"))
+    fields: dict = SIZES[backbone](_Shapes(state_dict, f"{method} checkpoint"))
     released = config_class.preset(preset)
     require(
         (fields["num_answers"] == 1) == (released.num_answers is None),
@@ -55,7 +54,9 @@ def grounding_model(
     if method == "eigv":
         fields["projection_dim"] = _Shapes(state_dict, "eigv checkpoint")["project_head.1.weight"][0]
     changes = dict(overrides)
-    fields["backbone_config"] = {**fields["backbone_config"], **changes.pop("backbone_config", {})}
+    changed = changes.pop("backbone_config", {})
+    assert isinstance(changed, dict)
+    fields["backbone_config"] = {**fields["backbone_config"], **changed}
     return model_class(config_class.preset(preset, **{**fields, **changes})), renamed(state_dict)
 
 
@@ -115,7 +116,7 @@ class _Shapes:
         return len({match[1] for key in self.tensors if (match := re.match(pattern, key))})
 
 
-def hga_sizes(shapes: _Shapes) -> dict[str, Any]:
+def hga_sizes(shapes: _Shapes) -> dict[str, object]:
     """Config fields that the shapes of an HGA checkpoint tell."""
     hidden, frame_dim = shapes["vid_encoder.vid2hid.0.weight"]
     word_dim, text_dim = shapes["qns_encoder.embedding.0.weight"]
@@ -136,7 +137,7 @@ def hga_sizes(shapes: _Shapes) -> dict[str, Any]:
     }
 
 
-def comem_sizes(shapes: _Shapes) -> dict[str, Any]:
+def comem_sizes(shapes: _Shapes) -> dict[str, object]:
     """Config fields that the shapes of a Co-Mem checkpoint tell."""
     word_dim, text_dim = shapes["qns_encoder.embedding.0.weight"]
     appearance, motion = (shapes[f"vid_encoder.rnn_{stream}_l1.weight_ih_l0"][1] for stream in ("app", "motion"))
@@ -153,7 +154,7 @@ def comem_sizes(shapes: _Shapes) -> dict[str, Any]:
     }
 
 
-def mspan_sizes(shapes: _Shapes) -> dict[str, Any]:
+def mspan_sizes(shapes: _Shapes) -> dict[str, object]:
     """Config fields that the shapes of an MSPAN checkpoint tell; the number of scales is not among them."""
     hidden, frame_dim = shapes["fc_cat.weight"]
     return {

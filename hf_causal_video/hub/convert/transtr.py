@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -22,7 +21,7 @@ PRESETS = {
 
 
 def transtr_model(
-    state_dict: Mapping[str, Tensor], variant: str, overrides: Mapping[str, Any]
+    state_dict: Mapping[str, Tensor], variant: str, overrides: Mapping[str, object]
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     """A model of the checkpoint's sizes, and its tensors under our names."""
     tensors = {key: value for key, value in state_dict.items() if key not in STALE_BUFFERS}
@@ -30,7 +29,7 @@ def transtr_model(
     return TranSTRForVideoQuestionAnswering(TranSTRConfig.preset(PRESETS[variant], **fields)), tensors
 
 
-def _transtr_sizes(tensors: Mapping[str, Tensor], preset: str) -> dict[str, Any]:
+def _transtr_sizes(tensors: Mapping[str, Tensor], preset: str) -> dict[str, object]:
     """Config fields that the tensor shapes tell."""
 
     def shape(key: str) -> tuple[int, ...]:

@@ -1,9 +1,9 @@
 """From `ModelArguments` to a model and its processor: a checkpoint, a pretrained text encoder, or a new small one."""
 
 import random
-from typing import Any
+from collections.abc import Mapping
 
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_causal_video.data import BENCHMARKS, VideoQADataset, benchmark_vocabulary
 from hf_causal_video.models import METHODS, VideoQAProcessor
@@ -54,9 +54,9 @@ def build_model(
 def _from_checkpoint(arguments: ModelArguments, train: VideoQADataset) -> tuple[PreTrainedModel, VideoQAProcessor]:
     name = str(arguments.model_name_or_path)
     method = METHODS[arguments.method]
-    fields: dict[str, Any] = {**arguments.overrides, "freeze_text_encoder": arguments.freeze_text_encoder}
+    fields: dict[str, object] = {**arguments.overrides, "freeze_text_encoder": arguments.freeze_text_encoder}
     # sizes may differ here so that the error below, and not transformers' own, says what to do
-    loaded: Any = method.model.from_pretrained(name, **fields, output_loading_info=True, ignore_mismatched_sizes=True)
+    loaded = method.model.from_pretrained(name, **fields, output_loading_info=True, ignore_mismatched_sizes=True)
     model, report = loaded
     mismatched = [key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]]
     wrong = sorted({*report["missing_keys"], *report["unexpected_keys"], *mismatched})
@@ -69,7 +69,7 @@ def _from_checkpoint(arguments: ModelArguments, train: VideoQADataset) -> tuple[
     )
     if model.config.feature_provenance is not None and hasattr(train.store, "check"):
         train.store.check(model.config.feature_provenance)
-    processor: Any = method.processor.from_pretrained(name)
+    processor = method.processor.from_pretrained(name)
     if arguments.choice_template is not None:
         processor.choice_template = arguments.choice_template
     return model, processor
@@ -79,10 +79,11 @@ def _from_preset(
     arguments: ModelArguments, data: DataArguments, train: VideoQADataset
 ) -> tuple[PreTrainedModel, VideoQAProcessor]:
     method = METHODS[arguments.method]
-    config_class, model_class = method.config, method.model
+    config_class = method.config
+    model_class = method.model
     provenance = train.store.provenance
     vocabulary = answer_vocabulary(data, train)
-    fields: dict[str, Any] = {
+    fields: dict[str, object] = {
         "frame_feature_dim": provenance.frame_dim,
         "feature_provenance": provenance.to_dict(),
         "freeze_text_encoder": arguments.freeze_text_encoder,
@@ -93,7 +94,7 @@ def _from_preset(
     official = arguments.preset.startswith("official")
     if vocabulary is not None and not official:  # the official heads have the size of the published vocabulary
         fields.setdefault("num_answers", max(len(vocabulary), max(train.questions["answer"]) + 1))
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     if text := _text_features(arguments, train):
         fields |= {"text_config": None, "text_feature_dim": text.width}
         tokenizer = word_tokenizer(train)
@@ -104,22 +105,24 @@ def _from_preset(
         model = model_class.from_text_pretrained(arguments.text_model, config)
     else:
         tokenizer = world_tokenizer() if data.dataset == "world" else word_tokenizer(train)
-        fields["text_config"] = _small_text_config(len(tokenizer), fields.get("text_config") or {})
+        text_config = arguments.overrides.get("text_config") or {}
+        assert isinstance(text_config, dict)  # `check_overrides`
+        fields["text_config"] = _small_text_config(len(tokenizer), text_config)
         model = model_class(config_class.preset(arguments.preset, **fields))
     if vocabulary is not None:
         model.config.set_answer_vocabulary(vocabulary)
-    template: Any = arguments.choice_template or ("official" if official else "pair")
+    template = arguments.choice_template or ("official" if official else "pair")
     return model, method.processor(tokenizer, answer_vocabulary=vocabulary, choice_template=template)
 
 
-def _clip_statistics(train: VideoQADataset) -> dict[str, Any]:
-    """Measure the training clips, or many of them, so that a clip unlike them can be told later."""
+def _clip_statistics(train: VideoQADataset) -> dict[str, object]:
+    """Measure the training clips, or many of them, so that a clip unlike them is noticed later."""
     videos = sorted(set(train.questions["video_id"]))
     step = max(len(videos) // MOST_CLIPS, 1)
     return ClipStatistics.of_clips(train.store[video].frame_features for video in videos[::step]).to_dict()
 
 
-def _example_questions(train: VideoQADataset) -> list[dict[str, Any]]:
+def _example_questions(train: VideoQADataset) -> list[dict[str, object]]:
     """Return some questions of the split, as an app offers them."""
     drawn = random.Random(0).sample(range(len(train.questions)), min(len(train.questions), 10 * EXAMPLES))
     different = {row["question"]: row["choices"] for row in train.questions.select(drawn)}
@@ -201,13 +204,13 @@ def word_tokenizer(train: VideoQADataset) -> PreTrainedTokenizerBase:
     return world_tokenizer().train_new_from_iterator([texts], vocab_size=30_000)
 
 
-def _small_text_config(vocab_size: int, fields: dict[str, Any]) -> dict[str, Any]:
+def _small_text_config(vocab_size: int, fields: Mapping[str, object]) -> dict[str, object]:
     if fields.get("model_type", "bert") == "bert":
         fields = {**tiny_text_config(vocab_size).to_dict(), **fields}
     return {**fields, "vocab_size": vocab_size, "pad_token_id": 0}
 
 
-def _check_answers(config: Any, train: VideoQADataset) -> None:
+def _check_answers(config: PreTrainedConfig, train: VideoQADataset) -> None:
     answers = train.questions["answer"]
     limit = config.num_answers
     unknown = sum(answer < 0 for answer in answers)

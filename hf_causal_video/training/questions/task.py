@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -20,8 +19,9 @@ from hf_causal_video.evaluation import (
 )
 from hf_causal_video.evaluation.causalvidqa import TYPES as CAUSALVIDQA_TYPES
 from hf_causal_video.evaluation.nextqa import FINE_TYPES
-from hf_causal_video.models import VideoQAOutput
+from hf_causal_video.models import VideoQAOutput, VideoQAProcessor
 from hf_causal_video.models.outputs import asking_for_evidence
+from hf_causal_video.models.processing_video_qa import SpanRule
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments, DataArguments, ModelArguments
 from hf_causal_video.training.callbacks import bare_model
 from hf_causal_video.training.questions.model import build_model
@@ -103,9 +103,9 @@ def predict(
     collator: VideoQACollator,
     batch_size: int = 32,
     progress: bool = True,
-    span_rule: str = "kept",
+    span_rule: SpanRule = "kept",
     share: Share = ALONE,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Answer every question of a dataset, and say what the model looked at.
 
     The questions of one video are answered together, so that each video is read and encoded once. A model that
@@ -135,7 +135,7 @@ def predict(
     loader: DataLoader = DataLoader(dataset, batch_sampler=batches, collate_fn=gather)
     options = asking_for_evidence(bare_model(model))
     was_training = model.training
-    records: dict[int, dict[str, Any]] = {}
+    records: dict[int, Record] = {}
     model.eval()
     try:
         bar = tqdm(loader, desc="answering", unit="batch", disable=not progress)
@@ -180,13 +180,13 @@ class _KeepItems:
     def __init__(self, collator: VideoQACollator):
         self.collator = collator
 
-    def __call__(self, items: Sequence[dict[str, Any]]) -> tuple[Sequence[dict[str, Any]], Any]:
+    def __call__(self, items: Sequence[dict]) -> tuple[Sequence[dict], Mapping]:
         return items, self.collator(items)
 
 
 def _records(
-    items: Sequence[dict[str, Any]], output: VideoQAOutput, processor: Any, span_rule: str
-) -> list[dict[str, Any]]:
+    items: Sequence[dict], output: VideoQAOutput, processor: VideoQAProcessor, span_rule: SpanRule
+) -> list[Record]:
     choices = [item["choices"] for item in items] if items[0]["choices"] else None
     assert output.frame_scores is not None  # the processor has looked
     times = [item["timestamps_s"] for item in items]
@@ -210,7 +210,7 @@ def _records(
     ]
 
 
-def measure(predictions: Sequence[Mapping[str, Any]], questions: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def measure(predictions: Sequence[Mapping[str, object]], questions: Iterable[Mapping]) -> dict[str, object]:
     """Score predictions against question rows.
 
     Args:
@@ -236,13 +236,9 @@ def measure(predictions: Sequence[Mapping[str, Any]], questions: Iterable[Mappin
         return {}
     if not rows[0]["choices"]:  # an answer outside the vocabulary is wrong, whatever is said
         return open_ended_accuracy(answers, rows)
-    require(
-        not unknown,
-        "some answers are unknown",
-        found=f"{unknown} of {len(rows)} questions without an answer",
-        expected="all known, or none",
-        fix="split the questions into two datasets",
-    )
+    problem = f"{unknown} of {len(rows)} questions without an answer"
+    fix = "split the questions into two datasets"
+    require(not unknown, "some answers are unknown", found=problem, expected="all known, or none", fix=fix)
     types = {row["question_type"] for row in rows}
     if types == set(CAUSALVIDQA_TYPES):  # an answer counts together with its reason
         return {"Acc": multiple_choice_accuracy(answers, rows)["Acc"], **causalvidqa_accuracy(answers, rows)}

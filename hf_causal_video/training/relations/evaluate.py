@@ -1,18 +1,18 @@
 """Measure a relation checkpoint: detection, tagging and mean recall of videos, or the predicates of given pairs."""
 
 from pathlib import Path
-from typing import Any
 
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from hf_causal_video.data.relations.collator import RelationCollator
 from hf_causal_video.data.relations.rows import training_counts
-from hf_causal_video.models import RELATION_METHODS
+from hf_causal_video.models import RELATION_METHODS, VideoRelationProcessor
+from hf_causal_video.models.ivrd.modeling_ivrd import IVRDForVideoRelationDetection
 from hf_causal_video.models.loading import open_pretrained
 from hf_causal_video.training.arguments import DataArguments
 from hf_causal_video.training.relations.predict import measure_pairs, measure_videos, predict_pairs, predict_videos
 from hf_causal_video.training.relations.splits import load_pairs, read_rows, segments_of
-from hf_causal_video.training.report import make_report
+from hf_causal_video.training.report import Report, make_report
 from hf_causal_video.utils.errors import require
 
 DATASETS = ("world", "jaad", "vidvrd", "vidor")
@@ -31,12 +31,12 @@ def evaluate_relations(
     tracks: str | Path | None = None,
     training_annotations: str | Path | None = None,
     output: str | Path | None = None,
-    world: dict[str, Any] | None = None,
+    world: dict[str, object] | None = None,
     prior: str | float | None = None,
     batch_size: int = 256,
     progress: bool = True,
     device: str = "cpu",
-) -> dict[str, Any]:
+) -> Report:
     """Ask a relation checkpoint about a split, and score what it says.
 
     Args:
@@ -68,17 +68,16 @@ def evaluate_relations(
         fix="add --annotations PATH",
     )
     strength = None if prior is None else _strength(prior)
-    model: Any = open_pretrained(AutoModel.from_pretrained, checkpoint).eval().to(device)
-    processor: Any = open_pretrained(AutoProcessor.from_pretrained, checkpoint)
+    model: IVRDForVideoRelationDetection = open_pretrained(AutoModel.from_pretrained, checkpoint).eval().to(device)
+    processor: VideoRelationProcessor = open_pretrained(AutoProcessor.from_pretrained, checkpoint)
     if strength is not None:
-        model.config.prior_eval, model.config.prior_eval_strength = "uniform", strength
+        model.config.prior_eval = "uniform"
+        model.config.prior_eval_strength = strength
     if dataset in ("world", "jaad"):
-        place: Any = "world" if dataset == "world" else {split: str(annotations)}
-        reader = {
-            "reader": "annotations" if dataset == "world" else "jaad",
-            "segment_frames": processor.segment_frames,
-        }
-        pairs = load_pairs(DataArguments(dataset=place, world=world, relations=reader), split)
+        place = "world" if dataset == "world" else {split: str(annotations)}
+        reader = "annotations" if dataset == "world" else "jaad"
+        options = {"reader": reader, "segment_frames": processor.segment_frames}
+        pairs = load_pairs(DataArguments(dataset=place, world=world, relations=options), split)
         _check_fit(model, processor, pairs.predicates, pairs.feature_dim)
         records = predict_pairs(model, pairs, RelationCollator(processor), batch_size, progress)
         metrics = measure_pairs(records, pairs)
@@ -97,9 +96,11 @@ def evaluate_relations(
         records = predict_videos(model, processor, videos, progress)
         seen = (None, None) if training_annotations is None else training_counts(read_rows(str(training_annotations)))
         metrics = measure_videos(records, rows, *seen)
-    tracked = "annotated" if tracks is None and dataset not in ("world", "jaad") else tracks and str(tracks)
-    details = {"records": len(records), "tracks": tracked, "prior_strength": model.config.inference_strength}
-    return make_report(checkpoint, dataset, split, records, metrics, output, **details)
+    tracked = None if tracks is None else str(tracks)
+    if tracks is None and dataset not in ("world", "jaad"):
+        tracked = "annotated"
+    details: Report = {"records": len(records), "tracks": tracked, "prior_strength": model.config.inference_strength}
+    return make_report(checkpoint, dataset, split, records, metrics, output, details)
 
 
 def _strength(prior: str | float) -> float:
@@ -113,7 +114,9 @@ def _strength(prior: str | float) -> float:
     return strength
 
 
-def _check_fit(model: Any, processor: Any, predicates: list[str], feature_dim: int) -> None:
+def _check_fit(
+    model: IVRDForVideoRelationDetection, processor: VideoRelationProcessor, predicates: list[str], feature_dim: int
+) -> None:
     known = (list(processor.predicates), model.config.feature_dim)
     require(
         known == (list(predicates), feature_dim),

@@ -1,7 +1,6 @@
 """Predictions of a relation model for a split, a plain record per video or pair, and their metrics."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from hf_causal_video.evaluation.relations.metrics import METRICS, vidvrd_metrics
 from hf_causal_video.evaluation.relations.pairs import pair_metrics
 from hf_causal_video.models import VideoRelationProcessor
 from hf_causal_video.models.ivrd.outputs import judge_segments
+from hf_causal_video.training.tasks import Record
 from hf_causal_video.worlds.relation_pairs import RelationPairs
 
 ALONE = (0, 1)
@@ -31,8 +31,8 @@ def predict_videos(
     data: RelationSegments,
     progress: bool = True,
     share: tuple[int, int] = ALONE,
-    **options: Any,
-) -> list[dict[str, Any]]:
+    **options: object,
+) -> list[Record]:
     """Detect the relations of every video from its tracks.
 
     Args:
@@ -46,12 +46,12 @@ def predict_videos(
         `{"id": video id, "relations": [...]}`, the relations in the layout of the public evaluation.
     """
     model.eval()
-    records = []
+    records: list[Record] = []
     for place in tqdm(range(share[0], len(data.rows), share[1]), desc="detecting", unit="video", disable=not progress):
         video_id, tracks, size = data.video(place)
         inputs = processor(tracks, frame_size=size)
         output = judge_segments(model, inputs)
-        relations: list[list[dict[str, Any]]] = [[]]
+        relations: list[list[dict]] = [[]]
         if output is not None:
             multi_label = bool(model.config.multi_label)
             relations = processor.post_process_relations(output, inputs, multi_label=multi_label, **options)
@@ -70,7 +70,7 @@ def predict_pairs(
     batch_size: int = 256,
     progress: bool = True,
     share: tuple[int, int] = ALONE,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Judge every pair.
 
     Returns:
@@ -91,11 +91,11 @@ def predict_pairs(
 
 
 def measure_videos(
-    records: Sequence[Mapping[str, Any]],
+    records: Sequence[Mapping[str, object]],
     rows: Dataset,
     counts: Mapping[str, int] | None = None,
     triplets: set[tuple[str, str, str]] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Detection, tagging and mean recall in percent; with what the training split holds also thirds and zero-shot.
 
     Args:
@@ -104,7 +104,7 @@ def measure_videos(
         counts, triplets: see `training_counts`.
     """
     relations = vidvrd_metrics(
-        {record["id"]: record["relations"] for record in records},
+        {str(record["id"]): record["relations"] for record in records},
         ground_truth(rows),
         training_counts=counts,
         training_triplets=triplets,
@@ -119,6 +119,6 @@ def measure_videos(
     }
 
 
-def measure_pairs(records: Sequence[Mapping[str, Any]], data: RelationPairs) -> dict[str, Any]:
+def measure_pairs(records: Sequence[Mapping[str, object]], data: RelationPairs) -> dict[str, object]:
     """`pair_metrics` of the records of `predict_pairs`."""
     return pair_metrics(np.array([record["scores"] for record in records]), data.labels.numpy(), data.parts)

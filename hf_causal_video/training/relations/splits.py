@@ -5,8 +5,9 @@ and the windows of JAAD.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ import torch
 from datasets import Dataset
 
 from hf_causal_video.data.relations.jaad import read_jaad
-from hf_causal_video.data.relations.rows import relations_dataset
+from hf_causal_video.data.relations.rows import Part, relations_dataset
 from hf_causal_video.data.relations.segments import GivenTracks, RelationSegments, vocabularies
 from hf_causal_video.data.relations.vidvrd import read_relations, read_trajectories
 from hf_causal_video.models import VideoRelationProcessor
@@ -72,10 +73,11 @@ def segments_of(
     processor = VideoRelationProcessor(object_classes, predicates, frames, options.segment_stride)
     tracks = None
     if arguments.features:
-        given = arguments.features
-        path = _of_split(given, split, "features") if isinstance(given, dict) else str(given)
+        features = arguments.features
+        path = _of_split(features, split, "features") if isinstance(features, dict) else str(features)
         tracks = read_tracks(path, rows, options.appearance)
-    begins, seed = processor.segment_begins, torch.initial_seed()
+    begins = processor.segment_begins
+    seed = torch.initial_seed()
     return RelationSegments(rows, object_classes, predicates, begins, frames, tracks, options.rule, seed)
 
 
@@ -115,15 +117,15 @@ def read_rows(name: str) -> Dataset:
     return rows.select(chosen)
 
 
-def read_tracks(path: str, rows: Dataset, appearance: bool = True) -> Any:
+def read_tracks(path: str, rows: Dataset, appearance: bool = True) -> Mapping[str, list[Part]]:
     """Tracks by video id: a track set (`hf-causal-video track`), or a json of trajectories, plain or gzipped."""
     if TrackSet.is_one(path):
-        return TrackSet.open(path, appearance)
+        return cast(Mapping[str, list[Part]], TrackSet.open(path, appearance))
     known = {row["video_id"]: (row["width"], row["height"], row["num_frames"]) for row in rows}
     return GivenTracks(read_trajectories(path, known, others="ignore"), {"tracks": Path(path).name})
 
 
-def _of_split(mapping: Any, split: str, what: str) -> str:
+def _of_split(mapping: object, split: str, what: str) -> str:
     require(
         isinstance(mapping, dict) and split in mapping,
         f"no {what} for split {split!r}",
@@ -131,4 +133,5 @@ def _of_split(mapping: Any, split: str, what: str) -> str:
         expected=f"a mapping from split to path with {split!r}",
         fix=f"add it to {what}: {{{split}: PATH}}",
     )
+    assert isinstance(mapping, dict)
     return str(mapping[split])

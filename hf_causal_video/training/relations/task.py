@@ -1,7 +1,6 @@
 """Relations as a task: what a run needs around the splits, models and records of this folder."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -89,14 +88,16 @@ def build_model(
         fix="remove them from the recipe",
     )
     method = RELATION_METHODS[arguments.method]
-    config_class, model_class, processor_class = method.config, method.model, method.processor
+    config_class = method.config
+    model_class = method.model
+    processor_class = method.processor
     options = RelationOptions.read(data.relation_options)
     single = not isinstance(train, RelationSegments)
     frames = train.segment_frames if single else options.segment_frames
     stride = frames if single else options.segment_stride
-    processor: Any
+    processor: VideoRelationProcessor
     if arguments.model_name_or_path:
-        model: Any = model_class.from_pretrained(arguments.model_name_or_path, **arguments.overrides)
+        model = model_class.from_pretrained(arguments.model_name_or_path, **arguments.overrides)
         processor = processor_class.from_pretrained(arguments.model_name_or_path)
         known = (processor.object_classes, processor.predicates, model.config.feature_dim)
         needed = (train.object_classes, train.predicates, train.feature_dim)
@@ -125,12 +126,12 @@ def build_model(
 
 def answer(
     model: PreTrainedModel, dataset: Split, collator: RelationCollator, arguments: CausalVideoTrainingArguments
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Detect the relations of every video, or judge every pair; each process its share, then in their order."""
     show = arguments.process_index == 0 and not arguments.disable_tqdm
     share = (arguments.process_index, arguments.world_size)
     if isinstance(dataset, RelationSegments):
-        processor: Any = collator.processor
+        processor = collator.processor
         records = predict_videos(model, processor, dataset, show, share)
         names = [str(video_id) for video_id in dataset.video_ids]
     else:
@@ -140,7 +141,7 @@ def answer(
     return [by_id[name] for name in names]
 
 
-def measure(records: Sequence[Record], dataset: Split, train: Split) -> dict[str, Any]:
+def measure(records: Sequence[Record], dataset: Split, train: Split) -> dict[str, object]:
     """Score the records of a split, in percent."""
     if isinstance(dataset, RelationSegments):
         return measure_videos(records, dataset.rows, *training_counts(train.rows))  # type: ignore[union-attr]
@@ -153,7 +154,7 @@ def headline(numbers: Numbers) -> str:
     return ", ".join(f"{name} {numbers[name]:.2f} %" for name in names if numbers.get(name) is not None) or "unknown"
 
 
-def _counts(train: Split, per_class_pair: bool) -> tuple[Any, ...]:
+def _counts(train: Split, per_class_pair: bool) -> tuple[torch.Tensor | int, ...]:
     """How often each predicate is annotated among the training pairs, counted by all processes together.
 
     Returns:
@@ -171,8 +172,10 @@ def _counts(train: Split, per_class_pair: bool) -> tuple[Any, ...]:
 
 def class_pair_counts(train: Split, items: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Annotations per subject class, object class and predicate (C, C, P), and pairs (C, C), of training items."""
-    classes, predicates = len(train.object_classes), len(train.predicates)
-    counts, pairs = np.zeros((classes, classes, predicates)), np.zeros((classes, classes))
+    classes = len(train.object_classes)
+    predicates = len(train.predicates)
+    counts = np.zeros((classes, classes, predicates))
+    pairs = np.zeros((classes, classes))
     for item in (train[index] for index in items):
         labels = item["predicate_labels"]
         if labels.dim() == 1:

@@ -4,18 +4,20 @@ Source: IVRD (Li et al., ACM MM 2021); the warm-up without intervention, after w
 of the relation references, is a *reconstruction*.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
-from transformers import EvalPrediction, TrainerCallback
+from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_causal_video.evaluation.relations.pairs import pair_metrics
 from hf_causal_video.models.base import IGNORED_LABEL
-from hf_causal_video.training.callbacks import bare_model
+from hf_causal_video.models.ivrd.modeling_ivrd import IVRDForVideoRelationDetection
+from hf_causal_video.training.arguments import CausalVideoTrainingArguments
+from hf_causal_video.training.callbacks import Collator, bare_model, paced
 from hf_causal_video.training.relations.predict import INPUTS
+from hf_causal_video.training.relations.splits import Split
 from hf_causal_video.training.trainer import CausalVideoTrainer, NamedBatches, check_metric, named
 from hf_causal_video.utils.errors import CausalVideoError
 
@@ -33,7 +35,9 @@ class RelationTrainer(CausalVideoTrainer):
         CausalVideoError: a checkpoint chosen by what is not measured, such as accuracy of several predicates a pair.
     """
 
-    def __init__(self, *, args: Any, data_collator: Callable[..., Any], train_dataset: Any, **kwargs: Any):
+    def __init__(
+        self, *, args: CausalVideoTrainingArguments, data_collator: Collator, train_dataset: Split, **kwargs: Any
+    ):
         if "compute_metrics" not in kwargs:  # a pair that may have several predicates has no one that is right
             known = ("mAP", "mR@4") if train_dataset.multi_label else ("accuracy", "mean_recall", "mAP")
             check_metric(args.metric_for_best_model, known)
@@ -51,11 +55,7 @@ class RelationTrainer(CausalVideoTrainer):
         )
 
     def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
+        self, model: nn.Module, inputs: dict, prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[None, Tensor | None, Tensor | None]:
         """Judge a batch: logits (B, R, P) and labels (B, R) or (B, R, P)."""
         inputs = self._prepare_inputs(inputs)
@@ -67,7 +67,8 @@ class RelationTrainer(CausalVideoTrainer):
 
 def validation_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """`pair_metrics` of all pairs of a split; padding and pairs with an unknown predicate are left out."""
-    scores, labels = torch.as_tensor(prediction.predictions), torch.as_tensor(prediction.label_ids)
+    scores = torch.as_tensor(prediction.predictions)
+    labels = torch.as_tensor(prediction.label_ids)
     known = labels != IGNORED_LABEL if labels.dim() == 2 else (labels != IGNORED_LABEL).all(-1)
     scores = scores.log_softmax(-1) if labels.dim() == 2 else scores
     return {k: v for k, v in pair_metrics(scores[known].numpy(), labels[known].numpy()).items() if v is not None}
@@ -76,10 +77,12 @@ def validation_metrics(prediction: EvalPrediction) -> dict[str, float]:
 class OtherPairs(TrainerCallback):
     """Draw other pairs without a relation in every epoch; which ones follows from the epoch alone."""
 
-    def __init__(self, dataset: Any):
+    def __init__(self, dataset: Split):
         self.dataset = dataset
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Tell the dataset the epoch."""
         self.dataset.set_epoch(int((state.epoch or 0) + 1e-6))
 
@@ -90,18 +93,26 @@ class PrototypeStart(TrainerCallback):
     Both are a function of the step alone, so a resumed run does the same. Every process sums its share of the items.
     """
 
-    def __init__(self, dataset: Any, collator: Callable[..., Any]):
+    def __init__(self, dataset: Split, collator: Collator):
         self.dataset, self.collator = dataset, collator
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: object,
+    ) -> None:
         """Warm up, or end the warm-up."""
-        model = bare_model(model)
-        steps = round(float(model.config.prototype_warmup) * state.max_steps) if model.config.uses_prototypes else 0
-        model.warming_up = state.global_step < steps
+        relation_model = cast(IVRDForVideoRelationDetection, bare_model(model))
+        config = relation_model.config
+        steps = round(float(config.prototype_warmup) * state.max_steps) if config.uses_prototypes else 0
+        paced(relation_model).warming_up = state.global_step < steps
         if steps and state.global_step == steps:
             share = Subset(self.dataset, range(args.process_index, len(self.dataset), args.world_size))
             start_prototypes(
-                model,
+                relation_model,
                 DataLoader(
                     share,
                     args.per_device_eval_batch_size,
@@ -112,7 +123,7 @@ class PrototypeStart(TrainerCallback):
 
 
 @torch.no_grad()
-def start_prototypes(model: Any, batches: DataLoader) -> None:
+def start_prototypes(model: IVRDForVideoRelationDetection, batches: DataLoader) -> None:
     """Set the prototypes to the class means of the references of all batches, of every process.
 
     Raises:

@@ -125,5 +125,7 @@ def test_the_script_teaches_and_ends_with_one_line(tmp_path):
     assert "examples:" in teaching and "transtr: next, causalvid, msvd, msrvtt" in teaching
     options = ["--method", "transtr", "--variant", "next", "--output", str(tmp_path / "out")]
     done = subprocess.run([*script, str(tmp_path / "absent.pth"), *options], **run)
-    assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith("error: checkpoint: found no file")
+    assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith(
+        "error: missing checkpoint: found no "
+    )
     assert "Traceback" not in done.stderr

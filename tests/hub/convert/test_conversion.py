@@ -104,8 +104,8 @@ def test_anything_missing_or_left_over_is_named(change, words: str) -> None:
 @pytest.mark.parametrize(
     ("method", "variant", "words"),
     [
-        ("magic", "next", "found magic"),
-        ("transtr", "youtube", "found youtube"),
+        ("magic", "next", "found 'magic'"),
+        ("transtr", "youtube", "found 'youtube'"),
         ("transtr", "msvd", "found 1 answers"),
     ],
 )

@@ -161,8 +161,8 @@ def test_anything_missing_or_left_over_is_named(change, words: str) -> None:
 @pytest.mark.parametrize(
     ("method", "variant", "words"),
     [
-        ("eigv", "next", "found next.*nextqa-hga"),
-        ("igv", "nextqa-hga", "found nextqa-hga.*msvd-hga"),
+        ("eigv", "next", "found 'next'.*nextqa-hga"),
+        ("igv", "nextqa-hga", "found 'nextqa-hga'.*msvd-hga"),
         ("eigv", "nextqa-hga", "found 13 answers; expected 1 in official-nextqa-hga"),
         ("eigv", "msvd-comem", "no vid_encoder.rnn_app_l1.weight_ih_l0"),
         ("igv", "msvd-hga", "unexpected project_head.1.weight"),
