@@ -44,11 +44,12 @@ def detector_frames(films: int) -> DrawnFrames:
     rows: list[tuple[Any, ...]] = []
     for number in range(films):
         pictures, annotation = draw_relations(f"detector-s{DETECTOR_SEED}-{number:04d}")
-        things = annotation["subject/objects"]
+        things: Any = annotation["subject/objects"]
+        trajectories: Any = annotation["trajectories"]
         kinds = [CLASSES.index(thing["category"]) for thing in things]
         colours = [COLOURS.index(thing["colour"]) for thing in things]
         for frame in range(number % 4, len(pictures), len(pictures) // FRAMES_A_FILM):
-            boxes = [list(thing["bbox"].values()) for thing in annotation["trajectories"][frame]]
+            boxes = [list(thing["bbox"].values()) for thing in trajectories[frame]]
             pixels = np.asarray(pictures[frame]).transpose(2, 0, 1)
             rows.append((pixels, np.array(boxes, dtype=np.float32) / SIZE, kinds, colours, [-1] * len(things), -1))
     return DrawnFrames(*[torch.from_numpy(np.array(column)) for column in zip(*rows, strict=True)])

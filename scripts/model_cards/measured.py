@@ -48,7 +48,9 @@ def record(run: str | Path, recipes: dict[str, dict[str, Any]]) -> str:
             expected=", ".join(recipes), fix="train with --config and one of these names",
         )  # fmt: skip
     name = min(alike, key=lambda one: len(alike[one]))
-    seed, own, tests = mine.get("seed"), dataset_name(read_run(run)), mine.get("test_splits") or ["test"]
+    seed = mine.get("seed")
+    own = dataset_name(read_run(run))
+    tests: Any = mine.get("test_splits") or ["test"]
     found = [
         {
             "recipe": name, "split": one.split, "metric": one.metric, "value": round(one.value, 4), "seed": seed,
