@@ -153,10 +153,20 @@ class World:
         text = {"question_features": question, "attention_mask": mask, "choice_features": choices, "video_index": rows}
         features = {"frame_features": video[0], "object_features": video[1]}
         runs = {"original": lambda: self.original.reason(repeated[0], repeated[1], question, mask.bool(), choices)}
-        for name, model in (("", self.ours), (", clean", self.clean)):
-            encoded = model.encode_video(*video)
-            runs[f"new video{name}"] = lambda model=model: model(**features, **text).logits
-            runs[f"cached video{name}"] = lambda model=model, encoded=encoded: model(video=encoded, **text).logits
+
+        def answer(model: TranSTRForVideoQuestionAnswering, order: str, video: dict[str, object]) -> Tensor:
+            model.config.select_after = order
+            return model(**video, **text).logits
+
+        settings = (
+            ("", self.ours, "feedforward"),
+            (", clean", self.clean, "feedforward"),
+            (", clean, early choice", self.clean, "cross_attention"),
+        )
+        for name, model, order in settings:
+            encoded = {"video": model.encode_video(*video)}
+            runs[f"new video{name}"] = partial(answer, model, order, features)
+            runs[f"cached video{name}"] = partial(answer, model, order, encoded)
         return runs
 
 
@@ -270,8 +280,10 @@ def long_video(size: Size, plan: Plan) -> list[Row]:
     floors = {
         "cached video": (20, 30),
         "cached video, clean": (8, 20),
+        "cached video, clean, early choice": (8, 20),
         "new video": (1, 8),
         "new video, clean": (1, 8),
+        "new video, clean, early choice": (1, 8),
     }
     found = [
         row(f"{many:,} frames, own part, {name}", "time", seconds["original"], seconds[name], *floors[name])
