@@ -117,13 +117,13 @@ def show(rows: Sequence[Row], tiny: bool, header: bool) -> None:
     """Print lines of the table; floors count only at full size."""
     if header:
         print(
-            f"{'case':42}{'what':8}{'original':>12}{'ours':>12}{'ratio':>9}{'spread':>8}{'floor':>7}{'moonshot':>10}",
+            f"{'case':56}{'what':8}{'original':>12}{'ours':>12}{'ratio':>9}{'spread':>8}{'floor':>7}{'moonshot':>10}",
             flush=True,
         )
     for line in rows:
         mark = "" if line.met or tiny else "  floor missed"
         print(
-            f"{line.case:42}{line.what:8}{line.original:12.4g}{line.ours:12.4g}{line.ratio:9.2f}{line.spread:8.2f}"
+            f"{line.case:56}{line.what:8}{line.original:12.4g}{line.ours:12.4g}{line.ratio:9.2f}{line.spread:8.2f}"
             f"{line.floor:7g}{line.moonshot:10g}{mark}",
             flush=True,
         )

@@ -172,7 +172,7 @@ CASES: list[Case] = [
     transtr("frames-alone", num_objects_kept=0),
     transtr("energy", rank_by="energy", num_layers=2),
     transtr("official", **OFFICIAL),
-    transtr("finished-layer", select_after="feedforward"),
+    transtr("early-choice", select_after="cross_attention"),
     grounded("backbone-choices", BackboneForVideoQuestionAnswering),
     grounded("backbone-open-ended", BackboneForVideoQuestionAnswering, num_answers=ANSWERS),
     grounded("igv-choices", IGVForVideoQuestionAnswering),

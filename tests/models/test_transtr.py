@@ -1,6 +1,5 @@
 """Laws of TranSTR: its presets, its selection, its text encoders, and what the questions of a video share."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from tests.models.cases import FRAME_DIM, TEXT, TRANSTR, Case, transtr
 pytestmark = pytest.mark.rounding
 
 CASES = [case for case in ALL_CASES if case.model_class is TranSTRForVideoQuestionAnswering]
-CHOICES, OPEN_ENDED, FRAMES_ALONE, ENERGY, OFFICIAL, FINISHED = CASES
+CHOICES, OPEN_ENDED, FRAMES_ALONE, ENERGY, OFFICIAL, EARLY = CASES
 EFFECTIVE = {
     "official-nextqa": (12, 5, None),
     "official-causalvidqa": (12, 5, None),
@@ -225,7 +224,7 @@ def test_the_gradient_reaches_what_was_ranked() -> None:
         assert scorer.weight.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("case", [CHOICES, FINISHED, OFFICIAL], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [CHOICES, EARLY, OFFICIAL], ids=lambda case: case.name)
 def test_the_feed_forward_of_a_hard_choice_runs_on_what_is_kept(case: Case) -> None:
     """Of 9 frames and 5 objects 4 and 2 are kept; a soft choice, and a scorer of the finished layer, need all."""
     model, inputs = case.build(), case.inputs()
@@ -233,7 +232,7 @@ def test_the_feed_forward_of_a_hard_choice_runs_on_what_is_kept(case: Case) -> N
     for decoder in (model.frame_decoder, model.obj_decoder):
         decoder.layers[0].linear1.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
     model(**inputs)
-    assert seen == ([9, 5] if case is FINISHED else [4, 2])
+    assert seen == ([9, 5] if case is CHOICES else [4, 2])
     seen.clear()
     model.train()(**inputs)
     assert seen == [9, 5]
@@ -242,25 +241,12 @@ def test_the_feed_forward_of_a_hard_choice_runs_on_what_is_kept(case: Case) -> N
 def test_both_orders_answer_alike_where_all_is_kept_and_rank_apart() -> None:
     """With the same weights: a choice before or after the feed-forward changes the ranking, and nothing else."""
     everything = {"num_frames_kept": 9, "num_objects_kept": 5}
-    early, late = CHOICES.build(**everything), FINISHED.build(**everything)
+    early, late = EARLY.build(**everything), CHOICES.build(**everything)
     inputs = CHOICES.inputs()
     with torch.no_grad():
         one, other = early(**inputs), late(**inputs)
     torch.testing.assert_close(one.logits, other.logits, atol=2e-5, rtol=1e-4)
     assert not torch.allclose(one.frame_scores, other.frame_scores, atol=1e-3)
-
-
-def test_a_checkpoint_from_before_the_field_keeps_its_numbers(tmp_path: Path) -> None:
-    model, inputs = FINISHED.build(), FINISHED.inputs()
-    model.save_pretrained(tmp_path)
-    path = tmp_path / "config.json"
-    saved = json.loads(path.read_text())
-    assert saved.pop("select_after") == "feedforward"
-    path.write_text(json.dumps(saved))
-    with torch.no_grad():
-        assert torch.equal(AutoModel.from_pretrained(tmp_path).eval()(**inputs).logits, model(**inputs).logits)
-    CHOICES.build().save_pretrained(tmp_path)
-    assert AutoConfig.from_pretrained(tmp_path).select_after == "cross_attention"
 
 
 @pytest.mark.parametrize(

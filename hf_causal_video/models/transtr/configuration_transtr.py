@@ -1,6 +1,6 @@
 """Configuration of TranSTR. The official settings are the files in `presets`."""
 
-from typing import Any, Literal, Self
+from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 
@@ -28,9 +28,9 @@ class TranSTRConfig(VideoQAConfig):
             "energy" and "prob": (frame, token) interactions by cross-attention before or after its softmax; several
             interactions may share a frame, so K slots hold at most K frames. After a softmax over tokens every frame
             has the same total mass, so "prob" rewards peaked attention, not relevance.
-        select_after: where in its layer a selection takes place. "cross_attention": before the feed-forward, which
-            then runs on the kept K alone; a scorer reads that state. "feedforward" (official): after it, so that it
-            runs on every frame and object. A config saved before this field existed means "feedforward".
+        select_after: where in its layer a selection takes place: after the feed-forward ("feedforward", official), or
+            before it ("cross_attention"): a scorer reads that state, and a hard choice leaves the feed-forward to the
+            kept K. Three times as fast on long encoded videos, but fewer of the kept frames are causal (README).
         rank_after_dropout: rank attention after its dropout in training (official behaviour of "prob").
         score_bound: squash "scorer" and "energy" scores to (-bound, bound) by tanh, so that sigma has a meaning.
         topk_sigma: noise of the perturbed top-K in training, in units of the scores.
@@ -70,7 +70,7 @@ class TranSTRConfig(VideoQAConfig):
     num_frames_kept: int = 8
     num_objects_kept: int = 5
     rank_by: Literal["scorer", "energy", "prob"] = "scorer"
-    select_after: Literal["cross_attention", "feedforward"] = "cross_attention"
+    select_after: Literal["cross_attention", "feedforward"] = "feedforward"
     rank_after_dropout: bool = False
     score_bound: float | int | None = 2.0
     topk_sigma: float | int = 1.5
@@ -85,17 +85,6 @@ class TranSTRConfig(VideoQAConfig):
     def object_input_dim(self) -> int:
         """Width of an object feature with its box appended."""
         return self.object_feature_dim + BOX_WIDTH[self.bbox_mode]
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, object], **kwargs: Any) -> Self:
-        """Read a config; a saved one without `select_after` keeps the order that its weights were trained with."""
-        if "transformers_version" in config_dict:  # only saved configs carry it
-            config_dict = {"select_after": "feedforward"} | config_dict
-        return super().from_dict(config_dict, **kwargs)
-
-    def to_diff_dict(self) -> dict[str, object]:
-        """Name `select_after` in every saved config, so that none is taken for one without the field."""
-        return super().to_diff_dict() | {"select_after": self.select_after}
 
     def validate_architecture(self) -> None:
         """Refuse combinations that cannot run or that would mean something else."""

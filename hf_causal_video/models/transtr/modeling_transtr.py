@@ -276,7 +276,7 @@ class TranSTRForVideoQuestionAnswering(VideoQAPreTrainedModel):
 
         # Attention alone ranks, and the choice is hard: only what is kept needs the rest of the layer.
         only_kept = keep_early if scorer is None and not soft and not whole else None
-        # Ours: the choice comes before the feed-forward, which then runs on K rows instead of all items.
+        # Optional: the choice comes before the feed-forward, which a hard choice then runs on K rows instead of all.
         early_choice = config.select_after == "cross_attention"
         y, attention = stack(
             x,
