@@ -311,7 +311,7 @@ def test_no_video_id_leads_a_track_set_out_of_its_folder(tmp_path, video_id):
 
 @pytest.mark.parametrize("split", ["../x", "/x", "a/b", "..", "", "a\0"])
 def test_no_split_leads_out_of_the_folder(tmp_path, split):
-    with pytest.raises(CausalVideoError, match="bad shard settings"):
+    with pytest.raises(CausalVideoError, match="invalid split"):
         build_feature_set({"a": 0}, make_row, tmp_path / "set", PROVENANCE, split=split, progress=False)
     assert files_in(tmp_path) <= {f"set/{name}" for name in ("README.md", "provenance.json")}
 

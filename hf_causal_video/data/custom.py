@@ -250,7 +250,7 @@ def _json_rows(path: Path, text: str) -> Iterable[tuple[int, Mapping[str, object
         else:
             rows = [(n, json.loads(line)) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
     for number, row in rows:
-        require(isinstance(row, dict), f"line {number} of {path}", found=repr(row), expected="one JSON object")
+        require(isinstance(row, dict), f"line {number} of {path}", found=type(row).__name__, expected="one object")
     return rows
 
 

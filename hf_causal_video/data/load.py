@@ -83,22 +83,12 @@ def load_questions(
 
 
 def _benchmark(dataset: object, split: str, annotations: str | Path, vocabulary: Vocabulary) -> Dataset:
-    known = isinstance(dataset, str) and dataset in BENCHMARKS
-    require(
-        known,
-        "a benchmark is its name and the folder of its files",
-        found=f"dataset={dataset!r}, annotations={str(annotations)!r}",
-        expected=f"dataset one of {', '.join(BENCHMARKS)}",
-        fix="leave annotations out for files of your own",
-    )
+    check_choice("dataset next to annotations", dataset, BENCHMARKS, fix="leave annotations out for your own files")
     benchmark = BENCHMARKS[str(dataset)]
-    require(
-        vocabulary is not None or not benchmark.open_ended or benchmark.vocabulary_size,
-        f"{dataset} has no published vocabulary of answers",
-        found="no vocabulary",
-        expected="a list, or how many of the most frequent training answers to learn",
-        fix="add --answer_vocabulary 1000",
-    )
+    has_words = vocabulary is not None or not benchmark.open_ended or benchmark.vocabulary_size
+    what = f"{dataset} has no published vocabulary of answers"
+    expected = "a list, or how many of the most frequent training answers to learn"
+    require(has_words, what, found="no vocabulary", expected=expected, fix="add --answer_vocabulary 1000")
     return load_benchmark(str(dataset), split, annotations, vocabulary if benchmark.open_ended else None)
 
 
@@ -106,7 +96,7 @@ def question_file(dataset: str | Path | Mapping[str, str], split: str) -> Path |
     """File of a split; None for a dataset that `datasets` loads."""
     if isinstance(dataset, Mapping):
         check_choice("split of dataset", split, dataset, fix="add it to dataset")
-        fix = "correct the path; for a benchmark give its name and --annotations FOLDER"
+        fix = "correct the path; for a benchmark such as NExT-QA give its name and --annotations FOLDER"
         return check_file(f"file of split {split!r}", dataset[split], fix=fix)
     path = Path(dataset)
     if is_question_file(path):

@@ -220,7 +220,7 @@ def _add_references(references: Mapping[str, list[str]], references_path: str | 
     fix = f"use add_reference_answer_test.json of {NEXTQA_OE_SOURCE}, and both files of the same split"
     what = f"invalid reference answers in {references_path}"
     is_nested = isinstance(answers, dict) and all(isinstance(entry, dict) for entry in answers.values())
-    require(is_nested, what, found=repr(answers)[:80], expected="{video: {qid: text}}", fix=fix)
+    require(is_nested, what, found=lambda: repr(answers)[:80], expected="{video: {qid: text}}", fix=fix)
     assert isinstance(answers, dict)
     for video_id, by_question in answers.items():
         for qid, answer in by_question.items():

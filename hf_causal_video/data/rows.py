@@ -75,7 +75,7 @@ def questions_dataset(
     seen: dict[str, str] = {}
     for number, row in enumerate(check_rows("question rows", rows)):
         place = f"line {names[number]}" if names else f"question row {number}"
-        checked = _checked_row(row, place, set(extra or {}))
+        checked = _completed_row(row, place, set(extra or {}))
         question_id = checked["question_id"]
         first = seen.setdefault(question_id, place)
         if first != place:
@@ -104,7 +104,7 @@ def typed_table(what: str, columns: Mapping[str, Sequence[object]], features: Fe
         return Dataset.from_dict(dict(columns), features=features)
 
 
-def _checked_row(row: Mapping[str, Any], place: str, extra: set[str]) -> dict[str, Any]:
+def _completed_row(row: Mapping[str, Any], place: str, extra: set[str]) -> dict[str, Any]:
     """A row with its defaults and the text of its answer; the values of columns in `extra` are not looked at."""
     require(isinstance(row, Mapping), place, found=lambda: repr(row)[:80], expected="a mapping by column")
     name = f"{place} ({row.get('question_id', 'without question_id')!r})"

@@ -246,7 +246,7 @@ def check_dataset(path: str | Path, group: h5py.Group, name: str, allow_groups: 
     is_number = inside is not None and (name in ("ids", "video_ids") or inside.dtype.kind in "fiu")
     fix = "pass the name of the dataset, or another file"
     expected = f"a dataset {name!r} of numbers"
-    require(is_number, f"{path} has another layout", found=sorted(group), expected=expected, fix=fix)
+    require(is_number, f"{path} has another layout", found=lambda: sorted(group), expected=expected, fix=fix)
     return inside
 
 

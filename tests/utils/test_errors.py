@@ -11,7 +11,7 @@ from transformers import AutoConfig
 
 from hf_causal_video.models import hub_access
 from hf_causal_video.models.loading import open_pretrained
-from hf_causal_video.utils.errors import CausalVideoError, as_message, run_command
+from hf_causal_video.utils.errors import CausalVideoError, as_message, first_line, reworded, run_command
 from hf_causal_video.utils.files import write_whole
 
 
@@ -53,6 +53,19 @@ def test_a_command_ends_with_one_sentence(capsys):
     assert told == "hf-causal-video answer: stopped by Ctrl-C."
     assert run_command("x", unwritable) == 2
     assert "/proc/no/such/place.png" in capsys.readouterr().err
+
+
+def test_errors_of_other_libraries_are_reworded_and_our_own_pass():
+    with pytest.raises(CausalVideoError, match="a.csv cannot be read: found one line; expected csv") as caught:
+        with reworded((ValueError, KeyError), "a.csv cannot be read", expected="csv"):
+            raise ValueError("one line\nand many more")
+    assert isinstance(caught.value.__cause__, ValueError)
+    own = CausalVideoError("row 3", found=1, expected=2, fix="correct it")
+    with pytest.raises(CausalVideoError, match="^row 3"), reworded(ValueError, "a.csv", expected="csv"):
+        raise own
+    with pytest.raises(OSError), reworded(ValueError, "a.csv", expected="csv"):
+        raise OSError
+    assert first_line(OSError()) == "OSError"
 
 
 def test_no_network_is_found_out_at_once_and_called_so(monkeypatch):

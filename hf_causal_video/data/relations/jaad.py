@@ -191,7 +191,7 @@ def _video(video: str, people: bytes, car: bytes) -> tuple[dict[int, int], list[
 
 def _car_states(vehicle: ElementTree.Element, video: str) -> dict[int, int]:
     states = {int(frame.get("id", -1)): frame.get("action") for frame in vehicle.iterfind("frame")}
-    for state in states.values():
+    for state in set(states.values()) - set(CAR_STATES):
         check_choice(f"state of the car of JAAD {video}", state, CAR_STATES, fix=f"get {SOURCE}")
     return {frame: CAR_STATES.index(str(state)) for frame, state in states.items()}
 
@@ -205,7 +205,7 @@ def _sighting(box: ElementTree.Element, video: str) -> _Sighting:
         value = attributes.get(event, "__undefined__")
         if value != "__undefined__":  # JAAD 2.0 has one kind of gesture, "other"
             present.add("hand_gesture" if event == "hand_gesture" else str(value))
-    for label in present:
+    for label in present - set(JAAD_LABELS):
         check_choice(f"label of JAAD {video}, frame {frame}", label, JAAD_LABELS, fix=f"get {SOURCE}")
     return _Sighting(frame, corners, present)
 

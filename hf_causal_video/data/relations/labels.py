@@ -146,6 +146,7 @@ def _viou(a: np.ndarray, in_a: np.ndarray, b: np.ndarray, in_b: np.ndarray, incl
 
 
 def _index(names: Sequence[str], name: str, row: VideoRow, what: str) -> int:
-    fix = "build the vocabulary from the training split, or drop the annotation"
-    check_choice(f"{what} of video {row.get('video_id')}", name, names, fix=fix)
+    if name not in names:  # asked of every track: no text in advance
+        fix = "build the vocabulary from the training split, or drop the annotation"
+        check_choice(f"{what} of video {row['video_id']}", name, names, fix=fix)
     return list(names).index(name)

@@ -87,7 +87,9 @@ def read_trajectories(
     results = content.get("results", content) if isinstance(content, dict) else None
     lists = results.values() if isinstance(results, dict) else [None]
     are_lists = all(isinstance(entries, list) for entries in lists)
-    require(are_lists, f"{path} holds no trajectories", found=repr(content)[:80], expected="{video_id: [track]}")
+    require(
+        are_lists, f"{path} holds no trajectories", found=lambda: repr(content)[:80], expected="{video_id: [track]}"
+    )
     assert isinstance(results, dict)
     known = (
         videos
@@ -119,7 +121,7 @@ def _trajectory(track: Mapping[str, Any], name: str) -> TrackRow:
     """A track of the object task with its boxes in order of frames."""
     boxes = check_fields(name, track, ("category", "score", "trajectory"))["trajectory"]
     is_by_frame = isinstance(boxes, dict) and all(re.fullmatch("[0-9]{1,9}", frame) for frame in boxes)
-    require(is_by_frame, name, found=f"{boxes!r:.80}", expected="{frame: [left, top, right, bottom]}")
+    require(is_by_frame, name, found=lambda: repr(boxes)[:80], expected="{frame: [left, top, right, bottom]}")
     order = sorted(boxes, key=int)
     return {
         "category": track["category"],
@@ -152,7 +154,8 @@ def _joined(annotation: Mapping[str, Any], file: Path) -> VideoRow:
     boxes_of: list[list[list[float]]] = [[] for _ in objects]
     for frame, boxes in enumerate(annotation["trajectories"]):
         for box in boxes:
-            check_choice(f"object of a box in {file}, frame {frame}", box["tid"], index_of)
+            if box["tid"] not in index_of:  # asked of every box: no text in advance
+                check_choice(f"object of a box in {file}, frame {frame}", box["tid"], index_of)
             frames_of[index_of[box["tid"]]].append(frame)
             boxes_of[index_of[box["tid"]]].append([box["bbox"][corner] for corner in CORNERS])
     seen = [place for place, boxes in enumerate(boxes_of) if boxes]  # listed, but never boxed: no track
