@@ -29,6 +29,7 @@ from hf_causal_video.data import VideoQACollator, VideoQADataset, video_number
 from hf_causal_video.data.dataset import uniform_frames
 from hf_causal_video.models.igv.modeling_igv import FrameBank
 from hf_causal_video.training.arguments import CausalVideoTrainingArguments
+from hf_causal_video.utils.checks import check_whole
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 Item = dict[str, object]  # of a dataset: a question or a segment with its tensors
@@ -194,13 +195,7 @@ class FillBank(TrainerCallback):
             paced(model).bank = bank
             needed = 3 if getattr(config, "contrast_weight", 0) else 2
             videos = int(bank.video_ids.unique().numel())
-            require(
-                videos >= needed,
-                "nothing to swap frames with",
-                found=f"a training split of {videos} video(s)",
-                expected=f"at least {needed}",
-                fix="train on more videos",
-            )
+            check_whole("number of training videos to swap frames with", videos, needed, fix="train on more videos")
 
 
 def read_bank(dataset: Dataset | None) -> FrameBank:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hf_causal_video.data.relations.labels import PairRule
-from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.errors import CausalVideoError, require
 from hf_causal_video.worlds import WorldConfig
 
 STUDIES = ("selection", "grounding", "rendered")
@@ -109,3 +109,28 @@ class RelationOptions:
         rule: dict[str, Any] = {name: options[name] for name in rules if name in options}
         named: dict[str, Any] = {name: options[name] for name in names if name in options}
         return cls(**named, rule=PairRule(**rule))
+
+
+def path_of_split(mapping: object, split: str, what: str) -> str:
+    """Return the path that a mapping of the recipe has for a split.
+
+    Args:
+        mapping: from split to path.
+        split: name.
+        what: key of the recipe, for the error.
+
+    Raises:
+        CausalVideoError: no mapping, or none for this split.
+
+    Example:
+        >>> path_of_split({"train": "train.csv"}, "train", "dataset")
+        'train.csv'
+    """
+    if isinstance(mapping, dict) and split in mapping:
+        return str(mapping[split])
+    raise CausalVideoError(
+        f"no {what} for split {split!r}",
+        found=mapping,
+        expected=f"a mapping from split to path with {split!r}",
+        fix=f"add it to {what}: {{{split}: PATH}}",
+    )

@@ -39,6 +39,7 @@ from hf_causal_video.training.callbacks import (
 )
 from hf_causal_video.training.schedules import build_schedule
 from hf_causal_video.training.step_log import StepLog
+from hf_causal_video.utils.checks import check_choice
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 
@@ -86,13 +87,8 @@ def answer_metrics(prediction: EvalPrediction) -> dict[str, float]:
 
 def check_metric(name: str | None, known: Sequence[str]) -> None:
     """Refuse a metric that validation does not compute, before the first epoch."""
-    require(
-        str(name).removeprefix("eval_") in known,
-        "metric_for_best_model",
-        found=name,
-        expected=", ".join(known),
-        fix=f"add --metric_for_best_model {known[0]}",
-    )
+    metric = str(name).removeprefix("eval_")
+    check_choice("metric_for_best_model", metric, known, fix=f"add --metric_for_best_model {known[0]}")
 
 
 class KeepLog(TrainerCallback):

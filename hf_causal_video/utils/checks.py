@@ -122,7 +122,7 @@ def check_text(what: str, value: Value, *, fix: str = "correct it") -> Value:
 
 
 def check_fields(what: str, row: Value, needed: Iterable[str], *, fix: str = "add what is missing") -> Value:
-    """Check that a row is a mapping with certain fields.
+    """Check that a row is a mapping with certain fields; without any, that it is a mapping.
 
     Example:
         >>> check_fields("row 3", {"video": "a"}, ["video", "question"])
@@ -133,7 +133,8 @@ def check_fields(what: str, row: Value, needed: Iterable[str], *, fix: str = "ad
     missing = [name for name in names if name not in row] if isinstance(row, Mapping) else names
     is_row = isinstance(row, Mapping) and not missing
     problem = f"no {', '.join(missing)}" if isinstance(row, Mapping) else f"a {type(row).__name__}"
-    require(is_row, f"invalid {what}", found=problem, expected=f"the fields {', '.join(names)}", fix=fix)
+    expected = f"the fields {', '.join(names)}" if names else "a mapping"
+    require(is_row, f"invalid {what}", found=problem, expected=expected, fix=fix)
     return row
 
 

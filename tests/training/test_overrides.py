@@ -28,7 +28,7 @@ TEXT = TINY["config_overrides"]["text_config"]
         ({"model_name_or_path": "x", "config_overrides": {"bakbone": "hga"}}, "bakbone"),
         ({"config_overrides": {"text_config": {**TEXT, "hiden_size": 8}}}, "hiden_size.*did you mean hidden_size"),
         ({"config_overrides": {"text_config": {"model_type": "berty"}}}, "berty"),
-        ({"config_overrides": {"text_config": 3}}, "text_config: found 3"),
+        ({"config_overrides": {"text_config": 3}}, "text_config: found a int; expected a mapping"),
         ({"config_overrides": {"text_config": TEXT}, "text_model": "org/text"}, "would not be read"),
     ],
 )
@@ -50,5 +50,5 @@ def test_what_can_be_meant_is_taken():
 
 def test_a_missing_csv_says_where_it_comes_from(tmp_path: Path):
     data = DataArguments(dataset={"train": str(tmp_path / "train.csv")}, features="x")
-    with pytest.raises(CausalVideoError, match=r"missing file of split.*NExT-QA.*--annotations FOLDER"):
+    with pytest.raises(CausalVideoError, match=r"missing file of split.*for a benchmark.*--annotations FOLDER"):
         load_split(data, "train")

@@ -58,6 +58,8 @@ def test_choices_texts_rows_and_files(tmp_path):
         with pytest.raises(CausalVideoError, match="invalid question"):
             check_text("question", wrong)
     assert check_fields("row 1", {"a": 1, "b": 2}, ["a"])["b"] == 2
+    with pytest.raises(CausalVideoError, match="invalid options: found a int; expected a mapping"):
+        check_fields("options", 3, ())
     with pytest.raises(CausalVideoError, match="invalid row 1: found no b; expected the fields a, b"):
         check_fields("row 1", {"a": 1}, ["a", "b"])
     with pytest.raises(CausalVideoError, match="found a list"):

@@ -167,13 +167,9 @@ def answer_vocabulary(data: DataArguments, train: VideoQADataset) -> list[str] |
     """
     questions = train.questions
     open_ended = {not choices for choices in questions["choices"]}
-    require(
-        len(open_ended) == 1,
-        "two kinds of questions in one split",
-        found="questions with choices and questions without",
-        expected="one kind",
-        fix="split the questions into two datasets",
-    )
+    problem = "questions with choices and questions without"
+    fix = "split the questions into two datasets"
+    require(len(open_ended) == 1, "two kinds of questions in one split", found=problem, expected="one kind", fix=fix)
     if False in open_ended:
         return None
     if data.dataset == "world":
@@ -187,13 +183,11 @@ def answer_vocabulary(data: DataArguments, train: VideoQADataset) -> list[str] |
     if len(texts[last]) > 1:
         del texts[last]
     for index, words in texts.items():
-        require(
-            len(words) <= 1 and "" not in words,
-            f"answer {index} of the open-ended questions",
-            found=f"texts {sorted(words)[:4]}",
-            expected="one text for every index but the last",
-            fix="fill answer_text, one text per answer index",
-        )
+        what = f"answer {index} of the open-ended questions"
+        expected = "one text for every index but the last"
+        fix = "fill answer_text, one text per answer index"
+        has_one = len(words) <= 1 and "" not in words
+        require(has_one, what, found=f"texts {sorted(words)[:4]}", expected=expected, fix=fix)
     return [texts.get(index, {f"<answer {index}>"}).copy().pop() for index in range(max(texts) + 1)]
 
 

@@ -10,9 +10,9 @@ from hf_causal_video.data import VideoQADataset, load_questions
 from hf_causal_video.data.load import question_file
 from hf_causal_video.features.store.reader import FeatureStore
 from hf_causal_video.training.arguments import DataArguments
-from hf_causal_video.training.options import WorldOptions
+from hf_causal_video.training.options import WorldOptions, path_of_split
 from hf_causal_video.training.text_features import QuestionsWithTextFeatures, TextFeatures
-from hf_causal_video.utils.errors import require
+from hf_causal_video.utils.checks import check_choice
 from hf_causal_video.worlds import SPLITS, generate_world
 
 
@@ -34,7 +34,7 @@ def load_split(arguments: DataArguments, split: str) -> VideoQADataset:
     dataset = _split(arguments, split)
     if (files := arguments.text_features) is None:
         return dataset
-    text = TextFeatures(_of_split(files, split, "text_features") if isinstance(files, dict) else files)
+    text = TextFeatures(path_of_split(files, split, "text_features") if isinstance(files, dict) else files)
     return QuestionsWithTextFeatures(dataset.questions, dataset.store, dataset.num_frames, text)
 
 
@@ -42,7 +42,7 @@ def _split(arguments: DataArguments, split: str) -> VideoQADataset:
     if arguments.dataset == "world":
         return _world_split(arguments, split)
     features = arguments.features
-    path = _of_split(features, split, "features") if isinstance(features, dict) else str(features)
+    path = path_of_split(features, split, "features") if isinstance(features, dict) else str(features)
     if arguments.annotations is None and arguments.dataset is not None:
         question_file(arguments.dataset, split)  # a missing file is named before features are opened
     store = FeatureStore.open(path)
@@ -74,9 +74,7 @@ def load_splits(arguments: DataArguments, split_names: Sequence[str]) -> dict[st
 
 def _world_split(arguments: DataArguments, split: str) -> VideoQADataset:
     options = WorldOptions.read(arguments.world_options)
-    require(
-        split in SPLITS, "unknown split of the world", found=split, expected=", ".join(SPLITS), fix="name one of them"
-    )
+    check_choice("split of the world", split, SPLITS)
     world = generate_world(options.config(), split, options.clips(split), options.seed)
     return VideoQADataset(world.questions, world.features, arguments.num_frames)
 
@@ -85,14 +83,3 @@ def vocabulary_option(arguments: DataArguments) -> str | int | None:
     """The file of answers that a run asks for, or how many of the most frequent ones."""
     words = arguments.answer_vocabulary
     return int(words) if words is not None and str(words).isdigit() else words
-
-
-def _of_split(mapping: dict[str, str], split: str, what: str) -> str:
-    require(
-        split in mapping,
-        f"no {what} for split {split!r}",
-        found=", ".join(mapping),
-        expected=split,
-        fix=f"add it to {what}",
-    )
-    return str(mapping[split])

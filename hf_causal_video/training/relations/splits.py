@@ -21,7 +21,7 @@ from hf_causal_video.data.relations.vidvrd import read_relations, read_trajector
 from hf_causal_video.models import VideoRelationProcessor
 from hf_causal_video.tracks.track_set import TrackSet
 from hf_causal_video.training.arguments import DataArguments
-from hf_causal_video.training.options import RelationOptions
+from hf_causal_video.training.options import RelationOptions, path_of_split
 from hf_causal_video.utils.errors import CausalVideoError, require
 from hf_causal_video.worlds.relation_pairs import RelationPairs, relation_world_pairs
 
@@ -37,7 +37,7 @@ def load_splits(arguments: DataArguments, names: list[str]) -> dict[str, Split]:
     """
     if arguments.dataset == "world" or RelationOptions.read(arguments.relation_options).reader == "jaad":
         return {name: load_pairs(arguments, name) for name in names}
-    rows = {name: read_rows(_of_split(arguments.dataset, name, "dataset")) for name in names}
+    rows = {name: read_rows(path_of_split(arguments.dataset, name, "dataset")) for name in names}
     words = vocabularies(*(rows[name] for name in names[:2]))
     splits: dict[str, Split] = {name: segments_of(arguments, name, rows[name], *words) for name in names}
     made = splits[names[0]].provenance
@@ -60,7 +60,7 @@ def load_pairs(arguments: DataArguments, split: str) -> RelationPairs:
         return relation_world_pairs(split, arguments.world_options)
     name = {"validation": "val"}.get(split, split)
     options = RelationOptions.read(arguments.relation_options)
-    windows = read_jaad(_of_split(arguments.dataset, split, "dataset"), name, window=options.segment_frames)
+    windows = read_jaad(path_of_split(arguments.dataset, split, "dataset"), name, window=options.segment_frames)
     return RelationPairs.of_jaad(windows)
 
 
@@ -74,7 +74,7 @@ def segments_of(
     tracks = None
     if arguments.features:
         features = arguments.features
-        path = _of_split(features, split, "features") if isinstance(features, dict) else str(features)
+        path = path_of_split(features, split, "features") if isinstance(features, dict) else str(features)
         tracks = read_tracks(path, rows, options.appearance)
     begins = processor.segment_begins
     seed = torch.initial_seed()
@@ -107,13 +107,7 @@ def read_rows(name: str) -> Dataset:
         int(match[side].rstrip("%")) if match[side] else whole for side, whole in (("first", 0), ("last", 100))
     )
     chosen = range(len(rows) * first // 100, len(rows) * last // 100)
-    require(
-        chosen,
-        f"the part {name}",
-        found=lambda: f"no video of {len(rows)}",
-        expected="one or more",
-        fix="take a larger part",
-    )
+    require(chosen, f"the part {name}", found=f"no video of {len(rows)}", expected="one or more", fix="enlarge it")
     return rows.select(chosen)
 
 
@@ -123,15 +117,3 @@ def read_tracks(path: str, rows: Dataset, appearance: bool = True) -> Mapping[st
         return cast(Mapping[str, list[Part]], TrackSet.open(path, appearance))
     known = {row["video_id"]: (row["width"], row["height"], row["num_frames"]) for row in rows}
     return GivenTracks(read_trajectories(path, known, others="ignore"), {"tracks": Path(path).name})
-
-
-def _of_split(mapping: object, split: str, what: str) -> str:
-    require(
-        isinstance(mapping, dict) and split in mapping,
-        f"no {what} for split {split!r}",
-        found=mapping,
-        expected=f"a mapping from split to path with {split!r}",
-        fix=f"add it to {what}: {{{split}: PATH}}",
-    )
-    assert isinstance(mapping, dict)
-    return str(mapping[split])
