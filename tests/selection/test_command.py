@@ -56,6 +56,8 @@ def test_every_selector_gives_json_and_a_picture(checkpoint, dual_encoder, clip_
         (["--tokens", "100"], "add --vlm"),
         (["--candidates", "uniform-99"], "does not hold the frames"),
         (["--candidates", "some"], "unknown sampling"),
+        (["--png", "chosen.png", "--font", "no.ttf"], "found no.ttf; expected a font file"),
+        (["--png", "chosen.jpg"], "name it chosen.png"),
     ],
 )
 def test_bad_flags_end_with_a_message(checkpoint, clip_file, capsys, flags, message):
