@@ -230,7 +230,7 @@ def tell_a_secret(run: Path) -> None:
 
 PROVENANCE = {"frame_model": "/home/somebody/vit", "frame_layer": "pooled"}
 BAD = {
-    "no folder": (shutil.rmtree, "no config.json"),
+    "no folder": (shutil.rmtree, "missing checkpoint to push"),
     "no weights": (lambda run: (run / "model.safetensors").unlink(), "no weights"),
     "pickled weights": (pickled_only, "pickled weights are not pushed"),
     "half a file": (cut, "model.safetensors cannot be read"),
@@ -242,7 +242,7 @@ BAD = {
     "a config that is no JSON": (lambda run: (run / "config.json").write_text("{"), "cannot be read"),
     "architectures of another": (rewrite("config.json", architectures=["Other"]), "architectures"),
     "another vocabulary of answers": (rewrite("processor_config.json", answer_vocabulary=["red"]), "1 answers"),
-    "a config that is no object": (lambda run: (run / "config.json").write_text("[]"), "found list"),
+    "a config that is no object": (lambda run: (run / "config.json").write_text("[]"), "config.json: found a list"),
     "no settings of the processor": (lambda run: (run / "processor_config.json").unlink(), "missing processor"),
     "a report without a split": (rewrite("card_data.json", metrics=[{"name": "Acc"}]), "is not a report of a run"),
     "a report that is a list": (lambda run: (run / "card_data.json").write_text("[]"), "card_data.json: found a list"),
