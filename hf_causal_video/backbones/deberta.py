@@ -175,7 +175,7 @@ class FlatEncoder(DebertaEncoder):
         states: list[Tensor] = [hidden_states]
         maps: list[Tensor | None] = []
         for depth, layer in enumerate(self.layer, 1):
-            if needed is not None:  # only the last layer omits tokens
+            if needed is not None and isinstance(attention_mask, Layout):  # only the last layer omits tokens
                 attention_mask = replace(attention_mask, needed=needed if depth == len(self.layer) else None)
             # Distances have a gradient and are positional: a re-entrant checkpoint follows those arguments alone.
             rest = query_states, relative_pos, distances, output_attentions

@@ -13,7 +13,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @contextmanager
-def matmul_precision(name: Precision) -> Iterator[None]:
+def matmul_precision(name: str) -> Iterator[None]:
     """Compute float32 matrix products in a given precision; tensors and all other operations stay float32.
 
     Why: products are most of the work, and hardware for bfloat16 or TF32 multiplies faster. Where the hardware has

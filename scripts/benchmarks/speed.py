@@ -9,7 +9,7 @@ seconds differ from machine to machine. Strings are as long as those of NExT-QA.
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -154,7 +154,7 @@ class World:
         features = {"frame_features": video[0], "object_features": video[1]}
         runs = {"original": lambda: self.original.reason(repeated[0], repeated[1], question, mask.bool(), choices)}
 
-        def answer(model: TranSTRForVideoQuestionAnswering, order: str, video: dict[str, object]) -> Tensor:
+        def answer(model: TranSTRForVideoQuestionAnswering, order: str, video: Mapping[str, object]) -> Tensor:
             model.config.select_after = order
             return model(**video, **text).logits
 
