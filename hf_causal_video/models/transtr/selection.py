@@ -130,10 +130,10 @@ def select(
         fix=f"give more {what}, or lower num_{what}_kept",
     )
     if not soft and what == "frames":
-        places = topk_indices(flat, keep, config.topk_order)
-        filled = flat.gather(1, places) > -torch.inf  # (R, K)
+        slots = topk_indices(flat, keep, config.topk_order)
+        filled = flat.gather(1, slots) > -torch.inf  # (R, K)
         best = scores.amax(-1).argmax(1, keepdim=True)  # (R, 1)
-        return Selection(torch.where(filled, places // units, best), scores.amax(-1), None, filled)
+        return Selection(torch.where(filled, slots // units, best), scores.amax(-1), None, filled)
     if not soft:
         return Selection(topk_indices(flat, keep, config.topk_order) // units, scores.amax(-1), None)
     selector = perturbed_topk(

@@ -1,4 +1,4 @@
-"""Similarities measured outside the model, as evidence beside what the transformer learns.
+"""Similarities measured outside the model, as evidence in addition to what the transformer learns.
 
 Why: frames and choices often come from encoders that share a space (CLIP; a sentence encoder over captions), and their
 cosine says more about a few thousand questions than layers that start from nothing can learn. So the selector may rank
@@ -97,8 +97,8 @@ def check_similarities(config: TranSTRConfig, similarities: Tensor | None, choic
     """The similarities (B, A, T, S) for A choices and the frames of mask (B, T); an error where they do not fit."""
     expected = (len(mask), choices, mask.shape[1], config.num_similarities)
     fix = "measure each choice against each frame, or train with num_similarities=0"
-    found = None if similarities is None else tuple(similarities.shape)
-    require(found == expected, "similarities (B, A, T, S)", found=found, expected=expected, fix=fix)
+    shape = None if similarities is None else tuple(similarities.shape)
+    require(shape == expected, "similarities (B, A, T, S)", found=shape, expected=expected, fix=fix)
     assert similarities is not None
     finite = similarities.isfinite().all()
     require_values(finite, "similarities", found=lambda: "NaN or infinity", expected="finite numbers", fix=fix)

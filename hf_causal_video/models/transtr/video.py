@@ -79,14 +79,13 @@ def check_objects(
     check_width("object_features", features, 4, width, fix)
     if boxes is not None:
         wanted = (*features.shape[:-1], 4)
-        found = tuple(boxes.shape)
-        require(found == wanted, "object_boxes", found=found, expected=wanted, fix="give one xyxy box for each object")
-    found = tuple(features.shape[:2])
+        shape = tuple(boxes.shape)
+        require(shape == wanted, "object_boxes", found=shape, expected=wanted, fix="give one xyxy box for each object")
+        check_finite("object_boxes", boxes)
+    shape = tuple(features.shape[:2])
     wanted = tuple(frames.shape[:2])
     fix = "extract frames and objects from the same timestamps"
-    require(found == wanted, "clips and frames of object_features", found=found, expected=wanted, fix=fix)
-    if boxes is not None:
-        check_finite("object_boxes", boxes)
+    require(shape == wanted, "clips and frames of object_features", found=shape, expected=wanted, fix=fix)
     return features, check_mask("object_mask", mask, features, 3)
 
 
