@@ -184,6 +184,7 @@ def _track_files(files: Mapping[str, Path], folder: Path, tracker: ClipTracker, 
     else:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / CARD, card)
+    remove_partial(folder)
     remove_partial(folder / FOLDER)
     failed: dict[str, str] = {}
     for video_id, file in tqdm(files.items(), desc="track", unit="video", disable=not progress):

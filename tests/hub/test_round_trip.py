@@ -39,7 +39,7 @@ def publish(folder):
     _push_questions("org/questions")
     store = FeatureStore.open(_write_features(folder / "set"))
     (folder / "set" / "private-notes.txt").write_text("not a part of the set")
-    with pytest.raises(ValueError, match="in memory cannot be pushed"):
+    with pytest.raises(ValueError, match="found features in memory"):
         FeatureStore.from_rows(store.provenance, store).push_to_hub("org/features")
     store.push_to_hub("org/features")
     HfApi().create_tag("org/features", tag="v1", repo_type="dataset")

@@ -43,7 +43,7 @@ def test_a_run_knows_methods_and_presets_before_it_makes_data(method: str) -> No
     from hf_causal_video.training.arguments import ModelArguments
 
     assert ModelArguments(method=method).preset == "clean"
-    with pytest.raises(CausalVideoError, match="unknown method: found hal"):
+    with pytest.raises(CausalVideoError, match="unknown method: found 'hal'"):
         ModelArguments(method="hal")
-    with pytest.raises(CausalVideoError, match=f"unknown preset of {method}: found shiny; expected clean"):
+    with pytest.raises(CausalVideoError, match=f"unknown preset of {method}: found 'shiny'; expected one of clean"):
         ModelArguments(method=method, preset="shiny")

@@ -63,6 +63,7 @@ class FeatureWriter:
         require(is_name, "invalid split", found=repr(split), expected="letters, digits and _", fix="rename it")
         self._shard: ShardWriter | None = None
         (self.folder / "features").mkdir(parents=True, exist_ok=True)
+        remove_partial(self.folder)
         remove_partial(self.folder / "features", f"{split}-*")
         self._claim_folder()
         self.done = finished_ids(self.folder, provenance)
