@@ -92,13 +92,8 @@ def compare_folders(
     from hf_causal_video.evaluation.compare import compare_runs
 
     names = [str(folder).rstrip("/") for folder in folders]
-    require(
-        len(names) > 1,
-        "nothing to compare",
-        found=f"one run, {names[0]}",
-        expected="two or more runs",
-        fix="name the run that it is compared with first",
-    )
+    fix = "name the run that it is compared with first"
+    require(len(names) > 1, "nothing to compare", found=f"one run, {names[0]}", expected="two or more runs", fix=fix)
     twice = sorted({name for name in names if names.count(name) > 1})
     require(not twice, "a run is named twice", found=", ".join(twice), expected="each run once", fix="drop one")
     files = _prediction_files(names, split)

@@ -91,12 +91,8 @@ def _import(options: Options) -> "ExtractionReport":
         fields = {**infer_from(first), **{name: value for name, value in card.items() if value}}
         return import_arrays(first, output, complete_card(fields, path), durations, split=split, progress=progress)
     if durations is None:
-        raise CausalVideoError(
-            "--durations",
-            found="none",
-            expected="seconds of every video",
-            fix="pass one number or a JSON file; 1 gives times as fractions of the clip",
-        )
+        fix = "pass one number or a JSON file; 1 gives times as fractions of the clip"
+        raise CausalVideoError("--durations", found="none", expected="seconds of every video", fix=fix)
     provenance = Provenance.from_dict(complete_card(card, path))
     if options.layout == "app-mot":
         return import_app_mot(first, output, provenance, durations, split=split, progress=progress)

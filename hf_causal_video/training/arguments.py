@@ -293,9 +293,5 @@ def _mapping(name: str, value: Any) -> dict[str, object]:
             pass
     if value is None or isinstance(value, dict):
         return value or {}
-    raise CausalVideoError(
-        f"{name} is not a mapping",
-        found=repr(value),
-        expected="key: value pairs",
-        fix=f"write {name}: {{key: value}} in the recipe, or --{name} '{{\"key\": value}}'",
-    )
+    fix = f"write {name}: {{key: value}} in the recipe, or --{name} '{{\"key\": value}}'"
+    raise CausalVideoError(f"{name} is not a mapping", found=repr(value), expected="key: value pairs", fix=fix)

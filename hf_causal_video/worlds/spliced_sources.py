@@ -90,13 +90,8 @@ def _find(folder: Path) -> dict[str, Path]:
     require(folder.is_dir(), "clips", found=f"no folder {folder}", expected="a folder of clips", fix="check the path")
     endings = VIDEO_ENDINGS + PHOTO_ENDINGS
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in endings and file.is_file())
-    require(
-        files,
-        "clips",
-        found=f"none in {folder}",
-        expected=f"files ending in {' '.join(endings)}",
-        fix="check the path",
-    )
+    fix = "check the path"
+    require(files, "clips", found=f"none in {folder}", expected=f"files ending in {' '.join(endings)}", fix=fix)
     by_id: dict[str, Path] = {}
     for file in files:
         require(
