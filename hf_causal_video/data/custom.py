@@ -233,8 +233,8 @@ def _video_id(line: _Line, videos: Container[str] | None) -> str:
 def read_rows(path: Path) -> Iterable[tuple[int, Mapping[str, object]]]:
     """Read the number of each line and its cells by column, in the formats of `read_questions`."""
     suffix = check_choice(f"format of {path}", Path(path.name.removesuffix(".gz")).suffix, SUFFIXES)
+    check_file("file of questions", path)
     if suffix == ".parquet":
-        check_file("file of questions", path)
         return enumerate(Dataset.from_parquet(str(path)).to_list(), start=1)
     source = "your own file"
     if suffix in (".csv", ".tsv"):

@@ -51,7 +51,8 @@ class TokenBudget:
             low, high = (middle, high) if fits else (low, middle - 1)
         if low == 0:
             least = visual_tokens(self.processor, 1, *size)  # of one frame
-            check_whole("budget in visual tokens", self.tokens, least, fix="raise it, or lower the processor's size")
+            fix = "raise it to the tokens of one frame, or lower the processor's size"
+            check_whole("budget in visual tokens", self.tokens, least, fix=fix)
         return low
 
 
