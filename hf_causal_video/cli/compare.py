@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_causal_video.cli.options import argument, option
+from hf_causal_video.cli.options import FONT, argument, option
+from hf_causal_video.cli.pictures import check_picture, font_path
 from hf_causal_video.utils.errors import CausalVideoError, require
 
 EXAMPLES = """examples:
@@ -46,12 +47,14 @@ class Options:
     runs: list[str] = argument("output folders of training or of evaluate", metavar="RUN")
     split: str | None = option("split of the predictions (default: the first test split that all runs have)", None)
     png: Path | None = option("draw the learning curves of the runs into this file", None)
+    font: Path | None = option(FONT, None)
     json: bool = option("print JSON instead of text", False)
     resamples: int = option("of the bootstrap", 2000)
 
 
 def run(options: Options) -> None:
     """Compare the runs and print the table."""
+    check_picture(options.png, options.font)
     report, runs = compare_folders(options.runs, options.split, options.resamples)
     if options.png is not None:
         from hf_causal_video.viewer.curves import save_curves
@@ -64,7 +67,7 @@ def run(options: Options) -> None:
             expected="at least one output folder of training",
             fix="leave out --png, or name the training runs",
         )
-        save_curves(curves, options.png)
+        save_curves(curves, options.png, font_path(options.font))
         report["png"] = str(options.png)
     if options.json:
         print(json.dumps(report, indent=2, ensure_ascii=False))

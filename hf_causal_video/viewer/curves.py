@@ -15,12 +15,13 @@ Points = list[tuple[float, float]]
 Log = Sequence[Mapping[str, float]]  # lines of a training log
 
 
-def save_curves(logs: Mapping[str, Log], path: str | Path) -> None:
+def save_curves(logs: Mapping[str, Log], path: str | Path, font_path: str | None = None) -> None:
     """Draw the learning curves of runs and save them as PNG.
 
     Args:
         logs: lines of `training_log.jsonl` by name of the run.
         path: file to write.
+        font_path: see `Canvas`.
     """
     validation = _validation_metric(logs)
     # the losses of two methods have different terms; the term of the answers is the one they share
@@ -32,7 +33,7 @@ def save_curves(logs: Mapping[str, Log], path: str | Path) -> None:
         title = validation.removeprefix("eval_") + " on validation"
         panels.append((title, {name: _points(log, validation) for name, log in logs.items()}))
     height = len(panels) * PANEL_HEIGHT + len(logs) * LEGEND_LINE + 24
-    canvas = Canvas(WIDTH, height)
+    canvas = Canvas(WIDTH, height, font_path)
     for place, (title, curves) in enumerate(panels):
         _draw_panel(canvas, place * PANEL_HEIGHT, title, curves)
     top = len(panels) * PANEL_HEIGHT + 8

@@ -82,6 +82,10 @@ def test_the_picture_has_a_curve_per_run_in_its_colour(runs: tuple[str, str], tm
 
     path = tmp_path / "new" / "curves.png"
     assert main(["compare", *runs, "--png", str(path)]) == 0
+    before = path.read_bytes()
+    (tmp_path / "no.ttf").write_text("no font")
+    assert main(["compare", *runs, "--png", str(path), "--font", str(tmp_path / "no.ttf")]) == 2
+    assert path.read_bytes() == before, "an invalid font is refused before anything is drawn"
     assert f"written: {path}" in capsys.readouterr().out
     pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3).astype(int)
     for colour in COLOURS[:2]:
